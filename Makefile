@@ -1,0 +1,48 @@
+# Two commands do everything on a fresh machine: make say TEXT="..." and make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEXT ?= The quick brown fox jumps over the lazy dog.
+OUT ?= out/speech.wav
+
+.PHONY: say serve test test-slow check format bench docs clean setup
+
+setup: $(STAMP)
+
+# torch is named with its exact version first: a bare requirement could bring gigabytes of CUDA.
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[server,dev]'
+	touch $@
+
+say: setup
+	@mkdir -p $(dir $(OUT))
+	@$(BIN)/sonant say "$$SONANT_TEXT" -o $(OUT)
+say: export SONANT_TEXT = $(TEXT)
+
+serve: setup
+	$(BIN)/sonant serve
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not weights" --cov --cov-report=term --cov-fail-under=85
+
+test-slow: setup
+	$(BIN)/python -m pytest -m "slow and not gpu and not weights"
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_imports.py
+
+format: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) out build dist

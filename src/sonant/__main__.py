@@ -1,0 +1,5 @@
+"""python -m sonant"""
+
+from sonant.cli import main
+
+main()

@@ -1,0 +1,94 @@
+"""Every error Sonant raises on purpose, and the one table of HTTP statuses and exit codes.
+
+SonantError
+├── ConfigError        a model's config file says something impossible or unknown
+├── CheckpointError    weights or model files missing, unreadable or wrong
+├── RequestError       the request itself is wrong (text, field values, audio files)
+│   └── UnsupportedError   the request is fine, but the loaded model cannot do it
+├── VoiceError         a voice is missing, badly named or made for something else
+├── GenerationError    speaking failed although the request was fine
+│   ├── CancelledError     the caller went away or asked to stop
+│   └── DeadlineError      the request's own time limit passed
+├── BusyError          no room in the queue now; try again later
+└── DependencyError    an optional package is absent; the message names the extra
+
+A message has three parts: what was found, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+
+class SonantError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class ConfigError(SonantError):
+    """A model's config is impossible, incomplete or has unknown keys."""
+
+
+class CheckpointError(SonantError):
+    """Model files are missing, unreadable, or do not fit the network."""
+
+
+class RequestError(SonantError):
+    """A request's own content is wrong; `field` names the field where one is to blame."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class UnsupportedError(RequestError):
+    """The loaded model lacks a capability that the request needs."""
+
+
+class VoiceError(SonantError):
+    """A voice is missing, badly named, damaged or made for another model."""
+
+
+class GenerationError(SonantError):
+    """Speaking failed although the request was valid."""
+
+
+class CancelledError(GenerationError):
+    """The request was cancelled by its caller."""
+
+
+class DeadlineError(GenerationError):
+    """The request's own deadline passed before it was finished."""
+
+
+class BusyError(SonantError):
+    """The queue is full; `retry_after` is in seconds."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DependencyError(SonantError):
+    """An optional package is not installed."""
+
+
+# class -> (HTTP status, process exit code, stable error code). The first match in this order wins.
+ERROR_TABLE: tuple[tuple[type[SonantError], int, int, str], ...] = (
+    (UnsupportedError, 400, 4, "unsupported"),
+    (RequestError, 400, 2, "invalid_request"),
+    (VoiceError, 404, 5, "voice_error"),
+    (ConfigError, 500, 3, "config_error"),
+    (CheckpointError, 500, 3, "checkpoint_error"),
+    (CancelledError, 499, 130, "cancelled"),
+    (DeadlineError, 503, 7, "deadline_exceeded"),
+    (GenerationError, 500, 6, "generation_failed"),
+    (BusyError, 503, 8, "overloaded"),
+    (DependencyError, 501, 9, "dependency_missing"),
+    (SonantError, 500, 1, "internal_error"),
+)
+
+
+def describe(error: SonantError) -> tuple[int, int, str]:
+    """HTTP status, exit code and stable code of an error, from the table."""
+    for kind, status, exit_code, code in ERROR_TABLE:
+        if isinstance(error, kind):
+            return status, exit_code, code
+    raise AssertionError("the table ends with SonantError")

@@ -1,0 +1,120 @@
+"""Key-value cache with fixed slots: one row per running utterance, each of its own age.
+
+Storage is allocated once, [slots, H, capacity, D] a layer; lengths live on the host, so a step never
+waits for the device. `rows(...)` gives the view that one forward pass works with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys and values of `layers` attention layers for `slots` rows of up to `capacity` positions."""
+
+    def __init__(
+        self,
+        *,
+        layers: int,
+        slots: int,
+        heads: int,
+        head_dim: int,
+        capacity: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        shape = (slots, heads, capacity, head_dim)
+        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.lengths = [0] * slots
+        self.capacity = capacity
+
+    def free(self, slot: int) -> None:
+        """Forget a row; its storage is used again by the next utterance."""
+        self.lengths[slot] = 0
+
+    def rows(self, slots: Sequence[int], new: int) -> CacheRows:
+        """The rows `slots`, about to receive `new` positions each in one forward pass."""
+        return CacheRows(self, slots, new)
+
+    def reorder(self, slots: Sequence[int], sources: Sequence[int]) -> None:
+        """Row slots[i] becomes a copy of row sources[i], all at once (beam search)."""
+        if list(slots) == list(sources):
+            return
+        moved = [(to, source) for to, source in zip(slots, sources, strict=True) if to != source]
+        targets = [to for to, _ in moved]
+        origins = [source for _, source in moved]
+        length = max(self.lengths[source] for source in origins)
+        for storage in (*self.keys, *self.values):
+            storage[targets, :, :length] = storage[origins, :, :length]
+        lengths = [self.lengths[source] for source in origins]
+        for target, value in zip(targets, lengths, strict=True):
+            self.lengths[target] = value
+
+
+class CacheRows:
+    """Some rows of a cache during one forward pass of `new` positions a row.
+
+    `positions` [B, new] are the places the new positions take (row age + 0, 1, ...). `mask`
+    [B, 1, new, past + new] is True where a query may look, or None when everything is visible.
+    Call `append` once a layer, then `commit` once after the last layer.
+    """
+
+    def __init__(self, cache: KVCache, slots: Sequence[int], new: int) -> None:
+        self.cache = cache
+        self.slots = list(slots)
+        self.new = new
+        self.starts = [cache.lengths[slot] for slot in self.slots]
+        self.total = max(self.starts) + new
+        if self.total > cache.capacity:
+            raise ValueError(f"{self.total} positions do not fit a cache of {cache.capacity}")
+        device = cache.keys[0].device
+        first = self.slots[0]
+        self._is_range = self.slots == list(range(first, first + len(self.slots)))
+        self._is_even = len(set(self.starts)) == 1
+        starts = torch.tensor(self.starts, device=device)
+        self.positions = starts[:, None] + torch.arange(new, device=device)  # [B, new]
+        self._index = None if self._is_range else torch.tensor(self.slots, device=device)
+        self.mask: Tensor | None = None
+        if not (self._is_even and new == 1):
+            seen = torch.arange(self.total, device=device)
+            self.mask = (seen[None, None, :] <= self.positions[:, :, None])[:, None]
+
+    def windowed(self, window: int) -> Tensor | None:
+        """`mask` narrowed so that a query sees itself and `window - 1` earlier positions."""
+        if self.total <= window and self.mask is None:
+            return None
+        seen = torch.arange(self.total, device=self.positions.device)
+        distance = self.positions[:, :, None] - seen[None, None, :]
+        return ((distance >= 0) & (distance < window))[:, None]
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write keys and values [B, H, new, D] of one layer; all of the rows' [B, H, total, D]."""
+        return (
+            self._write(self.cache.keys[layer], keys),
+            self._write(self.cache.values[layer], values),
+        )
+
+    def _write(self, storage: Tensor, fresh: Tensor) -> Tensor:
+        if self._is_range:
+            first, count = self.slots[0], len(self.slots)
+            view = storage[first : first + count]
+            if self._is_even:
+                start = self.starts[0]
+                view[:, :, start : start + self.new] = fresh
+            else:
+                for row, start in enumerate(self.starts):
+                    view[row, :, start : start + self.new] = fresh[row]
+            return view[:, :, : self.total]
+        for row, (slot, start) in enumerate(zip(self.slots, self.starts, strict=True)):
+            storage[slot, :, start : start + self.new] = fresh[row]
+        assert self._index is not None
+        return storage[:, :, : self.total].index_select(0, self._index)
+
+    def commit(self) -> None:
+        """The rows have grown by `new`."""
+        for slot in self.slots:
+            self.cache.lengths[slot] += self.new

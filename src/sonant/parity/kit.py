@@ -1,0 +1,118 @@
+"""Run a conformance kit: a folder of tiny checkpoints with the original's own outputs at every stage.
+
+Each family's runner is in `sonant.parity.kits`; this file recognises the kit and reports, one line for
+each checked tensor: case, name, shape, largest absolute error, tolerance, PASS or FAIL.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sonant.errors import CheckpointError
+
+RUNNERS = ("qwen3_tts", "cosyvoice3", "indextts2")
+"""Modules of `sonant.parity.kits`; each has `recognises(folder)` and `run(folder, report)`."""
+
+
+class KitReport:
+    """Counts and prints the checks of one kit."""
+
+    def __init__(self, write: Callable[[str], None], *, verbose: bool = False) -> None:
+        self._write = write
+        self._verbose = verbose
+        self.passed = 0
+        self.failed = 0
+
+    def close(self, case: str, name: str, found: Any, expected: Any, tolerance: float) -> bool:
+        """Check floats: same shape, same non-finite places, largest absolute difference in tolerance."""
+        a, b = _array(found).astype(np.float64), _array(expected).astype(np.float64)
+        if a.shape != b.shape:
+            return self._line(case, name, b.shape, f"shape {a.shape}", tolerance, False)
+        finite = np.isfinite(b)
+        if not np.array_equal(np.isfinite(a), finite) or not np.array_equal(a[~finite], b[~finite]):
+            return self._line(case, name, b.shape, "non-finite differ", tolerance, False)
+        error = float(np.abs(a[finite] - b[finite]).max()) if finite.any() else 0.0
+        return self._line(case, name, b.shape, f"{error:.3e}", tolerance, error <= tolerance)
+
+    def equal(self, case: str, name: str, found: Any, expected: Any) -> bool:
+        """Check integers, strings or plain data: everything equal."""
+        if isinstance(expected, (str, dict, list, tuple, bool, int, type(None))):
+            same = found == expected
+            shape: tuple[int, ...] = (len(expected),) if isinstance(expected, (list, tuple)) else ()
+            detail = "equal" if same else f"found {_short(found)}, expected {_short(expected)}"
+            return self._line(case, name, shape, detail, 0, same)
+        a, b = _array(found), _array(expected)
+        if a.shape != b.shape:
+            return self._line(case, name, b.shape, f"shape {a.shape}", 0, False)
+        wrong = int((a != b).sum())
+        first = f", first at {np.argwhere(a != b)[0].tolist()}" if wrong and a.ndim else ""
+        return self._line(case, name, b.shape, f"{wrong} differ{first}", 0, wrong == 0)
+
+    def check(self, case: str, name: str, holds: bool, detail: str = "") -> bool:
+        """Record a plain truth, such as "raises the right error"."""
+        return self._line(case, name, (), detail or ("holds" if holds else "does not hold"), 0, holds)
+
+    @contextmanager
+    def section(self, case: str) -> Iterator[None]:
+        """A crash inside becomes one FAIL of this case, and the run goes on."""
+        try:
+            yield
+        except Exception as error:
+            if self._verbose:
+                self._write(traceback.format_exc())
+            self._line(case, "ran to its end", (), f"{type(error).__name__}: {_short(error)}", 0, False)
+
+    def _line(
+        self,
+        case: str,
+        name: str,
+        shape: tuple[int, ...],
+        detail: str,
+        tolerance: float,
+        good: bool,
+    ) -> bool:
+        self.passed += good
+        self.failed += not good
+        limit = f"{tolerance:.1e}" if tolerance else "exact"
+        size = "x".join(str(n) for n in shape) or "-"
+        self._write(f"{'PASS' if good else 'FAIL'}  {case:<40} {name:<44} {size:<16} {detail} (<= {limit})")
+        return good
+
+
+def _array(value: Any) -> np.ndarray[Any, Any]:
+    if hasattr(value, "detach"):
+        value = value.detach().cpu()
+        if str(value.dtype) == "torch.bfloat16":
+            value = value.float()
+    return np.asarray(value)
+
+
+def _short(value: Any) -> str:
+    text = str(value).replace("\n", " ")
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def run_kit(folder: Path, write: Callable[[str], None], *, verbose: bool = False) -> bool:
+    """Run the kit in `folder`; True when something was checked and nothing failed.
+
+    Raises CheckpointError when the folder is no kit that Sonant knows.
+    """
+    for name in RUNNERS:
+        runner = import_module(f"sonant.parity.kits.{name}")
+        if runner.recognises(folder):
+            report = KitReport(write, verbose=verbose)
+            runner.run(folder, report)
+            write("")
+            write(f"{report.passed} passed, {report.failed} failed")
+            return report.failed == 0 and report.passed > 0
+    raise CheckpointError(
+        f"{folder} is no conformance kit of a known family ({', '.join(RUNNERS)}). "
+        "Give the folder that holds the kit's README and manifest."
+    )

@@ -1,0 +1,326 @@
+"""The nouns that travel through Sonant: requests, audio and what a model says of itself. No torch here."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from sonant.errors import RequestError
+
+if TYPE_CHECKING:
+    from sonant.voice import Voice
+
+Samples = npt.NDArray[np.float32]
+TextLayout = Literal["progressive", "full"]
+
+EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
+"""Order of the numbers in `Style.emotion_vector`. Source: IndexTTS2's eight emotion groups."""
+
+
+@dataclass(frozen=True, eq=False)
+class Audio:
+    """Mono samples [S], float32 in about [-1, 1], at `sample_rate` Hz."""
+
+    samples: Samples
+    sample_rate: int
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 1:
+            raise RequestError(
+                f"audio of shape {self.samples.shape} is not mono; expected one row of samples. "
+                "Average the channels first, or read the file with Audio.read."
+            )
+        if self.samples.dtype != np.float32:
+            object.__setattr__(self, "samples", self.samples.astype(np.float32))
+
+    @property
+    def seconds(self) -> float:
+        """Duration in seconds."""
+        return len(self.samples) / self.sample_rate
+
+    @staticmethod
+    def read(
+        source: str | os.PathLike[str] | bytes | BinaryIO,
+        *,
+        sample_rate: int | None = None,
+        max_seconds: float | None = None,
+    ) -> Audio:
+        """Audio from a path, bytes or file object, mono; resampled when `sample_rate` is given.
+
+        Raises RequestError when the source is not readable audio or is longer than `max_seconds`.
+        """
+        from sonant.audio.io import read_audio
+
+        samples, rate = read_audio(source, sample_rate=sample_rate, max_seconds=max_seconds)
+        return Audio(samples, rate)
+
+    def write(self, target: str | os.PathLike[str] | BinaryIO, *, format: str | None = None) -> None:
+        """Write to a path (format from its suffix) or a file object (`format` needed)."""
+        from sonant.audio.io import write_audio
+
+        write_audio(target, self.samples, self.sample_rate, format=format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How something is said. Everything is optional; a model that lacks a part refuses it by name."""
+
+    instruction: str | None = None
+    """Words such as "cheerful, a little hurried", or a description of a voice to design."""
+    emotion_vector: tuple[float, ...] | None = None
+    """Eight numbers in the order of EMOTIONS, each in 0..1."""
+    emotion_audio: Audio | None = None
+    """A clip whose emotion is copied."""
+    emotion_text: str | None = None
+    """Words from which the emotion is inferred; may differ from the spoken text."""
+    emotion_from_text: bool = False
+    """Infer the emotion from the spoken text itself."""
+    emotion_strength: float = 1.0
+    """0 is the speaker's own manner, 1 the full emotion."""
+    emotion_random: bool = False
+    """Draw the speaker rows of a vector emotion at random instead of by nearest speaker."""
+
+    def __post_init__(self) -> None:
+        if self.emotion_vector is not None:
+            vector = tuple(float(value) for value in self.emotion_vector)
+            object.__setattr__(self, "emotion_vector", vector)
+            if len(vector) != len(EMOTIONS):
+                raise RequestError(
+                    f"emotion vector has {len(vector)} numbers; expected {len(EMOTIONS)}: "
+                    f"{', '.join(EMOTIONS)}",
+                    field="emotion_vector",
+                )
+            if not all(math.isfinite(value) and 0 <= value <= 1 for value in vector):
+                raise RequestError(
+                    f"emotion vector {list(vector)} has a number outside 0..1",
+                    field="emotion_vector",
+                )
+        if not (math.isfinite(self.emotion_strength) and 0 <= self.emotion_strength <= 2):
+            raise RequestError(
+                f"emotion strength is {self.emotion_strength}; expected 0 to 2 (1 is the full emotion)",
+                field="emotion_strength",
+            )
+        sources = [
+            name
+            for name, given in (
+                ("emotion_vector", self.emotion_vector is not None),
+                ("emotion_audio", self.emotion_audio is not None),
+                ("emotion_text", self.emotion_text is not None),
+                ("emotion_from_text", self.emotion_from_text),
+            )
+            if given
+        ]
+        if len(sources) > 1:
+            raise RequestError(
+                f"{' and '.join(sources)} were given together; an emotion has one source. Keep one.",
+                field=sources[1],
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Decoding settings. None means the model's own default; top_k 0 and top_p 1 mean off."""
+
+    greedy: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    predictor_greedy: bool | None = None
+    """The second network of a frame (Qwen3-TTS's code predictor, "sub-talker") has its own settings."""
+    predictor_temperature: float | None = None
+    predictor_top_k: int | None = None
+    predictor_top_p: float | None = None
+    beams: int | None = None
+    length_penalty: float | None = None
+    flow_steps: int | None = None
+    guidance: float | None = None
+    max_frames: int | None = None
+    """Hard limit on generated frames of one segment; the guard derived from the text also applies."""
+
+    def __post_init__(self) -> None:
+        checks: tuple[tuple[str, float, float], ...] = (
+            ("temperature", 1e-3, 10.0),
+            ("top_k", 0, 1_000_000),
+            ("top_p", 1e-6, 1.0),
+            ("repetition_penalty", 1e-3, 100.0),
+            ("predictor_temperature", 1e-3, 10.0),
+            ("predictor_top_k", 0, 1_000_000),
+            ("predictor_top_p", 1e-6, 1.0),
+            ("beams", 1, 16),
+            ("length_penalty", -10.0, 10.0),
+            ("flow_steps", 1, 1000),
+            ("guidance", 0.0, 20.0),
+            ("max_frames", 1, 1_000_000),
+        )
+        for name, low, high in checks:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not (math.isfinite(value) and low <= value <= high):
+                raise RequestError(f"{name} is {value}; expected {low:g} to {high:g}", field=name)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not None, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    def over(self, defaults: Mapping[str, Any]) -> Sampling:
+        """These settings, with `defaults` where nothing is set."""
+        return Sampling(**{**defaults, **self.given()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkPolicy:
+    """How many frames to gather before each decode: it moves latency, never samples.
+
+    `first` frames make the first chunk, each later one is `growth` times longer, up to `largest`.
+    """
+
+    first: int = 1
+    growth: float = 2.0
+    largest: int = 16
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or self.largest < self.first or self.growth < 1:
+            raise RequestError(
+                f"chunk policy first={self.first}, growth={self.growth}, largest={self.largest} is "
+                "impossible; expected 1 <= first <= largest and growth >= 1"
+            )
+
+    def size(self, index: int) -> int:
+        """Frames of the chunk number `index`, from 0."""
+        return min(self.largest, math.ceil(self.first * self.growth ** min(index, 64)))
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """One thing to say. Only `text` is needed where the model has a default voice."""
+
+    text: str
+    voice: Voice | str | None = field(default=None, kw_only=True)
+    """A `Voice`, or the name of a preset speaker of the model."""
+    language: str | None = field(default=None, kw_only=True)
+    """A language of `ModelSpec.languages`, or None / "auto"."""
+    style: Style = field(default_factory=Style, kw_only=True)
+    sampling: Sampling = field(default_factory=Sampling, kw_only=True)
+    speed: float = field(default=1.0, kw_only=True)
+    seed: int | None = field(default=None, kw_only=True)
+    """Same request and seed, same samples. None draws a seed, which the result reports."""
+    text_layout: TextLayout | None = field(default=None, kw_only=True)
+    """Qwen3-TTS: all text in the prompt ("full") or one token a frame ("progressive")."""
+    normalize: bool = field(default=True, kw_only=True)
+    """Read numbers, dates and symbols out as words where the family does so."""
+    glossary: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Words and how to spell them for the voice: applied before everything else."""
+    source_audio: Audio | None = field(default=None, kw_only=True)
+    """Voice conversion: this speech is said again by `voice`; `text` is then empty."""
+    chunk_policy: ChunkPolicy = field(default_factory=ChunkPolicy, kw_only=True)
+    deadline: float | None = field(default=None, kw_only=True)
+    """Seconds from submission after which the request fails with DeadlineError."""
+    options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """Switches that only one family has, listed in `ModelSpec.options`; unknown ones are refused."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.speed) and 0.25 <= self.speed <= 4.0):
+            raise RequestError(
+                f"speed is {self.speed}; expected 0.25 to 4.0 (1.0 is the model's own pace)",
+                field="speed",
+            )
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise RequestError(f"seed is {self.seed}; expected 0 to 2^63-1", field="seed")
+        if self.deadline is not None and not self.deadline > 0:
+            raise RequestError(f"deadline is {self.deadline} s; expected more than 0", field="deadline")
+
+
+@dataclass(frozen=True, eq=False)
+class AudioChunk:
+    """A piece of the answer, in order. `samples` may be empty in the final chunk."""
+
+    samples: Samples
+    sample_rate: int
+    index: int
+    start: float
+    """Seconds from the beginning of the answer to the first sample."""
+    is_final: bool
+    text: str | None = None
+    """The segment of text that this chunk belongs to, in the first chunk of each segment."""
+
+
+@dataclass(frozen=True)
+class GuardEvent:
+    """Something the engine stopped or mended on its own, told to the user."""
+
+    kind: str
+    """"length_ceiling", "peak_limited", ..."""
+    message: str
+    segment: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Speech(Audio):
+    """A whole answer: samples plus how it was made."""
+
+    seed: int = 0
+    guards: tuple[GuardEvent, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage: "prepare", "prefill", "decode", "first_audio", "total", ... and "frames"."""
+    segments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a loaded model is and can do; the source of capability documents and docs tables."""
+
+    family: str
+    name: str
+    fingerprint: str
+    sample_rate: int
+    frame_rate: float
+    """Steps of the autoregressive half per second of audio."""
+    languages: tuple[str, ...]
+    voices: tuple[str, ...] = ()
+    """Preset speakers."""
+    default_voice: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    """Some of CAPABILITIES."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Sampling` that this model reads, with its defaults."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Family switches accepted in `SpeechRequest.options`: name -> what it does."""
+    needs_voice: bool = False
+    """True when nothing can be said without a reference voice."""
+    needs_instruction: bool = False
+    """True when nothing can be said without an instruction (voice design)."""
+    max_reference_seconds: float = 60.0
+    min_reference_seconds: float = 0.1
+    max_text: int = 100_000
+    """Characters of one request."""
+    rows: int = 1
+    """Cache rows that one utterance takes by default (the beam width)."""
+    streams_by: Literal["frame", "chunk", "segment"] = "segment"
+    licence: str = ""
+    note: str = ""
+
+
+CAPABILITIES: Mapping[str, str] = {
+    "clone": "speaks with the voice of a clip",
+    "clone_in_context": "also uses the clip's transcript",
+    "preset_voice": "has named voices of its own",
+    "voice_design": "makes a voice from a description",
+    "instruction": "follows style instructions in words",
+    "emotion_vector": "takes eight emotion numbers",
+    "emotion_audio": "copies the emotion of a clip",
+    "emotion_text": "infers the emotion from words",
+    "voice_conversion": "says given speech again in another voice",
+    "speed": "changes pace",
+    "text_layout": "offers the progressive and the full text layout",
+    "text_stream": "takes text while it speaks",
+    "frame_streaming": "gives audio before a segment is complete",
+    "seed": "same seed, same samples",
+}
