@@ -39,7 +39,9 @@ def test_families_import_foundation_and_blocks_but_never_each_other():
             for name in imported(path):
                 head = name.split(".")[0]
                 own = name.startswith(f"families.{family}")
-                assert own or head in FOUNDATION | {"nn", "audio", "text"}, f"{family}: {path.name} imports {name}"
+                assert own or head in FOUNDATION | {"nn", "audio", "text"}, (
+                    f"{family}: {path.name} imports {name}"
+                )
 
 
 def test_engine_knows_no_family():
