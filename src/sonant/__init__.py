@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from sonant.engine import Engine, SpeechStream
+    from sonant.registry import load
     from sonant.speech import (
         Audio,
         AudioChunk,
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from sonant.voice import Voice, VoiceLibrary
 
 _HOMES = {
+    "Engine": "sonant.engine",
+    "SpeechStream": "sonant.engine",
+    "load": "sonant.registry",
     "Audio": "sonant.speech",
     "AudioChunk": "sonant.speech",
     "ChunkPolicy": "sonant.speech",
@@ -40,14 +45,17 @@ __all__ = [
     "Audio",
     "AudioChunk",
     "ChunkPolicy",
+    "Engine",
     "ModelSpec",
     "Sampling",
     "Speech",
     "SpeechRequest",
+    "SpeechStream",
     "Style",
     "Voice",
     "VoiceLibrary",
     "__version__",
+    "load",
 ]
 
 

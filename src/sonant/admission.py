@@ -1,0 +1,151 @@
+"""What is checked of a request before any work: fields against what the model can do, text into parts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sonant.errors import RequestError, UnsupportedError
+from sonant.speech import ModelSpec, SpeechRequest
+from sonant.text.markup import apply_glossary, split_pauses
+
+
+@dataclass(frozen=True)
+class Part:
+    """Text between two pause tags, and the silence after it in seconds."""
+
+    text: str
+    pause_after: float
+
+
+def spoken_parts(request: SpeechRequest) -> Iterator[Part]:
+    """The request's text with the glossary applied, cut at pause tags."""
+    if request.source_audio is not None:
+        yield Part("", 0.0)
+        return
+    text = apply_glossary(request.text, request.glossary)
+    parts = [(piece, pause) for piece, pause in split_pauses(text) if piece.strip() or pause]
+    carried = 0.0
+    spoken: list[Part] = []
+    for piece, pause in parts:
+        if piece.strip():
+            spoken.append(Part(piece, pause))
+        elif spoken:
+            last = spoken[-1]
+            spoken[-1] = Part(last.text, last.pause_after + pause)
+        else:
+            carried += pause  # a pause before the first word says nothing
+    if not spoken:
+        raise RequestError(
+            f"the text {request.text[:60]!r} has nothing to say in it. Give at least one word.", field="text"
+        )
+    yield from spoken
+
+
+def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
+    """Raise RequestError or UnsupportedError, by field, for whatever the model cannot do."""
+    _check_text(request, spec)
+    style = request.style
+    needs = [
+        ("instruction", style.instruction is not None, ("instruction", "voice_design")),
+        ("emotion_vector", style.emotion_vector is not None, ("emotion_vector",)),
+        ("emotion_audio", style.emotion_audio is not None, ("emotion_audio",)),
+        ("emotion_text", style.emotion_text is not None or style.emotion_from_text, ("emotion_text",)),
+        ("emotion_random", style.emotion_random, ("emotion_vector", "emotion_text")),
+        (
+            "emotion_strength",
+            style.emotion_strength != 1.0,
+            ("emotion_vector", "emotion_audio", "emotion_text"),
+        ),
+        ("speed", request.speed != 1.0, ("speed",)),
+        ("text_layout", request.text_layout is not None, ("text_layout",)),
+        ("source_audio", request.source_audio is not None, ("voice_conversion",)),
+    ]
+    for name, is_used, capabilities in needs:
+        if is_used and not any(c in spec.capabilities for c in capabilities):
+            can = ", ".join(sorted(spec.capabilities)) or "plain speech only"
+            raise UnsupportedError(
+                f"{spec.name} does not take {name}; it can: {can}. Leave {name} out or choose another model.",
+                field=name,
+            )
+    if spec.needs_instruction and not (style.instruction or "").strip():
+        raise RequestError(
+            f"{spec.name} makes its voice from a description. Give one as instruction, such as "
+            '"a calm, low male voice".',
+            field="instruction",
+        )
+    for name in request.sampling.given():
+        if name not in spec.sampling:
+            known = ", ".join(spec.sampling) or "none"
+            raise UnsupportedError(
+                f"{spec.name} has no sampling setting {name}; it has: {known}. Leave {name} out.", field=name
+            )
+    for name in request.options:
+        if name not in spec.options:
+            raise UnsupportedError(
+                f"{spec.name} has no option {name!r}{_nearest(name, list(spec.options))}; "
+                f"it has: {', '.join(spec.options) or 'none'}.",
+                field=name,
+            )
+    _check_language(request.language, spec)
+
+
+def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
+    text = request.text
+    if not isinstance(text, str):
+        raise RequestError(f"the text is a {type(text).__name__}; expected a string.", field="text")
+    if request.source_audio is not None:
+        if text.strip():
+            raise RequestError(
+                "voice conversion says given speech again and takes no text. Leave one of them out.",
+                field="text",
+            )
+        return
+    if not text.strip():
+        raise RequestError("the text is empty. Give at least one word to say.", field="text")
+    if len(text) > spec.max_text:
+        raise RequestError(
+            f"the text has {len(text):,} characters; {spec.name} takes at most {spec.max_text:,} in one "
+            "request. Split it, for example by chapter.",
+            field="text",
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"the text has half of a surrogate pair at position {error.start}, which is no character. "
+            "It was probably cut or decoded wrongly; send valid Unicode.",
+            field="text",
+        ) from error
+
+
+def _check_language(language: str | None, spec: ModelSpec) -> None:
+    if language is None or language.lower() == "auto" or not spec.languages:
+        return
+    known = [name.lower() for name in spec.languages]
+    if language.lower() not in known and LANGUAGE_CODES.get(language.lower(), "") not in known:
+        raise RequestError(
+            f"{spec.name} does not speak {language!r}{_nearest(language.lower(), known)}; "
+            f"it speaks: {', '.join(spec.languages)}, or auto.",
+            field="language",
+        )
+
+
+LANGUAGE_CODES = {
+    "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
+    "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
+}  # fmt: skip
+"""ISO 639-1 codes accepted for the names that models use."""
+
+
+def language_name(language: str | None) -> str | None:
+    """The model's lower-case name of a language given by name or code; None for auto."""
+    if language is None or language.lower() == "auto":
+        return None
+    return LANGUAGE_CODES.get(language.lower(), language.lower())
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

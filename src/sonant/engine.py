@@ -1,0 +1,680 @@
+"""The engine: admits utterances to cache rows, steps them as a batch, decodes, delivers, cancels.
+
+One thread owns the model. Callers hand in requests and read chunks from a bounded queue; a full queue
+pauses that utterance only, a closed one frees its rows before the next step. `synthesize` is the same
+loop with the chunks joined: there is no second code path.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonant.admission import check_request, spoken_parts
+from sonant.errors import (
+    BusyError,
+    CancelledError,
+    DeadlineError,
+    GenerationError,
+    RequestError,
+    SonantError,
+    VoiceError,
+)
+from sonant.model import AudioDecoder, Prompt, SpeechModel, Utterance
+from sonant.sampling import segment_seed
+from sonant.speech import (
+    Audio,
+    AudioChunk,
+    ChunkPolicy,
+    GuardEvent,
+    ModelSpec,
+    Samples,
+    Speech,
+    SpeechRequest,
+)
+from sonant.voice import Voice, VoiceLibrary
+
+log = logging.getLogger(__name__)
+
+NO_SAMPLES: Samples = np.zeros(0, dtype=np.float32)
+
+
+@dataclass(eq=False)
+class _Segment:
+    """One prompt on its way from text to samples."""
+
+    prompt: Prompt
+    index: int
+    is_last: bool
+    utterance: Utterance | None = None
+    decoder: AudioDecoder | None = None
+    pending: list[Tensor] = field(default_factory=list)
+    frames: int = 0
+    decodes: int = 0
+    backlog: int = 0
+    """Frames handed to the decoding thread and not decoded yet."""
+
+
+class SpeechStream:
+    """One request being spoken: iterate for AudioChunk, `cancel()` to stop; also a context manager.
+
+    Leaving the `with` block or dropping the iterator early cancels. Errors of the request are raised by
+    the iteration. After the last chunk `guards`, `timings` and `seed` tell how it went.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        request: SpeechRequest,
+        prompts: Sequence[Prompt],
+        *,
+        streaming: bool,
+        limit: int | None,
+        notify: Callable[[], None] | None,
+    ) -> None:
+        self.request = request
+        self.sample_rate = engine.spec.sample_rate
+        self.seed = request.seed or 0
+        self.guards: list[GuardEvent] = []
+        self.timings: dict[str, float] = {
+            "prefill": 0.0, "generate": 0.0, "decode": 0.0, "frames": 0.0, "first_audio": 0.0, "total": 0.0,
+        }  # fmt: skip
+        self.segments = tuple(prompt.text for prompt in prompts)
+        self._engine = engine
+        self._streaming = streaming
+        self._limit = limit
+        self._notify = notify
+        self._waiting = deque(
+            _Segment(prompt, index, index == len(prompts) - 1) for index, prompt in enumerate(prompts)
+        )
+        self._running: list[_Segment] = []
+        self._chunks: queue.SimpleQueue[AudioChunk | SonantError] = queue.SimpleQueue()
+        self._submitted = time.monotonic()
+        self._samples = 0
+        self._index = 0
+        self._is_cancelled = False
+        self._is_closed = False
+        self._is_read = False
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        try:
+            while not self._is_read:
+                yield self.get()
+        finally:
+            self.cancel()
+
+    def __enter__(self) -> SpeechStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def get(self, timeout: float | None = None) -> AudioChunk:
+        """The next chunk. Raises queue.Empty after `timeout` seconds, StopIteration never: after the
+        final chunk a further call raises GenerationError."""
+        if self._is_read:
+            raise GenerationError("this stream was read to its end; submit the request again")
+        item = self._chunks.get(timeout=timeout)
+        if self._limit is not None and self._chunks.qsize() == self._limit - 1:
+            self._engine._wake()  # a paused utterance may go on
+        if isinstance(item, SonantError):
+            self._is_read = True
+            raise item
+        self._is_read = item.is_final
+        return item
+
+    def cancel(self) -> None:
+        """Stop: the rows are free before the next step. Harmless when already finished."""
+        if not self._is_closed:
+            self._is_cancelled = True
+            self._engine._wake()
+
+    @property
+    def is_finished(self) -> bool:
+        """True once nothing more will be made for this request."""
+        return self._is_closed
+
+    def _has_room(self) -> bool:
+        return self._limit is None or self._chunks.qsize() < self._limit
+
+    def _deliver(self, samples: Samples, *, is_final: bool, text: str | None) -> None:
+        if self._is_closed:
+            return
+        if not self.timings["first_audio"] and len(samples):
+            self.timings["first_audio"] = time.monotonic() - self._submitted
+        start = self._samples / self.sample_rate
+        chunk = AudioChunk(samples, self.sample_rate, self._index, start, is_final, text)
+        self._samples += len(samples)
+        self._index += 1
+        if is_final:
+            self.timings["total"] = time.monotonic() - self._submitted
+            self.timings["audio"] = self._samples / self.sample_rate
+            self._is_closed = True
+        self._chunks.put(chunk)
+        if self._notify is not None:
+            self._notify()
+
+    def _fail(self, error: SonantError) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._chunks.put(error)
+        if self._notify is not None:
+            self._notify()
+
+
+class Engine:
+    """Speaks requests with one loaded model.
+
+    slots: cache rows, that is how many utterances run as one batch (beams take several each).
+    queue_limit: requests waiting or running before BusyError.
+    chunk_limit: chunks a reader may lag behind before its utterance pauses.
+    pipelined: decode tokens to samples on a second thread while the first goes on generating.
+    """
+
+    def __init__(
+        self,
+        model: SpeechModel,
+        *,
+        slots: int = 4,
+        voices: VoiceLibrary | None = None,
+        queue_limit: int = 64,
+        chunk_limit: int = 8,
+        pipelined: bool = False,
+    ) -> None:
+        self.model = model
+        self.spec: ModelSpec = model.spec
+        self.voices = voices
+        self.slots = slots
+        self.queue_limit = queue_limit
+        self.chunk_limit = chunk_limit
+        self._pipelined = pipelined
+        self._decode_queue: queue.SimpleQueue[_Decode | None] = queue.SimpleQueue()
+        self._streams: list[SpeechStream] = []
+        self._free: list[int] = []
+        self._positions = 0
+        self._condition = threading.Condition()
+        self._is_awake = False
+        self._is_stopping = False
+        self._thread: threading.Thread | None = None
+        self._decode_thread: threading.Thread | None = None
+        self._encoded: OrderedDict[str, Voice] = OrderedDict()
+        self._encode_lock = threading.Lock()
+        self.steps = 0
+        """Model steps taken so far, for tests and metrics."""
+
+    # -- what callers use ---------------------------------------------------------------------
+
+    def clone(self, audio: Audio, *, transcript: str | None = None, name: str = "") -> Voice:
+        """A voice from a clip, encoded for this model; `transcript` is what the clip says."""
+        if "clone" not in self.spec.capabilities:
+            from sonant.errors import UnsupportedError
+
+            raise UnsupportedError(
+                f"{self.spec.name} cannot clone voices. Use a model that can: see sonant models.",
+                field="voice",
+            )
+        if audio.seconds > self.spec.max_reference_seconds:
+            raise RequestError(
+                f"the reference clip lasts {audio.seconds:.1f} s; {self.spec.name} takes at most "
+                f"{self.spec.max_reference_seconds:g} s. Cut it to one clear passage of 5 to 15 s.",
+                field="voice",
+            )
+        if audio.seconds < self.spec.min_reference_seconds:
+            raise RequestError(
+                f"the reference clip lasts {audio.seconds:.2f} s; at least "
+                f"{self.spec.min_reference_seconds:g} s are needed. Use a clip of 5 to 15 s.",
+                field="voice",
+            )
+        if not np.any(np.abs(audio.samples) > 1e-4):
+            raise RequestError(
+                "the reference clip is silent (no sample above -80 dB). Record it again.", field="voice"
+            )
+        with self._encode_lock, torch.inference_mode():
+            voice = self.model.encode_voice(audio, transcript)
+        return replace(voice, name=name) if name else voice
+
+    def design(self, request: SpeechRequest, *, name: str = "") -> Voice:
+        """A voice from a description: `request` is spoken by this voice-design model and becomes the
+        clip and transcript of a Voice that any cloning model can use."""
+        speech = self.synthesize(request)
+        origin = {"designed_by": self.spec.name, "instruction": request.style.instruction or ""}
+        clip = Audio(speech.samples, speech.sample_rate)
+        return Voice(name=name, clip=clip, transcript=request.text, language=request.language, origin=origin)
+
+    def submit(
+        self,
+        request: SpeechRequest,
+        *,
+        streaming: bool = True,
+        chunk_limit: int | None = None,
+        notify: Callable[[], None] | None = None,
+    ) -> SpeechStream:
+        """Start speaking; chunks are read from the returned stream.
+
+        Everything wrong with the request is raised here, before any work. `notify` is called from the
+        engine's thread whenever something can be read. Raises BusyError when the queue is full.
+        """
+        began = time.monotonic()
+        if self._is_stopping:
+            raise GenerationError("this engine was closed; load the model again")
+        if len(self._streams) >= self.queue_limit:
+            raise BusyError(
+                f"{len(self._streams)} requests are waiting or running; the limit is {self.queue_limit}. "
+                "Try again shortly.",
+                retry_after=2.0,
+            )
+        if request.seed is None:
+            request = replace(request, seed=secrets.randbits(31))
+        check_request(request, self.spec)
+        request = replace(request, voice=self._resolve(request.voice))
+        prompts: list[Prompt] = []
+        with torch.inference_mode():
+            for number, part in enumerate(spoken_parts(request)):
+                assert request.seed is not None
+                seed = segment_seed(request.seed, number * 65_536)
+                made = self.model.prepare(replace(request, text=part.text, seed=seed))
+                if part.pause_after and made:
+                    last = made[-1]
+                    made[-1] = replace(last, pause_after=last.pause_after + part.pause_after)
+                prompts.extend(made)
+        if not prompts:
+            raise RequestError(
+                f"nothing in {request.text[:60]!r} can be spoken. Give a text with words in it.", field="text"
+            )
+        limit = chunk_limit if chunk_limit is not None else self.chunk_limit
+        stream = SpeechStream(
+            self, request, prompts, streaming=streaming, limit=limit if streaming else None, notify=notify
+        )
+        stream._submitted = began
+        stream.timings["prepare"] = time.monotonic() - began
+        with self._condition:
+            if len(self._streams) >= self.queue_limit:
+                raise BusyError("the queue filled up meanwhile. Try again shortly.", retry_after=2.0)
+            self._streams.append(stream)
+            self._start_threads()
+            self._is_awake = True
+            self._condition.notify_all()
+        return stream
+
+    def stream(self, request: SpeechRequest) -> SpeechStream:
+        """Speak and hand out chunks as they are made."""
+        return self.submit(request, streaming=True)
+
+    def synthesize(self, request: SpeechRequest) -> Speech:
+        """Speak the whole request; samples of all chunks joined."""
+        stream = self.submit(request, streaming=False)
+        with stream:
+            pieces = [chunk.samples for chunk in stream]
+        return join(stream, pieces)
+
+    def close(self) -> None:
+        """Cancel everything and end the threads."""
+        with self._condition:
+            self._is_stopping = True
+            for stream in self._streams:
+                stream._is_cancelled = True
+            self._is_awake = True
+            self._condition.notify_all()
+        for thread in (self._thread, self._decode_thread):
+            if thread is not None:
+                thread.join()
+        self._thread = self._decode_thread = None
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests running and requests waiting."""
+        running = sum(1 for stream in self._streams if stream._running)
+        return running, len(self._streams) - running
+
+    # -- voices -------------------------------------------------------------------------------
+
+    def _resolve(self, voice: Voice | str | None) -> Voice | str | None:
+        spec = self.spec
+        if voice is None:
+            if spec.default_voice is not None:
+                return spec.default_voice
+            if spec.needs_voice:
+                raise RequestError(
+                    f"{spec.name} speaks only with a voice. Pass a clip or a stored voice "
+                    "(sonant voice add NAME CLIP).",
+                    field="voice",
+                )
+            return None
+        if isinstance(voice, str):
+            known = {name.lower(): name for name in spec.voices}
+            if voice.lower() in known:
+                return known[voice.lower()]
+            if self.voices is not None and "clone" in spec.capabilities:
+                return self._fit(self.voices.get(voice))
+            names = ", ".join(spec.voices) or "none"
+            raise VoiceError(f"{spec.name} has no voice {voice!r}; its own voices are: {names}.")
+        return self._fit(voice)
+
+    def _fit(self, voice: Voice) -> Voice | str:
+        spec = self.spec
+        if voice.family == spec.family and voice.fingerprint == spec.fingerprint and voice.tensors:
+            return voice
+        if not voice.tensors and voice.clip is None:
+            return str(self._resolve(voice.name))
+        if voice.clip is None:
+            raise VoiceError(
+                f"voice {voice.name!r} was made by {voice.family} ({voice.fingerprint}) and keeps no clip; "
+                f"this model is {spec.family} ({spec.fingerprint}). "
+                "Encode the reference again with: sonant voice add NAME CLIP"
+            )
+        key = voice.digest()
+        if key not in self._encoded:
+            log.info("encoding voice %s for %s", voice.name or key, spec.name)
+            made = self.clone(voice.clip, transcript=voice.transcript, name=voice.name)
+            self._encoded[key] = replace(made, language=voice.language, origin=voice.origin)
+            while len(self._encoded) > 16:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return self._encoded[key]
+
+    # -- the loop -----------------------------------------------------------------------------
+
+    def _start_threads(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="sonant-engine", daemon=True)
+            self._thread.start()
+            if self._pipelined:
+                self._decode_thread = threading.Thread(
+                    target=self._run_decoding, name="sonant-decode", daemon=True
+                )
+                self._decode_thread.start()
+
+    def _wake(self) -> None:
+        with self._condition:
+            self._is_awake = True
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while True:
+                with self._condition:
+                    self._is_awake = False
+                    if self._is_stopping and not self._streams:
+                        break
+                worked = self._tick()
+                if not worked:
+                    with self._condition:
+                        if not self._is_awake:
+                            self._condition.wait(timeout=self._next_deadline())
+        self._decode_queue.put(None)
+
+    def _next_deadline(self) -> float | None:
+        """Seconds until the first deadline of a request, None without one."""
+        now = time.monotonic()
+        left = [s._submitted + s.request.deadline - now for s in self._streams if s.request.deadline]
+        return max(0.0, min(left)) if left else None
+
+    def _tick(self) -> bool:
+        """One turn of the loop; True when something moved."""
+        worked = self._drop_closed()
+        worked = self._admit() or worked
+        ready = [
+            (stream, segment)
+            for stream in self._streams
+            for segment in stream._running
+            if segment.utterance is not None
+            and not segment.utterance.is_finished
+            and stream._has_room()
+            and segment.backlog <= 64
+        ]
+        if not ready:
+            return worked
+        began = time.monotonic()
+        try:
+            steps = self.model.step([s.utterance for _, s in ready if s.utterance is not None])
+        except Exception as error:
+            log.exception("a step failed")
+            for stream, _ in ready:
+                self._end(stream, _as_sonant(error))
+            return True
+        self.steps += 1
+        spent = time.monotonic() - began
+        for (stream, segment), step in zip(ready, steps, strict=True):
+            stream.timings["generate"] += spent / len(ready)
+            assert segment.utterance is not None
+            segment.utterance.steps += 1
+            if step.tokens.shape[0]:
+                segment.pending.append(step.tokens)
+                segment.frames += step.tokens.shape[0]
+                stream.timings["frames"] += step.tokens.shape[0]
+            for note in step.notes:
+                stream.guards.append(GuardEvent("note", note, segment.index))
+            if step.at_ceiling:
+                stream.guards.append(
+                    GuardEvent(
+                        "length_ceiling",
+                        f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
+                        f"gave no end token within what its text allows ({segment.prompt.ceiling} steps). "
+                        "Its end may be missing or garbled; try another seed.",
+                        segment.index,
+                    )
+                )
+            policy = stream.request.chunk_policy if stream._streaming else _WHOLE
+            gathered = sum(tokens.shape[0] for tokens in segment.pending)
+            if step.is_final or gathered >= policy.size(segment.decodes):
+                self._hand_over(stream, segment, is_final=step.is_final)
+            if step.is_final:
+                segment.utterance.is_finished = True
+                self._release(segment)
+        return True
+
+    def _drop_closed(self) -> bool:
+        worked = False
+        now = time.monotonic()
+        for stream in list(self._streams):
+            deadline = stream.request.deadline
+            if stream._is_cancelled and not stream._is_closed:
+                self._end(stream, CancelledError("the request was cancelled"))
+                worked = True
+            elif deadline is not None and not stream._is_closed and now > stream._submitted + deadline:
+                self._end(
+                    stream,
+                    DeadlineError(
+                        f"the request was not finished within its {deadline:g} s; "
+                        f"{stream._samples / stream.sample_rate:.1f} s of speech were made. "
+                        "Allow more time, or send less text."
+                    ),
+                )
+                worked = True
+            elif stream._is_closed:
+                self._end(stream, None)
+                worked = True
+        return worked
+
+    def _end(self, stream: SpeechStream, error: SonantError | None) -> None:
+        """Free everything a request holds; deliver `error` if its reader still waits."""
+        for segment in stream._running:
+            self._release(segment)
+        stream._running.clear()
+        stream._waiting.clear()
+        with self._condition:
+            if stream in self._streams:
+                self._streams.remove(stream)
+        if error is not None:
+            stream._fail(error)
+
+    def _release(self, segment: _Segment) -> None:
+        if segment.utterance is not None:
+            self._free.extend(segment.utterance.slots)
+            self._free.sort()
+            segment.utterance = None
+
+    def _admit(self) -> bool:
+        """Start waiting segments while rows are free, first come first served."""
+        worked = False
+        for stream in list(self._streams):
+            if stream._is_closed or not stream._waiting or not stream._has_room():
+                continue
+            if any(segment.utterance is not None for segment in stream._running):
+                continue  # segments of one request are spoken in order
+            segment = stream._waiting[0]
+            prompt = segment.prompt
+            idle = not any(s.utterance is not None for other in self._streams for s in other._running)
+            if prompt.positions > self._positions or prompt.rows > len(self._free):
+                if not idle:
+                    break  # rows free up soon; nobody overtakes the one who waits
+                self._allocate(prompt)
+            stream._waiting.popleft()
+            slots = [self._free.pop(0) for _ in range(prompt.rows)]
+            began = time.monotonic()
+            try:
+                segment.decoder = self.model.decoder(prompt, streaming=stream._streaming)
+                segment.utterance = self.model.start(prompt, slots)
+            except Exception as error:
+                log.exception("a prefill failed")
+                self._free.extend(slots)
+                self._free.sort()
+                self._end(stream, _as_sonant(error))
+                return True
+            stream.timings["prefill"] += time.monotonic() - began
+            stream._running.append(segment)
+            worked = True
+        return worked
+
+    def _allocate(self, prompt: Prompt) -> None:
+        slots = max(self.slots, prompt.rows)
+        positions = max(self._positions, 256)
+        while positions < prompt.positions:
+            positions *= 2
+        self.model.allocate(slots, positions)
+        self._free = list(range(slots))
+        self._positions = positions
+
+    def _hand_over(self, stream: SpeechStream, segment: _Segment, *, is_final: bool) -> None:
+        tokens = torch.cat(segment.pending) if segment.pending else None
+        segment.pending = []
+        segment.decodes += 1
+        item = _Decode(stream, segment, tokens, is_final)
+        if self._pipelined:
+            segment.backlog += 0 if tokens is None else tokens.shape[0]
+            self._decode_queue.put(item)
+        else:
+            self._decode(item)
+
+    def _run_decoding(self) -> None:
+        with torch.inference_mode():
+            while (item := self._decode_queue.get()) is not None:
+                self._decode(item)
+                if item.tokens is not None:
+                    item.segment.backlog -= item.tokens.shape[0]
+                self._wake()
+
+    def _decode(self, item: _Decode) -> None:
+        stream, segment = item.stream, item.segment
+        if stream._is_closed or stream._is_cancelled:
+            return
+        assert segment.decoder is not None
+        began = time.monotonic()
+        try:
+            parts = []
+            if item.tokens is not None:
+                parts.append(_samples(segment.decoder.push(item.tokens)))
+            if item.is_final:
+                parts.append(_samples(segment.decoder.finish()))
+        except Exception as error:
+            log.exception("decoding failed")
+            self._fail_later(stream, _as_sonant(error))
+            return
+        stream.timings["decode"] += time.monotonic() - began
+        samples = np.concatenate(parts) if parts else NO_SAMPLES
+        peak = float(np.abs(samples).max()) if len(samples) else 0.0
+        if not np.isfinite(peak):
+            self._fail_later(
+                stream,
+                GenerationError(
+                    f"segment {segment.index + 1} decoded to non-finite samples. The weights or the "
+                    "precision are at fault; try --dtype float32 and sonant parity."
+                ),
+            )
+            return
+        if peak > 1.0:
+            samples = np.clip(samples, -1.0, 1.0)
+            message = f"segment {segment.index + 1} reached {peak:.2f} times full scale and was limited"
+            stream.guards.append(GuardEvent("peak_limited", message, segment.index))
+        if item.is_final:
+            for name, seconds in getattr(segment.decoder, "timings", {}).items():
+                stream.timings[name] = stream.timings.get(name, 0.0) + seconds
+            pause = round(segment.prompt.pause_after * stream.sample_rate)
+            samples = np.concatenate([samples, np.zeros(pause, dtype=np.float32)])
+            segment.decoder = None
+            if segment in stream._running:
+                stream._running.remove(segment)
+        is_last = item.is_final and segment.is_last
+        if len(samples) or is_last:
+            text = segment.prompt.text if segment.decodes and not segment.backlog else None
+            stream._deliver(samples, is_final=is_last, text=text)
+
+    def _fail_later(self, stream: SpeechStream, error: SonantError) -> None:
+        stream._fail(error)
+        self._wake()
+
+
+@dataclass(frozen=True, eq=False)
+class _Decode:
+    stream: SpeechStream
+    segment: _Segment
+    tokens: Tensor | None
+    is_final: bool
+
+
+_WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
+
+
+def join(stream: SpeechStream, pieces: Sequence[Samples]) -> Speech:
+    """The whole answer of a stream that was read to its end."""
+    samples = np.concatenate(pieces) if pieces else NO_SAMPLES
+    return Speech(
+        samples,
+        stream.sample_rate,
+        seed=stream.seed,
+        guards=tuple(stream.guards),
+        timings=dict(stream.timings),
+        segments=stream.segments,
+    )
+
+
+def _samples(tensor: Tensor) -> Samples:
+    return tensor.detach().to(dtype=torch.float32, device="cpu").numpy()
+
+
+def _as_sonant(error: Exception) -> SonantError:
+    if isinstance(error, SonantError):
+        return error
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        made = GenerationError(
+            "memory ran out while speaking. Use fewer slots, a shorter text or a smaller --dtype."
+        )
+    else:
+        made = GenerationError(
+            f"an internal error stopped this request ({type(error).__name__}: {error}). "
+            "Please report it with the text, the model and the seed."
+        )
+    made.__cause__ = error
+    return made

@@ -1,0 +1,25 @@
+"""The built-in voice: one English voice from the package hibari-tts, there right after installation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from sonant.model import SpeechModel
+
+__all__ = ["detect", "load"]
+
+
+def detect(path: Path) -> bool:
+    """Never: the built-in voice is no folder; the registry knows it by name."""
+    return False
+
+
+def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+    """The built-in model; `path`, `device` and `dtype` do not matter to it."""
+    from sonant.families.builtin.model import BuiltinModel
+
+    return BuiltinModel()

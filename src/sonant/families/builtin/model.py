@@ -1,0 +1,168 @@
+"""The built-in voice behind the family contract.
+
+    text -> phoneme ids (the "tokens", 16 a step) -> ONNX acoustic network + signal model at finish, 24 kHz
+
+The acoustic network sees a whole sentence at once, so audio streams by segment, as IndexTTS2's does.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonant.errors import RequestError, UnsupportedError
+from sonant.model import AudioDecoder, Prompt, Step, Utterance
+from sonant.sampling import generator, segment_seed
+from sonant.speech import Audio, ModelSpec, SpeechRequest
+from sonant.voice import Voice
+
+IDS_PER_STEP = 16
+PAUSE = 0.12
+"""Seconds after a sentence; the network itself ends each with a short silence."""
+_CLAUSE = re.compile(r"(?<=[,;:—])\s+")
+MAX_PHONEMES = 400
+"""Longest phoneme string that the network was made for. Source: hibari.tts.MAX_PHONEMES."""
+
+
+@dataclass(frozen=True, eq=False)
+class BuiltinInputs:
+    """Phoneme ids [N] with the pads at both ends, and the pace."""
+
+    ids: Tensor
+    speed: float
+
+
+class BuiltinModel:
+    """One voice, English, about a hundred times faster than real time on one core."""
+
+    def __init__(self) -> None:
+        self.spec = ModelSpec(
+            family="builtin",
+            name="builtin",
+            fingerprint=f"hibari-{version('hibari-tts')}",
+            sample_rate=24_000,
+            frame_rate=12.5,
+            languages=("english",),
+            voices=("heart",),
+            default_voice="heart",
+            capabilities=frozenset({"preset_voice", "speed", "seed"}),
+            streams_by="segment",
+            licence="Apache-2.0 (hibari-tts, distilled from Kokoro-82M)",
+            note="small built-in English voice, not one of the three model families",
+        )
+
+    @cached_property
+    def _voice(self) -> Any:
+        from hibari import Hibari
+
+        return Hibari(threads=1)
+
+    def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
+        """Always refused: this voice cannot imitate."""
+        raise UnsupportedError(
+            "the built-in voice cannot clone. Use a Qwen3-TTS Base, CosyVoice3 or IndexTTS2 checkpoint.",
+            field="voice",
+        )
+
+    def prepare(self, request: SpeechRequest) -> list[Prompt]:
+        """One prompt for each sentence; sentences without sound are left out."""
+        voice = self._voice
+        prompts: list[Prompt] = []
+        for sentence in voice.split_sentences(request.text):
+            for phonemes in _fitting(voice.g2p(sentence)):
+                ids = voice.ids(phonemes)
+                if len(ids) < 3:
+                    continue
+                assert request.seed is not None
+                prompts.append(
+                    Prompt(
+                        text=sentence,
+                        sampling=request.sampling,
+                        seed=segment_seed(request.seed, len(prompts)),
+                        ceiling=len(ids),
+                        inputs=BuiltinInputs(torch.tensor(ids), request.speed),
+                        pause_after=PAUSE,
+                    )
+                )
+        if not prompts:
+            raise RequestError(
+                f"nothing in {request.text[:60]!r} can be read aloud in English. "
+                "Give words, or use a model that speaks this language.",
+                field="text",
+            )
+        return prompts
+
+    def allocate(self, slots: int, positions: int) -> None:
+        """Nothing to hold."""
+
+    def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
+        """An utterance at its first phoneme."""
+        return Utterance(
+            prompt=prompt, slots=tuple(slots), generator=generator(prompt.seed, "tokens"), state=0
+        )
+
+    def step(self, utterances: Sequence[Utterance]) -> list[Step]:
+        """The next phoneme ids of each utterance."""
+        steps = []
+        for utterance in utterances:
+            ids: Tensor = utterance.prompt.inputs.ids
+            begin = utterance.state
+            utterance.state = min(begin + IDS_PER_STEP, len(ids))
+            steps.append(Step(ids[begin : utterance.state, None], utterance.state == len(ids)))
+        return steps
+
+    def decoder(self, prompt: Prompt, *, streaming: bool) -> AudioDecoder:
+        """A decoder that speaks the sentence when its last phoneme is there."""
+        return BuiltinDecoder(self._voice, prompt)
+
+
+class BuiltinDecoder:
+    """Gathers phoneme ids; the waveform of the sentence comes at `finish`."""
+
+    def __init__(self, voice: Any, prompt: Prompt) -> None:
+        self.timings: dict[str, float] = {}
+        self._voice = voice
+        self._prompt = prompt
+        self._ids: list[int] = []
+
+    def push(self, tokens: Tensor) -> Tensor:
+        """No samples yet: the network needs the whole sentence."""
+        self._ids.extend(tokens[:, 0].tolist())
+        return torch.zeros(0)
+
+    def finish(self) -> Tensor:
+        """The sentence, [S] at 24 kHz."""
+        began = time.monotonic()
+        noise = np.random.default_rng(self._prompt.seed)
+        samples = self._voice.from_ids(self._ids, self._prompt.inputs.speed, noise)
+        self.timings["vocoder"] = time.monotonic() - began
+        return torch.from_numpy(samples)
+
+
+def _fitting(phonemes: str) -> list[str]:
+    """The phonemes of a sentence in pieces that the network can take, cut at clauses, then anywhere."""
+    pieces: list[str] = []
+    current = ""
+    for clause in _CLAUSE.split(phonemes):
+        while len(clause) > MAX_PHONEMES:
+            cut = clause.rfind(" ", 0, MAX_PHONEMES)
+            cut = cut if cut > 0 else MAX_PHONEMES
+            pieces.extend([current] if current else [])
+            current = ""
+            pieces.append(clause[:cut])
+            clause = clause[cut:].lstrip()
+        if current and len(current) + len(clause) + 1 > MAX_PHONEMES:
+            pieces.append(current)
+            current = clause
+        else:
+            current = f"{current} {clause}" if current else clause
+    return [piece for piece in (*pieces, current) if piece.strip()]

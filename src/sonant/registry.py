@@ -1,0 +1,120 @@
+"""The list of families, and `load`: a path or name -> Engine. The only file that names families."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sonant.errors import CheckpointError, RequestError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sonant.engine import Engine
+    from sonant.model import SpeechModel
+    from sonant.voice import VoiceLibrary
+
+FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
+"""Packages of `sonant.families`; each gives `detect(path)` and `load(path, *, device, dtype)`."""
+
+BUILTIN = "builtin"
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+
+
+def detect(path: Path) -> str | None:
+    """The family whose checkpoint this folder holds, or None. Imports no torch."""
+    for family in FAMILIES:
+        if import_module(f"sonant.families.{family}").detect(path):
+            return family
+    return None
+
+
+def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
+    """Family and folder of a model given by path, by known name, or as "builtin".
+
+    Raises CheckpointError when it is not on disk or of no known family.
+    """
+    if str(model) == BUILTIN:
+        return BUILTIN, Path()
+    path = Path(model)
+    if not path.exists():
+        from sonant import hub
+
+        path = hub.local(str(model))
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is no folder. Give the folder that holds the checkpoint's files.")
+    family = detect(path)
+    if family is None:
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:12]) or "nothing"
+        raise CheckpointError(
+            f"{path} is no checkpoint of a known family ({', '.join(FAMILIES[1:])}); it holds: {names}. "
+            "Give the folder with the official files."
+        )
+    return family, path
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The torch device for "auto", "cpu", "cuda", "cuda:1", "mps". Raises RequestError if absent."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RequestError(
+            f"{name!r} is no device; expected auto, cpu, cuda, cuda:N or mps.", field="device"
+        ) from error
+    is_there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }.get(device.type, False)
+    if not is_there:
+        raise RequestError(
+            f"device {name!r} is not available to this build of torch. Use --device cpu, or install torch "
+            "for your accelerator.",
+            field="device",
+        )
+    return device
+
+
+def choose_dtype(name: str = "auto") -> torch.dtype:
+    """The torch dtype of the autoregressive half; "auto" is float32."""
+    import torch
+
+    if name not in DTYPES:
+        raise RequestError(f"{name!r} is no dtype; expected one of {', '.join(DTYPES)}.", field="dtype")
+    return torch.float32 if name == "auto" else getattr(torch, name)
+
+
+def load_model(model: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto") -> SpeechModel:
+    """The model itself, without an engine around it."""
+    family, path = find(model)
+    loader: Any = import_module(f"sonant.families.{family}").load
+    return loader(path, device=choose_device(device), dtype=choose_dtype(dtype))
+
+
+def load(
+    model: str | os.PathLike[str] = BUILTIN,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    slots: int = 4,
+    voices: VoiceLibrary | None = None,
+    **engine_options: Any,
+) -> Engine:
+    """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin"."""
+    from sonant.engine import Engine
+    from sonant.voice import VoiceLibrary
+
+    made = load_model(model, device=device, dtype=dtype)
+    return Engine(
+        made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
+    )
