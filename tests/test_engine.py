@@ -74,7 +74,7 @@ def test_segments_come_in_order_and_name_their_text():
         stream = engine.stream(SpeechRequest("one. two. three", seed=3))
         texts = [chunk.text for chunk in stream if chunk.text is not None]
     assert stream.segments == ("one", " two", " three")
-    assert list(dict.fromkeys(texts)) == ["one", " two", " three"]
+    assert texts == ["one", " two", " three"]
 
 
 def test_a_pause_tag_adds_its_silence():
@@ -96,7 +96,7 @@ def test_a_slow_reader_pauses_only_itself(endless):
 
 def test_cancel_in_the_middle_frees_the_row_within_one_step(endless):
     with Engine(endless, slots=1, chunk_limit=1000) as engine:
-        stream = engine.stream(SpeechRequest("a" * 20_000, seed=1))
+        stream = engine.stream(SpeechRequest("a" * 2_000, seed=1))
         stream.get()
         before = engine.steps
         stream.cancel()

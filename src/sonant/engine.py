@@ -64,6 +64,8 @@ class _Segment:
     decodes: int = 0
     backlog: int = 0
     """Frames handed to the decoding thread and not decoded yet."""
+    is_announced: bool = False
+    """True once a chunk of this segment went out, with its text."""
 
 
 class SpeechStream:
@@ -271,9 +273,9 @@ class Engine:
         began = time.monotonic()
         if self._is_stopping:
             raise GenerationError("this engine was closed; load the model again")
-        if len(self._streams) >= self.queue_limit:
+        if sum(self.load) >= self.queue_limit:
             raise BusyError(
-                f"{len(self._streams)} requests are waiting or running; the limit is {self.queue_limit}. "
+                f"{sum(self.load)} requests are waiting or running; the limit is {self.queue_limit}. "
                 "Try again shortly.",
                 retry_after=2.0,
             )
@@ -302,7 +304,7 @@ class Engine:
         stream._submitted = began
         stream.timings["prepare"] = time.monotonic() - began
         with self._condition:
-            if len(self._streams) >= self.queue_limit:
+            if sum(not other._is_closed for other in self._streams) >= self.queue_limit:
                 raise BusyError("the queue filled up meanwhile. Try again shortly.", retry_after=2.0)
             self._streams.append(stream)
             self._start_threads()
@@ -345,8 +347,10 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """Requests running and requests waiting."""
-        running = sum(1 for stream in self._streams if stream._running)
-        return running, len(self._streams) - running
+        with self._condition:
+            alive = [stream for stream in self._streams if not stream._is_closed]
+        running = sum(1 for stream in alive if stream._running)
+        return running, len(alive) - running
 
     # -- voices -------------------------------------------------------------------------------
 
@@ -628,7 +632,8 @@ class Engine:
                 stream._running.remove(segment)
         is_last = item.is_final and segment.is_last
         if len(samples) or is_last:
-            text = segment.prompt.text if segment.decodes and not segment.backlog else None
+            text = None if segment.is_announced else segment.prompt.text
+            segment.is_announced = True
             stream._deliver(samples, is_final=is_last, text=text)
 
     def _fail_later(self, stream: SpeechStream, error: SonantError) -> None:
