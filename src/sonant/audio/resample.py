@@ -24,6 +24,7 @@ def resample_soxr(samples: Samples, from_rate: int, to_rate: int) -> Samples:
     _check_rates(from_rate, to_rate)
     if from_rate == to_rate or samples.shape[0] == 0:
         return samples
+    # Parity: librosa's length; rounding of the ratio can add a sample (44100 -> 24000 Hz: 24001 a second).
     length = math.ceil(samples.shape[0] * (float(to_rate) / from_rate))
     resampled = soxr.resample(samples, from_rate, to_rate, quality="HQ").astype(np.float32, copy=False)
     if len(resampled) < length:
