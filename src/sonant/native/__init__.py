@@ -1,0 +1,114 @@
+"""The C kernel of quantised decoder stacks: compiled on first use when a compiler is there, then cached.
+
+`library()` gives the loaded library or None; nothing here runs at import. SONANT_NATIVE=0 switches the
+kernel off, and the plain torch path in `sonant.nn.quantized` does the same arithmetic.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+P, N, F, S = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_size_t
+
+SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
+    "sonant_best_path": (N, ()),
+    "sonant_choose_path": (None, (N,)),
+    "sonant_weight_bytes": (S, (N, N, N)),
+    "sonant_scale_count": (S, (N, N, N)),
+    "sonant_linear_new": (P, (N, N, N, N)),
+    "sonant_linear_free": (None, (P,)),
+    "sonant_linear_weights": (P, (P,)),
+    "sonant_linear_scales": (P, (P,)),
+    "sonant_linear_pack": (None, (P, P)),
+    "sonant_linear_run": (None, (P, N, P, P, P, P, P, N)),
+    "sonant_stack_new": (P, (N, N, N, N, N, N, F, F, N)),
+    "sonant_stack_free": (None, (P,)),
+    "sonant_stack_layer": (None, (P, N, P, P, P, P, P, P, P, P, P)),
+    "sonant_stack_norm": (None, (P, P)),
+    "sonant_stack_run": (None, (P, N, P, P, P, P, P, N, P, P, P, N)),
+}
+
+PATHS = ("plain C", "AVX2", "AVX512-VNNI")
+
+
+def _flags() -> list[str]:
+    # Finite-math assumptions stay off: scores may be -inf. -march=native is right because the result is
+    # cached for this machine only.
+    flags = ["-O3", "-std=gnu11", "-ffast-math", "-fno-finite-math-only", "-fopenmp", "-fPIC", "-shared"]
+    if platform.machine() in ("x86_64", "AMD64"):
+        return [*flags, "-march=native"]
+    return [*flags, "-mcpu=native"] if platform.machine() in ("aarch64", "arm64") else flags
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels and quantised weights are kept: SONANT_CACHE, or the user's cache folder."""
+    given = os.environ.get("SONANT_CACHE")
+    if given:
+        return Path(given)
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("sonant"))
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The kernel, compiled if need be; None when switched off or when it cannot be compiled here."""
+    if os.environ.get("SONANT_NATIVE") == "0":
+        return None
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
+    if compiler is None:
+        log.warning("no C compiler found: int8 and int4 run on the slower torch path. Install gcc or clang.")
+        return None
+    source = resources.files("sonant.native").joinpath("stack.c").read_text(encoding="utf-8")
+    key = hashlib.sha256(
+        "\n".join([source, compiler, *_flags(), platform.machine(), _processor()]).encode()
+    ).hexdigest()[:16]
+    target = cache_folder() / "native" / f"stack-{key}.so"
+    if not target.exists() and not _compile(compiler, source, target):
+        return None
+    import torch  # noqa: F401  torch's OpenMP runtime is loaded first, so both share one thread pool
+
+    loaded = ctypes.CDLL(str(target))
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.restype, function.argtypes = result, arguments
+    return loaded
+
+
+def _processor() -> str:
+    """The processor's feature flags, so that a shared home folder never serves another machine's code."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith(("flags", "Features")):
+                return line
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _compile(compiler: str, source: str, target: Path) -> bool:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        code, made = Path(folder) / "stack.c", Path(folder) / "stack.so"
+        code.write_text(source, encoding="utf-8")
+        command = [compiler, *_flags(), "-o", str(made), str(code), "-lm"]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        except (OSError, subprocess.SubprocessError) as error:
+            detail = getattr(error, "stderr", "") or str(error)
+            log.warning("the kernel did not compile (%s); int8 and int4 run on the torch path", detail[:400])
+            return False
+        os.replace(made, target)
+    return True

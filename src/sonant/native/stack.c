@@ -1,0 +1,545 @@
+/* Decoder stack of the Qwen kind with int8 or int4 weights, for CPUs. Plain C behind a C ABI.
+
+   One call runs M tokens through all layers: RMS norm, grouped-query attention over a float32 cache
+   that the caller owns, rotary positions, SwiGLU. Weights are quantised symmetrically by groups along
+   the input axis, activations to int8 by the same groups on the fly; sums are exact int32 within a
+   group and float32 across groups. src/sonant/native/__init__.py compiles and wraps this file, and a
+   test holds it to the float network.
+
+   Weight layout: tiles of 64 output rows; inside a tile [K/4][64][4] bytes holding w + 128 (int8), or
+   [K/8][64][4] bytes with w + 8 of k..k+3 in the low nibbles and k+4..k+7 in the high ones (int4);
+   scales [tile][K/group][64]. Stored unsigned, because the dot product instructions multiply
+   unsigned by signed bytes; the offset is taken out through the sum of the activations. */
+#include <math.h>
+#include <omp.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define TILE 64
+#define MAX_BLOCK 4
+
+typedef struct {
+  int rows, inputs, bits, group;
+  uint8_t *weights;
+  float *scales;
+} Linear;
+
+typedef struct {
+  Linear *qkv, *out, *gate_up, *down;
+  const float *input_norm, *post_norm, *query_norm, *key_norm, *qkv_bias;
+} Layer;
+
+typedef struct {
+  int layers, width, heads, kv_heads, head_dim, intermediate, max_tokens;
+  float eps, theta;
+  const float *final_norm;
+  Layer *layer;
+  float *x, *wide, *attended, *active; /* scratch, [max_tokens][...] */
+  int8_t *codes;                       /* scratch, quantised activations */
+  float *code_scales;
+  int32_t *code_sums;
+} Stack;
+
+/* Huge pages nearly double what one core reads from memory; ask for them, the system decides. */
+static void *big_alloc(size_t bytes) {
+  size_t page = (size_t)2 << 20;
+  bytes = (bytes + page - 1) / page * page;
+  void *memory = aligned_alloc(page, bytes);
+  if (!memory) return NULL;
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+  madvise(memory, bytes, MADV_HUGEPAGE);
+#endif
+  return memory;
+}
+
+size_t sonant_weight_bytes(int rows, int inputs, int bits) { return (size_t)rows * inputs * bits / 8; }
+size_t sonant_scale_count(int rows, int inputs, int group) { return (size_t)rows * (inputs / group); }
+
+/* rows must be a multiple of 64, inputs of group, group of 32. NULL when memory runs out. */
+Linear *sonant_linear_new(int rows, int inputs, int bits, int group) {
+  Linear *made = calloc(1, sizeof *made);
+  if (!made) return NULL;
+  *made = (Linear){rows, inputs, bits, group, NULL, NULL};
+  made->weights = big_alloc(sonant_weight_bytes(rows, inputs, bits));
+  made->scales = big_alloc(sonant_scale_count(rows, inputs, group) * sizeof(float));
+  if (!made->weights || !made->scales) { free(made->weights); free(made->scales); free(made); return NULL; }
+  return made;
+}
+
+void sonant_linear_free(Linear *l) {
+  if (l) { free(l->weights); free(l->scales); free(l); }
+}
+
+uint8_t *sonant_linear_weights(Linear *l) { return l->weights; }
+float *sonant_linear_scales(Linear *l) { return l->scales; }
+
+/* Quantise float weights [rows][inputs]: scale = largest magnitude of the group / 127 (or / 8 towards
+   the sign of that magnitude for int4, which then uses all sixteen levels). */
+void sonant_linear_pack(Linear *l, const float *weights) {
+  const int groups = l->inputs / l->group;
+  if (l->bits == 4) memset(l->weights, 0, sonant_weight_bytes(l->rows, l->inputs, 4));
+#pragma omp parallel for schedule(static)
+  for (int tile = 0; tile < l->rows / TILE; tile++)
+    for (int j = 0; j < TILE; j++)
+      for (int g = 0; g < groups; g++) {
+        const float *row = weights + (size_t)(tile * TILE + j) * l->inputs + (size_t)g * l->group;
+        float peak = 0;
+        for (int i = 0; i < l->group; i++)
+          if (fabsf(row[i]) > fabsf(peak)) peak = row[i];
+        float scale = l->bits == 8 ? fabsf(peak) / 127 : peak / -8;
+        if (scale == 0) scale = 1e-12f;
+        l->scales[((size_t)tile * groups + g) * TILE + j] = scale;
+        for (int i = 0; i < l->group; i++) {
+          int k = g * l->group + i;
+          int q = (int)lrintf(row[i] / scale);
+          if (l->bits == 8) {
+            q = q < -127 ? -127 : q > 127 ? 127 : q;
+            l->weights[((size_t)tile * (l->inputs / 4) + k / 4) * 256 + j * 4 + k % 4] = (uint8_t)(q + 128);
+          } else {
+            q = (q < -8 ? -8 : q > 7 ? 7 : q) + 8;
+            uint8_t *byte = l->weights + ((size_t)tile * (l->inputs / 8) + k / 8) * 256 + j * 4 + k % 4;
+            *byte |= (uint8_t)(k % 8 < 4 ? q : q << 4);
+          }
+        }
+      }
+}
+
+/* Activations [inputs] -> int8 codes, a scale and the sum of codes for each group. */
+static void quantise(const float *x, int inputs, int group, int8_t *codes, float *scales, int32_t *sums) {
+  for (int g = 0; g < inputs / group; g++) {
+    const float *part = x + (size_t)g * group;
+    int8_t *out = codes + (size_t)g * group;
+    float peak = 0;
+    for (int i = 0; i < group; i++) { float a = fabsf(part[i]); peak = a > peak ? a : peak; }
+    float scale = peak / 127;
+    if (scale == 0) scale = 1e-12f;
+    float inverse = 1 / scale;
+    int32_t sum = 0;
+    for (int i = 0; i < group; i++) {
+      int q = (int)rintf(part[i] * inverse);
+      out[i] = (int8_t)q;
+      sum += q;
+    }
+    scales[g] = scale;
+    sums[g] = sum;
+  }
+}
+
+/* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens. */
+#if defined(__AVX512VNNI__)
+#define DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
+static inline __attribute__((always_inline)) void tiles_avx512(
+    const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
+    const int32_t *code_sums, int code_stride, int scale_stride, float *out, int out_stride, int first,
+    int last) {
+  const int groups = l->inputs / l->group, group = l->group;
+  const __m512i low = _mm512_set1_epi8(15);
+  for (int tile = first; tile < last; tile++) {
+    const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
+    const float *s = l->scales + (size_t)tile * groups * TILE;
+    __m512 total[MAX_BLOCK][4];
+    for (int m = 0; m < count; m++)
+      for (int j = 0; j < 4; j++) total[m][j] = _mm512_setzero_ps();
+    for (int g = 0; g < groups; g++, s += TILE) {
+      __m512i acc[MAX_BLOCK][4];
+      for (int m = 0; m < count; m++) {
+        __m512i start = _mm512_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g]);
+        for (int j = 0; j < 4; j++) acc[m][j] = start;
+      }
+      if (bits == 8) {
+        for (int k = 0; k < group; k += 4, w += 256) {
+          for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 2048 + j * 64, _MM_HINT_T0);
+          __m512i v[4];
+          for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(w + j * 64);
+          for (int m = 0; m < count; m++) {
+            int32_t four;
+            memcpy(&four, codes + (size_t)m * code_stride + g * group + k, 4);
+            __m512i a = _mm512_set1_epi32(four);
+            for (int j = 0; j < 4; j++) acc[m][j] = DOT(acc[m][j], v[j], a);
+          }
+        }
+      } else {
+        for (int k = 0; k < group; k += 8, w += 256) {
+          for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 2048 + j * 64, _MM_HINT_T0);
+          for (int j = 0; j < 4; j++) {
+            __m512i v = _mm512_load_si512(w + j * 64);
+            __m512i lower = _mm512_and_si512(v, low), upper = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+            for (int m = 0; m < count; m++) {
+              int32_t four[2];
+              memcpy(four, codes + (size_t)m * code_stride + g * group + k, 8);
+              acc[m][j] = DOT(acc[m][j], lower, _mm512_set1_epi32(four[0]));
+              acc[m][j] = DOT(acc[m][j], upper, _mm512_set1_epi32(four[1]));
+            }
+          }
+        }
+      }
+      for (int j = 0; j < 4; j++) {
+        __m512 scale = _mm512_load_ps(s + j * 16);
+        for (int m = 0; m < count; m++)
+          total[m][j] = _mm512_fmadd_ps(
+              _mm512_cvtepi32_ps(acc[m][j]),
+              _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g])), total[m][j]);
+      }
+    }
+    for (int m = 0; m < count; m++)
+      for (int j = 0; j < 4; j++)
+        _mm512_storeu_ps(out + (size_t)m * out_stride + tile * TILE + j * 16, total[m][j]);
+  }
+}
+#endif
+
+#if defined(__AVX2__)
+/* Eight rows x four inputs: unsigned w times signed a. maddubs would saturate at int16 with 255 x 127
+   twice, so the bytes are widened first. */
+static inline __m256i dot_avx2(__m256i acc, __m256i w, __m256i a_even, __m256i a_odd) {
+  const __m256i mask = _mm256_set1_epi16(0x00ff);
+  __m256i even = _mm256_madd_epi16(_mm256_and_si256(w, mask), a_even);
+  __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), a_odd);
+  return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+}
+
+static void tiles_avx2(const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
+                       const int32_t *code_sums, int code_stride, int scale_stride, float *out, int out_stride,
+                       int first, int last) {
+  const int groups = l->inputs / l->group, group = l->group;
+  const __m256i low = _mm256_set1_epi8(15);
+  for (int m = 0; m < count; m++)
+    for (int tile = first; tile < last; tile++)
+      for (int part = 0; part < 2; part++) { /* 32 rows at a time fit the registers */
+        const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits) + part * 128;
+        const float *s = l->scales + (size_t)tile * groups * TILE + part * 32;
+        __m256 total[4];
+        for (int j = 0; j < 4; j++) total[j] = _mm256_setzero_ps();
+        for (int g = 0; g < groups; g++, s += TILE) {
+          __m256i acc[4];
+          for (int j = 0; j < 4; j++)
+            acc[j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g]);
+          const int8_t *a = codes + (size_t)m * code_stride + g * group;
+          const int step = bits == 8 ? 4 : 8;
+          for (int k = 0; k < group; k += step, w += 256) {
+            __m256i even[2], odd[2];
+            for (int h = 0; h < step / 4; h++) {
+              const int8_t *c = a + k + 4 * h;
+              even[h] = _mm256_set1_epi32((int32_t)(((uint32_t)(uint16_t)c[2] << 16) | (uint16_t)c[0]));
+              odd[h] = _mm256_set1_epi32((int32_t)(((uint32_t)(uint16_t)c[3] << 16) | (uint16_t)c[1]));
+            }
+            for (int j = 0; j < 4; j++) {
+              __m256i v = _mm256_loadu_si256((const __m256i *)(w + j * 32));
+              if (bits == 8) {
+                acc[j] = dot_avx2(acc[j], v, even[0], odd[0]);
+              } else {
+                acc[j] = dot_avx2(acc[j], _mm256_and_si256(v, low), even[0], odd[0]);
+                acc[j] = dot_avx2(acc[j], _mm256_and_si256(_mm256_srli_epi16(v, 4), low), even[1], odd[1]);
+              }
+            }
+          }
+          __m256 by = _mm256_set1_ps(code_scales[m * scale_stride + g]);
+          for (int j = 0; j < 4; j++)
+            total[j] = _mm256_add_ps(
+                total[j], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[j]), _mm256_mul_ps(_mm256_loadu_ps(s + j * 8), by)));
+        }
+        for (int j = 0; j < 4; j++)
+          _mm256_storeu_ps(out + (size_t)m * out_stride + tile * TILE + part * 32 + j * 8, total[j]);
+      }
+}
+#endif
+
+static void tiles_plain(const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
+                        const int32_t *code_sums, int code_stride, int scale_stride, float *out,
+                        int out_stride, int first, int last) {
+  const int groups = l->inputs / l->group, group = l->group;
+  for (int m = 0; m < count; m++)
+    for (int tile = first; tile < last; tile++) {
+      const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
+      const float *s = l->scales + (size_t)tile * groups * TILE;
+      float total[TILE] = {0};
+      for (int g = 0; g < groups; g++, s += TILE) {
+        const int8_t *a = codes + (size_t)m * code_stride + g * group;
+        int32_t acc[TILE];
+        for (int j = 0; j < TILE; j++) acc[j] = -(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g];
+        if (bits == 8) {
+          for (int k = 0; k < group; k += 4, w += 256)
+            for (int j = 0; j < TILE; j++)
+              for (int i = 0; i < 4; i++) acc[j] += (int32_t)w[j * 4 + i] * a[k + i];
+        } else {
+          for (int k = 0; k < group; k += 8, w += 256)
+            for (int j = 0; j < TILE; j++)
+              for (int i = 0; i < 4; i++)
+                acc[j] += (int32_t)(w[j * 4 + i] & 15) * a[k + i] + (int32_t)(w[j * 4 + i] >> 4) * a[k + 4 + i];
+        }
+        for (int j = 0; j < TILE; j++) total[j] += (float)acc[j] * (s[j] * code_scales[m * scale_stride + g]);
+      }
+      memcpy(out + (size_t)m * out_stride + tile * TILE, total, sizeof total);
+    }
+}
+
+static int chosen_path = -1; /* 0 plain, 1 AVX2, 2 AVX512-VNNI; -1 the best that was compiled in */
+
+int sonant_best_path(void) {
+#if defined(__AVX512VNNI__)
+  return 2;
+#elif defined(__AVX2__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+void sonant_choose_path(int path) { chosen_path = path; }
+
+static void run_tiles(const Linear *l, int count, const int8_t *codes, const float *scales,
+                      const int32_t *sums, int code_stride, int scale_stride, float *out, int out_stride,
+                      int first, int last) {
+  int path = chosen_path < 0 ? sonant_best_path() : chosen_path;
+  for (int m = 0; m < count; m += MAX_BLOCK) {
+    int block = count - m < MAX_BLOCK ? count - m : MAX_BLOCK;
+    const int8_t *c = codes + (size_t)m * code_stride;
+    const float *s = scales + (size_t)m * scale_stride;
+    const int32_t *u = sums + (size_t)m * scale_stride;
+    float *o = out + (size_t)m * out_stride;
+#if defined(__AVX512VNNI__)
+    if (path == 2) {
+#define CASE(M, B) \
+  if (block == M && l->bits == B) { \
+    tiles_avx512(l, M, B, c, s, u, code_stride, scale_stride, o, out_stride, first, last); \
+    continue; \
+  }
+      CASE(1, 8) CASE(2, 8) CASE(3, 8) CASE(4, 8) CASE(1, 4) CASE(2, 4) CASE(3, 4) CASE(4, 4)
+#undef CASE
+    }
+#endif
+#if defined(__AVX2__)
+    if (path >= 1) {
+      tiles_avx2(l, block, l->bits, c, s, u, code_stride, scale_stride, o, out_stride, first, last);
+      continue;
+    }
+#endif
+    tiles_plain(l, block, l->bits, c, s, u, code_stride, scale_stride, o, out_stride, first, last);
+  }
+}
+
+/* y [count][rows] = x [count][inputs] times the weights. scratch: codes [count][inputs], scales and
+   sums [count][inputs / group]. */
+void sonant_linear_run(const Linear *l, int count, const float *x, float *y, int8_t *codes, float *scales,
+                       int32_t *sums, int threads) {
+  const int groups = l->inputs / l->group;
+  for (int m = 0; m < count; m++)
+    quantise(x + (size_t)m * l->inputs, l->inputs, l->group, codes + (size_t)m * l->inputs,
+             scales + (size_t)m * groups, sums + (size_t)m * groups);
+#pragma omp parallel num_threads(threads)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads(), tiles = l->rows / TILE;
+    run_tiles(l, count, codes, scales, sums, l->inputs, groups, y, l->rows, tiles * t / n, tiles * (t + 1) / n);
+  }
+}
+
+Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head_dim, int intermediate,
+                        float eps, float theta, int max_tokens) {
+  Stack *st = calloc(1, sizeof *st);
+  if (!st) return NULL;
+  st->layers = layers; st->width = width; st->heads = heads; st->kv_heads = kv_heads;
+  st->head_dim = head_dim; st->intermediate = intermediate; st->eps = eps; st->theta = theta;
+  st->max_tokens = max_tokens;
+  int inner = heads * head_dim, qkv = inner + 2 * kv_heads * head_dim;
+  int widest = 2 * intermediate > qkv ? 2 * intermediate : qkv;
+  int input = inner > intermediate ? inner : intermediate;
+  if (width > input) input = width;
+  if (width > widest) widest = width;
+  st->layer = calloc(layers, sizeof *st->layer);
+  st->x = malloc(sizeof(float) * max_tokens * width);
+  st->wide = malloc(sizeof(float) * max_tokens * widest);
+  st->attended = malloc(sizeof(float) * max_tokens * inner);
+  st->active = malloc(sizeof(float) * max_tokens * intermediate);
+  st->codes = malloc((size_t)max_tokens * input);
+  st->code_scales = malloc(sizeof(float) * max_tokens * (input / 32));
+  st->code_sums = malloc(sizeof(int32_t) * max_tokens * (input / 32));
+  return st;
+}
+
+void sonant_stack_free(Stack *st) {
+  if (!st) return;
+  free(st->layer); free(st->x); free(st->wide); free(st->attended); free(st->active);
+  free(st->codes); free(st->code_scales); free(st->code_sums); free(st);
+}
+
+/* gate_up holds gate and up rows interleaved by tiles of 64. Pointers stay the caller's. */
+void sonant_stack_layer(Stack *st, int index, Linear *qkv, Linear *out, Linear *gate_up, Linear *down,
+                        const float *input_norm, const float *post_norm, const float *query_norm,
+                        const float *key_norm, const float *qkv_bias) {
+  st->layer[index] = (Layer){qkv, out, gate_up, down, input_norm, post_norm, query_norm, key_norm, qkv_bias};
+}
+
+void sonant_stack_norm(Stack *st, const float *final_norm) { st->final_norm = final_norm; }
+
+static void rms_norm(const float *x, const float *weight, float *y, int n, float eps) {
+  float sum = 0;
+#pragma omp simd reduction(+ : sum)
+  for (int i = 0; i < n; i++) sum += x[i] * x[i];
+  float r = 1 / sqrtf(sum / n + eps);
+  for (int i = 0; i < n; i++) y[i] = x[i] * r * weight[i];
+}
+
+/* e^x for x <= 88, relative error below 2e-7: 2^n times a polynomial; vectorises, unlike expf. */
+static inline float fast_exp(float x) {
+  x = x < -87.0f ? -87.0f : x;
+  float n = rintf(x * 1.44269504f);
+  float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = ((int32_t)n + 127) << 23;
+  float two;
+  memcpy(&two, &bits, 4);
+  return p * two;
+}
+
+
+/* Run `count` tokens x [count][width]; token m is position positions[m] of cache row rows[m]. keys[l],
+   values[l] are [slots][kv_heads][capacity][head_dim]; cosines and sines are [count][head_dim / 2].
+   hidden [count][width] gets the output of the final norm. */
+void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
+                      float *const *keys, float *const *values, int capacity, const float *cosines,
+                      const float *sines, float *hidden, int threads) {
+  const int width = st->width, dim = st->head_dim, heads = st->heads, kv = st->kv_heads;
+  const int inner = heads * dim, qkv_width = inner + 2 * kv * dim, middle = st->intermediate;
+  const int share = heads / kv, half = dim / 2;
+  int longest = 0;
+  for (int m = 0; m < count; m++) longest = positions[m] + 1 > longest ? positions[m] + 1 : longest;
+  memcpy(st->x, x, sizeof(float) * count * width);
+#pragma omp parallel num_threads(threads)
+  {
+    const int t = omp_get_thread_num(), n = omp_get_num_threads();
+    float *normed = malloc(sizeof(float) * width);
+    float *weights = malloc(sizeof(float) * (longest + 16) * share);
+    /* What a phase needs of all tokens is split over threads by token when there are many. */
+#define EACH_TOKEN for (int m = t; m < count; m += n)
+    for (int index = 0; index < st->layers; index++) {
+      const Layer *l = &st->layer[index];
+      int groups = width / l->qkv->group;
+      EACH_TOKEN {
+        rms_norm(st->x + (size_t)m * width, l->input_norm, normed, width, st->eps);
+        quantise(normed, width, l->qkv->group, st->codes + (size_t)m * width,
+                 st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+      }
+#pragma omp barrier
+      run_tiles(l->qkv, count, st->codes, st->code_scales, st->code_sums, width, groups, st->wide, qkv_width,
+                qkv_width / TILE * t / n, qkv_width / TILE * (t + 1) / n);
+#pragma omp barrier
+      for (int unit = t; unit < count * kv; unit += n) { /* keys and values of one token and kv head */
+        int m = unit / kv, g = unit % kv;
+        float *k = st->wide + (size_t)m * qkv_width + inner + g * dim, *v = k + kv * dim;
+        if (l->qkv_bias)
+          for (int i = 0; i < dim; i++) {
+            k[i] += l->qkv_bias[inner + g * dim + i];
+            v[i] += l->qkv_bias[inner + (kv + g) * dim + i];
+          }
+        if (l->key_norm) rms_norm(k, l->key_norm, k, dim, st->eps);
+        size_t place = (((size_t)rows[m] * kv + g) * capacity + positions[m]) * dim;
+        float *to = keys[index] + place;
+        const float *c = cosines + (size_t)m * half, *s = sines + (size_t)m * half;
+        for (int i = 0; i < half; i++) {
+          to[i] = k[i] * c[i] - k[i + half] * s[i];
+          to[i + half] = k[i + half] * c[i] + k[i] * s[i];
+        }
+        memcpy(values[index] + place, v, sizeof(float) * dim);
+      }
+#pragma omp barrier
+      for (int unit = t; unit < count * kv; unit += n) {
+        int m = unit / kv, g = unit % kv, length = positions[m] + 1;
+        const float *kc = keys[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
+        const float *vc = values[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
+        const float *c = cosines + (size_t)m * half, *s = sines + (size_t)m * half;
+        float scale = 1 / sqrtf((float)dim);
+        for (int h = 0; h < share; h++) {
+          float *q = st->wide + (size_t)m * qkv_width + (g * share + h) * dim;
+          if (l->qkv_bias)
+            for (int i = 0; i < dim; i++) q[i] += l->qkv_bias[(g * share + h) * dim + i];
+          if (l->query_norm) rms_norm(q, l->query_norm, q, dim, st->eps);
+          for (int i = 0; i < half; i++) {
+            float a = q[i], b = q[i + half];
+            q[i] = a * c[i] - b * s[i];
+            q[i + half] = b * c[i] + a * s[i];
+          }
+          float *w = weights + (size_t)h * (longest + 16), peak = -INFINITY, sum = 0;
+          for (int j = 0; j < length; j++) {
+            const float *key = kc + (size_t)j * dim;
+            float dot = 0;
+#pragma omp simd reduction(+ : dot)
+            for (int i = 0; i < dim; i++) dot += q[i] * key[i];
+            w[j] = dot * scale;
+            peak = w[j] > peak ? w[j] : peak;
+          }
+#pragma omp simd reduction(+ : sum)
+          for (int j = 0; j < length; j++) { w[j] = fast_exp(w[j] - peak); sum += w[j]; }
+          float *to = st->attended + (size_t)m * inner + (g * share + h) * dim, inverse = 1 / sum;
+          for (int i = 0; i < dim; i++) to[i] = 0;
+          for (int j = 0; j < length; j++) {
+            float by = w[j];
+            const float *value = vc + (size_t)j * dim;
+            for (int i = 0; i < dim; i++) to[i] += by * value[i];
+          }
+          for (int i = 0; i < dim; i++) to[i] *= inverse;
+        }
+      }
+#pragma omp barrier
+      groups = inner / l->out->group;
+      EACH_TOKEN quantise(st->attended + (size_t)m * inner, inner, l->out->group, st->codes + (size_t)m * inner,
+                          st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+#pragma omp barrier
+      {
+        int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
+        run_tiles(l->out, count, st->codes, st->code_scales, st->code_sums, inner, groups, st->wide, width, first,
+                  last);
+        for (int m = 0; m < count; m++)
+          for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
+      }
+#pragma omp barrier
+      groups = width / l->gate_up->group;
+      EACH_TOKEN {
+        rms_norm(st->x + (size_t)m * width, l->post_norm, normed, width, st->eps);
+        quantise(normed, width, l->gate_up->group, st->codes + (size_t)m * width,
+                 st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+      }
+#pragma omp barrier
+      {
+        int pairs = middle / TILE, first = pairs * t / n, last = pairs * (t + 1) / n;
+        run_tiles(l->gate_up, count, st->codes, st->code_scales, st->code_sums, width, groups, st->wide,
+                  2 * middle, 2 * first, 2 * last);
+        for (int m = 0; m < count; m++)
+          for (int b = first; b < last; b++) {
+            const float *gate = st->wide + (size_t)m * 2 * middle + (size_t)b * 2 * TILE, *up = gate + TILE;
+            float *to = st->active + (size_t)m * middle + (size_t)b * TILE;
+#pragma omp simd
+            for (int i = 0; i < TILE; i++) to[i] = gate[i] / (1 + fast_exp(-gate[i])) * up[i];
+          }
+      }
+#pragma omp barrier
+      groups = middle / l->down->group;
+      EACH_TOKEN quantise(st->active + (size_t)m * middle, middle, l->down->group, st->codes + (size_t)m * middle,
+                          st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+#pragma omp barrier
+      {
+        int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
+        run_tiles(l->down, count, st->codes, st->code_scales, st->code_sums, middle, groups, st->wide, width,
+                  first, last);
+        for (int m = 0; m < count; m++)
+          for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
+      }
+#pragma omp barrier
+    }
+    EACH_TOKEN rms_norm(st->x + (size_t)m * width, st->final_norm, hidden + (size_t)m * width, width, st->eps);
+    free(normed);
+    free(weights);
+  }
+}

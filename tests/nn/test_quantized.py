@@ -1,0 +1,184 @@
+"""Quantised weights: the C kernel equals the plain torch arithmetic, on every path it was compiled with."""
+
+import copy
+
+import pytest
+import torch
+
+from sonant import native
+from sonant.nn.cache import KVCache
+from sonant.nn.quantized import (
+    INT4,
+    INT8,
+    NativeDecoder,
+    NativeLinear,
+    PlainLinear,
+    Precision,
+    quantize_activation,
+    quantize_decoder,
+    quantize_linear,
+    quantize_weight,
+)
+from sonant.nn.transformer import Decoder, DecoderConfig
+
+SIZES = {"width": 128, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 32, "intermediate": 192}
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    loaded = native.library()
+    if loaded is None:
+        pytest.skip("no C compiler on this machine")
+    return loaded
+
+
+@pytest.fixture(params=[0, 1, 2], ids=native.PATHS)
+def path(request, kernel):
+    if request.param > kernel.sonant_best_path():
+        pytest.skip(f"this processor has no {native.PATHS[request.param]}")
+    kernel.sonant_choose_path(request.param)
+    yield request.param
+    kernel.sonant_choose_path(-1)
+
+
+def stack(**switches):
+    torch.manual_seed(0)
+    config = DecoderConfig(**SIZES, rope_theta=1e4, norm_eps=1e-6, **switches)
+    made = Decoder(config, "toy").requires_grad_(False)
+    for name, parameter in made.named_parameters():
+        if "norm" in name:
+            parameter.uniform_(0.5, 1.5)
+    return made
+
+
+def cache(dtype=torch.float32):
+    return KVCache(layers=2, slots=3, heads=2, head_dim=32, capacity=200, dtype=dtype)
+
+
+def plain(decoder):
+    """The same stack with the arithmetic in torch."""
+    made = copy.deepcopy(decoder)
+    for layer in made.layers:
+        for owner in (layer.self_attn, layer.mlp):
+            for name, module in list(owner.named_children()):
+                if isinstance(module, torch.nn.Linear):
+                    setattr(owner, name, PlainLinear(module.weight, module.bias, INT8))
+    return made
+
+
+@pytest.mark.parametrize("precision", [INT8, INT4, Precision(bits=8, group=128)])
+def test_weights_come_back_within_half_a_step(precision):
+    torch.manual_seed(0)
+    weight = torch.randn(8, 256)
+    codes, scales = quantize_weight(weight, precision)
+    back = codes.float() * scales.repeat_interleave(precision.group, 1)
+    step = scales.abs().repeat_interleave(precision.group, 1)
+    # int4 has seven steps on one side and eight on the other: the far end may be a whole step off
+    assert ((back - weight).abs() <= step * (0.5 if precision.bits == 8 else 1.0) + 1e-6).all()
+    assert codes.min() >= (-127 if precision.bits == 8 else -8)
+
+
+@pytest.mark.parametrize("precision", [INT8, INT4])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 9])
+def test_kernel_equals_plain_arithmetic(kernel, path, precision, tokens):
+    torch.manual_seed(tokens)
+    weight, bias, x = torch.randn(192, 256), torch.randn(192), torch.randn(tokens, 256) * 3
+    expected = PlainLinear(weight, bias, precision)(x)
+    found = NativeLinear(kernel, weight, bias, precision)(x)
+    assert found.shape == expected.shape
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_extreme_activations_do_not_overflow(kernel, path):
+    weight = torch.full((64, 256), 1.0)
+    x = torch.full((1, 256), 1e6)
+    expected = PlainLinear(weight, None, INT8)(x)
+    assert torch.allclose(NativeLinear(kernel, weight, None, INT8)(x), expected, rtol=1e-5)
+    assert not NativeLinear(kernel, weight, None, INT8)(torch.zeros(1, 256)).any()
+
+
+@pytest.mark.parametrize("switches", [{"qk_norm": True}, {"qkv_bias": True}, {}])
+def test_stack_in_c_equals_stack_in_torch_prefill_and_steps(kernel, path, switches):
+    decoder = stack(**switches)
+    reference = plain(decoder)
+    fast = NativeDecoder(kernel, decoder, "toy", INT8)
+    x = torch.randn(1, 80, 128)
+    with torch.inference_mode():
+        kept, own = cache(), cache()
+        for start, stop in ((0, 70), (70, 71), (71, 74), (74, 80)):
+            expected = reference(x[:, start:stop], rows=kept.rows([1], stop - start))
+            found = fast(x[:, start:stop], rows=own.rows([1], stop - start))
+            assert (found - expected).abs().max() <= 2e-2  # one int8 code may round the other way
+            assert (found - expected).norm() / expected.norm() <= 3e-3
+    assert own.lengths == kept.lengths == [0, 80, 0]
+
+
+def test_rows_of_different_age_do_not_touch_each_other(kernel):
+    fast = NativeDecoder(kernel, stack(qk_norm=True), "toy", INT8)
+    x = torch.randn(2, 12, 128)
+    with torch.inference_mode():
+        alone = cache()
+        expected = [
+            fast(x[:1, :9], rows=alone.rows([0], 9))[:, -1:],
+            fast(x[1:, :4], rows=alone.rows([2], 4))[:, -1:],
+        ]
+        expected = [
+            fast(x[:1, 9:10], rows=alone.rows([0], 1)),
+            fast(x[1:, 4:5], rows=alone.rows([2], 1)),
+        ]
+        shared = cache()
+        fast(x[:1, :9], rows=shared.rows([0], 9))
+        fast(x[1:, :4], rows=shared.rows([2], 4))
+        together = fast(torch.stack([x[0, 9:10], x[1, 4:5]]), rows=shared.rows([0, 2], 1))
+    assert torch.equal(together[:1], expected[0])
+    assert torch.equal(together[1:], expected[1])
+
+
+def test_int8_stays_close_to_float(kernel):
+    decoder = stack(qk_norm=True)
+    x = torch.randn(1, 30, 128)
+    with torch.inference_mode():
+        expected = decoder(x)
+        found = NativeDecoder(kernel, decoder, "toy", INT8)(x, rows=cache().rows([0], 30))
+    assert (found - expected).norm() / expected.norm() <= 0.03
+
+
+def test_sizes_the_kernel_cannot_take_run_in_torch():
+    torch.manual_seed(0)
+    config = DecoderConfig(**{**SIZES, "width": 40, "intermediate": 72}, rope_theta=1e4, norm_eps=1e-6)
+    decoder = Decoder(config, "odd").requires_grad_(False)
+    x = torch.randn(1, 5, 40)
+    expected = decoder(x)
+    made = quantize_decoder(decoder, "odd", INT8)
+    assert isinstance(made, Decoder)
+    found = made(x)
+    assert 0 < (found - expected).norm() / expected.norm() <= 0.03
+    assert isinstance(quantize_linear(torch.nn.Linear(40, 30), INT8), PlainLinear)
+
+
+def test_the_kernel_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("SONANT_NATIVE", "0")
+    native.library.cache_clear()
+    try:
+        assert native.library() is None
+        assert isinstance(quantize_linear(torch.nn.Linear(128, 64), INT8), PlainLinear)
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
+
+
+def test_a_compiler_that_fails_leaves_the_torch_path(monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("SONANT_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "false")
+    native.library.cache_clear()
+    try:
+        assert native.library() is None
+        assert "did not compile" in caplog.text
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
+
+
+def test_activations_keep_their_largest_entry_exactly():
+    x = torch.tensor([[0.1, -2.0, 0.5] + [0.0] * 61])
+    assert quantize_activation(x, 64)[0, 1] == pytest.approx(-2.0)
