@@ -7,9 +7,21 @@ waits for the device. `rows(...)` gives the view that one forward pass works wit
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+
+class Rows(Protocol):
+    """What a decoder stack needs of a cache during one forward pass."""
+
+    positions: Tensor
+    mask: Tensor | None
+
+    def windowed(self, window: int) -> Tensor | None: ...
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
+    def commit(self) -> None: ...
 
 
 class KVCache:
@@ -118,3 +130,41 @@ class CacheRows:
         """The rows have grown by `new`."""
         for slot in self.slots:
             self.cache.lengths[slot] += self.new
+
+
+class WindowRows:
+    """Keys and values of a stream that looks back `window - 1` positions, for one forward pass.
+
+    Like `CacheRows`, for a stack with sliding attention that is fed in pieces without end. `past` holds
+    keys and values of each layer, [B, H, n, D] with n below `window`, and `start` is how many positions
+    came before; after the pass `new` is the next piece's past. None is the start.
+    """
+
+    def __init__(
+        self, past: Sequence[tuple[Tensor, Tensor]] | None, *, start: int, new: int, window: int, like: Tensor
+    ) -> None:
+        self._past = past
+        self._window = window
+        kept = min(start, window - 1) if past is not None else 0
+        self.positions = torch.arange(start, start + new, device=like.device)[None]
+        seen = torch.arange(start - kept, start + new, device=like.device)
+        distance = self.positions[0, :, None] - seen[None, :]
+        self.mask: Tensor | None = ((distance >= 0) & (distance < window))[None, None]
+        self.new: list[tuple[Tensor, Tensor]] = []
+
+    def windowed(self, window: int) -> Tensor | None:
+        """The mask [1, 1, new, kept + new]; the window is the one these rows were made for."""
+        assert window == self._window
+        return self.mask
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values [B, H, kept + new, D] that the new positions may look at."""
+        if self._past is not None:
+            keys = torch.cat((self._past[layer][0], keys), dim=2)
+            values = torch.cat((self._past[layer][1], values), dim=2)
+        first = max(0, keys.shape[2] - (self._window - 1))
+        self.new.append((keys[:, :, first:], values[:, :, first:]))
+        return keys, values
+
+    def commit(self) -> None:
+        """Nothing to do: `new` is complete."""

@@ -4,7 +4,7 @@
 
 One definition serves Qwen3-TTS's talker, code predictor and codec transformer, CosyVoice3's language
 model and IndexTTS2's emotion classifier; what differs between them are booleans of DecoderConfig.
-Tap names, in order, for a stack named P: P.layer.{i}.in, .query, .key, .attention, .mlp ; P.norm.
+Tap names, in order, for a stack named P: P.layer.{i}.in, .query, .key, .attention, .mlp, .out ; P.norm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sonant.nn.cache import CacheRows
+from sonant.nn.cache import Rows
 from sonant.nn.norm import LayerScale, RMSNorm
 from sonant.nn.rope import rope_table, rotate_half_split
 from sonant.nn.tap import tap
@@ -68,7 +68,7 @@ class Attention(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: Tensor | None,
-        rows: CacheRows | None,
+        rows: Rows | None,
         layer: int,
     ) -> Tensor:
         c = self.config
@@ -115,11 +115,8 @@ class DecoderLayer(nn.Module):
         if config.layer_scale:
             self.self_attn_layer_scale = LayerScale(config.width)
             self.mlp_layer_scale = LayerScale(config.width)
-        self._in_tap, self._attention_tap, self._mlp_tap = (
-            f"{name}.in",
-            f"{name}.attention",
-            f"{name}.mlp",
-        )
+        self._in_tap, self._out_tap = f"{name}.in", f"{name}.out"
+        self._attention_tap, self._mlp_tap = f"{name}.attention", f"{name}.mlp"
 
     def forward(
         self,
@@ -127,7 +124,7 @@ class DecoderLayer(nn.Module):
         cos: Tensor,
         sin: Tensor,
         mask: Tensor | None,
-        rows: CacheRows | None,
+        rows: Rows | None,
         layer: int,
     ) -> Tensor:
         x = tap(self._in_tap, x)
@@ -135,7 +132,7 @@ class DecoderLayer(nn.Module):
         branch = tap(self._attention_tap, branch)
         x = x + (self.self_attn_layer_scale(branch) if self.has_scale else branch)
         branch = tap(self._mlp_tap, self.mlp(self.post_attention_layernorm(x)))
-        return x + (self.mlp_layer_scale(branch) if self.has_scale else branch)
+        return tap(self._out_tap, x + (self.mlp_layer_scale(branch) if self.has_scale else branch))
 
 
 class Decoder(nn.Module):
@@ -160,7 +157,7 @@ class Decoder(nn.Module):
         self,
         x: Tensor,
         *,
-        rows: CacheRows | None = None,
+        rows: Rows | None = None,
         positions: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:

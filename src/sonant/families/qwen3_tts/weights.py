@@ -1,0 +1,122 @@
+"""Official tensor names -> this package's modules, and loading them strictly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sonant.checkpoint import build, load_strict, read_tensors
+from sonant.families.qwen3_tts.codec import CodecDecoder
+from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
+from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
+from sonant.families.qwen3_tts.talker import Network
+from sonant.nn.channel_last import arrange
+
+WEIGHTS = "model.safetensors"
+
+MODEL_RULES = (
+    (r"^talker\.code_predictor\.model\.(layers|norm)\b", r"predictor.decoder.\1"),
+    (r"^talker\.code_predictor\.(model\.)?", "predictor."),
+    (r"^talker\.model\.(layers|norm)\b", r"talker.decoder.\1"),
+    (r"^talker\.model\.", "talker."),
+)
+
+CODEC_RULES = (
+    # decoder
+    (r"^decoder\.quantizer\.rvq_first\.vq\.layers", "decoder.quantizer.semantic.layers"),
+    (r"^decoder\.quantizer\.rvq_rest\.vq\.layers", "decoder.quantizer.acoustic.layers"),
+    (r"^decoder\.quantizer\.rvq_first\.output_proj", "decoder.quantizer.semantic_out"),
+    (r"^decoder\.quantizer\.rvq_rest\.output_proj", "decoder.quantizer.acoustic_out"),
+    (r"\._codebook\.embedding_sum$", ".sums"),
+    (r"\._codebook\.cluster_usage$", ".usage"),
+    (r"^decoder\.pre_transformer\.(layers|norm)\b", r"decoder.pre_transformer.stack.\1"),
+    (r"^(decoder\..*)\.conv\.(weight|bias)$", r"\1.\2"),
+    # encoder
+    (r"^encoder\.quantizer\.semantic_residual_vector_quantizer\.input_proj", "encoder.semantic_in"),
+    (r"^encoder\.quantizer\.acoustic_residual_vector_quantizer\.input_proj", "encoder.acoustic_in"),
+    (r"^encoder\.quantizer\.(semantic|acoustic)_residual_vector_quantizer\.layers", r"encoder.\1.layers"),
+    (r"\.codebook\.embed_sum$", ".sums"),
+    (r"\.codebook\.cluster_usage$", ".usage"),
+    (r"^encoder\.encoder_transformer\.layers\.(\d+)\.(?:self_attn|mlp)\.", r"encoder.layers.\1."),
+    (r"^encoder\.encoder_transformer\.layers\.", "encoder.layers."),
+    (r"^encoder\.downsample\.conv\.", "encoder.downsample."),
+)
+
+CODEC_IGNORED = (
+    # Only training and encoding project into the decoder's quantizer, or out of the encoder's.
+    r"^decoder\.quantizer\.rvq_(first|rest)\.input_proj\.",
+    r"^encoder\.quantizer\.\w+_residual_vector_quantizer\.output_proj\.",
+    r"\.codebook\.initialized$",  # a training flag
+)
+
+
+def _convolution_rules(blocks: int) -> tuple[tuple[str, str], ...]:
+    """Names of the encoder's flat list: conv, then residual, ELU and conv for each ratio, ELU, conv."""
+    rules = [
+        (r"^encoder\.encoder\.layers\.0\.conv\.", "encoder.convolutions.first."),
+        (
+            rf"^encoder\.encoder\.layers\.{3 * blocks + 2}\.conv\.",
+            "encoder.convolutions.last.",
+        ),
+    ]
+    for index in range(blocks):
+        place = 3 * index + 1
+        residual = f"encoder.convolutions.residuals.{index}."
+        rules += [
+            (rf"^encoder\.encoder\.layers\.{place}\.block\.1\.conv\.", residual + "first."),
+            (rf"^encoder\.encoder\.layers\.{place}\.block\.3\.conv\.", residual + "second."),
+            (rf"^encoder\.encoder\.layers\.{place + 2}\.conv\.", f"encoder.convolutions.strided.{index}."),
+        ]
+    return tuple(rules)
+
+
+class Codec(nn.Module):
+    """Both halves of the speech tokenizer, float32 always (float64 for tests)."""
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.decoder = CodecDecoder(config.decoder)
+        self.encoder = CodecEncoder(config.encoder)
+
+
+def load_network(
+    folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype
+) -> Network:
+    """Talker, code predictor and speaker encoder with the weights of `folder`.
+
+    The speaker encoder is float32 whatever `dtype`; the text table, by far the largest tensor, stays in
+    the file's dtype when that is the narrower one.
+    """
+    network: Network = build(lambda: Network(config))
+    tensors = read_tensors(folder / WEIGHTS)
+    load_strict(network, tensors, rules=MODEL_RULES, device=device, where=str(folder / WEIGHTS))
+    del tensors
+    text = network.talker.text_embedding.weight
+    keeps_text = text.dtype.itemsize < dtype.itemsize
+    for name, parameter in network.named_parameters():
+        if keeps_text and parameter is text:
+            continue
+        wanted = torch.float32 if name.startswith("speaker_encoder.") and dtype.itemsize < 4 else dtype
+        parameter.data = parameter.data.to(wanted)
+    return network
+
+
+def load_codec(
+    folder: Path, config: CodecConfig, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Codec:
+    """The speech tokenizer of `folder`."""
+    codec: Codec = build(lambda: Codec(config))
+    load_strict(
+        codec,
+        read_tensors(folder / WEIGHTS),
+        rules=(*_convolution_rules(len(config.encoder.upsampling_ratios)), *CODEC_RULES),
+        ignored=CODEC_IGNORED,
+        dtype=dtype,
+        device=device,
+        where=str(folder / WEIGHTS),
+    )
+    arrange(codec)
+    return codec
