@@ -42,10 +42,13 @@ class ResidualCodebooks(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(RunningCodebook(size, width) for _ in range(count))
 
+    def _codebooks(self, count: int | None = None) -> list[RunningCodebook]:
+        return [layer for layer in self.layers if isinstance(layer, RunningCodebook)][:count]
+
     def decode(self, tokens: Tensor) -> Tensor:
         """Sum [B, T, D] of the vectors that tokens [B, T, K] name."""
         total: Tensor | None = None
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._codebooks()):
             vector = layer.vectors()[tokens[..., index]]
             total = vector if total is None else total + vector
         assert total is not None
@@ -54,7 +57,7 @@ class ResidualCodebooks(nn.Module):
     def encode(self, x: Tensor, count: int | None = None) -> Tensor:
         """Tokens [B, T, K] of x [B, T, D]; only the first `count` codebooks when given."""
         tokens = []
-        for layer in list(self.layers)[:count]:
+        for layer in self._codebooks(count):
             chosen = layer.nearest(x)
             x = x - layer.vectors()[chosen]
             tokens.append(chosen)

@@ -73,9 +73,7 @@ class PreTransformer(nn.Module):
         self.output_proj = nn.Linear(config.width, config.latent_dim)
 
     def forward(self, x: Tensor, rows: WindowRows) -> Tensor:
-        return tap(
-            "codec.pre_transformer.out", self.output_proj(self.stack(self.input_proj(x), rows=rows))
-        )
+        return tap("codec.pre_transformer.out", self.output_proj(self.stack(self.input_proj(x), rows=rows)))
 
 
 class ResidualUnit(nn.Module):

@@ -1,8 +1,8 @@
 """Talker and code predictor: prompt vectors [B, T, D] -> one frame of 16 tokens a step.
 
-    talker: 12.5 frames a second; its logits give token 0, its hidden state starts the code predictor
-    code predictor: a small stack run anew for every frame; gives tokens 1 .. 15 one after another
-    next talker input: the sum of all 16 tokens' embeddings, plus one position of text
+talker: 12.5 frames a second; its logits give token 0, its hidden state starts the code predictor
+code predictor: a small stack run anew for every frame; gives tokens 1 .. 15 one after another
+next talker input: the sum of all 16 tokens' embeddings, plus one position of text
 """
 
 from __future__ import annotations

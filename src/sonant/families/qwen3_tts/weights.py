@@ -82,9 +82,7 @@ class Codec(nn.Module):
         self.encoder = CodecEncoder(config.encoder)
 
 
-def load_network(
-    folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype
-) -> Network:
+def load_network(folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> Network:
     """Talker, code predictor and speaker encoder with the weights of `folder`.
 
     The speaker encoder is float32 whatever `dtype`; the text table, by far the largest tensor, stays in

@@ -1,0 +1,30 @@
+"""Qwen3-TTS: Base, CustomVoice and VoiceDesign checkpoints, and the 12 Hz speech tokenizer alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from sonant.model import SpeechModel
+
+__all__ = ["detect", "load"]
+
+
+def detect(path: Path) -> bool:
+    """True for the folder of a Qwen3-TTS model or of its speech tokenizer."""
+    try:
+        data = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and data.get("model_type") in {"qwen3_tts", "qwen3_tts_tokenizer_12hz"}
+
+
+def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+    """The model of a folder. Raises CheckpointError or ConfigError when it is incomplete or wrong."""
+    from sonant.families.qwen3_tts.model import load_folder
+
+    return load_folder(path, device=device, dtype=dtype)

@@ -1,0 +1,492 @@
+"""Qwen3-TTS as a SpeechModel: one utterance a segment, one cache row each, one frame of tokens a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonant.audio.resample import resample_soxr
+from sonant.checkpoint import fingerprint
+from sonant.errors import CheckpointError, RequestError, UnsupportedError, VoiceError
+from sonant.families.qwen3_tts import prompt as prompts
+from sonant.families.qwen3_tts.config import (
+    CODEC_FOLDER,
+    CODEC_MODEL_TYPE,
+    CodecConfig,
+    ModelConfig,
+    read_codec_config,
+    read_generation_defaults,
+    read_model_config,
+    sampling_fields,
+)
+from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker
+from sonant.families.qwen3_tts.speaker import speaker_mel
+from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer
+from sonant.families.qwen3_tts.talker import Network
+from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, load_codec, load_network
+from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
+from sonant.nn.cache import KVCache
+from sonant.sampling import generator, segment_seed
+from sonant.speech import Audio, ModelSpec, SpeechRequest
+from sonant.text.tokenizer import BytePairTokenizer
+from sonant.voice import Voice
+
+FAMILY = "qwen3_tts"
+
+# Guard against speech without end: frames allowed for a text, generous next to the 2 to 5 frames that a
+# token of ordinary speech takes.
+CEILING_FRAMES = 50
+CEILING_FRAMES_PER_TOKEN = 10
+
+SEGMENT_CHARACTERS = 350
+"""Texts longer than this are spoken in segments. The model takes more, but its prosody drifts."""
+
+OPTIONS: Mapping[str, str] = {
+    "codec_chunks": "decode 300 frames at a time with 25 of context, as the original's interface does; "
+    "audio then comes at the end of a segment only",
+}
+BASE_OPTIONS: Mapping[str, str] = {
+    "speaker_vector_only": "use a voice's speaker vector alone, even if its clip has a transcript",
+}
+
+
+@dataclass(eq=False)
+class TalkerState:
+    """Of one running utterance: what the next step starts from."""
+
+    hidden: Tensor
+    """[D], the talker's last state after the final norm."""
+    logits: Tensor
+    """[V], float32, over the next token 0."""
+    history: list[int] = field(default_factory=list)
+    """Tokens 0 chosen so far, as many as frames."""
+
+
+class Qwen3TTS:
+    """One loaded checkpoint."""
+
+    def __init__(
+        self,
+        folder: Path,
+        config: ModelConfig,
+        network: Network,
+        tokenizer: BytePairTokenizer,
+        speech_tokenizer: SpeechTokenizer,
+        generation: Mapping[str, Any],
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.tokenizer = tokenizer
+        self.speech_tokenizer = speech_tokenizer
+        weight = network.talker.codec_head.weight
+        self.device, self.dtype = weight.device, weight.dtype
+        self._cache: KVCache | None = None
+        self._predictor_cache: KVCache | None = None
+        self.spec = _spec(folder, config, speech_tokenizer.config, generation)
+
+    # -- voices -------------------------------------------------------------------------------
+
+    def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
+        """A voice from a clip: its speaker vector, and its tokens when a transcript allows to continue it."""
+        if self.network.speaker_encoder is None:
+            raise UnsupportedError(
+                f"{self.spec.name} cannot clone voices; it has no speaker encoder. Use a Base model.",
+                field="voice",
+            )
+        peak = float(abs(audio.samples).max()) if len(audio.samples) else 0.0
+        if not 1e-4 < peak < float("inf"):
+            raise RequestError(
+                f"the reference clip has {len(audio.samples)} samples and a peak of {peak:g}; there is "
+                "nothing to hear in it. Record 5 to 15 s of clear speech.",
+                field="voice",
+            )
+        if not self.spec.min_reference_seconds <= audio.seconds <= self.spec.max_reference_seconds:
+            raise RequestError(
+                f"the reference clip lasts {audio.seconds:.2f} s; expected "
+                f"{self.spec.min_reference_seconds:g} to {self.spec.max_reference_seconds:g} s. "
+                "Cut it to one clear passage of 5 to 15 s.",
+                field="voice",
+            )
+        transcript = (transcript or "").strip() or None
+        tensors = {"xvector": self.speaker_vector(audio)}
+        if transcript is not None:
+            tensors["codes"] = self.encode_audio(audio).to("cpu", torch.int32)
+        return Voice(
+            family=FAMILY,
+            fingerprint=self.spec.fingerprint,
+            tensors=tensors,
+            transcript=transcript,
+            clip=audio,
+        )
+
+    def speaker_vector(self, audio: Audio) -> Tensor:
+        """The speaker vector [D] of a clip, on the CPU."""
+        assert self.config.speaker is not None
+        assert self.network.speaker_encoder is not None
+        rate = self.config.speaker.sample_rate
+        samples = torch.from_numpy(resample_soxr(audio.samples, audio.sample_rate, rate))
+        weight = self.network.speaker_encoder.fc.weight
+        with torch.inference_mode():
+            mel = speaker_mel(samples[None], self.config.speaker)
+            return self.network.speaker_encoder(mel.to(weight))[0].cpu()
+
+    def encode_audio(self, audio: Audio) -> Tensor:
+        """Codec tokens [frames, G] of a clip."""
+        return self.speech_tokenizer.encode_audio(audio)
+
+    def decode_tokens(self, tokens: Tensor) -> Tensor:
+        """Samples [S] of codec tokens [frames, G]."""
+        return self.speech_tokenizer.decode_tokens(tokens)
+
+    # -- prompts ------------------------------------------------------------------------------
+
+    def prepare(self, request: SpeechRequest) -> list[Prompt]:
+        """One prompt for each segment of the text."""
+        text = request.text.strip()
+        if not any(letter.isalnum() for letter in text):
+            raise RequestError(
+                f"the text {request.text[:60]!r} has no letter or digit to say. Give at least one word.",
+                field="text",
+            )
+        seed = 0 if request.seed is None else request.seed
+        return [
+            self._prompt(segment, request, segment_seed(seed, index), pause)
+            for index, (segment, pause) in enumerate(_segments(text, request.language))
+        ]
+
+    def _prompt(self, text: str, request: SpeechRequest, seed: int, pause: float) -> Prompt:
+        kind = self.config.kind
+        speaker: Tensor | int | None = None
+        speaker_name: str | None = None
+        reference: prompts.Reference | None = None
+        if kind == "base":
+            voice = self._cloned_voice(request.voice)
+            speaker = voice.tensors["xvector"].to(self.device)
+            tokens = voice.tensors.get("codes")
+            if voice.transcript and tokens is not None and not request.options.get("speaker_vector_only"):
+                ids = prompts.reference_ids(self.tokenizer, voice.transcript.strip())
+                reference = prompts.Reference(ids, tokens.to(self.device, torch.int64))
+        elif kind == "custom_voice":
+            speaker_name = self._preset_voice(request.voice)
+            speaker = prompts.speaker_id(self.config.talker, speaker_name)
+        elif request.voice is not None:
+            raise UnsupportedError(
+                f"{self.spec.name} makes its voice from the instruction and takes no other. Leave the voice "
+                "out, or design a voice and speak with a Base model.",
+                field="voice",
+            )
+        ids = prompts.text_ids(self.tokenizer, text)
+        inputs = prompts.build_inputs(
+            self.network,
+            self.config,
+            text=ids,
+            layout=request.text_layout or prompts.DEFAULT_LAYOUT[kind],
+            language=prompts.language_id(self.config.talker, _language(request.language), speaker_name),
+            speaker=speaker,
+            instruction=self._instruction(request),
+            reference=reference,
+        )
+        return self.make_prompt(
+            text,
+            replace(inputs, in_chunks=bool(request.options.get("codec_chunks"))),
+            request=request,
+            words=len(ids),
+            seed=seed,
+            pause_after=pause,
+        )
+
+    def make_prompt(
+        self,
+        text: str,
+        inputs: prompts.TalkerInputs,
+        *,
+        request: SpeechRequest,
+        words: int,
+        seed: int,
+        pause_after: float = 0.0,
+    ) -> Prompt:
+        """A Prompt from its vectors; `words` is the number of text tokens."""
+        sampling = request.sampling.over(self.spec.sampling)
+        length = inputs.embeds.shape[0]
+        room = self.config.talker.max_positions - length
+        if room < 1:
+            raise RequestError(
+                f"the prompt takes {length} positions; the model has {self.config.talker.max_positions}. "
+                "Use a shorter text, instruction or reference clip.",
+                field="text",
+            )
+        ceiling = min(
+            CEILING_FRAMES + CEILING_FRAMES_PER_TOKEN * words,
+            sampling.max_frames or self.config.talker.max_positions,
+            room,
+        )
+        return Prompt(
+            text=text,
+            sampling=sampling,
+            seed=seed,
+            ceiling=ceiling,
+            inputs=inputs,
+            pause_after=pause_after,
+            positions=length + ceiling,
+        )
+
+    def _instruction(self, request: SpeechRequest) -> list[int] | None:
+        text = (request.style.instruction or "").strip()
+        if not text:
+            if self.config.kind == "voice_design":
+                raise RequestError(
+                    f"{self.spec.name} makes its voice from a description, and none was given. "
+                    'Give one as instruction, such as "a calm, low male voice".',
+                    field="instruction",
+                )
+            return None
+        if not self.config.follows_instructions:
+            where = "the 1.7B CustomVoice or VoiceDesign model"
+            raise UnsupportedError(
+                f"{self.spec.name} does not follow instructions ({text[:40]!r} was given). "
+                f"Leave the instruction out, or use {where}.",
+                field="instruction",
+            )
+        return prompts.instruction_ids(self.tokenizer, text)
+
+    def _cloned_voice(self, voice: Voice | str | None) -> Voice:
+        if not isinstance(voice, Voice):
+            given = "none was given" if voice is None else f"{voice!r} is a name without a clip"
+            raise VoiceError(
+                f"{self.spec.name} speaks with the voice of a clip; {given}. "
+                "Clone one with: sonant voice add NAME CLIP"
+            )
+        if (voice.family, voice.fingerprint) != (FAMILY, self.spec.fingerprint):
+            raise VoiceError(
+                f"voice {voice.name!r} was made by {voice.family or 'no model'} ({voice.fingerprint}); this "
+                f"model is {FAMILY} ({self.spec.fingerprint}). "
+                "Encode the reference again with: sonant voice add NAME CLIP"
+            )
+        vector, tokens = voice.tensors.get("xvector"), voice.tensors.get("codes")
+        width = self.config.talker.width
+        if vector is None or tuple(vector.shape) != (width,):
+            found = "no speaker vector" if vector is None else f"a speaker vector {list(vector.shape)}"
+            raise VoiceError(
+                f"voice {voice.name!r} holds {found}; expected one of {width} numbers. The file is damaged: "
+                "encode the reference again with: sonant voice add NAME CLIP"
+            )
+        if tokens is not None:
+            try:
+                self.speech_tokenizer.check_tokens(tokens)
+            except RequestError as error:
+                raise VoiceError(
+                    f"voice {voice.name!r} is damaged: {error} "
+                    "Encode the reference again with: sonant voice add NAME CLIP"
+                ) from error
+        return voice
+
+    def _preset_voice(self, voice: Voice | str | None) -> str:
+        if isinstance(voice, Voice):
+            if voice.tensors or voice.clip is not None:
+                raise UnsupportedError(
+                    f"{self.spec.name} has voices of its own and cannot clone {voice.name!r}. Choose one of "
+                    f"{', '.join(self.spec.voices)}, or use a Base model.",
+                    field="voice",
+                )
+            voice = voice.name
+        if voice is None:
+            raise VoiceError(
+                f"{self.spec.name} needs one of its voices; none was given. "
+                f"Choose one of: {', '.join(self.spec.voices)}."
+            )
+        return voice
+
+    # -- speaking -----------------------------------------------------------------------------
+
+    def allocate(self, slots: int, positions: int) -> None:
+        """Room for `slots` utterances of `positions` each, and for one frame of the code predictor."""
+        talker = self.config.talker
+        self._cache = KVCache(
+            layers=talker.layers,
+            slots=slots,
+            heads=talker.kv_heads,
+            head_dim=talker.head_dim,
+            capacity=positions,
+            dtype=self.dtype,
+            device=self.device,
+        )
+        self._predictor_cache = self.network.predictor.cache(slots, self.dtype, self.device)
+
+    def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
+        """Prefill of one prompt into its cache row."""
+        assert self._cache is not None, "allocate comes first"
+        (slot,) = slots
+        self._cache.free(slot)
+        inputs: prompts.TalkerInputs = prompt.inputs
+        rows = self._cache.rows([slot], inputs.embeds.shape[0])
+        hidden = self.network.talker(inputs.embeds[None], rows=rows)[:, -1]
+        state = TalkerState(hidden[0], self.network.talker.logits(hidden)[0])
+        return Utterance(
+            prompt=prompt,
+            slots=(slot,),
+            generator=generator(prompt.seed, "tokens"),
+            state=state,
+        )
+
+    def step(self, utterances: Sequence[Utterance]) -> list[Step]:
+        """Token 0 from the held logits, the frame's other tokens, then the talker's next state.
+
+        A frame counts once the talker has run on it: the token that comes after the last allowed frame
+        is still chosen, to tell an end by the model from one by the ceiling.
+        """
+        end = self.config.talker.codec_eos_token_id
+        nothing = torch.zeros(0, self.config.talker.groups, dtype=torch.int64)
+        chosen = torch.stack(
+            [
+                choose_talker(u.state.logits, u.state.history, u.prompt.sampling, u.generator, end=end)
+                for u in utterances
+            ]
+        ).tolist()
+        steps: list[Step | None] = [None] * len(utterances)
+        going: list[int] = []
+        for index, (utterance, token) in enumerate(zip(utterances, chosen, strict=True)):
+            if token == end:
+                steps[index] = Step(nothing, True)
+            elif len(utterance.state.history) >= utterance.prompt.ceiling:
+                steps[index] = Step(nothing, True, at_ceiling=True)
+            else:
+                going.append(index)
+        if going:
+            going.sort(key=lambda index: utterances[index].slots)
+            frames = self._advance([utterances[i] for i in going], [chosen[i] for i in going])
+            for index, frame in zip(going, frames, strict=True):
+                steps[index] = Step(frame[None], False)
+        return [step for step in steps if step is not None]
+
+    def _advance(self, utterances: Sequence[Utterance], chosen: Sequence[int]) -> Tensor:
+        """Frames [B, G] that begin with the chosen tokens; every utterance's state moves on."""
+        assert self._cache is not None
+        assert self._predictor_cache is not None
+        talker = self.network.talker
+        states: list[TalkerState] = [utterance.state for utterance in utterances]
+        samplings = [utterance.prompt.sampling for utterance in utterances]
+        generators = [utterance.generator for utterance in utterances]
+        first = torch.tensor(chosen, device=self.device)
+        embedded = talker.codec_embedding(first)
+        others, total = self.network.predictor(
+            torch.stack([state.hidden for state in states]),
+            embedded,
+            self._predictor_cache,
+            lambda _, logits: choose_predictor(logits, samplings, generators),
+        )
+        words = []
+        for utterance, state in zip(utterances, states, strict=True):
+            inputs: prompts.TalkerInputs = utterance.prompt.inputs
+            spoken = len(state.history)
+            words.append(inputs.trailing[spoken] if spoken < len(inputs.trailing) else inputs.filler)
+        x = (embedded + total + torch.stack(words))[:, None]
+        rows = self._cache.rows([utterance.slots[0] for utterance in utterances], 1)
+        hidden = talker(x, rows=rows)[:, -1]
+        logits = talker.logits(hidden)
+        for row, (state, token) in enumerate(zip(states, chosen, strict=True)):
+            state.history.append(token)
+            state.hidden, state.logits = hidden[row], logits[row]
+        return torch.cat((first[:, None], others), dim=1).cpu()
+
+    def decoder(self, prompt: Prompt, *, streaming: bool) -> AudioDecoder:
+        """A fresh decoder; streaming or not, the samples are the same."""
+        inputs: prompts.TalkerInputs = prompt.inputs
+        return self.speech_tokenizer.decoder(inputs.reference, in_chunks=inputs.in_chunks)
+
+
+def _segments(text: str, language: str | None) -> list[tuple[str, float]]:
+    """The text in pieces that suit the model, each with the pause after it in seconds."""
+    return [(text, 0.0)]
+
+
+def _language(name: str | None) -> str | None:
+    return name
+
+
+def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Mapping[str, Any]) -> ModelSpec:
+    talker, kind = config.talker, config.kind
+    capabilities = {"text_layout", "frame_streaming", "seed"}
+    if kind == "base":
+        capabilities |= {"clone", "clone_in_context"}
+    elif kind == "custom_voice":
+        capabilities |= {"preset_voice"}
+    else:
+        capabilities |= {"voice_design"}
+    if config.follows_instructions:
+        capabilities |= {"instruction"}
+    return ModelSpec(
+        family=FAMILY,
+        name=folder.name,
+        fingerprint=fingerprint(
+            folder, ["config.json", WEIGHTS, f"{CODEC_FOLDER}/config.json", f"{CODEC_FOLDER}/{WEIGHTS}"]
+        ),
+        sample_rate=codec.output_sample_rate,
+        frame_rate=codec.output_sample_rate / codec.decode_upsample_rate,
+        languages=talker.languages,
+        voices=tuple(sorted(name.lower() for name in talker.spk_id)) if kind == "custom_voice" else (),
+        capabilities=frozenset(capabilities),
+        sampling=sampling_fields(generation),
+        options={**OPTIONS, **BASE_OPTIONS} if kind == "base" else OPTIONS,
+        needs_voice=kind == "base",
+        needs_instruction=kind == "voice_design",
+        max_reference_seconds=60.0,
+        min_reference_seconds=0.5,
+        streams_by="frame",
+        licence="Apache-2.0",
+        note=f"Qwen3-TTS, {kind.replace('_', ' ')}, size {config.size}",
+    )
+
+
+def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+    """A model folder, or a speech tokenizer's folder, as a SpeechModel."""
+    from sonant.checkpoint import read_json
+
+    folder = folder.resolve()
+    codec_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    if read_json(folder / "config.json").get("model_type") == CODEC_MODEL_TYPE:
+        codec_config = read_codec_config(folder)
+        return CodecOnly(
+            folder, codec_config, load_codec(folder, codec_config, device=device, dtype=codec_dtype)
+        )
+    config = read_model_config(folder)
+    codec_folder = folder / CODEC_FOLDER
+    codec_config = read_codec_config(codec_folder)
+    generation = read_generation_defaults(folder)
+    tokenizer = BytePairTokenizer.load(folder)
+    _check_tokenizer(folder, config, tokenizer)
+    _check_codec(folder, config, codec_config)
+    codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
+    network = load_network(folder, config, device=device, dtype=dtype)
+    return Qwen3TTS(folder, config, network, tokenizer, SpeechTokenizer(codec_config, codec), generation)
+
+
+def _check_tokenizer(folder: Path, config: ModelConfig, tokenizer: BytePairTokenizer) -> None:
+    role = tokenizer.encode(prompts.ROLE)
+    after = tokenizer.encode(prompts.AFTER_TEXT)
+    expected = [config.im_start_token_id, config.assistant_token_id]
+    fits = (
+        len(role) == prompts.ROLE_IDS
+        and len(after) == prompts.AFTER_TEXT_IDS
+        and role[:2] == expected
+        and after[0] == config.im_end_token_id
+        and len(tokenizer) <= config.talker.text_vocabulary
+    )
+    if not fits:
+        raise CheckpointError(
+            f"the tokenizer in {folder} has {len(tokenizer)} ids and gives {role} for the chat markers; the "
+            f"config expects at most {config.talker.text_vocabulary} ids and {expected} first. "
+            "The files are of different checkpoints; download it again."
+        )
+
+
+def _check_codec(folder: Path, config: ModelConfig, codec: CodecConfig) -> None:
+    if codec.decoder.quantizers != config.talker.groups:
+        raise CheckpointError(
+            f"the speech tokenizer in {folder / CODEC_FOLDER} has {codec.decoder.quantizers} codebooks; the "
+            f"model speaks {config.talker.groups}. The files are of different checkpoints."
+        )
