@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sonant.errors import RequestError, UnsupportedError
-from sonant.speech import ModelSpec, SpeechRequest
+from sonant.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest
 from sonant.text.markup import apply_glossary, split_pauses
 
 
@@ -130,20 +130,6 @@ def _check_language(language: str | None, spec: ModelSpec) -> None:
             f"it speaks: {', '.join(spec.languages)}, or auto.",
             field="language",
         )
-
-
-LANGUAGE_CODES = {
-    "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
-    "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
-}  # fmt: skip
-"""ISO 639-1 codes accepted for the names that models use."""
-
-
-def language_name(language: str | None) -> str | None:
-    """The model's lower-case name of a language given by name or code; None for auto."""
-    if language is None or language.lower() == "auto":
-        return None
-    return LANGUAGE_CODES.get(language.lower(), language.lower())
 
 
 def _nearest(name: str, known: list[str]) -> str:

@@ -324,3 +324,16 @@ CAPABILITIES: Mapping[str, str] = {
     "frame_streaming": "gives audio before a segment is complete",
     "seed": "same seed, same samples",
 }
+
+LANGUAGE_CODES = {
+    "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
+    "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
+}  # fmt: skip
+"""ISO 639-1 codes accepted for the names that models use."""
+
+
+def language_name(language: str | None) -> str | None:
+    """The model's lower-case name of a language given by name or code; None for auto."""
+    if language is None or language.lower() == "auto":
+        return None
+    return LANGUAGE_CODES.get(language.lower(), language.lower())

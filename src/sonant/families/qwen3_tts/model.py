@@ -32,7 +32,7 @@ from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, load_codec, load_n
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, SpeechRequest
+from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
 from sonant.text.tokenizer import BytePairTokenizer
 from sonant.voice import Voice
 
@@ -186,7 +186,7 @@ class Qwen3TTS:
             self.config,
             text=ids,
             layout=request.text_layout or prompts.DEFAULT_LAYOUT[kind],
-            language=prompts.language_id(self.config.talker, _language(request.language), speaker_name),
+            language=prompts.language_id(self.config.talker, language_name(request.language), speaker_name),
             speaker=speaker,
             instruction=self._instruction(request),
             reference=reference,
@@ -402,10 +402,6 @@ class Qwen3TTS:
 def _segments(text: str, language: str | None) -> list[tuple[str, float]]:
     """The text in pieces that suit the model, each with the pause after it in seconds."""
     return [(text, 0.0)]
-
-
-def _language(name: str | None) -> str | None:
-    return name
 
 
 def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Mapping[str, Any]) -> ModelSpec:
