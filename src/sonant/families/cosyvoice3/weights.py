@@ -1,0 +1,86 @@
+"""Checkpoint files -> networks: key rules, folded weight norm, strict loading.
+
+`llm.pt`, `flow.pt` and `hift.pt` of an official folder, or `llm.safetensors`, `flow.safetensors` and
+`hift.safetensors` of a converted one. The Qwen2 folder's own `model.safetensors` is never read: the
+release replaces every value of it by `llm.pt`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sonant.checkpoint import build, fold_weight_norm, load_strict, read_pickle, read_tensors
+from sonant.errors import CheckpointError
+from sonant.families.cosyvoice3.config import CosyVoice3Config
+from sonant.families.cosyvoice3.flow import Flow
+from sonant.families.cosyvoice3.lm import LanguageModel
+from sonant.families.cosyvoice3.vocoder import Vocoder
+
+LANGUAGE_RULES = (
+    (r"^llm\.model\.model\.embed_tokens\.", "text_embedding."),
+    (r"^llm\.model\.model\.", "decoder."),
+    (r"^llm_decoder\.", "head."),
+)
+LANGUAGE_IGNORED = (r"^llm\.model\.lm_head\.",)  # Qwen2's text head; speech has its own
+VOCODER_RULES = ((r"^generator\.", ""),)
+F0_PREFIX = "f0_predictor."
+
+
+def read_part(folder: Path, name: str) -> dict[str, Tensor]:
+    """Named tensors of one part ("llm", "flow" or "hift"), from safetensors or the official pickle."""
+    if (folder / f"{name}.safetensors").is_file():
+        return read_tensors(folder / f"{name}.safetensors")
+    data = read_pickle(folder / f"{name}.pt")
+    tensors = {str(key): value for key, value in data.items()} if isinstance(data, Mapping) else {}
+    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise CheckpointError(
+            f"{folder / name}.pt holds no table of tensors; expected the weights of one network. "
+            "It is another file, or damaged: download it again."
+        )
+    return tensors
+
+
+def folded_vocoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the vocoder without prefix and weight norm; those of the F0 network in float64."""
+    named = {key.replace("generator.", ""): tensor for key, tensor in tensors.items()}
+    # The F0 network is widened before its weights are multiplied out, as the original runs it.
+    wide = {key: t.double() if key.startswith(F0_PREFIX) else t.float() for key, t in named.items()}
+    return fold_weight_norm(wide)
+
+
+def load_language(
+    folder: Path, config: CosyVoice3Config, *, device: torch.device, dtype: torch.dtype
+) -> LanguageModel:
+    """The language model in `dtype`."""
+    model: LanguageModel = build(lambda: LanguageModel(config.language))
+    load_strict(
+        model,
+        read_part(folder, "llm"),
+        rules=LANGUAGE_RULES,
+        ignored=LANGUAGE_IGNORED,
+        dtype=dtype,
+        device=device,
+        where=f"{folder / 'llm'}",
+    )
+    return model
+
+
+def load_flow(
+    folder: Path, config: CosyVoice3Config, *, device: torch.device, dtype: torch.dtype
+) -> Flow:
+    """The flow in `dtype`."""
+    model: Flow = build(lambda: Flow(config.flow))
+    load_strict(model, read_part(folder, "flow"), dtype=dtype, device=device, where=f"{folder / 'flow'}")
+    return model
+
+
+def load_vocoder(folder: Path, config: CosyVoice3Config, *, device: torch.device) -> Vocoder:
+    """The vocoder, always in float32 with its F0 network in float64."""
+    model: Vocoder = build(lambda: Vocoder(config.vocoder))
+    tensors = folded_vocoder(read_part(folder, "hift"))
+    load_strict(model, tensors, device=device, where=f"{folder / 'hift'}")
+    return model
