@@ -1,0 +1,32 @@
+"""CosyVoice3: a Qwen2 language model, a flow-matching transformer and a causal vocoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from sonant.model import SpeechModel
+
+__all__ = ["convert", "detect", "load"]
+
+
+def detect(path: Path) -> bool:
+    """True for a CosyVoice folder, by its yaml's name; older releases too, so that loading can name them."""
+    return any((path / name).is_file() for name in ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml"))
+
+
+def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+    """The model of a checkpoint folder. Raises ConfigError and CheckpointError."""
+    from sonant.families.cosyvoice3 import loading
+
+    return loading.load(path, device=device, dtype=dtype)
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the checkpoint as safetensors, without pickles, to a new folder."""
+    from sonant.families.cosyvoice3 import loading
+
+    loading.convert(source, target)

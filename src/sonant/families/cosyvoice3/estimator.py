@@ -39,7 +39,8 @@ class TimeEmbedding(nn.Module):
         frequency = torch.exp(torch.arange(half, device=time.device, dtype=kind) * -step)
         angle = TIME_SCALE * time.to(kind).unsqueeze(1) * frequency.unsqueeze(0)
         sinus = tap("time.sinus", torch.cat((angle.sin(), angle.cos()), dim=-1))
-        return tap("time.embedding", self.time_mlp(sinus.to(self.time_mlp[0].weight.dtype)))
+        kind = next(self.time_mlp.parameters()).dtype
+        return tap("time.embedding", self.time_mlp(sinus.to(kind)))
 
 
 class PositionConvolution(nn.Module):
@@ -47,13 +48,19 @@ class PositionConvolution(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        for name in ("conv1", "conv2"):
-            conv = CausalConv1d(width, width, POSITION_KERNEL, groups=POSITION_GROUPS)
-            setattr(self, name, nn.Sequential(conv))
+        self.conv1 = self._layer(width)
+        self.conv2 = self._layer(width)
+
+    @staticmethod
+    def _layer(width: int) -> nn.ModuleList:
+        # A list of one, for the checkpoint's name conv1.0.
+        return nn.ModuleList([CausalConv1d(width, width, POSITION_KERNEL, groups=POSITION_GROUPS)])
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.mish(self.conv1[0](x.transpose(1, 2))[0])
-        return F.mish(self.conv2[0](x)[0]).transpose(1, 2)
+        x = x.transpose(1, 2)
+        for layer in (self.conv1, self.conv2):
+            x = F.mish(layer[0](x)[0])
+        return x.transpose(1, 2)
 
 
 class InputEmbedding(nn.Module):
@@ -163,10 +170,14 @@ class RotaryFrequencies(nn.Module):
         super().__init__()
         self.register_buffer("inv_freq", torch.empty(dim // 2))
 
-    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+    def angles(self, positions: Tensor) -> Tensor:
+        """Angles [T, D / 2] of positions [T]."""
         kind = torch.float64 if self.inv_freq.dtype == torch.float64 else torch.float32
-        angle = positions.to(kind)[:, None] * self.inv_freq.to(kind)
-        return angle.cos(), angle.sin()
+        return positions.to(kind)[:, None] * self.inv_freq.to(kind)
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = self.angles(positions)
+        return angles.cos(), angles.sin()
 
 
 class Estimator(nn.Module):

@@ -36,7 +36,7 @@ class LookaheadBlock(nn.Module):
         ahead = x.transpose(1, 2)
         if is_final:
             ahead = F.pad(ahead, (0, self.lookahead))
-        h = tap("flow.lookahead.conv1", F.leaky_relu(self.conv1(ahead)))
+        h = F.leaky_relu(tap("flow.lookahead.conv1", self.conv1(ahead)))
         h = self.conv2(F.pad(h, (self.conv2.kernel_size[0] - 1, 0)))
         return h.transpose(1, 2) + x[:, : h.shape[-1]]
 

@@ -38,16 +38,17 @@ class _Blocks:
 
     def __init__(self, make: Callable[[], Tensor]) -> None:
         self._make = make
-        self._rows = make()
+        self._rows: Tensor | None = None
         self._first = 0
 
     def take(self, start: int, stop: int) -> Tensor:
-        parts = [self._rows[start - self._first :]]
-        self._first, end = start, self._first + self._rows.shape[0]
+        rows = self._make() if self._rows is None else self._rows
+        parts, end = [rows], self._first + rows.shape[0]
         while end < stop:
             parts.append(self._make())
             end += parts[-1].shape[0]
-        self._rows = torch.cat(parts)
+        self._rows = torch.cat(parts)[start - self._first :]
+        self._first = start
         return self._rows[: stop - start]
 
 
@@ -79,7 +80,8 @@ class ReferenceNoise:
     def __init__(self, config: CosyVoice3Config) -> None:
         self._samples = config.vocoder.samples
         self._frames = MAX_SECONDS * config.token_rate * config.flow.frames_per_token
-        rng = torch.Generator().manual_seed(0)
+        self.generator = rng = torch.Generator().manual_seed(0)
+        """Stands at the vocoder's buffer until that is asked for."""
         self._flow = torch.randn(config.flow.mel_bins, self._frames, generator=rng)
         _skip_layers(config, rng)
         harmonics = config.vocoder.harmonics

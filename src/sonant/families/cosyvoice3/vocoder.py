@@ -99,7 +99,7 @@ class PitchPredictor(nn.Module):
         for index in range(0, len(self.condnet), 2):
             conv = self.condnet[index]
             x = conv(x) if index == 0 else conv(x)[0]
-            x = self.condnet[index + 1](tap(f"vocoder.f0.layer.{index // 2}", x))
+            x = tap(f"vocoder.f0.layer.{index // 2}", self.condnet[index + 1](x))
         f0 = self.classifier(x.transpose(1, 2)).squeeze(-1).abs()
         return tap("vocoder.f0", f0.float())
 
@@ -184,12 +184,12 @@ class Vocoder(nn.Module):
         From the kernels, last layer first; two more frames cover the borders of the transforms.
         """
         c = self.config
-        reach = self.conv_post.context
+        reach = 6  # conv_post
+        blocks = zip(c.resblock_kernel_sizes, c.resblock_dilation_sizes, strict=True)
+        merged = max(_reach(kernel, dilations) for kernel, dilations in blocks)
         for stage in reversed(range(len(c.upsample_rates))):
-            blocks = self.resblocks[stage * len(c.resblock_kernel_sizes) :][: len(c.resblock_kernel_sizes)]
-            merged = max(_reach(block) for block in blocks)
-            source = _reach(self.source_resblocks[stage])
-            reach += max(merged + self.ups[stage].context, merged + source + 2)
+            source = _reach(c.source_resblock_kernel_sizes[stage], c.source_resblock_dilation_sizes[stage])
+            reach += merged + max(c.upsample_kernel_sizes[stage] - 1, source + 2)
             reach = math.ceil(reach / c.upsample_rates[stage])
         return reach + 2
 
@@ -245,6 +245,6 @@ class Vocoder(nn.Module):
         return self.decode(mel, source, is_final=is_final)
 
 
-def _reach(block: nn.Module) -> int:
-    assert isinstance(block, ResidualBlock)
-    return sum(conv.context for conv in (*block.convs1, *block.convs2))  # type: ignore[misc]
+def _reach(kernel: int, dilations: Sequence[int]) -> int:
+    """Steps of the past that a residual block sees."""
+    return sum((kernel - 1) * (dilation + 1) for dilation in dilations)

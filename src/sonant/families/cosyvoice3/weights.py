@@ -69,9 +69,7 @@ def load_language(
     return model
 
 
-def load_flow(
-    folder: Path, config: CosyVoice3Config, *, device: torch.device, dtype: torch.dtype
-) -> Flow:
+def load_flow(folder: Path, config: CosyVoice3Config, *, device: torch.device, dtype: torch.dtype) -> Flow:
     """The flow in `dtype`."""
     model: Flow = build(lambda: Flow(config.flow))
     load_strict(model, read_part(folder, "flow"), dtype=dtype, device=device, where=f"{folder / 'flow'}")

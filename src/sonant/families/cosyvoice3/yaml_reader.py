@@ -59,9 +59,9 @@ def _tagged(loader: _Loader, suffix: str, node: yaml.Node) -> Node:
     return Node(kind, path, value)
 
 
-_Loader.add_multi_constructor("!", _tagged)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!", _tagged)
 # "!!python/object/apply:..." and the like: also inert.
-_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _tagged)  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", _tagged)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except FileNotFoundError as error:
         raise ConfigError(
-            f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; download it again."
+            f"{path.name} is missing in {path.parent}. The checkpoint is incomplete: download it again."
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -103,7 +103,8 @@ class _Resolver:
             return self._done[key]
         if key in self._open:
             raise ConfigError(
-                f"{self._where}: {' -> '.join([*self._open, key])} refer to each other. Use the official file."
+                f"{self._where}: {' -> '.join([*self._open, key])} refer to each other. "
+                "Use the official file."
             )
         self._open.append(key)
         self._done[key] = self._resolve(self._data[key])
@@ -131,7 +132,8 @@ class _Resolver:
             found = self._lookup(match.group(1))
             if isinstance(found, bool) or not isinstance(found, (int, float)):
                 raise ConfigError(
-                    f"{self._where}: !ref {text} computes with {found!r}; expected a number. Use the official file."
+                    f"{self._where}: !ref {text} computes with {found!r}; expected a number. "
+                    "Use the official file."
                 )
             name = f"n{len(numbers)}"
             numbers[name] = found
@@ -141,7 +143,8 @@ class _Resolver:
             return _arithmetic(ast.parse(_REFERENCE.sub(number, text), mode="eval").body, numbers)
         except (SyntaxError, ValueError, KeyError, ZeroDivisionError, RecursionError) as error:
             raise ConfigError(
-                f"{self._where}: !ref {text} is no sum or product of numbers ({error}). Use the official file."
+                f"{self._where}: !ref {text} is no sum or product of numbers ({error}). "
+                "Use the official file."
             ) from error
 
     def _lookup(self, name: str) -> Any:
@@ -166,7 +169,5 @@ def _arithmetic(tree: ast.expr, numbers: Mapping[str, float]) -> Any:
     if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
         return -_arithmetic(tree.operand, numbers)
     if isinstance(tree, ast.BinOp) and type(tree.op) in _OPERATORS:
-        return _OPERATORS[type(tree.op)](
-            _arithmetic(tree.left, numbers), _arithmetic(tree.right, numbers)
-        )
+        return _OPERATORS[type(tree.op)](_arithmetic(tree.left, numbers), _arithmetic(tree.right, numbers))
     raise ValueError(f"{type(tree).__name__} is not allowed")

@@ -1,17 +1,109 @@
-"""The cosyvoice3 conformance kit."""
+"""The cosyvoice3 conformance kit: one module for the parts before the networks, one for the networks.
+
+Every tensor of the kit has to be read by some check; the last check names those that none has read.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from sonant.families.cosyvoice3.loading import load
+from sonant.families.cosyvoice3.model import CosyVoice3Model
+from sonant.nn.tap import tapped
 from sonant.parity.kit import KitReport
 
 
 def recognises(folder: Path) -> bool:
     """True when the folder is a kit of this family."""
-    return False
+    manifest = folder / "manifest.json"
+    if not manifest.is_file() or not (folder / "model").is_dir():
+        return False
+    try:
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(data, dict) and data.get("family") == "cosyvoice3"
+
+
+class Recorded(Mapping[str, Tensor]):
+    """Tensors of one file of the kit, which remembers what was read."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors.torch import load_file
+
+        self._tensors = load_file(path)
+        self.unread = set(self._tensors)
+
+    def __getitem__(self, key: str) -> Tensor:
+        self.unread.discard(key)
+        return self._tensors[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def groups(self) -> list[str]:
+        """Words before the first dot, in order."""
+        return list(dict.fromkeys(key.split(".")[0] for key in self._tensors))
+
+
+class Kit:
+    """What the checks share: the folder, its files and the loaded model."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.manifest = self.json("manifest.json")
+        files = sorted(path.stem for path in folder.glob("*.safetensors"))
+        self.tensors = {name: Recorded(folder / f"{name}.safetensors") for name in files}
+        self.model: CosyVoice3Model = load(folder / "model", device=torch.device("cpu"), dtype=torch.float32)
+
+    def json(self, name: str) -> Any:
+        """Data of one JSON file of the kit."""
+        return json.loads((self.folder / name).read_text(encoding="utf-8"))
+
+
+class Taps:
+    """What the networks tapped inside a `with` block, by name; the first value of a name stays."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Tensor] = {}
+
+    def __call__(self, name: str, tensor: Tensor) -> None:
+        self.found.setdefault(name, tensor.detach().clone())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.found[name]
+
+
+def watched() -> tuple[Taps, Any]:
+    """Taps and the context manager that fills them."""
+    taps = Taps()
+    return taps, tapped(taps)
 
 
 def run(folder: Path, report: KitReport) -> None:
-    """Check everything the kit records."""
-    raise NotImplementedError
+    """Check everything the kit records, in order of computation."""
+    from sonant.parity.kits import cosyvoice3_front, cosyvoice3_networks
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the kit was recorded with one
+    try:
+        with torch.inference_mode():
+            kit = Kit(folder)
+            for check in (*cosyvoice3_front.CHECKS, *cosyvoice3_networks.CHECKS):
+                with report.section(check.__name__):
+                    check(kit, report)
+            unread = sorted(
+                f"{name}: {key}" for name, tensors in kit.tensors.items() for key in tensors.unread
+            )
+            report.equal("coverage", "tensors that no check has read", unread, [])
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,105 @@
+"""One speech token for each utterance and step: the state of an utterance, and how the next id is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sonant.families.cosyvoice3.config import MIN_TOKEN_RATIO, LanguageConfig
+from sonant.families.cosyvoice3.lm import LanguageModel
+from sonant.families.cosyvoice3.sampler import (
+    Pick,
+    SilenceFilter,
+    greedy,
+    mask_before_minimum,
+    race,
+    repetition_aware,
+)
+from sonant.model import Step, Utterance
+from sonant.nn.cache import KVCache
+from sonant.speech import Sampling
+
+
+@dataclass(kw_only=True, eq=False)
+class Speaking:
+    """What one utterance remembers: every id the model gave, and its scores for the next one."""
+
+    pick: Pick
+    minimum: int
+    history: list[int] = field(default_factory=list)
+    logits: Tensor | None = None
+    """Scores [V] for the next id, when they are there already (after the prefill)."""
+    silence: SilenceFilter = field(default_factory=SilenceFilter)
+
+
+def picker(sampling: Sampling, generator: torch.Generator) -> Pick:
+    """How this utterance draws."""
+    return greedy if sampling.greedy else race(generator)
+
+
+def minimum_length(text_tokens: int) -> int:
+    """Speech tokens below which the original masks an id."""
+    return MIN_TOKEN_RATIO * text_tokens
+
+
+def prefill(model: LanguageModel, cache: KVCache, slot: int, x: Tensor) -> Tensor:
+    """Scores [V] after the embeddings x [1, L, D], which fill the freed row `slot`."""
+    cache.free(slot)
+    hidden = model(x, cache.rows([slot], x.shape[1]))
+    return model.logits(hidden[:, -1])[0]
+
+
+def next_scores(model: LanguageModel, cache: KVCache, utterances: Sequence[Utterance]) -> None:
+    """Bring `logits` of every utterance up to its last id, those that lack them in one pass."""
+    behind = [u for u in utterances if u.state.logits is None]
+    if not behind:
+        return
+    last = [u.state.history[-1] for u in behind]
+    weight = model.speech_embedding.weight
+    x = model.speech_embedding(torch.tensor(last, device=weight.device))[:, None]  # [B, 1, D]
+    hidden = model(x, cache.rows([u.slots[0] for u in behind], 1))
+    for utterance, scores in zip(behind, model.logits(hidden[:, -1]), strict=True):
+        utterance.state.logits = scores
+
+
+def choose(config: LanguageConfig, state: Speaking, sampling: Sampling) -> int:
+    """The next id of one utterance, which uses up its scores."""
+    assert state.logits is not None
+    # Sampling is done on the CPU, so that a seed gives the same on every device.
+    scores = state.logits.cpu().log_softmax(dim=-1)
+    state.logits = None
+    if len(state.history) < state.minimum:
+        scores = mask_before_minimum(scores, config.speech_tokens)
+    if sampling.greedy:
+        return state.pick(scores)
+    assert sampling.top_p is not None
+    assert sampling.top_k is not None
+    return repetition_aware(
+        scores,
+        state.history,
+        state.pick,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        window=config.sampler.win_size,
+        share=config.sampler.tau_r,
+    )
+
+
+def advance(config: LanguageConfig, utterance: Utterance) -> Step:
+    """Choose the next id and tell what became of it: a token, a silence that is dropped, or the end."""
+    state: Speaking = utterance.state
+    chosen = choose(config, state, utterance.prompt.sampling)
+    if chosen >= config.speech_tokens:
+        return Step(_column([]), is_final=True)
+    state.history.append(chosen)
+    at_ceiling = len(state.history) >= utterance.prompt.ceiling
+    return Step(
+        _column([chosen] if state.silence.keeps(chosen) else []), is_final=at_ceiling, at_ceiling=at_ceiling
+    )
+
+
+def _column(ids: Sequence[int]) -> Tensor:
+    return torch.tensor(ids, dtype=torch.long).reshape(-1, 1)

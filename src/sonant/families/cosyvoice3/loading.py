@@ -1,0 +1,120 @@
+"""A checkpoint folder, official or converted -> the model; and the conversion."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from sonant.checkpoint import fingerprint, read_json
+from sonant.errors import CheckpointError
+from sonant.families.cosyvoice3 import weights
+from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_config
+from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME, Encoders
+from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer
+from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
+
+IDENTITY = (
+    YAML_NAME,
+    "llm.pt",
+    "flow.pt",
+    "hift.pt",
+    TOKENIZER_NAME,
+    SPEAKER_NAME,
+    f"{QWEN_FOLDER}/config.json",
+    f"{QWEN_FOLDER}/merges.txt",
+)
+"""Files that tell one checkpoint from another."""
+COPIED = (YAML_NAME, TOKENIZER_NAME, SPEAKER_NAME)
+COPIED_QWEN = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json", "generation_config.json")
+CONVERTED = "sonant.json"
+FORMAT = "sonant-cosyvoice3-1"
+
+
+def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> CosyVoice3Model:
+    """The model; the language model in `dtype`, flow and vocoder in float32 (float64 widens the flow)."""
+    refuse_older(path)
+    config = read_config(path)
+    flow_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    presets = read_presets(path, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
+    return CosyVoice3Model(
+        config=config,
+        language=weights.load_language(path, config, device=device, dtype=dtype),
+        flow=weights.load_flow(path, config, device=device, dtype=flow_dtype),
+        vocoder=weights.load_vocoder(path, config, device=device),
+        encoders=Encoders(path, device),
+        tokenizer=load_tokenizer(path),
+        presets=presets,
+        fingerprint=identity(path),
+        name=path.resolve().name,
+        device=device,
+    )
+
+
+def refuse_older(path: Path) -> None:
+    """Raise CheckpointError for a folder of CosyVoice 1 or 2."""
+    if (path / YAML_NAME).is_file():
+        return
+    for name, release in (("cosyvoice2.yaml", "CosyVoice2"), ("cosyvoice.yaml", "CosyVoice 1")):
+        if (path / name).is_file():
+            raise CheckpointError(
+                f"{path} holds {release}, which is not supported yet; expected CosyVoice3 ({YAML_NAME}). "
+                "Use Fun-CosyVoice3-0.5B."
+            )
+
+
+def identity(path: Path) -> str:
+    """The fingerprint of a checkpoint; a converted one keeps that of its source, so voices stay valid."""
+    if (path / CONVERTED).is_file():
+        record = read_json(path / CONVERTED)
+        if record.get("format") != FORMAT or not isinstance(record.get("fingerprint"), str):
+            raise CheckpointError(
+                f"{path / CONVERTED} says {record.get('format')!r}; expected {FORMAT!r}. Convert again."
+            )
+        return str(record["fingerprint"])
+    return fingerprint(path, IDENTITY)
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write `source` as safetensors without pickles to the new or empty folder `target`."""
+    refuse_older(source)
+    config = read_config(source)
+    if target.exists() and any(target.iterdir()):
+        raise CheckpointError(f"{target} is not empty. Give a new folder to convert into.")
+    (target / QWEN_FOLDER).mkdir(parents=True, exist_ok=True)
+    metadata = {"format": FORMAT}
+    for name in ("llm", "flow"):
+        save_file(_own(weights.read_part(source, name)), target / f"{name}.safetensors", metadata)
+    folded = weights.folded_vocoder(weights.read_part(source, "hift"))
+    save_file(_own(folded), target / "hift.safetensors", metadata)
+    presets = read_presets(source, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
+    if presets:
+        save_file(_own(flattened(presets)), target / f"{PRESETS_NAME}.safetensors", metadata)
+    for name in COPIED:
+        _copy(source / name, target / name)
+    for name in COPIED_QWEN:
+        if (source / QWEN_FOLDER / name).is_file():
+            _copy(source / QWEN_FOLDER / name, target / QWEN_FOLDER / name)
+    record = {"format": FORMAT, "family": "cosyvoice3", "fingerprint": identity(source)}
+    (target / CONVERTED).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _own(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Tensors that share no storage, as safetensors wants them."""
+    seen: set[int] = set()
+    own = {}
+    for key, tensor in tensors.items():
+        shared = tensor.untyped_storage().data_ptr() in seen
+        seen.add(tensor.untyped_storage().data_ptr())
+        own[key] = tensor.clone() if shared else tensor.contiguous()
+    return own
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise CheckpointError(f"{source.name} is missing in {source.parent}; download it again.")
+    shutil.copyfile(source, target)

@@ -1,0 +1,365 @@
+"""CosyVoice3 behind the family contract: voices, prompts, steps, decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonant.errors import RequestError, UnsupportedError, VoiceError
+from sonant.families.cosyvoice3 import generate
+from sonant.families.cosyvoice3.config import (
+    MAX_SECONDS,
+    MAX_TOKEN_RATIO,
+    QWEN_FOLDER,
+    CosyVoice3Config,
+)
+from sonant.families.cosyvoice3.encoders import MAX_CLIP_SECONDS, Encoders, check_clip
+from sonant.families.cosyvoice3.flow import Flow
+from sonant.families.cosyvoice3.lm import LanguageModel
+from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
+from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
+from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, Reference, SpeechDecoder
+from sonant.families.cosyvoice3.text import TextRules, special_tokens
+from sonant.families.cosyvoice3.vocoder import Vocoder
+from sonant.model import Prompt, Step, Utterance
+from sonant.nn.cache import KVCache
+from sonant.sampling import generator, segment_seed
+from sonant.speech import Audio, ModelSpec, SpeechRequest
+from sonant.text.tokenizer import BytePairTokenizer
+from sonant.voice import Voice
+
+FAMILY = "cosyvoice3"
+LANGUAGES = (
+    "chinese", "english", "japanese", "korean", "german", "spanish", "french", "italian", "russian",
+)  # fmt: skip
+OPTIONS = {
+    "noise": '"reference": the noise that the original fixes in its constructors, bit for bit (300 s)',
+    "stream_hop": "first hop of a stream in tokens; the original starts a later stream with 50 or 100",
+    "reference_stream": "true: each chunk runs flow and vocoder on everything so far, as the original does",
+}
+
+
+class CosyVoice3Model:
+    """One loaded checkpoint. Nothing of an utterance is kept here but its rows of the cache."""
+
+    def __init__(
+        self,
+        *,
+        config: CosyVoice3Config,
+        language: LanguageModel,
+        flow: Flow,
+        vocoder: Vocoder,
+        encoders: Encoders,
+        tokenizer: BytePairTokenizer,
+        presets: Mapping[str, Mapping[str, Tensor]],
+        fingerprint: str,
+        name: str,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.language = language
+        self.flow = flow
+        self.vocoder = vocoder
+        self.encoders = encoders
+        self.tokenizer = tokenizer
+        self.rules = TextRules(lambda text: len(tokenizer.encode(text)))
+        self.presets = presets
+        self.device = device
+        self._cache: KVCache | None = None
+        sampler = config.language.sampler
+        self.spec = ModelSpec(
+            family=FAMILY,
+            name=name,
+            fingerprint=fingerprint,
+            sample_rate=config.sample_rate,
+            frame_rate=float(config.token_rate),
+            languages=LANGUAGES,
+            voices=tuple(presets),
+            default_voice=next(iter(presets), None),
+            capabilities=frozenset(
+                {
+                    "clone",
+                    "clone_in_context",
+                    "instruction",
+                    "voice_conversion",
+                    "speed",
+                    "frame_streaming",
+                    "seed",
+                    *(["preset_voice"] if presets else []),
+                }
+            ),
+            sampling={
+                "greedy": False,
+                "top_p": sampler.top_p,
+                "top_k": sampler.top_k,
+                "flow_steps": config.flow.steps,
+                "guidance": config.flow.guidance,
+                "max_frames": None,
+            },
+            options=OPTIONS,
+            needs_voice=not presets,
+            max_reference_seconds=MAX_CLIP_SECONDS,
+            min_reference_seconds=0.3,
+            streams_by="chunk",
+            licence="Apache-2.0 (Fun-CosyVoice3-0.5B)",
+        )
+
+    # -- voices -------------------------------------------------------------------------------
+
+    def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
+        """Speaker vector, speech tokens and mel of a clip; untrimmed, because conversion wants them so."""
+        check_clip(audio)
+        tensors = {
+            "speaker": self.encoders.speaker(audio),
+            "tokens": self.encoders.speech_tokens(audio).int(),
+            "mel": self.encoders.mel(audio).contiguous(),
+        }
+        self._check_tokens(tensors["tokens"])
+        return Voice(
+            family=FAMILY,
+            fingerprint=self.spec.fingerprint,
+            tensors=tensors,
+            transcript=(transcript or "").strip() or None,
+            clip=audio,
+        )
+
+    def _check_tokens(self, tokens: Tensor) -> None:
+        if len(tokens) and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.config.flow.speech_tokens:
+            raise VoiceError(
+                f"speech tokens from {int(tokens.min())} to {int(tokens.max())}; this model knows 0 to "
+                f"{self.config.flow.speech_tokens - 1}. The tokenizer or the voice is of another model."
+            )
+
+    def _tensors(self, voice: Voice | str | None) -> tuple[Mapping[str, Tensor], str | None]:
+        """Tensors and transcript of the voice of a request."""
+        if voice is None:
+            voice = self.spec.default_voice
+        if voice is None:
+            raise RequestError(
+                f"{self.spec.name} speaks only with a voice. Pass a clip or a stored voice "
+                "(sonant voice add NAME CLIP).",
+                field="voice",
+            )
+        if isinstance(voice, str):
+            if voice not in self.presets:
+                known = ", ".join(self.presets) or "none"
+                raise VoiceError(f"{self.spec.name} has no voice {voice!r}; its own voices are: {known}.")
+            return self.presets[voice], None
+        missing = {"speaker", "tokens", "mel"} - voice.tensors.keys()
+        if voice.family != FAMILY or voice.fingerprint != self.spec.fingerprint or missing:
+            raise VoiceError(
+                f"voice {voice.name!r} was made by {voice.family or 'nothing'} ({voice.fingerprint}); this "
+                f"model is {FAMILY} ({self.spec.fingerprint}). Encode the reference again."
+            )
+        self._check_tokens(voice.tensors["tokens"])
+        return voice.tensors, voice.transcript
+
+    # -- prompts ------------------------------------------------------------------------------
+
+    def prepare(self, request: SpeechRequest) -> list[Prompt]:
+        """One prompt for each segment of the text, or one for a conversion."""
+        tensors, transcript = self._tensors(request.voice)
+        sampling = request.sampling.over(self.spec.sampling)
+        options = self._options(request, sampling.flow_steps, sampling.guidance)
+        noise = str(request.options.get("noise", "seeded"))
+        if noise not in ("seeded", "reference"):
+            raise RequestError(f'noise is {noise!r}; expected "reference" or "seeded".', field="noise")
+        seed = request.seed or 0
+        request = replace(request, sampling=sampling)
+        if request.source_audio is not None:
+            return [self._conversion(request, request.source_audio, tensors, options, noise, seed)]
+        tokens, mel = trimmed(tensors["tokens"], tensors["mel"], self.config.flow.frames_per_token)
+        reference = self._reference(tokens, mel, tensors["speaker"])
+        instruction = (request.style.instruction or "").strip() or None
+        prompts: list[Prompt] = []
+        for segment in self._segments(request):
+            texts = layout(segment, transcript=transcript, instruction=instruction)
+            prompt_text, text = self._encode(texts.prompt_text), self._encode(texts.text)
+            has_speech = texts.has_prompt_speech
+            if "prompt_text" in tensors and instruction is None:
+                # A stored speaker keeps its transcript as token ids, system sentence included.
+                prompt_text, text, has_speech = tensors["prompt_text"].long(), self._encode(segment), True
+            if not len(text):
+                continue
+            inputs = Inputs(
+                prompt_text=prompt_text,
+                text=text,
+                prompt_speech=tokens.long() if has_speech else tokens.new_zeros(0).long(),
+                reference=reference,
+                options=options,
+                noise=noise,
+            )
+            prompts.append(self._prompt(segment, request, inputs, segment_seed(seed, len(prompts))))
+        return prompts
+
+    def _segments(self, request: SpeechRequest) -> list[str]:
+        # The English number words of the rules are wrong in other languages, so a named one has none.
+        reads_numbers = request.language in (None, "auto", "chinese", "english")
+        normalizer = "wetext" if request.normalize else "off"
+        return self.rules.segments(request.text, normalizer=normalizer, reads_numbers=reads_numbers)  # type: ignore[arg-type]
+
+    def _prompt(self, segment: str, request: SpeechRequest, inputs: Inputs, seed: int) -> Prompt:
+        most = MAX_TOKEN_RATIO * len(inputs.text)
+        budget = MAX_SECONDS * self.config.token_rate - len(inputs.reference.tokens)
+        ceiling = max(1, min(most, budget, request.sampling.max_frames or budget))
+        length = 2 + len(inputs.prompt_text) + len(inputs.text) + len(inputs.prompt_speech)
+        return Prompt(
+            text=segment,
+            sampling=request.sampling,
+            seed=seed,
+            ceiling=ceiling,
+            inputs=inputs,
+            positions=length + ceiling,
+        )
+
+    def _conversion(
+        self,
+        request: SpeechRequest,
+        source: Audio,
+        tensors: Mapping[str, Tensor],
+        options: DecodeOptions,
+        noise: str,
+        seed: int,
+    ) -> Prompt:
+        if request.style.instruction:
+            raise UnsupportedError(
+                "voice conversion takes no instruction: it keeps what the source says and how. Leave it out.",
+                field="instruction",
+            )
+        found = self.encoders.speech_tokens(source)
+        self._check_tokens(found)
+        none = torch.zeros(0, dtype=torch.long)
+        inputs = Inputs(
+            prompt_text=none,
+            text=none,
+            prompt_speech=none,
+            reference=self._reference(tensors["tokens"], tensors["mel"], tensors["speaker"]),
+            options=options,
+            noise=noise,
+            source=found,
+        )
+        return Prompt(
+            text="",
+            sampling=request.sampling,
+            seed=seed,
+            ceiling=max(1, len(found)),
+            inputs=inputs,
+            positions=1,
+        )
+
+    def _reference(self, tokens: Tensor, mel: Tensor, speaker: Tensor) -> Reference:
+        return Reference(
+            tokens=tokens.long().to(self.device), mel=mel.to(self.device), speaker=speaker.to(self.device)
+        )
+
+    def _options(self, request: SpeechRequest, steps: int | None, guidance: float | None) -> DecodeOptions:
+        hop = request.options.get("stream_hop")
+        chunk = self.config.chunk_tokens
+        if hop is not None:
+            hop = _whole(hop, "stream_hop")
+            if hop not in (chunk, 2 * chunk, 4 * chunk):
+                raise RequestError(
+                    f"stream_hop is {hop}; the original's hops are {chunk}, {2 * chunk} and "
+                    f"{4 * chunk} tokens. Choose one of them.",
+                    field="stream_hop",
+                )
+        whole = _switch(request.options.get("reference_stream", False), "reference_stream")
+        return DecodeOptions(
+            steps=steps,
+            guidance=guidance,
+            speed=request.speed,
+            hop=hop,
+            context_tokens=None if whole else CONTEXT_TOKENS,
+        )
+
+    def _encode(self, text: str) -> Tensor:
+        return torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
+
+    # -- speaking -----------------------------------------------------------------------------
+
+    def allocate(self, slots: int, positions: int) -> None:
+        """Room for `slots` utterances of `positions`."""
+        decoder = self.config.language.decoder
+        weight = self.language.head.weight
+        self._cache = KVCache(
+            layers=decoder.layers,
+            slots=slots,
+            heads=decoder.kv_heads,
+            head_dim=decoder.head_dim,
+            capacity=positions,
+            dtype=weight.dtype,
+            device=weight.device,
+        )
+
+    def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
+        """The utterance after its prefill; a conversion has nothing to fill."""
+        inputs: Inputs = prompt.inputs
+        rng = generator(prompt.seed, "tokens")
+        utterance = Utterance(prompt=prompt, slots=tuple(slots), generator=rng)
+        if inputs.source is None:
+            assert self._cache is not None, "allocate comes before start"
+            text = torch.cat((inputs.prompt_text, inputs.text)).to(self.device)
+            x = self.language.prompt(text, inputs.prompt_speech.to(self.device))
+            utterance.state = generate.Speaking(
+                pick=generate.picker(prompt.sampling, rng),
+                minimum=generate.minimum_length(len(inputs.text)),
+                logits=generate.prefill(self.language, self._cache, slots[0], x),
+            )
+        return utterance
+
+    def step(self, utterances: Sequence[Utterance]) -> list[Step]:
+        """One speech token for each utterance, or none where it is a silence too many."""
+        speaking = [u for u in utterances if u.state is not None]
+        if speaking:
+            assert self._cache is not None, "allocate comes before step"
+            generate.next_scores(self.language, self._cache, speaking)
+        return [self._advance(utterance) for utterance in utterances]
+
+    def _advance(self, utterance: Utterance) -> Step:
+        source = utterance.prompt.inputs.source
+        if source is not None:
+            return Step(source[:, None], is_final=True)
+        return generate.advance(self.config.language, utterance)
+
+    def decoder(self, prompt: Prompt, *, streaming: bool) -> SpeechDecoder:
+        """A fresh decoder with its own noise."""
+        inputs: Inputs = prompt.inputs
+        noise: Noise = (
+            ReferenceNoise(self.config)
+            if inputs.noise == "reference"
+            else SeededNoise(self.config, prompt.seed)
+        )
+        return SpeechDecoder(
+            self.config,
+            self.flow,
+            self.vocoder,
+            inputs.reference,
+            noise,
+            inputs.options,
+            streaming=streaming,
+        )
+
+
+def load_tokenizer(folder: Path) -> BytePairTokenizer:
+    """The tokenizer of a checkpoint folder, with the release's own markers."""
+    return BytePairTokenizer.load(folder / QWEN_FOLDER, extra=special_tokens())
+
+
+def _switch(value: Any, name: str) -> bool:
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    found = value if isinstance(value, bool) else words.get(str(value).lower())
+    if found is None:
+        raise RequestError(f"{name} is {value!r}; expected true or false.", field=name)
+    return found
+
+
+def _whole(value: Any, name: str) -> int:
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise RequestError(f"{name} is {value!r}; expected a whole number.", field=name) from error
