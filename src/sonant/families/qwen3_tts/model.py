@@ -27,7 +27,7 @@ from sonant.families.qwen3_tts.config import (
 from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer
-from sonant.families.qwen3_tts.talker import Network
+from sonant.families.qwen3_tts.talker import Choose, Network
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, load_codec, load_network
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
 from sonant.nn.cache import KVCache
@@ -358,13 +358,18 @@ class Qwen3TTS:
                 going.append(index)
         if going:
             going.sort(key=lambda index: utterances[index].slots)
-            frames = self._advance([utterances[i] for i in going], [chosen[i] for i in going])
+            frames = self.advance([utterances[i] for i in going], [chosen[i] for i in going])
             for index, frame in zip(going, frames, strict=True):
                 steps[index] = Step(frame[None], False)
         return [step for step in steps if step is not None]
 
-    def _advance(self, utterances: Sequence[Utterance], chosen: Sequence[int]) -> Tensor:
-        """Frames [B, G] that begin with the chosen tokens; every utterance's state moves on."""
+    def advance(
+        self, utterances: Sequence[Utterance], chosen: Sequence[int], choose: Choose | None = None
+    ) -> Tensor:
+        """Frames [B, G] that begin with the chosen tokens; every utterance's state moves on.
+
+        The frames' other tokens are drawn as each utterance's settings say, or given by `choose`.
+        """
         assert self._cache is not None
         assert self._predictor_cache is not None
         talker = self.network.talker
@@ -377,7 +382,7 @@ class Qwen3TTS:
             torch.stack([state.hidden for state in states]),
             embedded,
             self._predictor_cache,
-            lambda _, logits: choose_predictor(logits, samplings, generators),
+            choose or (lambda _, logits: choose_predictor(logits, samplings, generators)),
         )
         words = []
         for utterance, state in zip(utterances, states, strict=True):

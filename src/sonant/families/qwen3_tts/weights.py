@@ -72,6 +72,11 @@ def _convolution_rules(blocks: int) -> tuple[tuple[str, str], ...]:
     return tuple(rules)
 
 
+def codec_rules(config: CodecConfig) -> tuple[tuple[str, str], ...]:
+    """All rules for the speech tokenizer of this config."""
+    return (*_convolution_rules(len(config.encoder.upsampling_ratios)), *CODEC_RULES)
+
+
 class Codec(nn.Module):
     """Both halves of the speech tokenizer, float32 always (float64 for tests)."""
 
@@ -110,7 +115,7 @@ def load_codec(
     load_strict(
         codec,
         read_tensors(folder / WEIGHTS),
-        rules=(*_convolution_rules(len(config.encoder.upsampling_ratios)), *CODEC_RULES),
+        rules=codec_rules(config),
         ignored=CODEC_IGNORED,
         dtype=dtype,
         device=device,
