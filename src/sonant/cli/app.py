@@ -1,12 +1,14 @@
-"""The tree of commands; every function only parses and hands over to a module loaded on demand."""
+"""The tree of commands. Each file of commands only parses, and loads what it needs when it is used."""
 
 from __future__ import annotations
 
+import os
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import NoReturn
 
 import typer
+
+from sonant.cli import parity, replay, say
 
 app = typer.Typer(
     name="sonant",
@@ -14,25 +16,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-parity = typer.Typer(help="Which tensor differs first? Record, compare, bisect.", no_args_is_help=True)
-app.add_typer(parity, name="parity")
-
-
-@parity.command("kit")
-def parity_kit(
-    folder: Annotated[Path, typer.Argument(help="Folder of a conformance kit.", metavar="DIR")],
-    failures: Annotated[bool, typer.Option("--failures", help="Print only what failed.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False,
-) -> None:
-    """Check every tensor of a conformance kit against this implementation."""
-    from sonant.parity.kit import run_kit
-
-    def write(line: str) -> None:
-        if not (failures and line.startswith("PASS")):
-            typer.echo(line)
-
-    if not run_kit(folder, write, verbose=verbose):
-        raise typer.Exit(1)
+# Every command is registered here, and only here.
+app.command("say")(say.say)
+app.command("replay")(replay.replay)
+app.add_typer(parity.app, name="parity")
 
 
 def main() -> None:
@@ -42,5 +29,17 @@ def main() -> None:
     try:
         app()
     except SonantError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(describe(error)[1])
+        notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", ()))
+        typer.echo(f"error: {error}{notes}", err=True)
+        leave(describe(error)[1])
+    except SystemExit as error:
+        leave(error.code if isinstance(error.code, int) else 1 if error.code else 0)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with this exit code; after Ctrl-C without waiting for a model in mid-step."""
+    if code == 130:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,31 @@
+"""What the shell offers after an option: names of models, voices, presets and formats."""
+
+from __future__ import annotations
+
+
+def model_names(incomplete: str) -> list[str]:
+    """Known models; folders are completed by the shell."""
+    from sonant.hub import KNOWN
+
+    return [name for name in ("builtin", *(model.name for model in KNOWN)) if name.startswith(incomplete)]
+
+
+def voice_names(incomplete: str) -> list[str]:
+    """Voices of the library."""
+    from sonant.voice import VoiceLibrary
+
+    return [name for name in VoiceLibrary().names() if name.startswith(incomplete)]
+
+
+def preset_names(incomplete: str) -> list[str]:
+    """Sampling presets."""
+    from sonant.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+def format_names(incomplete: str) -> list[str]:
+    """Audio formats."""
+    from sonant.audio.encode import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]

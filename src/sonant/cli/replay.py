@@ -1,0 +1,53 @@
+"""sonant replay: make the recording of a receipt again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def replay(
+    receipt: Annotated[Path, typer.Argument(help="FILE.receipt.json of sonant say --receipt.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Default: NAME.replay.EXT beside the receipt.")
+    ] = None,
+) -> None:
+    """Make a recording again from its receipt: the same bytes, or what changed."""
+    import torch
+
+    from sonant.cli.speaking import job_voice, load_engine, speak, warn
+    from sonant.delivery import check_target
+    from sonant.errors import GenerationError, RequestError
+    from sonant.job import file_hash
+    from sonant.receipt import Receipt, changed_inputs, changed_versions
+
+    record = Receipt.load(receipt)
+    job = record.job
+    name = Path(str(record.output["file"]))
+    target = output or receipt.with_name(f"{name.stem}.replay{name.suffix}")
+    check_target(target, job.format)
+    torch.set_num_threads(record.threads)
+    engine = load_engine(job.model, device=job.device, dtype=job.dtype)
+    voice = job_voice(job, engine)
+    changes = changed_inputs(record, spec=engine.spec, voice=voice)
+    if changes:
+        engine.close()
+        raise RequestError(
+            f"{len(changes)} of the inputs changed since the receipt was made: {'; '.join(changes)}. "
+            "Expected the same inputs. Restore them, or speak the text anew with sonant say."
+        )
+    versions = changed_versions(record)
+    for change in versions:
+        warn(f"another version than then: {change}")
+    pieces = target.with_name(f"{target.name}.pieces") if job.in_pieces else None
+    speak(job, target=target, pieces=pieces, engine=engine, voice=voice)
+    if file_hash(target) != record.output["sha256"]:
+        why = "; ".join(versions) or "no input and no version changed, so the machine or its libraries did"
+        raise GenerationError(
+            f"{target} differs from the recording of the receipt; expected the same bytes. What changed: "
+            f"{why}. "
+            "Install the versions of the receipt, or compare the two by ear."
+        )
+    typer.echo(f"{target}  the same bytes as {name}")

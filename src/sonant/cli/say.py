@@ -1,0 +1,293 @@
+"""sonant say: text in, speech out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+
+import typer
+
+from sonant.cli.completions import format_names, model_names, preset_names, voice_names
+
+if TYPE_CHECKING:
+    from sonant.cli.speaking import Spoken
+    from sonant.job import Job
+
+Sound = partial(typer.Option, rich_help_panel="How it sounds")
+Decoding = partial(typer.Option, rich_help_panel="Decoding")
+Output = partial(typer.Option, rich_help_panel="Output")
+Machine = partial(typer.Option, rich_help_panel="Model and machine")
+
+
+def say(
+    text: Annotated[
+        str | None,
+        typer.Argument(help="What to say; - reads standard input, @FILE a file.", metavar="TEXT|-|@FILE"),
+    ] = None,
+    output: Annotated[
+        str | None,
+        Output(
+            "--output",
+            "-o",
+            help="File to write, its ending says the format; - is standard output. Default: speech.wav here.",
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        Output(
+            help="wav, flac, mp3, opus, aac or pcm, where no file ending says it.",
+            autocompletion=format_names,
+        ),
+    ] = None,
+    stream: Annotated[bool, Output("--stream", help="Write each piece as soon as it is spoken.")] = False,
+    play: Annotated[bool, Output("--play", help="Play it; writes a file only with --output.")] = False,
+    timings: Annotated[bool, Output("--timings", help="Print where the time went.")] = False,
+    as_json: Annotated[bool, Output("--json", help="Print the result as JSON.")] = False,
+    receipt: Annotated[bool, Output("--receipt", help="Write FILE.receipt.json beside the file.")] = False,
+    resume: Annotated[
+        bool,
+        Output(
+            "--resume",
+            help="For long texts: keep each finished paragraph in FILE.pieces and go on from "
+            "there next time. Without --seed the seed is 0.",
+        ),
+    ] = False,
+    loudness: Annotated[float | None, Output(help="Loudness of the recording.", metavar="LUFS")] = None,
+    de_rumble: Annotated[
+        str,
+        Output(
+            help="High-pass: off, a cutoff in Hz, or auto, which applies it with a warning only when the "
+            "result has a DC offset or rumble.",
+            metavar="off|auto|HZ",
+        ),
+    ] = "auto",
+    voice: Annotated[
+        str | None,
+        Sound(
+            help="A voice of the model, a name from sonant voice list, a voice file, or a clip.",
+            autocompletion=voice_names,
+        ),
+    ] = None,
+    transcript: Annotated[str | None, Sound(help="What the clip given as --voice says.")] = None,
+    language: Annotated[str | None, Sound(help="Language by name or code; default auto.")] = None,
+    instruction: Annotated[str | None, Sound(help="How to say it, or the voice to design, in words.")] = None,
+    design_model: Annotated[
+        str | None,
+        Sound(
+            help="A voice-design model that makes the voice from --instruction; --model then speaks.",
+            autocompletion=model_names,
+        ),
+    ] = None,
+    design_text: Annotated[str | None, Sound(help="What the designed voice says to be cloned from.")] = None,
+    emotion: Annotated[
+        str | None,
+        Sound(help='Such as "happy=0.6,calm=0.2"; also angry sad afraid disgusted melancholic surprised.'),
+    ] = None,
+    emotion_audio: Annotated[Path | None, Sound(help="A clip whose emotion is copied.")] = None,
+    emotion_text: Annotated[str | None, Sound(help="Words the emotion is inferred from.")] = None,
+    emotion_from_text: Annotated[
+        bool, Sound("--emotion-from-text", help="Infer it from the spoken text.")
+    ] = False,
+    emotion_strength: Annotated[float, Sound(help="0 is the voice's own manner, 1 the full emotion.")] = 1.0,
+    emotion_random: Annotated[
+        bool, Sound("--emotion-random", help="Draw the emotion's example at random.")
+    ] = False,
+    speed: Annotated[float, Sound(help="0.25 to 4.")] = 1.0,
+    text_layout: Annotated[str | None, Sound(help="progressive or full (Qwen3-TTS).")] = None,
+    normalize: Annotated[bool, Sound("--normalize/--no-normalize", help="Read numbers out as words.")] = True,
+    glossary: Annotated[Path | None, Sound(help="File of lines: word = spelling.")] = None,
+    source_audio: Annotated[
+        Path | None,
+        Sound(help="Voice conversion: speech to say again in another voice; no TEXT."),
+    ] = None,
+    seed: Annotated[int | None, Decoding(help="Same seed, same samples.")] = None,
+    preset: Annotated[
+        str | None,
+        Decoding(help="Settings under a name, such as indextts2-clean.", autocompletion=preset_names),
+    ] = None,
+    greedy: Annotated[bool | None, Decoding("--greedy/--sample")] = None,
+    temperature: Annotated[float | None, Decoding()] = None,
+    top_k: Annotated[int | None, Decoding(help="0 is off.")] = None,
+    top_p: Annotated[float | None, Decoding(help="1 is off.")] = None,
+    repetition_penalty: Annotated[float | None, Decoding()] = None,
+    predictor_greedy: Annotated[bool | None, Decoding("--predictor-greedy/--predictor-sample")] = None,
+    predictor_temperature: Annotated[float | None, Decoding()] = None,
+    predictor_top_k: Annotated[int | None, Decoding()] = None,
+    predictor_top_p: Annotated[float | None, Decoding()] = None,
+    beams: Annotated[int | None, Decoding()] = None,
+    length_penalty: Annotated[float | None, Decoding()] = None,
+    flow_steps: Annotated[int | None, Decoding()] = None,
+    guidance: Annotated[float | None, Decoding()] = None,
+    max_frames: Annotated[int | None, Decoding()] = None,
+    option: Annotated[
+        list[str] | None,
+        Decoding("--option", help="A switch of one family, see sonant inspect.", metavar="NAME=VALUE"),
+    ] = None,
+    model: Annotated[
+        str,
+        Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names),
+    ] = "builtin",
+    device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
+    dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
+) -> None:
+    """Turn text into speech."""
+    from sonant.cli.speaking import speak
+    from sonant.errors import RequestError
+    from sonant.job import Job, parse_emotion, parse_option, read_glossary
+    from sonant.presets import find_preset
+
+    if text is None and source_audio is None:
+        raise RequestError(
+            'nothing to say was given; expected TEXT, - or @FILE. Try: sonant say "Hello there."'
+        )
+    target, format = find_target(output, format, is_played=play)
+    if (receipt or resume) and not isinstance(target, Path):
+        raise RequestError(
+            "--receipt and --resume keep something beside the file and there is none; expected a file. "
+            "Give one with --output."
+        )
+    if text_layout not in {None, "progressive", "full"}:
+        raise RequestError(
+            f"the text layout is {text_layout!r}; expected progressive or full. Choose one of them.",
+            field="text_layout",
+        )
+    flags = {
+        "greedy": greedy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "repetition_penalty": repetition_penalty, "predictor_greedy": predictor_greedy,
+        "predictor_temperature": predictor_temperature, "predictor_top_k": predictor_top_k,
+        "predictor_top_p": predictor_top_p, "beams": beams, "length_penalty": length_penalty,
+        "flow_steps": flow_steps, "guidance": guidance, "max_frames": max_frames,
+    }  # fmt: skip
+    sampling: dict[str, Any] = find_preset(preset).sampling.given() if preset is not None else {}
+    sampling.update({name: value for name, value in flags.items() if value is not None})
+    job = Job(
+        text=read_text(text) if text is not None else "",
+        model=model,
+        device=device,
+        dtype=dtype,
+        voice=voice,
+        transcript=transcript,
+        language=language,
+        instruction=instruction,
+        design_model=design_model,
+        design_text=design_text,
+        emotion=parse_emotion(emotion) if emotion is not None else None,
+        emotion_audio=str(emotion_audio) if emotion_audio is not None else None,
+        emotion_text=emotion_text,
+        emotion_from_text=emotion_from_text,
+        emotion_strength=emotion_strength,
+        emotion_random=emotion_random,
+        sampling=sampling,
+        speed=speed,
+        seed=0 if resume and seed is None else seed,
+        text_layout=text_layout,  # type: ignore[arg-type]  # checked above
+        normalize=normalize,
+        glossary=read_glossary(glossary) if glossary is not None else {},
+        source_audio=str(source_audio) if source_audio is not None else None,
+        options=dict(parse_option(item) for item in option or ()),
+        is_streamed=stream,
+        in_pieces=resume,
+        format=format,
+        de_rumble=de_rumble,
+        loudness=loudness,
+    )
+    pieces = target.with_name(f"{target.name}.pieces") if resume and isinstance(target, Path) else None
+    spoken = speak(job, target=target, play=play, pieces=pieces)
+    report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
+
+
+def read_text(argument: str) -> str:
+    """The text itself, standard input for "-", a file's content for "@FILE"."""
+    from sonant.errors import RequestError
+
+    if argument != "-" and not argument.startswith("@"):
+        return argument
+    try:
+        if argument == "-":
+            return sys.stdin.buffer.read().decode("utf-8-sig")
+        return Path(argument[1:]).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise RequestError(
+            f"cannot read the text from {argument if argument != '-' else 'standard input'} ({error}); "
+            f"expected "
+            "UTF-8 text. Check the path and the encoding; a text that begins with @ can be piped in with -.",
+            field="text",
+        ) from error
+
+
+def find_target(
+    output: str | None, format: str | None, *, is_played: bool
+) -> tuple[Path | BinaryIO | None, str]:
+    """Where the audio goes, checked, and its format; None when it is only played."""
+    from sonant.audio.encode import FORMATS, find_format
+    from sonant.delivery import check_target
+    from sonant.errors import RequestError
+
+    if output == "-":
+        if sys.stdout.isatty():
+            raise RequestError(
+                "the audio would be printed to the terminal; expected a pipe or a file behind --output -. "
+                "Give a file name, or pipe it: sonant say ... -o - | ffplay -"
+            )
+        return sys.stdout.buffer, find_format(format or "wav").name
+    if output is None and is_played:
+        return None, find_format(format or "wav").name
+    if output is None:
+        output = f"speech{FORMATS[find_format(format or 'wav').name].suffixes[0]}"
+    path = Path(output)
+    return path, check_target(path, format)
+
+
+def report(
+    job: Job, spoken: Spoken, *, target: Path | BinaryIO | None, timings: bool, as_json: bool, receipt: bool
+) -> None:
+    """Say where the audio is and what happened; only data goes to standard output."""
+    from sonant.cli.speaking import warn
+    from sonant.receipt import make_receipt, receipt_path
+
+    outcome = spoken.outcome
+    path = target if isinstance(target, Path) else None
+    is_piped = target is not None and path is None
+    for guard in outcome.guards:
+        warn(guard.message)
+    if outcome.clipped:
+        warn(f"{outcome.clipped} samples were beyond full scale and were held at it; try --loudness -20")
+    receipt_file = None
+    if receipt and path is not None:
+        receipt_file = receipt_path(path)
+        made = make_receipt(job, spec=spoken.spec, voice=spoken.voice, outcome=outcome, recording=path)
+        made.save(receipt_file)
+    stages = {"load": spoken.load_seconds, **outcome.timings}
+    if as_json:
+        result = {
+            "file": str(path) if path is not None else None,
+            "format": job.format,
+            "seconds": round(outcome.seconds, 4),
+            "sample_rate": outcome.sample_rate,
+            "model": spoken.spec.name,
+            "fingerprint": spoken.spec.fingerprint,
+            "seed": outcome.seed,
+            "segments": len(outcome.segments),
+            "chunks": outcome.chunks,
+            "reused_pieces": spoken.reused,
+            "guards": [{"kind": g.kind, "message": g.message, "segment": g.segment} for g in outcome.guards],
+            "timings": {name: round(value, 4) for name, value in stages.items()},
+            "receipt": str(receipt_file) if receipt_file is not None else None,
+        }
+        typer.echo(json.dumps(result, ensure_ascii=False), err=is_piped)
+    elif path is not None and sys.stdout.isatty():
+        reused = f", {spoken.reused} pieces kept from before" if spoken.reused else ""
+        typer.echo(f"{path}  {outcome.seconds:.1f} s by {spoken.spec.name}, seed {outcome.seed}{reused}")
+    elif path is not None:
+        typer.echo(str(path))
+    if timings and not as_json:
+        for name, value in stages.items():
+            unit = "" if name == "frames" else " s"
+            typer.echo(f"  {name:<12}{value:9.3f}{unit}", err=True)
+        if outcome.seconds and stages.get("total"):
+            typer.echo(
+                f"  {'real time':<12}{stages['total'] / outcome.seconds:9.3f} of the audio's length", err=True
+            )

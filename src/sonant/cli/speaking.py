@@ -1,0 +1,140 @@
+"""Runs one job for a command: loads the model, finds the voice, shows progress, writes and plays."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import typer
+
+if TYPE_CHECKING:
+    from sonant.delivery import Outcome
+    from sonant.engine import Engine
+    from sonant.job import Job
+    from sonant.speech import AudioChunk, ModelSpec
+    from sonant.voice import Voice
+
+
+@dataclass(frozen=True, eq=False)
+class Spoken:
+    """An outcome, and with what it was spoken."""
+
+    outcome: Outcome
+    spec: ModelSpec
+    voice: Voice | str | None
+    load_seconds: float
+    reused: int = 0
+    """Pieces that an earlier run had spoken."""
+
+
+def warn(message: str) -> None:
+    """One line on stderr."""
+    typer.secho(f"warning: {message}", err=True, fg=typer.colors.YELLOW if sys.stderr.isatty() else None)
+
+
+@contextmanager
+def status(words: str) -> Iterator[None]:
+    """A spinner with `words` on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(words):
+        yield
+
+
+def load_engine(model: str, *, device: str = "auto", dtype: str = "auto") -> Engine:
+    """An engine for one request at a time, over the user's voice library."""
+    from sonant.registry import load
+
+    with status(f"loading {model}"):
+        return load(model, device=device, dtype=dtype, slots=1)
+
+
+def job_voice(job: Job, engine: Engine) -> Voice | str | None:
+    """The voice of a job: designed now, or found where it is kept."""
+    from sonant.job import find_voice
+    from sonant.voice import VoiceLibrary
+
+    if job.design_model is not None:
+        designer = load_engine(job.design_model, device=job.device, dtype=job.dtype)
+        try:
+            with status("designing the voice"):
+                return designer.design(job.design_request())
+        finally:
+            designer.close()
+    if job.voice is None:
+        return None
+    library = engine.voices or VoiceLibrary()
+    return find_voice(job.voice, spec=engine.spec, library=library, transcript=job.transcript)
+
+
+def speak(
+    job: Job,
+    *,
+    target: Path | BinaryIO | None,
+    play: bool = False,
+    pieces: Path | None = None,
+    engine: Engine | None = None,
+    voice: Voice | str | None = None,
+) -> Spoken:
+    """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
+    from sonant.cli.interrupt import CtrlC
+    from sonant.delivery import deliver
+    from sonant.pieces import Narration
+    from sonant.player import Player, find_player
+
+    if play:
+        find_player()
+    began = time.monotonic()
+    if engine is None:
+        engine = load_engine(job.model, device=job.device, dtype=job.dtype)
+        voice = job_voice(job, engine)
+    load_seconds = time.monotonic() - began
+    spoken = (
+        Narration(engine, job, voice, pieces)
+        if pieces is not None
+        else engine.submit(job.request(voice), streaming=job.is_streamed)
+    )
+    with ExitStack() as stack:
+        ctrl_c = stack.enter_context(CtrlC())
+        on_chunk = stack.enter_context(progress(len(spoken.segments)))
+        players = (stack.enter_context(Player(spoken.sample_rate)),) if play else ()
+        outcome = deliver(
+            spoken, job, target=target, listeners=players, on_chunk=on_chunk, waiting=ctrl_c.waiting
+        )
+    reused = spoken.reused if isinstance(spoken, Narration) else 0
+    engine.close()
+    return Spoken(outcome, engine.spec, voice, load_seconds, reused)
+
+
+@contextmanager
+def progress(segments: int) -> Iterator[Callable[[AudioChunk], None]]:
+    """A bar over the segments on a terminal, nothing in a pipe; gives what is to hear each chunk."""
+    if not sys.stderr.isatty():
+        yield lambda chunk: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("speaking"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
+        TextColumn("{task.fields[seconds]:.1f} s"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("speaking", total=segments, seconds=0.0)
+        begun = 0
+
+        def hear(chunk: AudioChunk) -> None:
+            nonlocal begun
+            begun += chunk.text is not None
+            end = chunk.start + len(chunk.samples) / chunk.sample_rate
+            bar.update(task, completed=segments if chunk.is_final else max(0, begun - 1), seconds=end)
+
+        yield hear
