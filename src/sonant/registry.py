@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sonant.errors import CheckpointError, RequestError
+from sonant.errors import CheckpointError, RequestError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -94,11 +94,28 @@ def choose_dtype(name: str = "auto") -> torch.dtype:
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
-def load_model(model: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto") -> SpeechModel:
-    """The model itself, without an engine around it."""
+def load_model(
+    model: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto", precision: str | None = None
+) -> SpeechModel:
+    """The model itself, without an engine around it.
+
+    `precision` quantises the weights of the autoregressive half on a CPU: "int8" is near lossless, "int4"
+    has lower fidelity. Raises UnsupportedError where the family or the device has no such form.
+    """
     family, path = find(model)
-    loader: Any = import_module(f"sonant.families.{family}").load
-    return loader(path, device=choose_device(device), dtype=choose_dtype(dtype))
+    package: Any = import_module(f"sonant.families.{family}")
+    where = choose_device(device)
+    options: dict[str, str] = {}
+    if precision is not None:
+        offered = getattr(package, "PRECISIONS", ())
+        if precision not in offered or where.type != "cpu":
+            raise UnsupportedError(
+                f"{model} has no precision {precision!r} on {where.type}; on a CPU it has: "
+                f"{', '.join(offered) or 'full precision only'}. Leave it out, or use --dtype.",
+                field="precision",
+            )
+        options["precision"] = precision
+    return package.load(path, device=where, dtype=choose_dtype(dtype), **options)
 
 
 def load(
@@ -106,6 +123,7 @@ def load(
     *,
     device: str = "auto",
     dtype: str = "auto",
+    precision: str | None = None,
     slots: int = 4,
     voices: VoiceLibrary | None = None,
     **engine_options: Any,
@@ -114,7 +132,7 @@ def load(
     from sonant.engine import Engine
     from sonant.voice import VoiceLibrary
 
-    made = load_model(model, device=device, dtype=dtype)
+    made = load_model(model, device=device, dtype=dtype, precision=precision)
     return Engine(
         made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
     )

@@ -208,7 +208,11 @@ class NativeDecoder(nn.Module):
         if getattr(self, "_stack", None):
             self._library.sonant_stack_free(self._stack)
 
-    def forward(self, x: Tensor, *, rows: CacheRows) -> Tensor:
+    def forward(
+        self, x: Tensor, *, rows: CacheRows, positions: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        assert positions is None, "positions follow the cache"
+        assert mask is None, "so does the mask"
         batch, length, width = x.shape
         slots = torch.tensor(rows.slots, dtype=torch.int32).repeat_interleave(length)
         positions = rows.positions.reshape(-1).to(torch.int32)
@@ -250,10 +254,11 @@ def fits(decoder: Decoder, precision: Precision) -> bool:
     )
 
 
-def quantize_linear(linear: nn.Linear, precision: Precision) -> nn.Module:
+def quantize_linear(linear: nn.Module, precision: Precision) -> nn.Module:
     """The layer with quantised weights: in C where its sizes allow it, else in torch."""
     from sonant.native import library
 
+    assert isinstance(linear, nn.Linear)
     rows, inputs = linear.weight.shape
     loaded = library()
     if loaded is None or rows % TILE or inputs % precision.group:
@@ -261,13 +266,14 @@ def quantize_linear(linear: nn.Linear, precision: Precision) -> nn.Module:
     return NativeLinear(loaded, linear.weight, linear.bias, precision)
 
 
-def quantize_decoder(decoder: Decoder, name: str, precision: Precision) -> nn.Module:
+def quantize_decoder(decoder: nn.Module, name: str, precision: Precision) -> nn.Module:
     """The stack with quantised weights: in C where its sizes allow it, else layer by layer in torch.
 
     The torch form changes `decoder` in place and returns it.
     """
     from sonant.native import library
 
+    assert isinstance(decoder, Decoder)
     loaded = library()
     if loaded is not None and fits(decoder, precision):
         return NativeDecoder(loaded, decoder, name, precision)

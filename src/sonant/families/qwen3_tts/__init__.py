@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from sonant.model import SpeechModel
 
-__all__ = ["detect", "load"]
+__all__ = ["PRECISIONS", "detect", "load"]
+
+PRECISIONS = ("int8", "int4")
+"""Reduced precisions that `load` takes."""
 
 
 def detect(path: Path) -> bool:
@@ -23,8 +26,10 @@ def detect(path: Path) -> bool:
     return isinstance(data, dict) and data.get("model_type") in {"qwen3_tts", "qwen3_tts_tokenizer_12hz"}
 
 
-def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+def load(
+    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> SpeechModel:
     """The model of a folder. Raises CheckpointError or ConfigError when it is incomplete or wrong."""
     from sonant.families.qwen3_tts.model import load_folder
 
-    return load_folder(path, device=device, dtype=dtype)
+    return load_folder(path, device=device, dtype=dtype, precision=precision)

@@ -157,6 +157,7 @@ class CodecDecoder(nn.Module):
             like=x,
         )
         x = self.pre_transformer(x, rows)
+        x = x.to(self.convolution_dtype)
         for index, stage in enumerate(self.upsample):
             assert isinstance(stage, nn.ModuleList)
             for layer in stage:
@@ -172,9 +173,21 @@ class CodecDecoder(nn.Module):
                 x = pasts.run(layer, x)
             if index < last:
                 x = tap(f"codec.decoder.{index}.out", x)
-        waveform = tap("codec.wav_unclamped", x[..., 0])
+        waveform = tap("codec.wav_unclamped", x[..., 0].to(self.pre_conv.weight.dtype))
         waveform = tap("codec.wav", waveform.clamp(-1, 1))
         return waveform, CodecState(pasts.new, rows.new, start + tokens.shape[1])
+
+    @property
+    def convolution_dtype(self) -> torch.dtype:
+        """Dtype of the upsampling half, which is nearly all of the work."""
+        first = self.decoder[0]
+        assert isinstance(first, TimeConv)
+        return first.weight.dtype
+
+    def narrow(self, dtype: torch.dtype) -> None:
+        """Run the upsampling half in `dtype`; codebooks and transformer stay as they are."""
+        self.upsample.to(dtype)
+        self.decoder.to(dtype)
 
     def blocks(self, tokens: Tensor, state: CodecState | None) -> Iterator[tuple[Tensor, CodecState]]:
         """Waveform and state after each block of tokens [B, T, K], at most BLOCK frames a block."""

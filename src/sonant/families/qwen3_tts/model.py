@@ -28,9 +28,10 @@ from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
-from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, load_codec, load_network
+from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
 from sonant.nn.cache import KVCache
+from sonant.nn.quantized import PRECISIONS, Precision
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
 from sonant.text.tokenizer import BytePairTokenizer
@@ -83,7 +84,7 @@ class Qwen3TTS:
         self.network = network
         self.tokenizer = tokenizer
         self.speech_tokenizer = speech_tokenizer
-        weight = network.talker.codec_head.weight
+        weight = network.talker.codec_embedding.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._cache: KVCache | None = None
         self._predictor_cache: KVCache | None = None
@@ -443,8 +444,14 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
     )
 
 
-def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
-    """A model folder, or a speech tokenizer's folder, as a SpeechModel."""
+def load_folder(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> SpeechModel:
+    """A model folder, or a speech tokenizer's folder, as a SpeechModel.
+
+    `precision` "int8" or "int4" quantises the weights of talker and code predictor, and runs the codec's
+    decoder in bfloat16 where the processor has instructions for it.
+    """
     from sonant.checkpoint import read_json
 
     folder = folder.resolve()
@@ -461,8 +468,13 @@ def load_folder(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Sp
     tokenizer = BytePairTokenizer.load(folder)
     _check_tokenizer(folder, config, tokenizer)
     _check_codec(folder, config, codec_config)
+    quantized: Precision | None = None if precision is None else PRECISIONS[precision]
+    if quantized is not None:
+        dtype = torch.float32  # activations and cache of the quantised networks
     codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
-    network = load_network(folder, config, device=device, dtype=dtype)
+    if quantized is not None and has_bfloat16():
+        codec.decoder.narrow(torch.bfloat16)
+    network = load_network(folder, config, device=device, dtype=dtype, precision=quantized)
     return Qwen3TTS(folder, config, network, tokenizer, SpeechTokenizer(codec_config, codec), generation)
 
 

@@ -137,7 +137,7 @@ def build_inputs(
     or None in voice design.
     """
     talker, ids = network.talker, config.talker
-    device = talker.codec_head.weight.device
+    device = talker.codec_embedding.weight.device
 
     def spoken(tokens: Sequence[int]) -> Tensor:
         return talker.text(torch.tensor(tokens, dtype=torch.int64, device=device))

@@ -24,30 +24,48 @@ from sonant.voice import Voice
 KEPT_REFERENCES = 4
 
 
-class FrameDecoder:
-    """Tokens -> waveform for one utterance, one frame a pass.
+FIRST_BLOCKS = (1, 1, 2)
+"""Frames of the first passes of a streaming decode: small, so that the first audio comes at once."""
+LATER_BLOCK = 4
+"""Frames of every later pass. Weights are read once a pass: four frames cost a third of four passes."""
 
-    Every pass has the same shape however tokens arrive, so any split gives the same samples to the bit.
-    `state` is where to begin: after a reference clip's tokens, or None.
+
+class FrameDecoder:
+    """Tokens -> waveform for one utterance, in passes of 1, 1, 2, 4, 4, ... frames.
+
+    The passes have their own boundaries however tokens arrive, so any split gives the same samples to the
+    bit. `state` is where to begin: after a reference clip's tokens, or None.
     """
 
     def __init__(self, decoder: CodecDecoder, state: CodecState | None) -> None:
         self._decoder = decoder
         self._state = state
         self._device = decoder.pre_conv.weight.device
+        self._waiting = torch.zeros(0, decoder.config.quantizers, dtype=torch.int64, device=self._device)
+        self._passes = 0
 
     def push(self, tokens: Tensor) -> Tensor:
-        """Samples [n * samples_per_frame] of tokens [n, G]."""
-        tokens = tokens.to(self._device)
+        """Samples of the passes that tokens [n, G] completed."""
+        self._waiting = torch.cat((self._waiting, tokens.to(self._device)))
         pieces = []
-        for index in range(tokens.shape[0]):
-            waveform, self._state = self._decoder(tokens[None, index : index + 1], self._state)
-            pieces.append(waveform[0])
+        while len(self._waiting) >= (size := self._size()):
+            pieces.append(self._run(size))
         return torch.cat(pieces) if pieces else torch.zeros(0, device=self._device)
 
     def finish(self) -> Tensor:
-        """Nothing is left: every frame's samples were certain at once."""
-        return torch.zeros(0, device=self._device)
+        """Samples of the frames that filled no pass."""
+        if not len(self._waiting):
+            return torch.zeros(0, device=self._device)
+        return self._run(len(self._waiting))
+
+    def _size(self) -> int:
+        return FIRST_BLOCKS[self._passes] if self._passes < len(FIRST_BLOCKS) else LATER_BLOCK
+
+    def _run(self, size: int) -> Tensor:
+        waveform, self._state = self._decoder(self._waiting[None, :size], self._state)
+        self._waiting = self._waiting[size:]
+        self._passes += 1
+        return waveform[0]
 
 
 class ChunkedDecoder:

@@ -46,13 +46,13 @@ class Talker(nn.Module):
         self.text_embedding = nn.Embedding(config.text_vocabulary, config.text_width)
         self.text_projection = TextProjection(config.text_width, config.width)
         self.codec_embedding = nn.Embedding(config.vocabulary, config.width)
-        self.decoder = Decoder(config.decoder, "talker")
-        self.codec_head = nn.Linear(config.width, config.vocabulary, bias=False)
+        self.decoder: nn.Module = Decoder(config.decoder, "talker")
+        self.codec_head: nn.Module = nn.Linear(config.width, config.vocabulary, bias=False)
 
     def text(self, ids: Tensor) -> Tensor:
         """Text ids [...] as talker inputs [..., D]."""
         # The table may be kept in a narrower dtype than the rest; widening its rows loses nothing.
-        rows = self.text_embedding(ids).to(self.codec_head.weight.dtype)
+        rows = self.text_embedding(ids).to(self.text_projection.linear_fc1.weight.dtype)
         return self.text_projection(rows)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class CodePredictor(nn.Module):
         self.small_to_mtp_projection: nn.Module = (
             nn.Identity() if talker_width == config.width else nn.Linear(talker_width, config.width)
         )
-        self.decoder = Decoder(config.decoder, "predictor")
+        self.decoder: nn.Module = Decoder(config.decoder, "predictor")
         self.lm_head = nn.ModuleList(
             nn.Linear(config.width, config.vocabulary, bias=False) for _ in range(others)
         )

@@ -13,6 +13,7 @@ from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
 from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
+from sonant.nn.quantized import Precision, quantize_decoder, quantize_linear
 
 WEIGHTS = "model.safetensors"
 
@@ -87,16 +88,26 @@ class Codec(nn.Module):
         self.encoder = CodecEncoder(config.encoder)
 
 
-def load_network(folder: Path, config: ModelConfig, *, device: torch.device, dtype: torch.dtype) -> Network:
+def load_network(
+    folder: Path,
+    config: ModelConfig,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: Precision | None = None,
+) -> Network:
     """Talker, code predictor and speaker encoder with the weights of `folder`.
 
     The speaker encoder is float32 whatever `dtype`; the text table, by far the largest tensor, stays in
-    the file's dtype when that is the narrower one.
+    the file's dtype when that is the narrower one. With `precision` the layers of talker and code predictor
+    and their heads are quantised matrix by matrix, so the wide weights are never all in memory.
     """
     network: Network = build(lambda: Network(config))
     tensors = read_tensors(folder / WEIGHTS)
     load_strict(network, tensors, rules=MODEL_RULES, device=device, where=str(folder / WEIGHTS))
     del tensors
+    if precision is not None:
+        _quantize(network, precision)
     text = network.talker.text_embedding.weight
     keeps_text = text.dtype.itemsize < dtype.itemsize
     for name, parameter in network.named_parameters():
@@ -105,6 +116,21 @@ def load_network(folder: Path, config: ModelConfig, *, device: torch.device, dty
         wanted = torch.float32 if name.startswith("speaker_encoder.") and dtype.itemsize < 4 else dtype
         parameter.data = parameter.data.to(wanted)
     return network
+
+
+def _quantize(network: Network, precision: Precision) -> None:
+    talker, predictor = network.talker, network.predictor
+    talker.decoder = quantize_decoder(talker.decoder, "talker", precision)
+    talker.codec_head = quantize_linear(talker.codec_head, precision)
+    predictor.decoder = quantize_decoder(predictor.decoder, "predictor", precision)
+    for index, head in enumerate(predictor.lm_head):
+        assert isinstance(head, nn.Linear)
+        predictor.lm_head[index] = quantize_linear(head, precision)
+
+
+def has_bfloat16() -> bool:
+    """True where the processor multiplies bfloat16 matrices itself."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def load_codec(
