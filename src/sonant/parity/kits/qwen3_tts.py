@@ -196,8 +196,10 @@ def _codec_decoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
                 found = found.transpose(1, 2)  # the kit has channels before time
             limit = WAVEFORM if key.startswith("wav") else CODEC
             report.close(f"codec/{name}", key, found, expected[key], limit)
-        pieces = torch.cat([model.speech_tokenizer.decoder().push(tokens[0])])
-        report.close(f"codec/{name}", "wav, frame by frame", pieces[None], expected["wav"], WAVEFORM)
+        streaming = model.speech_tokenizer.decoder()
+        pieces = [streaming.push(frame) for frame in tokens[0].split(1)]
+        streamed = torch.cat([*pieces, streaming.finish()])
+        report.close(f"codec/{name}", "wav, frame by frame", streamed[None], expected["wav"], WAVEFORM)
     expected = read_tensors(place / "decode_chunked.safetensors")
     waveform = decoder.decode_in_chunks(
         expected["codes"][0].T, chunk=record["chunk_size"], context=record["left_context_size"]
