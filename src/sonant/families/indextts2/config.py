@@ -1,0 +1,353 @@
+"""Configs of IndexTTS2's networks, from `config.yaml` and the JSON files of the auxiliary models.
+
+What the official code hard-codes (widths of w2v-bert, CAM++ and the latent projection) is not here: it is
+read from the tensors themselves, see `weights.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from sonant.config import from_dict
+from sonant.errors import CheckpointError, ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionConfig:
+    """One conformer + perceiver that turns w2v-bert features into GPT conditioning."""
+
+    output_size: int
+    linear_units: int
+    attention_heads: int
+    num_blocks: int
+    perceiver_mult: int = 2
+    input_layer: Literal["conv2d2"] = "conv2d2"
+
+    def __post_init__(self) -> None:
+        if self.output_size % self.attention_heads:
+            raise ConfigError(
+                f"conditioning width {self.output_size} does not divide over {self.attention_heads} heads. "
+                "Check sections condition_module and emo_condition_module of config.yaml."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GptConfig:
+    """The autoregressive half. Source: `config.yaml`, section `gpt`."""
+
+    model_dim: int
+    heads: int
+    layers: int
+    max_mel_tokens: int
+    max_text_tokens: int
+    number_text_tokens: int
+    number_mel_codes: int
+    start_mel_token: int
+    stop_mel_token: int
+    condition_module: ConditionConfig
+    emo_condition_module: ConditionConfig
+    start_text_token: int = 0
+    stop_text_token: int = 1
+    condition_type: Literal["conformer_perceiver"] = "conformer_perceiver"
+    use_mel_codes_as_input: bool = True
+
+    def __post_init__(self) -> None:
+        if self.model_dim % self.heads or not self.use_mel_codes_as_input:
+            raise ConfigError(
+                f"gpt width {self.model_dim} with {self.heads} heads, use_mel_codes_as_input "
+                f"{self.use_mel_codes_as_input}: expected a whole head size and true. Check config.yaml."
+            )
+
+    @property
+    def code_positions(self) -> int:
+        """Rows of the code position table. Source: the original adds 2 here and 1 in the class."""
+        return self.max_mel_tokens + 3
+
+    @property
+    def text_positions(self) -> int:
+        """Rows of the text position table."""
+        return self.max_text_tokens + 2
+
+
+GPT_TRAINING = ("mel_length_compression", "train_solo_embeddings", "checkpointing", "types")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecConfig:
+    """MaskGCT's semantic codec. Source: `config.yaml`, section `semantic_codec`."""
+
+    codebook_size: int
+    hidden_size: int
+    codebook_dim: int
+    vocos_dim: int
+    vocos_intermediate_dim: int
+    vocos_num_layers: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpectrogramConfig:
+    """The prompt mel. Source: `config.yaml`, section `s2mel.preprocess_params.spect_params`."""
+
+    n_fft: int
+    win_length: int
+    hop_length: int
+    n_mels: int
+    fmin: float = 0.0
+    fmax: str | float | None = None
+    """The string "None" in the official file; it means the Nyquist frequency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegulatorConfig:
+    """Length regulator. Source: `config.yaml`, section `s2mel.length_regulator`."""
+
+    channels: int
+    in_channels: int
+    sampling_ratios: tuple[int, ...]
+    is_discrete: Literal[False] = False
+    vector_quantize: Literal[False] = False
+    f0_condition: Literal[False] = False
+
+
+REGULATOR_TRAINING = ("content_codebook_size", "n_codebooks", "quantizer_dropout", "n_f0_bins")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DitConfig:
+    """Diffusion transformer. Source: `config.yaml`, section `s2mel.DiT`. Refuses switches never released."""
+
+    hidden_dim: int
+    num_heads: int
+    depth: int
+    in_channels: int
+    content_dim: int
+    zero_prompt_speech_token: bool = False
+    uvit_skip_connection: bool = True
+    style_condition: Literal[True] = True
+    long_skip_connection: Literal[True] = True
+    final_layer_type: Literal["wavenet"] = "wavenet"
+    is_causal: Literal[False] = False
+    time_as_token: Literal[False] = False
+    style_as_token: Literal[False] = False
+    f0_condition: Literal[False] = False
+
+    def __post_init__(self) -> None:
+        if self.hidden_dim % self.num_heads:
+            raise ConfigError(
+                f"DiT width {self.hidden_dim} does not divide over {self.num_heads} heads. Check config.yaml."
+            )
+
+
+DIT_TRAINING = (  # dropout, code books of variants without continuous content, static sequence limit
+    "class_dropout_prob",
+    "block_size",
+    "target",
+    "content_codebook_size",
+    "content_type",
+    "n_f0_bins",
+    "content_codebooks",
+    "add_resblock_in_transformer",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WavenetConfig:
+    """WaveNet tail of the DiT. Source: `config.yaml`, section `s2mel.wavenet`."""
+
+    hidden_dim: int
+    num_layers: int
+    kernel_size: int
+    dilation_rate: int = 1
+    style_condition: Literal[True] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class S2MelConfig:
+    """Codes and latents -> mel. Source: `config.yaml`, section `s2mel`."""
+
+    sample_rate: int
+    spectrogram: SpectrogramConfig
+    style_dim: int
+    regulator: RegulatorConfig
+    dit: DitConfig
+    wavenet: WavenetConfig
+
+    def __post_init__(self) -> None:
+        if self.dit.hidden_dim != self.wavenet.hidden_dim:
+            raise ConfigError(
+                f"DiT width {self.dit.hidden_dim} and WaveNet width {self.wavenet.hidden_dim} differ; the "
+                "final layer needs them equal. Check config.yaml."
+            )
+        if self.spectrogram.n_mels != self.dit.in_channels:
+            raise ConfigError(
+                f"{self.spectrogram.n_mels} mel bins but DiT channels {self.dit.in_channels}. "
+                "Check config.yaml."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """Everything `config.yaml` says that inference reads."""
+
+    gpt: GptConfig
+    codec: CodecConfig
+    s2mel: S2MelConfig
+    bpe_model: str
+    gpt_checkpoint: str
+    s2mel_checkpoint: str
+    w2v_stat: str
+    emo_matrix: str
+    spk_matrix: str
+    qwen_emo_path: str
+    emo_num: tuple[int, ...]
+    vocoder_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class W2vBertConfig:
+    """w2v-bert-2.0. Source: its `config.json`."""
+
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    intermediate_size: int
+    feature_projection_input_dim: int
+    conv_depthwise_kernel_size: int
+    layer_norm_eps: float
+    left_max_position_embeddings: int
+    right_max_position_embeddings: int
+    position_embeddings_type: Literal["relative_key"]
+    hidden_act: Literal["swish", "silu"]
+
+    @staticmethod
+    def read(data: Mapping[str, Any]) -> W2vBertConfig:
+        """From the whole `config.json`, most of which is about training and other heads."""
+        return from_dict(W2vBertConfig, _only(W2vBertConfig, data), where="w2v-bert config.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigVganConfig:
+    """BigVGAN v2. Source: its `config.json`."""
+
+    num_mels: int
+    upsample_rates: tuple[int, ...]
+    upsample_kernel_sizes: tuple[int, ...]
+    upsample_initial_channel: int
+    resblock_kernel_sizes: tuple[int, ...]
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+    sampling_rate: int
+    resblock: Literal["1"] = "1"
+    activation: Literal["snakebeta"] = "snakebeta"
+    snake_logscale: bool = True
+    use_tanh_at_final: bool = True
+    use_bias_at_final: bool = True
+
+    @staticmethod
+    def read(data: Mapping[str, Any]) -> BigVganConfig:
+        """From the whole `config.json`; its other keys describe training."""
+        return from_dict(BigVganConfig, _only(BigVganConfig, data), where="bigvgan config.json")
+
+    @property
+    def upsampling(self) -> int:
+        """Samples for each mel frame."""
+        total = 1
+        for rate in self.upsample_rates:
+            total *= rate
+        return total
+
+
+def _only(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+
+
+def read_version(path: Path) -> float | None:
+    """The `version` of a config.yaml that looks like IndexTTS, or None when it is something else."""
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return None
+    if not isinstance(data, dict) or "gpt" not in data or "s2mel" not in data:
+        return None
+    version = data.get("version", 2.0)
+    return float(version) if isinstance(version, (int, float)) else None
+
+
+def read_config(path: Path) -> IndexConfig:
+    """The config of a model folder. Raises CheckpointError, ConfigError."""
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
+            "download it again."
+        )
+    try:
+        data = _stripped(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML ({error}). Download the checkpoint again.") from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} holds a {type(data).__name__}; expected sections. Download it again.")
+    version = data.get("version", 2.0)
+    if isinstance(version, (int, float)) and float(version) != 2.0:
+        raise ConfigError(
+            f"{path} is IndexTTS version {version}; this runtime speaks IndexTTS2 (version 2.0). "
+            "IndexTTS-2.5 has another text front end, codec and speaker conditioning and is not supported: "
+            "use an IndexTTS-2 checkpoint."
+        )
+    try:
+        s2mel = data["s2mel"]
+        preprocess = s2mel["preprocess_params"]
+        return IndexConfig(
+            gpt=from_dict(GptConfig, _gpt_section(data["gpt"]), ignored=GPT_TRAINING, where="section gpt"),
+            codec=from_dict(CodecConfig, data["semantic_codec"], where="section semantic_codec"),
+            s2mel=S2MelConfig(
+                sample_rate=int(preprocess["sr"]),
+                spectrogram=from_dict(
+                    SpectrogramConfig, preprocess["spect_params"], where="section s2mel.spect_params"
+                ),
+                style_dim=int(s2mel["style_encoder"]["dim"]),
+                regulator=from_dict(
+                    RegulatorConfig,
+                    s2mel["length_regulator"],
+                    ignored=REGULATOR_TRAINING,
+                    where="section s2mel.length_regulator",
+                ),
+                dit=from_dict(DitConfig, s2mel["DiT"], ignored=DIT_TRAINING, where="section s2mel.DiT"),
+                wavenet=from_dict(
+                    WavenetConfig, s2mel["wavenet"], ignored=("p_dropout",), where="section s2mel.wavenet"
+                ),
+            ),
+            bpe_model=data["dataset"]["bpe_model"],
+            gpt_checkpoint=data["gpt_checkpoint"],
+            s2mel_checkpoint=data["s2mel_checkpoint"],
+            w2v_stat=data["w2v_stat"],
+            emo_matrix=data["emo_matrix"],
+            spk_matrix=data["spk_matrix"],
+            qwen_emo_path=data.get("qwen_emo_path", "qwen0.6bemo4-merge/"),
+            emo_num=tuple(int(n) for n in data["emo_num"]),
+            vocoder_name=data.get("vocoder", {}).get("name", "nvidia/bigvgan_v2_22khz_80band_256x"),
+        )
+    except KeyError as error:
+        raise ConfigError(
+            f"{path} has no key {error}; expected the sections dataset, gpt, semantic_codec, s2mel and the "
+            "file names. Use the config.yaml of the checkpoint's own release."
+        ) from error
+
+
+def _gpt_section(data: Mapping[str, Any]) -> dict[str, Any]:
+    section = dict(data)
+    for key in ("condition_module", "emo_condition_module"):
+        section[key] = from_dict(ConditionConfig, section[key], where=f"section gpt.{key}")
+    return section
+
+
+def _stripped(value: Any) -> Any:
+    """Strings without the trailing blanks that the official file has."""
+    if isinstance(value, dict):
+        return {key: _stripped(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_stripped(item) for item in value]
+    return value.strip() if isinstance(value, str) else value

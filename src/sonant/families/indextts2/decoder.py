@@ -1,0 +1,105 @@
+"""Codes of one utterance -> waveform: latents, flow matching and vocoder, all when the codes are complete."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from sonant import sampling
+from sonant.errors import GenerationError
+from sonant.families.indextts2.gpt import IndexGpt
+from sonant.families.indextts2.s2mel import S2Mel
+from sonant.families.indextts2.semantic_codec import SemanticCodec
+from sonant.families.indextts2.vocoder import BigVgan
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DecodeInputs:
+    """What the mel half needs of a prompt."""
+
+    ids: tuple[int, ...]
+    latents: Tensor
+    """Speaker latents [N, D]."""
+    emotion: Tensor
+    """Emotion vector [D]."""
+    style: Tensor
+    """[1, S]"""
+    mel: Tensor
+    """Prompt mel [1, M, P]."""
+    condition: Tensor
+    """Prompt condition [1, P, C]."""
+    steps: int
+    guidance: float
+    seed: int
+
+
+@dataclass(eq=False, kw_only=True)
+class IndexDecoder:
+    """Gathers codes and speaks them at `finish`: the flow needs all of them at once.
+
+    `noise` [1, M, T] starts the flow; without it, it is drawn from the prompt's seed. `timings` are the
+    seconds of each stage.
+    """
+
+    gpt: IndexGpt
+    codec: SemanticCodec
+    s2mel: S2Mel
+    vocoder: BigVgan
+    inputs: DecodeInputs
+    noise: Tensor | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    _pieces: list[Tensor] = field(default_factory=list)
+
+    def push(self, tokens: Tensor) -> Tensor:
+        """Nothing yet, [0]: codes [n, 1] are only remembered."""
+        self._pieces.append(tokens.reshape(-1))
+        return torch.zeros(0)
+
+    @torch.inference_mode()
+    def finish(self) -> Tensor:
+        """Waveform [S] of all codes. Raises GenerationError when they cannot be spoken."""
+        device = self.s2mel.gpt_layer[0].weight.device
+        codes = torch.cat([torch.zeros(0, dtype=torch.long), *(p.cpu() for p in self._pieces)]).to(device)
+        self._check(codes)
+        i = self.inputs
+        with self._timed("latent", device):
+            latents = self.gpt.latents(i.latents, i.emotion, i.ids, codes).float()
+        with self._timed("flow", device):
+            condition = self.s2mel.condition(latents, self.codec.embed(codes[None]))
+            condition = torch.cat((i.condition, condition), dim=1)
+            noise = self.noise
+            if noise is None:
+                rng = sampling.generator(i.seed, "flow noise")
+                noise = torch.randn(1, i.mel.shape[1], condition.shape[1], generator=rng)
+            mel = self.s2mel.generate(
+                condition, i.mel, i.style, noise.to(device), steps=i.steps, guidance=i.guidance
+            )[..., i.mel.shape[-1] :]
+        with self._timed("vocoder", device):
+            return self.vocoder(mel)[0, 0].cpu()
+
+    def _check(self, codes: Tensor) -> None:
+        if codes.numel() == 0:
+            raise GenerationError(
+                "the model ended the segment without a single code; expected speech. "
+                "Try another seed, or other words."
+            )
+        outside = codes >= self.codec.codebook.num_embeddings
+        if bool(outside.any()):
+            raise GenerationError(
+                f"the model chose code {int(codes[outside][0])} at place {int(outside.nonzero()[0])}; its code "
+                f"book has {self.codec.codebook.num_embeddings} (the start code lies outside it). Try another "
+                "seed, or set the option mask_start_code."
+            )
+
+    @contextmanager
+    def _timed(self, stage: str, device: torch.device) -> Iterator[None]:
+        begun = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        self.timings[stage] = time.perf_counter() - begun

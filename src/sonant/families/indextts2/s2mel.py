@@ -1,0 +1,115 @@
+"""Codes and latents -> mel: the length regulator and flow matching around the DiT.
+
+    codes [n] + latents [n, D] -> features [n, H] -> condition [int(1.72 n), C]
+    prompt condition + condition, prompt mel, style, noise -> 25 Euler steps -> mel [M, T]
+
+Tap names: s2mel.gpt_layer, .vq2emb, .features, .condition, .step.{i}.x, .step.{i}.velocity, .mel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sonant.errors import RequestError
+from sonant.families.indextts2.config import RegulatorConfig, S2MelConfig
+from sonant.families.indextts2.dit import Dit
+from sonant.nn.tap import tap
+
+FRAMES_PER_CODE = 1.72  # mel frames of a 50 Hz code: 22050 / 256 / 50. Source: the original's constant
+
+
+class LengthRegulator(nn.Module):
+    """Nearest neighbour in time, then convolutions: x [B, T, H], frames -> [B, frames, C].
+
+    It stretches; it predicts no durations.
+    """
+
+    def __init__(self, config: RegulatorConfig) -> None:
+        super().__init__()
+        self.content_in_proj = nn.Linear(config.in_channels, config.channels)
+        layers: list[nn.Module] = []
+        for _ in config.sampling_ratios:
+            layers.append(nn.Conv1d(config.channels, config.channels, 3, padding=1))
+            layers.append(nn.GroupNorm(1, config.channels))
+            layers.append(nn.Mish())
+        layers.append(nn.Conv1d(config.channels, config.channels, 1))
+        self.model = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        x = self.content_in_proj(x).transpose(1, 2)
+        x = F.interpolate(x, size=frames, mode="nearest")
+        return self.model(x).transpose(1, 2)
+
+
+class S2Mel(nn.Module):
+    """The mel half: latent projection, length regulator and velocity network."""
+
+    def __init__(
+        self, config: S2MelConfig, *, latent_widths: Sequence[int], intermediate: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        # Three Linears without activations between them.
+        pairs = zip(latent_widths[:-1], latent_widths[1:], strict=True)
+        self.gpt_layer = nn.Sequential(*(nn.Linear(inner, outer) for inner, outer in pairs))
+        self.length_regulator = LengthRegulator(config.regulator)
+        self.estimator = Dit(
+            config.dit, config.wavenet, style=config.style_dim, intermediate=intermediate
+        )
+
+    def condition(self, latents: Tensor, embedded: Tensor) -> Tensor:
+        """Condition [1, int(1.72 n), C] of latents [1, n, D] and embedded codes [1, n, H]."""
+        projected = tap("s2mel.gpt_layer", self.gpt_layer(latents))
+        features = tap("s2mel.features", tap("s2mel.vq2emb", embedded) + projected)
+        frames = int(features.shape[1] * FRAMES_PER_CODE)
+        return tap("s2mel.condition", self.length_regulator(features, frames))
+
+    def generate(
+        self,
+        condition: Tensor,
+        prompt: Tensor,
+        style: Tensor,
+        noise: Tensor,
+        *,
+        steps: int,
+        guidance: float,
+    ) -> Tensor:
+        """Mel [1, M, T], prompt region included (zero there), from noise [1, M, T].
+
+        condition [1, T, C] covers prompt and speech, prompt [1, M, P] is the reference mel, style [1, S].
+        Guidance g moves away from the unconditional velocity: (1 + g) v - g v_null; 0 asks for v alone.
+        """
+        length, known = condition.shape[1], prompt.shape[-1]
+        if noise.shape[-1] != length:
+            raise RequestError(
+                f"the flow noise has {noise.shape[-1]} frames; expected {length}. Draw it for this length."
+            )
+        if self.config.dit.zero_prompt_speech_token:
+            condition = torch.cat((torch.zeros_like(condition[:, :known]), condition[:, known:]), dim=1)
+        x = noise.clone()
+        x[..., :known] = 0  # the prompt region is never integrated
+        padded = torch.zeros_like(x)
+        padded[..., :known] = prompt
+        if guidance > 0:  # one batch of two: with conditions, and with none
+            padded, condition, style = (
+                torch.cat((tensor, torch.zeros_like(tensor))) for tensor in (padded, condition, style)
+            )
+        times = torch.linspace(0, 1, steps + 1, device=x.device, dtype=x.dtype)
+        time, width = times[0], times[1] - times[0]
+        for index in range(steps):
+            x = tap(f"s2mel.step.{index}.x", x)
+            rows = padded.shape[0]
+            velocity = self.estimator(x.expand(rows, -1, -1), padded, condition, style, time.expand(rows))
+            velocity = tap(f"s2mel.step.{index}.velocity", velocity)
+            if guidance > 0:
+                velocity = (1.0 + guidance) * velocity[:1] - guidance * velocity[1:]
+            x = x + width * velocity
+            x[..., :known] = 0
+            time = time + width  # Parity: summed up, so that the times round as the original's
+            if index + 1 < steps:
+                width = times[index + 2] - time
+        return tap("s2mel.mel", x)

@@ -1,0 +1,192 @@
+"""w2v-bert-2.0's encoder, and the filter-bank features it reads.
+
+    waveform [S] at 16 kHz -> features [T, 160] at 50 Hz -> hidden states [1, T, D] after each layer
+
+A conformer with half-step feed-forwards, relative-key attention and causal convolutions. IndexTTS2 uses
+the output of the 17th layer. Tap names: w2v.features, w2v.hidden.{i}.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sonant.errors import RequestError
+from sonant.families.indextts2.config import W2vBertConfig
+from sonant.nn.tap import tap
+
+SEMANTIC_LAYER = 17  # hidden_states[17]: index 0 enters layer 0. Source: the original's get_emb
+FRAME, HOP, FFT = 400, 160, 512  # 25 ms, 10 ms at 16 kHz. Source: SeamlessM4T's feature extractor
+MEL_BINS, MEL_LOW, MEL_HIGH = 80, 20.0, 8000.0
+PREEMPHASIS = 0.97
+MEL_FLOOR = 1.192092955078125e-07
+PADDING = 1.0  # what an odd last frame is paired with. Source: its preprocessor_config.json
+STRIDE = 2
+
+
+def _mel(hz: Tensor) -> Tensor:
+    return 1127.0 * torch.log(1.0 + hz / 700.0)
+
+
+def seamless_features(waveform: Tensor) -> tuple[Tensor, Tensor]:
+    """Features [ceil(T / 2), 160] of waveform [S] at 16 kHz, and which of them are whole [ceil(T / 2)].
+
+    Kaldi log filter banks of the signal in int16 range, each bin brought to zero mean and unit variance
+    over the clip, two neighbouring frames stacked. Computed in float64 like the original.
+    """
+    if waveform.shape[0] < FRAME + HOP:
+        raise RequestError(
+            f"the reference audio has {waveform.shape[0] / 16000:.3f} s; expected at least 0.1 s. "
+            "Give a longer clip."
+        )
+    frames = (waveform.double() * 2**15).unfold(0, FRAME, HOP)  # [T, FRAME]
+    frames = frames - frames.mean(dim=1, keepdim=True)
+    first = frames[:, :1] * (1 - PREEMPHASIS)
+    frames = torch.cat((first, frames[:, 1:] - PREEMPHASIS * frames[:, :-1]), dim=1)
+    window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64, device=waveform.device) ** 0.85
+    energy = torch.fft.rfft(frames * window, n=FFT).abs() ** 2  # [T, 257]
+    edges = torch.linspace(
+        _mel(torch.tensor(MEL_LOW, dtype=torch.float64)).item(),
+        _mel(torch.tensor(MEL_HIGH, dtype=torch.float64)).item(),
+        MEL_BINS + 2,
+        dtype=torch.float64,
+        device=waveform.device,
+    )
+    bins = _mel(torch.arange(FFT // 2 + 1, dtype=torch.float64, device=waveform.device) * 16000 / FFT)
+    rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    filters = torch.minimum(rising, falling).clamp(min=0)  # [257, M]
+    bank = (energy @ filters).clamp(min=MEL_FLOOR).log().float()  # [T, M]
+    mean, variance = bank.mean(dim=0), bank.var(dim=0, correction=1)
+    bank = (bank - mean) / torch.sqrt(variance + 1e-7)
+    whole = torch.ones(bank.shape[0], dtype=torch.bool, device=bank.device)
+    if bank.shape[0] % STRIDE:
+        bank = F.pad(bank, (0, 0, 0, 1), value=PADDING)
+        whole = F.pad(whole, (0, 1), value=False)
+    stacked = bank.reshape(bank.shape[0] // STRIDE, STRIDE * MEL_BINS)
+    return tap("w2v.features", stacked), whole[STRIDE - 1 :: STRIDE]
+
+
+class FeedForward(nn.Module):
+    """Linear, SiLU, Linear."""
+
+    def __init__(self, config: W2vBertConfig) -> None:
+        super().__init__()
+        self.intermediate_dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.output_dense = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output_dense(F.silu(self.intermediate_dense(x)))
+
+
+class RelativeAttention(nn.Module):
+    """Self-attention with a learned key for each clamped distance. Source: arXiv 1803.02155.
+
+    forward: x [B, T, D], bias [B, 1, 1, T] (a large negative number where masked) -> [B, T, D]
+    """
+
+    def __init__(self, config: W2vBertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.heads, self.head_dim = config.num_attention_heads, width // config.num_attention_heads
+        self.left, self.right = config.left_max_position_embeddings, config.right_max_position_embeddings
+        self.linear_q = nn.Linear(width, width)
+        self.linear_k = nn.Linear(width, width)
+        self.linear_v = nn.Linear(width, width)
+        self.linear_out = nn.Linear(width, width)
+        self.distance_embedding = nn.Embedding(self.left + self.right + 1, self.head_dim)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        shape = (batch, length, self.heads, self.head_dim)
+        query = self.linear_q(x).view(shape).transpose(1, 2)  # [B, H, T, head_dim]
+        key = self.linear_k(x).view(shape).transpose(1, 2)
+        value = self.linear_v(x).view(shape).transpose(1, 2)
+        steps = torch.arange(length, device=x.device)
+        distance = (steps[None] - steps[:, None]).clamp(-self.left, self.right) + self.left  # [T, T]
+        # One product with all distances, then a lookup: the same numbers as a key for every pair.
+        by_distance = query @ self.distance_embedding.weight.T  # [B, H, T, left + right + 1]
+        relative = by_distance.gather(-1, distance.expand(batch, self.heads, length, length))
+        scale = 1.0 / math.sqrt(self.head_dim)
+        scores = query @ key.transpose(-1, -2) * scale + relative * scale + bias
+        out = scores.softmax(dim=-1) @ value
+        return self.linear_out(out.transpose(1, 2).reshape(batch, length, width))
+
+
+class ConvolutionModule(nn.Module):
+    """Norm, pointwise with gate, causal depthwise, norm, SiLU, pointwise: x [B, T, D] -> [B, T, D]."""
+
+    def __init__(self, config: W2vBertConfig) -> None:
+        super().__init__()
+        width, self.kernel = config.hidden_size, config.conv_depthwise_kernel_size
+        self.layer_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.pointwise_conv1 = nn.Conv1d(width, 2 * width, 1, bias=False)
+        self.depthwise_conv = nn.Conv1d(width, width, self.kernel, groups=width, bias=False)
+        self.depthwise_layer_norm = nn.LayerNorm(width, config.layer_norm_eps)
+        self.pointwise_conv2 = nn.Conv1d(width, width, 1, bias=False)
+
+    def forward(self, x: Tensor, whole: Tensor) -> Tensor:
+        x = self.layer_norm(x).masked_fill(~whole[..., None], 0.0)
+        x = F.glu(self.pointwise_conv1(x.transpose(1, 2)), dim=1)
+        x = self.depthwise_conv(F.pad(x, (self.kernel - 1, 0)))
+        x = F.silu(self.depthwise_layer_norm(x.transpose(1, 2)))
+        return self.pointwise_conv2(x.transpose(1, 2)).transpose(1, 2)
+
+
+class ConformerLayer(nn.Module):
+    """Half feed-forward, attention, convolution, half feed-forward, norm."""
+
+    def __init__(self, config: W2vBertConfig) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.layer_norm_eps
+        self.ffn1_layer_norm = nn.LayerNorm(width, eps)
+        self.ffn1 = FeedForward(config)
+        self.self_attn_layer_norm = nn.LayerNorm(width, eps)
+        self.self_attn = RelativeAttention(config)
+        self.conv_module = ConvolutionModule(config)
+        self.ffn2_layer_norm = nn.LayerNorm(width, eps)
+        self.ffn2 = FeedForward(config)
+        self.final_layer_norm = nn.LayerNorm(width, eps)
+
+    def forward(self, x: Tensor, bias: Tensor, whole: Tensor) -> Tensor:
+        x = x + 0.5 * self.ffn1(self.ffn1_layer_norm(x))
+        x = x + self.self_attn(self.self_attn_layer_norm(x), bias)
+        x = x + self.conv_module(x, whole)
+        x = x + 0.5 * self.ffn2(self.ffn2_layer_norm(x))
+        return self.final_layer_norm(x)
+
+
+class FeatureProjection(nn.Module):
+    """Norm and Linear: features [B, T, 160] -> [B, T, D]."""
+
+    def __init__(self, config: W2vBertConfig) -> None:
+        super().__init__()
+        self.layer_norm = nn.LayerNorm(config.feature_projection_input_dim, config.layer_norm_eps)
+        self.projection = nn.Linear(config.feature_projection_input_dim, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.projection(self.layer_norm(x))
+
+
+class W2vBert(nn.Module):
+    """The encoder up to `layers` layers.
+
+    forward: features [B, T, 160], whole [B, T] bool -> the hidden state after the last of them [B, T, D].
+    """
+
+    def __init__(self, config: W2vBertConfig, layers: int = SEMANTIC_LAYER) -> None:
+        super().__init__()
+        self.feature_projection = FeatureProjection(config)
+        self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(layers))
+
+    def forward(self, features: Tensor, whole: Tensor) -> Tensor:
+        x = self.feature_projection(features).masked_fill(~whole[..., None], 0.0)
+        lowest = torch.finfo(x.dtype).min
+        bias = torch.where(whole, 0.0, lowest)[:, None, None, :].to(x.dtype)
+        x = tap("w2v.hidden.0", x)
+        for index, layer in enumerate(self.layers):
+            x = tap(f"w2v.hidden.{index + 1}", layer(x, bias, whole))
+        return x

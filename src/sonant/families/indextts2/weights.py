@@ -1,0 +1,266 @@
+"""Tensors of an IndexTTS2 checkpoint -> networks: key rules, ignored keys with reasons, sizes from shapes.
+
+Each `load_*` accepts the release's pickle or a safetensors file with the same names, see `convert.py`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sonant.checkpoint import (
+    build,
+    fold_weight_norm,
+    load_strict,
+    read_json,
+    read_pickle,
+    read_tensors,
+)
+from sonant.errors import CheckpointError
+from sonant.families.indextts2.campplus import CampPlus, CampPlusConfig
+from sonant.families.indextts2.config import BigVganConfig, CodecConfig, GptConfig, S2MelConfig, W2vBertConfig
+from sonant.families.indextts2.gpt import ConditionSizes, IndexGpt
+from sonant.families.indextts2.s2mel import S2Mel
+from sonant.families.indextts2.semantic_codec import SemanticCodec
+from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
+from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
+
+Device = torch.device | str
+
+GPT_RULES = (
+    (r"^conditioning_encoder\.embed\.pos_enc\.pe$", "speaker.conformer.position_table"),
+    (r"^emo_conditioning_encoder\.embed\.pos_enc\.pe$", "emotion.conformer.position_table"),
+    (r"^conditioning_encoder\.", "speaker.conformer."),
+    (r"^emo_conditioning_encoder\.", "emotion.conformer."),
+    (r"^perceiver_encoder\.", "speaker.perceiver."),
+    (r"^emo_perceiver_encoder\.", "emotion.perceiver."),
+    (r"\.perceiver\.layers\.(\d+)\.0\.", r".perceiver.layers.\1.attention."),
+    (r"\.perceiver\.layers\.(\d+)\.1\.0\.", r".perceiver.layers.\1.feed_forward.up."),
+    (r"\.perceiver\.layers\.(\d+)\.1\.2\.", r".perceiver.layers.\1.feed_forward.down."),
+    (r"\.perceiver\.norm\.gamma$", ".perceiver.gamma"),
+    (r"^gpt\.h\.", "h."),
+    (r"^gpt\.ln_f\.", "ln_f."),
+    (r"^text_pos_embedding\.emb\.", "text_positions."),
+    (r"^mel_pos_embedding\.emb\.", "code_positions."),
+    (r"^mel_embedding\.", "code_embedding."),
+    (r"^mel_head\.", "code_head."),
+)
+GPT_IGNORED = (
+    r"^text_head\.",  # predicts text in training
+    r"^gpt\.wte\.",  # replaced by the code embedding; some exports keep it
+    r"^gpt\.h\.\d+\.attn\.(bias|masked_bias)$",  # causal mask buffers of old transformers
+    r"^inference_model\.",  # the same weights again, left by saving after generation was set up
+)
+S2MEL_RULES = (
+    (r"^cfm\.estimator\.", "estimator."),
+    (r"\.conv\.conv\.", "."),  # a convolution wrapped twice
+    (r"^estimator\.(t_embedder2?\.mlp\.\d)\.", r"estimator.\1."),
+)
+S2MEL_IGNORED = (
+    r"\.input_pos$",  # 0, 1, 2, ...
+    r"\.x_embedder\.",  # of variants without the merged input
+    r"\.cond_embedder\.",  # of variants with discrete content
+    r"\.content_mask_embedder\.",  # training
+    r"\.t_embedder2?\.freqs$",  # computed
+    r"\.freqs_cis$",  # computed
+    r"\.causal_mask$",  # computed
+    r"^length_regulator\.embedding\.",  # of variants with discrete content
+    r"^length_regulator\.mask_token$",  # training
+    r"^length_regulator\.(f0_|vq\.)",  # of variants with pitch or quantised content
+)
+CODEC_RULES = ((r"^quantizer\.quantizers\.0\.", ""),)
+CODEC_IGNORED = (r"^decoder\.",)  # codes are never turned back into w2v-bert features
+W2V_RULES = ((r"^wav2vec2_bert\.", ""), (r"^encoder\.layers\.", "layers."))
+BIGVGAN_RULES = (
+    (r"^ups\.(\d+)\.0\.", r"ups.\1."),
+    (r"\.act\.(alpha|beta)$", r".\1"),
+    (r"^(activation_post|.*\.activations\.\d+)\.upsample\.filter$", r"\1.up_filter"),
+    (r"^(activation_post|.*\.activations\.\d+)\.downsample\.lowpass\.filter$", r"\1.down_filter"),
+)
+
+
+def read_any(path: Path) -> Any:
+    """Content of a release file: tensors of a safetensors file, or a pickle of plain tensors."""
+    return read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
+    """Nested dictionaries of tensors as one, keys joined with dots; `module.` prefixes are dropped."""
+    flat: dict[str, Tensor] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Tensor):
+            flat[re.sub(r"(^|\.)module\.", r"\1", name)] = value
+        elif isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}."))
+    return flat
+
+
+def _table(path: Path, data: Any) -> Mapping[str, Any]:
+    if not isinstance(data, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(data).__name__}; expected named tensors. Use the official file."
+        )
+    return data
+
+
+def gpt_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of `gpt.pth`, plain or inside {"model": ...} with other things beside it."""
+    data = _table(path, read_any(path))
+    inner = data.get("model")
+    return flatten(inner if isinstance(inner, Mapping) else data)
+
+
+def load_gpt(
+    path: Path, config: GptConfig, features: int, *, device: Device, dtype: torch.dtype
+) -> IndexGpt:
+    """The autoregressive half in `dtype`; `features` is w2v-bert's width."""
+    tensors = gpt_tensors(path)
+    if "perceiver_encoder.latents" not in tensors or "emo_perceiver_encoder.latents" not in tensors:
+        raise CheckpointError(
+            f"{path} has no speaker and emotion perceivers; it is not the gpt.pth of IndexTTS2 "
+            "(IndexTTS 1.x and 2.5 have other networks). Use an IndexTTS-2 checkpoint."
+        )
+    for name, tensor in tensors.items():
+        if re.match(r"^gpt\.h\.\d+\.(attn|mlp)\.c_\w+\.weight$", name):  # stored [in, out]
+            tensors[name] = tensor.t().contiguous()
+    network: IndexGpt = build(lambda: IndexGpt(config, ConditionSizes.from_tensors(tensors, features)))
+    load_strict(
+        network, tensors, rules=GPT_RULES, ignored=GPT_IGNORED, dtype=dtype, device=device, where=str(path)
+    )
+    return network
+
+
+def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
+    """The mel half, float32."""
+    data = _table(path, read_any(path))
+    inner = data.get("net")
+    tensors = fold_weight_norm(flatten(inner if isinstance(inner, Mapping) else data))
+    tensors = {re.sub(r"^net\.", "", key): tensor for key, tensor in tensors.items()}
+    try:
+        linears = [tensors[f"gpt_layer.{index}.weight"].shape for index in range(3)]
+        intermediate = tensors["cfm.estimator.transformer.layers.0.feed_forward.w1.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} lacks {error}; it is not the s2mel.pth of IndexTTS2. Use an IndexTTS-2 checkpoint."
+        ) from error
+    widths = [linears[0][1], *(shape[0] for shape in linears)]
+    network: S2Mel = build(lambda: S2Mel(config, latent_widths=widths, intermediate=intermediate))
+    ignored = S2MEL_IGNORED
+    if not config.dit.uvit_skip_connection:
+        ignored = (*ignored, r"\.skip_in_linear\.")
+    load_strict(
+        network,
+        tensors,
+        rules=S2MEL_RULES,
+        ignored=ignored,
+        dtype=torch.float32,
+        device=device,
+        where=str(path),
+    )
+    return network
+
+
+def load_codec(path: Path, config: CodecConfig, *, device: Device) -> SemanticCodec:
+    """Encoder and quantiser of the semantic codec, float32."""
+    network: SemanticCodec = build(lambda: SemanticCodec(config))
+    tensors = fold_weight_norm(flatten(_table(path, read_any(path))))
+    load_strict(
+        network,
+        tensors,
+        rules=CODEC_RULES,
+        ignored=CODEC_IGNORED,
+        dtype=torch.float32,
+        device=device,
+        where=str(path),
+    )
+    return network
+
+
+def load_w2v_bert(
+    folder: Path, *, device: Device, layers: int = SEMANTIC_LAYER
+) -> tuple[W2vBert, W2vBertConfig]:
+    """w2v-bert up to the layer that is used, float32, and its config; later layers are not read."""
+    config = W2vBertConfig.read(read_json(folder / "config.json"))
+    if config.num_hidden_layers < layers:
+        raise CheckpointError(
+            f"{folder} is a w2v-bert of {config.num_hidden_layers} layers; IndexTTS2 needs {layers}. "
+            "Use facebook/w2v-bert-2.0."
+        )
+    network: W2vBert = build(lambda: W2vBert(config, layers))
+    late = [rf"^(wav2vec2_bert\.)?encoder\.layers\.{i}\." for i in range(layers, config.num_hidden_layers)]
+    ignored = (
+        *late,
+        r"masked_spec_embed$",  # training
+        r"^(wav2vec2_bert\.)?adapter\.",  # behind the encoder
+    )
+    file = folder / "model.safetensors"
+    load_strict(
+        network,
+        read_tensors(file),
+        rules=W2V_RULES,
+        ignored=ignored,
+        dtype=torch.float32,
+        device=device,
+        where=str(file),
+    )
+    return network, config
+
+
+def load_campplus(path: Path, *, device: Device) -> CampPlus:
+    """CAM++, float32."""
+    tensors = flatten(_table(path, read_any(path)))
+    try:
+        config = CampPlusConfig.from_tensors(tensors)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} lacks {error}; it is not CAM++. Use campplus_cn_common.bin of funasr/campplus."
+        ) from error
+    network: CampPlus = build(lambda: CampPlus(config))
+    for name in network.state_dict():
+        if name.endswith(".num_batches_tracked"):  # only training reads it; some exports drop it
+            tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
+    load_strict(network, tensors, dtype=torch.float32, device=device, where=str(path))
+    return network
+
+
+def load_bigvgan(path: Path, config_file: Path, *, device: Device) -> BigVgan:
+    """The vocoder, float32, from weight-normed pairs or merged weights, with or without its filters."""
+    config = BigVganConfig.read(read_json(config_file))
+    network: BigVgan = build(lambda: BigVgan(config))
+    data = _table(path, read_any(path))
+    inner = data.get("generator")
+    tensors = fold_weight_norm(flatten(inner if isinstance(inner, Mapping) else data))
+    rule = re.compile(r"^(.*)\.act\.alpha$")
+    for name in [key for key in tensors if rule.match(key)]:
+        stem = name[: -len(".act.alpha")]
+        for key in ("upsample.filter", "downsample.lowpass.filter"):
+            tensors.setdefault(f"{stem}.{key}", kaiser_sinc())
+    load_strict(
+        network, tensors, rules=BIGVGAN_RULES, dtype=torch.float32, device=device, where=str(path)
+    )
+    return network
+
+
+def load_tensor(path: Path, name: str) -> Tensor:
+    """The one matrix of a `feat*.pt` file, float32."""
+    data = read_any(path)
+    if isinstance(data, Mapping):
+        data = data.get(name, next(iter(data.values()), None))
+    if not isinstance(data, Tensor) or data.ndim != 2:
+        raise CheckpointError(f"{path} holds no matrix. Use the official file.")
+    return data.float()
+
+
+def load_statistics(path: Path) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [H] of w2v-bert's features."""
+    data = _table(path, read_any(path))
+    try:
+        return data["mean"].float(), torch.sqrt(data["var"].float())
+    except KeyError as error:
+        raise CheckpointError(f"{path} lacks {error}; expected mean and var. Use the official file.") from error
