@@ -291,6 +291,8 @@ class ModelSpec:
     """Some of CAPABILITIES."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Sampling` that this model reads, with its defaults."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Named sets of sampling settings: name -> fields of `Sampling`."""
     options: Mapping[str, str] = field(default_factory=dict)
     """Family switches accepted in `SpeechRequest.options`: name -> what it does."""
     needs_voice: bool = False

@@ -17,6 +17,9 @@ from sonant.config import from_dict
 from sonant.errors import CheckpointError, ConfigError
 
 
+CONFIG_NAME = "config.yaml"
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConditionConfig:
     """One conformer + perceiver that turns w2v-bert features into GPT conditioning."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sonant.errors import CheckpointError
-from sonant.families.indextts2.config import IndexConfig, read_version
+from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig
 
-CONFIG = "config.yaml"
+
 CACHES = ("hf_cache", "cache", ".")
 CONVERTED_SUFFIX = ".safetensors"
 
@@ -47,11 +47,6 @@ class IndexFiles:
         return tuple(os.path.relpath(path, root) for path in files)
 
 
-def looks_like_index(folder: Path) -> bool:
-    """True for a folder whose config.yaml is IndexTTS's (any version; others are refused on loading)."""
-    return read_version(folder / CONFIG) is not None
-
-
 def locate(folder: Path, config: IndexConfig) -> IndexFiles:
     """Every file of the checkpoint. Raises CheckpointError naming all that are missing."""
     missing: list[str] = []
@@ -73,7 +68,7 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
     )
     classifier = folder / config.qwen_emo_path
     files = IndexFiles(
-        config=folder / CONFIG,
+        config=folder / CONFIG_NAME,
         bpe=need(folder / config.bpe_model),
         gpt=own(config.gpt_checkpoint),
         s2mel=own(config.s2mel_checkpoint),

@@ -47,7 +47,7 @@ OPTIONS: Mapping[str, str] = {
     "emotion_bias": "weigh and cap an emotion vector as the original's web page does (default true); "
     "false takes the numbers as they are, as the original's Python interface does",
     "emotion_random_seed": "seed of Python's generator for emotion_random (default: the request's seed)",
-    "segment_pieces": "text pieces in one segment at most, 8 to the model's limit (default 120)",
+    "segment_pieces": "text pieces in one segment at most, 1 to the model's limit (default 120)",
     "quick_pieces": "join the first this many pieces less, for an earlier first sound (default 0)",
     "interval_silence_ms": "silence between segments in milliseconds, 0 to 10000 (default 200)",
     "typical_mass": "locally typical sampling with this mass, 0 to 1 (default off)",
@@ -79,7 +79,7 @@ class IndexOptions:
             )
         limits: dict[str, tuple[float, float]] = {
             "emotion_random_seed": (0, 2**63 - 1),
-            "segment_pieces": (min(8, longest_segment), longest_segment),
+            "segment_pieces": (1, longest_segment),
             "quick_pieces": (0, 100_000),
             "interval_silence_ms": (0, 10_000),
             "typical_mass": (1e-6, 1),

@@ -1,7 +1,7 @@
 """Choosing codes: one row at a time, or beams that share one utterance.
 
 Both searches are fed logits and answer which code each row takes next and which row it continues; they
-know nothing of networks or caches. The order of filters and the bookkeeping are those of transformers 4.4x,
+know nothing of networks or caches. Tap name: search.scores, after the filters. The order of filters and the bookkeeping are those of transformers 4.4x,
 which the original carries a copy of: codes are equal when the same generator is drawn from.
 """
 
@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sonant.nn.tap import tap
 from sonant.sampling import keep_top_k, keep_top_p, penalise_repetition
 
 NOT_YET = -1e9  # score of the beams that are copies of the first one. Source: transformers
@@ -51,6 +52,8 @@ class Turn:
 class Search(Protocol):
     """The common face of both searches."""
 
+    history: Tensor
+    """What the repetition penalty sees of each row [beams, L]."""
     result: list[int]
     """The chosen codes, the stop code included where it was reached; filled when `advance` gives None."""
 
@@ -111,7 +114,7 @@ class SingleSearch:
 
     def advance(self, logits: Tensor, rng: torch.Generator) -> Turn | None:
         """What follows logits [1, V], or None at the end."""
-        scores = filter_scores(logits.float().cpu(), self.history, self.settings)
+        scores = tap("search.scores", filter_scores(logits.float().cpu(), self.history, self.settings))
         if self.settings.greedy:
             code = int(scores[0].argmax())
         else:
@@ -127,6 +130,7 @@ class SingleSearch:
 class _Hypothesis:
     score: float
     codes: list[int]
+    trail: tuple[int, ...]
 
 
 class BeamSearch:
@@ -144,14 +148,17 @@ class BeamSearch:
         self.total[0] = 0.0
         self.kept: list[_Hypothesis] = []
         self.worst = -NOT_YET
+        self.trails: list[tuple[int, ...]] = [()] * settings.beams
         self.result: list[int] = []
         self.score = 0.0
+        self.trail: tuple[int, ...] = ()
+        """The row that each code of the answer was chosen in."""
 
     def advance(self, logits: Tensor, rng: torch.Generator) -> Turn | None:
         """What follows logits [beams, V], or None at the end."""
         s = self.settings
         scores = filter_scores(logits.float().cpu().log_softmax(dim=-1), self.history, s)
-        scores = scores + self.total[:, None]
+        scores = tap("search.scores", scores) + self.total[:, None]
         ranked, places = self._candidates(scores, rng)
         vocabulary = scores.shape[1]
         turn = Turn([], [])
@@ -161,7 +168,7 @@ class BeamSearch:
             row, code = divmod(place, vocabulary)
             if code == s.stop:
                 if rank < s.beams:  # a stop below the best candidates does not count
-                    self._keep(score, self._codes(row), generated)
+                    self._keep(score, self._codes(row), (*self.trails[row], row), generated)
                 continue
             turn.codes.append(code)
             turn.sources.append(row)
@@ -170,6 +177,7 @@ class BeamSearch:
                 break
         is_done = self._is_done(float(ranked.max()), generated)
         self.total = torch.tensor(totals)
+        self.trails = [(*self.trails[row], row) for row in turn.sources]
         self.history = torch.cat((self.history[turn.sources], torch.tensor(turn.codes)[:, None]), dim=1)
         if is_done or generated >= s.limit:
             self._finish(is_done)
@@ -190,13 +198,13 @@ class BeamSearch:
     def _codes(self, row: int) -> list[int]:
         return [int(code) for code in self.history[row, self.prompt_length :]]
 
-    def _keep(self, total: float, codes: list[int], generated: int) -> None:
+    def _keep(self, total: float, codes: list[int], trail: tuple[int, ...], generated: int) -> None:
         score = total / generated**self.settings.length_penalty
         if len(self.kept) < self.settings.beams:
-            self.kept.append(_Hypothesis(score, codes))
+            self.kept.append(_Hypothesis(score, codes, trail))
             self.worst = min(self.worst, score)
         elif score > self.worst:
-            self.kept.append(_Hypothesis(score, codes))
+            self.kept.append(_Hypothesis(score, codes, trail))
             ranking = sorted((hypothesis.score, index) for index, hypothesis in enumerate(self.kept))
             del self.kept[ranking[0][1]]
             self.worst = ranking[1][0]
@@ -210,9 +218,9 @@ class BeamSearch:
         if not is_done:
             generated = self.history.shape[1] - self.prompt_length
             for row in range(self.settings.beams):
-                self._keep(float(self.total[row]), self._codes(row), generated)
+                self._keep(float(self.total[row]), self._codes(row), self.trails[row], generated)
         best = sorted(self.kept, key=lambda hypothesis: hypothesis.score)[-1]
-        self.score = best.score
+        self.score, self.trail = best.score, best.trail
         # The stop code is added where there is room, whether or not the row had reached it.
         self.result = best.codes + [self.settings.stop] * (len(best.codes) < self.settings.limit)
 

@@ -9,7 +9,10 @@ the output of the 17th layer. Tap names: w2v.features, w2v.hidden.{i}.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,49 +28,57 @@ PREEMPHASIS = 0.97
 MEL_FLOOR = 1.192092955078125e-07
 PADDING = 1.0  # what an odd last frame is paired with. Source: its preprocessor_config.json
 STRIDE = 2
+Values = npt.NDArray[np.float64]
 
 
-def _mel(hz: Tensor) -> Tensor:
-    return 1127.0 * torch.log(1.0 + hz / 700.0)
+def _mel(hz: Values) -> Values:
+    return 1127.0 * np.log(1.0 + hz / 700.0)
+
+
+@lru_cache(maxsize=1)
+def _filters() -> Values:
+    """Triangles [M, 257] that are straight in Kaldi's mel."""
+    low, high = _mel(np.array([MEL_LOW, MEL_HIGH]))
+    edges = np.linspace(low, high, MEL_BINS + 2)
+    bins = _mel(16_000 / FFT * np.arange(FFT // 2 + 1))[:, None]
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    return np.maximum(0.0, np.minimum(rising, falling)).T
 
 
 def seamless_features(waveform: Tensor) -> tuple[Tensor, Tensor]:
     """Features [ceil(T / 2), 160] of waveform [S] at 16 kHz, and which of them are whole [ceil(T / 2)].
 
     Kaldi log filter banks of the signal in int16 range, each bin brought to zero mean and unit variance
-    over the clip, two neighbouring frames stacked. Computed in float64 like the original.
+    over the clip, two neighbouring frames stacked.
+
+    Parity: empty bands hold nothing but rounding noise, which the normalisation makes as loud as speech.
+    So the roundings are the original's: float64 with a spectrum cut to complex64, float32 statistics
+    summed along contiguous bins. Bit equal to the recordings, where a plain float32 version is 1e-5 off
+    here and 2.5e-4 off behind the encoder, on an 8 kHz file.
     """
     if waveform.shape[0] < FRAME + HOP:
         raise RequestError(
             f"the reference audio has {waveform.shape[0] / 16000:.3f} s; expected at least 0.1 s. "
             "Give a longer clip."
         )
-    frames = (waveform.double() * 2**15).unfold(0, FRAME, HOP)  # [T, FRAME]
-    frames = frames - frames.mean(dim=1, keepdim=True)
-    first = frames[:, :1] * (1 - PREEMPHASIS)
-    frames = torch.cat((first, frames[:, 1:] - PREEMPHASIS * frames[:, :-1]), dim=1)
-    window = torch.hann_window(FRAME, periodic=False, dtype=torch.float64, device=waveform.device) ** 0.85
-    energy = torch.fft.rfft(frames * window, n=FFT).abs() ** 2  # [T, 257]
-    edges = torch.linspace(
-        _mel(torch.tensor(MEL_LOW, dtype=torch.float64)).item(),
-        _mel(torch.tensor(MEL_HIGH, dtype=torch.float64)).item(),
-        MEL_BINS + 2,
-        dtype=torch.float64,
-        device=waveform.device,
-    )
-    bins = _mel(torch.arange(FFT // 2 + 1, dtype=torch.float64, device=waveform.device) * 16000 / FFT)
-    rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
-    filters = torch.minimum(rising, falling).clamp(min=0)  # [257, M]
-    bank = (energy @ filters).clamp(min=MEL_FLOOR).log().float()  # [T, M]
-    mean, variance = bank.mean(dim=0), bank.var(dim=0, correction=1)
-    bank = (bank - mean) / torch.sqrt(variance + 1e-7)
-    whole = torch.ones(bank.shape[0], dtype=torch.bool, device=bank.device)
-    if bank.shape[0] % STRIDE:
-        bank = F.pad(bank, (0, 0, 0, 1), value=PADDING)
+    scaled = waveform.cpu().float().numpy() * np.float32(2**15)
+    frames = np.lib.stride_tricks.sliding_window_view(scaled, FRAME)[::HOP].astype(np.float64)  # [T, FRAME]
+    frames -= frames.mean(axis=1, keepdims=True)
+    frames[:, 1:] -= PREEMPHASIS * frames[:, :-1]
+    frames[:, 0] *= 1 - PREEMPHASIS
+    spectrum = np.fft.rfft(frames * np.power(np.hanning(FRAME), 0.85), n=FFT).astype(np.complex64)
+    energy = np.abs(spectrum, dtype=np.float64) ** 2.0  # [T, 257]
+    bank = np.log(np.maximum(MEL_FLOOR, _filters() @ energy.T)).astype(np.float32)  # [M, T]
+    mean = bank.mean(axis=1, keepdims=True)
+    deviation = np.sqrt(bank.var(axis=1, ddof=1, keepdims=True) + 1e-7)
+    features = torch.from_numpy(((bank - mean) / deviation).T.copy())  # [T, M]
+    whole = torch.ones(features.shape[0], dtype=torch.bool)
+    if features.shape[0] % STRIDE:
+        features = F.pad(features, (0, 0, 0, 1), value=PADDING)
         whole = F.pad(whole, (0, 1), value=False)
-    stacked = bank.reshape(bank.shape[0] // STRIDE, STRIDE * MEL_BINS)
-    return tap("w2v.features", stacked), whole[STRIDE - 1 :: STRIDE]
+    stacked = features.reshape(features.shape[0] // STRIDE, STRIDE * MEL_BINS).to(waveform.device)
+    return tap("w2v.features", stacked), whole[STRIDE - 1 :: STRIDE].to(waveform.device)
 
 
 class FeedForward(nn.Module):

@@ -1,0 +1,34 @@
+"""IndexTTS2: cloning with emotion from a clip, a blend, eight numbers or words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from sonant.model import SpeechModel
+
+__all__ = ["convert", "detect", "load"]
+
+
+def detect(path: Path) -> bool:
+    """True for a folder with IndexTTS's config.yaml; `load` then refuses versions other than 2.0."""
+    from sonant.families.indextts2.config import CONFIG_NAME, read_version
+
+    return read_version(path / CONFIG_NAME) is not None
+
+
+def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+    """The model of a checkpoint folder."""
+    from sonant.families.indextts2.loading import load_model
+
+    return load_model(path, device=device, dtype=dtype)
+
+
+def convert(source: Path, target: Path) -> None:
+    """Write the checkpoint at `source` into the new folder `target`, all weights as safetensors."""
+    from sonant.families.indextts2.convert import convert_folder
+
+    convert_folder(source, target)

@@ -1,0 +1,103 @@
+"""A checkpoint folder -> a model that speaks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sonant import checkpoint
+from sonant.errors import CheckpointError
+from sonant.families.indextts2 import weights
+from sonant.families.indextts2.classifier import EmotionClassifier
+from sonant.families.indextts2.config import CONFIG_NAME, read_config
+from sonant.families.indextts2.layout import IndexFiles, locate
+from sonant.families.indextts2.model import IndexParts, IndexTTS2
+from sonant.families.indextts2.options import OPTIONS, PRESETS, SAMPLING
+from sonant.families.indextts2.reference import ReferenceEncoder
+from sonant.families.indextts2.s2mel import FRAMES_PER_CODE
+from sonant.families.indextts2.text import TextFrontEnd, read_glossary
+from sonant.speech import ModelSpec
+
+LICENCE = "bilibili Model Use License Agreement (weights); the auxiliary models have their own"
+
+
+def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> IndexTTS2:
+    """The model of a folder; `dtype` is the GPT's, everything else is float32.
+
+    Raises CheckpointError, ConfigError.
+    """
+    config = read_config(folder / CONFIG_NAME)
+    files = locate(folder, config)
+    w2v_bert, w2v_config = weights.load_w2v_bert(files.w2v_bert, device=device)
+    gpt = weights.load_gpt(
+        files.gpt, config.gpt, w2v_config.hidden_size, device=device, dtype=dtype
+    )
+    s2mel = weights.load_s2mel(files.s2mel, config.s2mel, device=device)
+    codec = weights.load_codec(files.codec, config.codec, device=device)
+    mean, deviation = weights.load_statistics(files.w2v_stats)
+    vocoder = weights.load_bigvgan(files.bigvgan, files.bigvgan_config, device=device)
+    if vocoder.config.upsampling != config.s2mel.spectrogram.hop_length:
+        raise CheckpointError(
+            f"the vocoder makes {vocoder.config.upsampling} samples of a frame, the mel has "
+            f"{config.s2mel.spectrogram.hop_length}. Use the vocoder that config.yaml names: "
+            f"{config.vocoder_name}."
+        )
+    speakers = weights.load_tensor(files.speaker_matrix, "spk_matrix")
+    emotions = weights.load_tensor(files.emotion_matrix, "emo_matrix")
+    if not len(speakers) == len(emotions) == sum(config.emo_num):
+        raise CheckpointError(
+            f"the speaker and emotion matrices have {len(speakers)} and {len(emotions)} rows; emo_num in "
+            f"config.yaml sums to {sum(config.emo_num)}. Use the files of one release."
+        )
+    classifier = None
+    if files.classifier is not None:
+        classifier = EmotionClassifier(files.classifier, device=device, dtype=dtype)
+    parts = IndexParts(
+        config=config,
+        text=TextFrontEnd(files.bpe, read_glossary(files.glossary)),
+        gpt=gpt,
+        s2mel=s2mel,
+        codec=codec,
+        vocoder=vocoder,
+        reference=ReferenceEncoder(
+            w2v_bert=w2v_bert,
+            mean=mean.to(device),
+            deviation=deviation.to(device),
+            codec=codec,
+            campplus=weights.load_campplus(files.campplus, device=device),
+            regulator=s2mel.length_regulator,
+            config=config.s2mel,
+            device=device,
+        ),
+        speaker_groups=speakers.split(config.emo_num),
+        emotion_groups=emotions.split(config.emo_num),
+        classifier=classifier,
+    )
+    return IndexTTS2(parts, _spec(folder, files, parts), device=device)
+
+
+def _spec(folder: Path, files: IndexFiles, parts: IndexParts) -> ModelSpec:
+    config = parts.config
+    capabilities = {"clone", "emotion_vector", "emotion_audio", "seed"}
+    if parts.classifier is not None:
+        capabilities.add("emotion_text")
+    return ModelSpec(
+        family="indextts2",
+        name="IndexTTS2",
+        fingerprint=checkpoint.fingerprint(folder, files.fingerprint_names()),
+        sample_rate=config.s2mel.sample_rate,
+        frame_rate=config.s2mel.sample_rate / config.s2mel.spectrogram.hop_length / FRAMES_PER_CODE,
+        languages=("chinese", "english"),
+        capabilities=frozenset(capabilities),
+        sampling=SAMPLING,
+        presets=PRESETS,
+        options=OPTIONS,
+        needs_voice=True,
+        max_reference_seconds=600.0,  # the first 15 s of a clip are used
+        min_reference_seconds=0.2,
+        rows=SAMPLING["beams"],
+        streams_by="segment",
+        licence=LICENCE,
+        note="the first 15 s of a reference clip are listened to",
+    )

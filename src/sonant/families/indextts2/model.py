@@ -1,0 +1,399 @@
+"""IndexTTS2 behind the family contract.
+
+    voice + emotion + text -> prompts -> beams of semantic codes, batched over utterances -> `IndexDecoder`
+
+A step feeds one code into every row of every running utterance and gives nothing until an utterance's
+beams end; then it gives all of its codes at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sonant.errors import RequestError, UnsupportedError, VoiceError
+from sonant.families.indextts2 import emotion
+from sonant.families.indextts2.classifier import EmotionClassifier
+from sonant.families.indextts2.config import IndexConfig
+from sonant.families.indextts2.content_cache import ContentCache, audio_key
+from sonant.families.indextts2.decoder import DecodeInputs, IndexDecoder
+from sonant.families.indextts2.gpt import IndexGpt
+from sonant.families.indextts2.options import IndexOptions
+from sonant.families.indextts2.reference import ReferenceEncoder
+from sonant.families.indextts2.s2mel import S2Mel
+from sonant.families.indextts2.search import Search, SearchSettings, Turn, make_search
+from sonant.families.indextts2.segments import split_segments
+from sonant.families.indextts2.semantic_codec import SemanticCodec
+from sonant.families.indextts2.text import Reading, TextFrontEnd
+from sonant.families.indextts2.vocoder import BigVgan
+from sonant.model import Prompt, Step, Utterance
+from sonant.nn.cache import KVCache
+from sonant.sampling import generator, segment_seed
+from sonant.speech import Audio, ModelSpec, Sampling, SpeechRequest, Style
+from sonant.voice import Voice
+
+# Codes a segment may take at most: a start, then half a second for each piece of text. Speech takes about
+# a fifth of a second a piece; the limit only ends what never stops.
+CODES_AT_LEAST = 150
+CODES_PER_PIECE = 25
+VOICES_KEPT, EMOTIONS_KEPT = 4, 16
+READINGS: dict[str, Reading] = {"chinese": "zh", "zh": "zh", "english": "en", "en": "en"}
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IndexParts:
+    """The networks and tables of one checkpoint."""
+
+    config: IndexConfig
+    text: TextFrontEnd
+    gpt: IndexGpt
+    s2mel: S2Mel
+    codec: SemanticCodec
+    vocoder: BigVgan
+    reference: ReferenceEncoder
+    speaker_groups: tuple[Tensor, ...]
+    """Style vectors [n, S] of each emotion's speakers."""
+    emotion_groups: tuple[Tensor, ...]
+    """Emotion vectors [n, D] of each emotion's speakers."""
+    classifier: EmotionClassifier | None
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class IndexInputs:
+    """One segment: what the codes follow, how they are chosen, and what the decoder needs."""
+
+    prefix: Tensor
+    """[P, D]"""
+    prefix_length: int
+    """Rows the original counts: P and its left padding."""
+    search: SearchSettings
+    decode: DecodeInputs
+
+
+@dataclass(eq=False)
+class _Speaking:
+    """State of one utterance: its search, and the logits [beams, V] that the next choice is made from."""
+
+    search: Search
+    logits: Tensor
+    codes: int = 0
+
+
+class IndexTTS2:
+    """One loaded checkpoint. The caches hold pure functions of their keys."""
+
+    def __init__(self, parts: IndexParts, spec: ModelSpec, *, device: torch.device | str) -> None:
+        self.parts = parts
+        self.spec = spec
+        self.device = device
+        self._cache: KVCache | None = None
+        self._voices: ContentCache[Voice] = ContentCache(VOICES_KEPT)
+        self._clip_emotions: ContentCache[Tensor] = ContentCache(EMOTIONS_KEPT)
+        self._text_emotions: ContentCache[tuple[float, ...]] = ContentCache(EMOTIONS_KEPT)
+
+    # -- voices and emotions --------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
+        """Everything a second sentence needs, so that it runs no encoder; the transcript is only kept."""
+
+        def make() -> Voice:
+            p = self.parts
+            speaker = p.reference.speaker(audio)
+            own = p.reference.emotion(audio)
+            tensors = {
+                "semantic": speaker.semantic,
+                "style": speaker.style,
+                "mel": speaker.mel,
+                "condition": speaker.condition,
+                "latents": p.gpt.speaker_latents(speaker.semantic).float(),
+                # e(speaker) by the speaker's path, and by the path of emotion clips
+                "emotion.base": p.gpt.emotion_vector(speaker.semantic).float(),
+                "emotion.own": p.gpt.emotion_vector(own).float(),
+            }
+            return Voice(
+                family=self.spec.family,
+                fingerprint=self.spec.fingerprint,
+                tensors={name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+                transcript=transcript,
+                clip=audio,
+            )
+
+        return self._voices.get(f"{audio_key(audio)}:{transcript}", make)
+
+    def clip_emotion(self, audio: Audio) -> Tensor:
+        """e(clip) [D] of an emotion clip, remembered by content."""
+
+        def make() -> Tensor:
+            features = self.parts.reference.emotion(audio)
+            return self.parts.gpt.emotion_vector(features).float().cpu()
+
+        return self._clip_emotions.get(audio_key(audio), make)
+
+    def text_emotion(self, text: str) -> tuple[float, ...]:
+        """Eight numbers inferred from words, remembered by text."""
+        classifier = self.parts.classifier
+        if classifier is None:
+            raise UnsupportedError(
+                "this checkpoint folder lacks the text-to-emotion model (qwen0.6bemo4-merge). Download it, "
+                "or give an emotion vector or clip.",
+                field="emotion_text",
+            )
+        return self._text_emotions.get(text, lambda: classifier.classify(text))
+
+    def emotion(self, voice: Voice, style: Style, text: str, options: IndexOptions, seed: int) -> Tensor:
+        """The emotion vector [D] of a request, from whichever of its controls is used.
+
+        A clip is blended with the voice by the strength. Numbers, given or inferred, replace the clip:
+        the voice's own emotion is blended in full, then mixed with the numbers scaled by the strength.
+        """
+        base, own = voice.tensors["emotion.base"], voice.tensors["emotion.own"]
+        if style.emotion_audio is not None:
+            return emotion.blend(base, self.clip_emotion(style.emotion_audio), style.emotion_strength)
+        blended = emotion.blend(base, own, 1.0)
+        vector: Sequence[float]
+        if style.emotion_vector is not None:
+            vector = style.emotion_vector
+            if options.emotion_bias:
+                vector = emotion.balanced(vector)
+        elif style.emotion_text is not None or style.emotion_from_text:
+            vector = self.text_emotion(style.emotion_text if style.emotion_text is not None else text)
+        else:
+            return blended
+        vector = emotion.with_strength(vector, style.emotion_strength)
+        p = self.parts
+        if style.emotion_random:
+            chosen = options.emotion_random_seed
+            rng = random.Random(seed if chosen is None else chosen)
+            rows = emotion.random_rows(rng, [len(group) for group in p.emotion_groups])
+        else:
+            rows = emotion.nearest_rows(voice.tensors["style"][0], p.speaker_groups)
+        mixed = emotion.mixed_rows(vector, p.emotion_groups, rows)
+        return emotion.add_vector(blended, mixed, vector)
+
+    # -- prompts --------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def prepare(self, request: SpeechRequest) -> list[Prompt]:
+        """One prompt for each segment. Emotion clips and texts are encoded here, once for all of them."""
+        voice = self._checked(request)
+        gpt = self.parts.config.gpt
+        longest = gpt.max_text_tokens - 2
+        options = IndexOptions.read(request.options, longest_segment=longest)
+        sampling = request.sampling.over(self.spec.sampling)
+        language = (request.language or "auto").lower()
+        # The engine has put the request's own glossary into the text; the checkpoint's is applied here.
+        pieces = self.parts.text.pieces(
+            request.text, path=READINGS.get(language), read_out=request.normalize
+        )
+        segments = split_segments(
+            pieces, min(options.segment_pieces, longest), quick=options.quick_pieces
+        )
+        if not segments:
+            return []
+        seed = request.seed if request.seed is not None else 0
+        vector = self.emotion(voice, request.style, request.text, options, seed)
+        tensors = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
+        vector = vector.to(self.device)
+        prompts = []
+        for index, segment in enumerate(segments):
+            ids = self.parts.text.ids_of(segment)
+            is_last = index + 1 == len(segments)
+            pause = 0.0 if is_last else options.interval_silence_ms / 1000
+            prompts.append(
+                self._prompt(
+                    "".join(segment).replace("▁", " ").strip(),
+                    ids,
+                    tensors,
+                    vector,
+                    sampling,
+                    options,
+                    seed=segment_seed(seed, index),
+                    pause=pause,
+                )
+            )
+        return prompts
+
+    def _checked(self, request: SpeechRequest) -> Voice:
+        voice = request.voice
+        if request.speed != 1.0:
+            raise UnsupportedError(
+                f"speed is {request.speed}; IndexTTS2 speaks at its own pace. Leave speed out.",
+                field="speed",
+            )
+        if not isinstance(voice, Voice):
+            raise RequestError(
+                f"IndexTTS2 needs the voice of a clip; found {voice!r}. Pass a clip or a stored voice.",
+                field="voice",
+            )
+        if voice.family != self.spec.family or voice.fingerprint != self.spec.fingerprint:
+            raise VoiceError(
+                f"voice {voice.name!r} was made by {voice.family} ({voice.fingerprint}); this model is "
+                f"{self.spec.family} ({self.spec.fingerprint}). "
+                "Encode the reference again with: sonant voice add NAME CLIP"
+            )
+        return voice
+
+    def _prompt(
+        self,
+        text: str,
+        ids: list[int],
+        voice: dict[str, Tensor],
+        vector: Tensor,
+        sampling: Sampling,
+        options: IndexOptions,
+        *,
+        seed: int,
+        pause: float,
+    ) -> Prompt:
+        s, config = sampling, self.parts.config.gpt
+        assert s.beams is not None and s.temperature is not None and s.top_k is not None
+        assert s.top_p is not None and s.repetition_penalty is not None and s.length_penalty is not None
+        assert s.max_frames is not None and s.flow_steps is not None and s.guidance is not None
+        guard = CODES_AT_LEAST + CODES_PER_PIECE * len(ids)
+        ceiling = min(s.max_frames, guard, config.max_mel_tokens)
+        gpt = self.parts.gpt
+        prefix = gpt.prefix(voice["latents"], vector, ids)
+        search = SearchSettings(
+            beams=s.beams,
+            greedy=bool(s.greedy),
+            temperature=s.temperature,
+            top_k=s.top_k,
+            top_p=s.top_p,
+            repetition_penalty=s.repetition_penalty,
+            length_penalty=s.length_penalty,
+            limit=ceiling,
+            stop=config.stop_mel_token,
+            start=config.start_mel_token,
+            typical_mass=options.typical_mass,
+            early_stopping=options.early_stopping,
+            mask_start=options.mask_start_code,
+        )
+        decode = DecodeInputs(
+            ids=tuple(ids),
+            latents=voice["latents"],
+            emotion=vector,
+            style=voice["style"],
+            mel=voice["mel"],
+            condition=voice["condition"],
+            steps=s.flow_steps,
+            guidance=s.guidance,
+            seed=seed,
+        )
+        length = gpt.prefix_length(voice["latents"], ids)
+        return Prompt(
+            text=text,
+            sampling=s,
+            seed=seed,
+            ceiling=ceiling,
+            inputs=IndexInputs(prefix=prefix, prefix_length=length, search=search, decode=decode),
+            pause_after=pause,
+            rows=s.beams,
+            positions=prefix.shape[0] + 1 + ceiling,
+        )
+
+    # -- codes ----------------------------------------------------------------------------------
+
+    def allocate(self, slots: int, positions: int) -> None:
+        """Room for `slots` rows of `positions`."""
+        config = self.parts.config.gpt
+        self._cache = None  # the old one is freed before the new one is made
+        self._cache = KVCache(
+            layers=config.layers,
+            slots=slots,
+            heads=config.heads,
+            head_dim=config.model_dim // config.heads,
+            capacity=positions,
+            dtype=self.parts.gpt.dtype,
+            device=self.device,
+        )
+
+    @property
+    def cache(self) -> KVCache:
+        """The rows of everything that is being spoken."""
+        assert self._cache is not None, "allocate comes first"
+        return self._cache
+
+    @torch.inference_mode()
+    def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
+        """Prefill one row and copy it to the utterance's other beams."""
+        inputs: IndexInputs = prompt.inputs
+        for slot in slots:
+            self.cache.free(slot)
+        first = slots[0]
+        rows = self.cache.rows([first], inputs.prefix.shape[0] + 1)
+        logits = self.parts.gpt.prefill(inputs.prefix, rows)
+        self.cache.reorder(list(slots), [first] * len(slots))
+        search = make_search(inputs.search, inputs.prefix_length)
+        state = _Speaking(search, logits.expand(len(slots), -1))
+        return Utterance(
+            prompt=prompt,
+            slots=tuple(slots),
+            generator=generator(prompt.seed, "tokens"),
+            state=state,
+        )
+
+    @torch.inference_mode()
+    def step(self, utterances: Sequence[Utterance]) -> list[Step]:
+        """One choice for each utterance, then one pass for the rows of all that go on."""
+        steps: list[Step] = []
+        going: list[tuple[Utterance, Turn]] = []
+        for utterance in utterances:
+            state: _Speaking = utterance.state
+            turn = state.search.advance(state.logits, utterance.generator)
+            if turn is None:
+                steps.append(self._ended(utterance))
+                continue
+            sources = [utterance.slots[row] for row in turn.sources]
+            self.cache.reorder(list(utterance.slots), sources)
+            state.codes += 1
+            going.append((utterance, turn))
+            steps.append(Step(torch.zeros(0, 1, dtype=torch.long), is_final=False))
+        if going:
+            self._feed(going)
+        return steps
+
+    def _feed(self, going: list[tuple[Utterance, Turn]]) -> None:
+        slots = [slot for utterance, _ in going for slot in utterance.slots]
+        codes = [code for _, turn in going for code in turn.codes]
+        places = [utterance.state.codes for utterance, turn in going for _ in turn.codes]
+        rows = self.cache.rows(slots, 1)
+        logits = self.parts.gpt.step(torch.tensor(codes, device=self.device), places, rows)
+        start = 0
+        for utterance, _ in going:
+            count = len(utterance.slots)
+            utterance.state.logits = logits[start : start + count]
+            start += count
+
+    def _ended(self, utterance: Utterance) -> Step:
+        search: SearchSettings = utterance.prompt.inputs.search
+        codes = utterance.state.search.result
+        has_stop = search.stop in codes
+        spoken = codes[: codes.index(search.stop)] if has_stop else codes
+        for slot in utterance.slots:
+            self.cache.free(slot)
+        tokens = torch.tensor(spoken, dtype=torch.long).reshape(-1, 1)
+        return Step(tokens, is_final=True, at_ceiling=not has_stop)
+
+    # -- sound ----------------------------------------------------------------------------------
+
+    def decoder(
+        self, prompt: Prompt, *, streaming: bool, noise: Tensor | None = None
+    ) -> IndexDecoder:
+        """A decoder for this prompt's codes; `streaming` changes nothing, a segment is spoken whole.
+
+        `noise` [1, M, T] replaces the flow's own start.
+        """
+        p = self.parts
+        return IndexDecoder(
+            gpt=p.gpt,
+            codec=p.codec,
+            s2mel=p.s2mel,
+            vocoder=p.vocoder,
+            inputs=prompt.inputs.decode,
+            noise=noise,
+        )

@@ -1,0 +1,120 @@
+"""The IndexTTS2 kit from end to end, stage by stage in order of computation."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sonant.families.indextts2.config import CONFIG_NAME, read_version
+from sonant.parity.kit import KitReport
+from sonant.parity.kits.indextts2 import front, listen, sound, speak, whole
+from sonant.parity.kits.indextts2.folder import Kit
+
+STAGES: tuple[tuple[str, Callable[[Kit, KitReport], None]], ...] = (
+    ("checkpoint", whole.check_keys),
+    ("text", front.check_text),
+    ("references", listen.check_references),
+    ("recorded inputs", listen.check_recorded_inputs),
+    ("conditioning", listen.check_conditioning),
+    ("emotion", front.check_emotion),
+    ("classifier", front.check_classifier),
+    ("prefix", speak.check_prefix),
+    ("decode", speak.check_decode),
+    ("sampling", speak.check_sampling),
+    ("length regulator", sound.check_regulator),
+    ("dit", sound.check_dit),
+    ("s2mel", sound.check_s2mel),
+    ("bigvgan", sound.check_bigvgan),
+    ("end to end", whole.check_whole),
+    ("cache", whole.check_cache),
+)
+
+
+def recognises(folder: Path) -> bool:
+    """True when the folder is a kit of this family."""
+    return (folder / "fixtures").is_dir() and read_version(folder / "checkpoint" / CONFIG_NAME) is not None
+
+
+def run(folder: Path, report: KitReport) -> None:
+    """Check everything the kit records."""
+    kit = Kit(folder)
+    with report.section("checkpoint"):
+        _check_sizes(kit, report)
+    for name, check in STAGES:
+        with report.section(name):
+            check(kit, report)
+    with report.section("noise"):
+        _check_noise(kit, report)
+
+
+def _check_sizes(kit: Kit, report: KitReport) -> None:
+    """Sizes that the kit states, as they are read from config and tensors."""
+    path = kit.folder / "index.json"
+    if not path.is_file():
+        return
+    index = json.loads(path.read_text(encoding="utf-8"))
+    sizes, parts = index.get("sizes", {}), kit.model.parts
+    config = parts.config
+    found: dict[str, Any] = {
+        "H": parts.reference.mean.shape[0],
+        "D": config.gpt.model_dim,
+        "heads": config.gpt.heads,
+        "layers": config.gpt.layers,
+        "cond_latents": parts.gpt.speaker.perceiver.latents.shape[0],
+        "codes": config.codec.codebook_size,
+        "code_dim": config.codec.codebook_dim,
+        "dit": config.s2mel.dit.hidden_dim,
+        "dit_depth": config.s2mel.dit.depth,
+        "wn_layers": config.s2mel.wavenet.num_layers,
+        "emo_num": list(config.emo_num),
+        "vocab": parts.text.vocabulary_size,
+        "gpt_layer": [layer.out_features for layer in list(parts.s2mel.gpt_layer)[:-1]],
+        "bigvgan_ch": parts.vocoder.config.upsample_initial_channel,
+    }
+    for name, value in found.items():
+        if name in sizes:
+            report.equal("sizes", name, value, sizes[name])
+    for name, tensors in index.get("tensors", {}).items():
+        held = kit.tensors(name)
+        shapes = {key: list(tensor.shape) for key, tensor in held.items()}
+        report.equal("index", name, shapes, {key: shape for key, (_, shape) in tensors.items()})
+
+
+def _check_noise(kit: Kit, report: KitReport) -> None:
+    """The largest values that the kit's table of tolerances is based on, from the recorded tensors."""
+    table = kit.data("noise")
+    if not table:
+        return
+    places = {
+        "w2v hidden_17": "hidden_17",
+        "spk_cond_emb": "spk_cond_emb",
+        "S_ref": "S_ref",
+        "style": "style",
+        "prompt_condition": "prompt_condition",
+        "spk_latents": "spk_latents",
+        "greedy_logits": "greedy_logits",
+        "latent": "latent",
+        "mel (25 steps)": "mel_all",
+        "dit out": "out",
+    }
+    for quantity, record in table.items():
+        if quantity == "codec codes mismatches":
+            report.equal("noise", quantity, record, 0)
+            continue
+        report.check(
+            "noise", f"{quantity} is far below its largest value", record["max_abs"] < 1e-3 * record["ref_max"]
+        )
+        held = [
+            float(tensors[places[quantity]].abs().max())
+            for name in kit.names()
+            if quantity in places
+            and places[quantity] in (tensors := kit.tensors(name))
+            and tensors[places[quantity]].dtype == torch.float32
+        ]
+        if held:
+            nearest = min(abs(value - record["ref_max"]) for value in held)
+            report.close("noise", f"{quantity} largest value", nearest, 0.0, 1e-4 * record["ref_max"])

@@ -1,0 +1,255 @@
+"""Checks of whole sentences, of what is encoded how often, and of the checkpoint's own listing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonant.checkpoint import read_json
+from sonant.families.indextts2.config import W2vBertConfig
+from sonant.families.indextts2.model import IndexInputs
+from sonant.families.indextts2.weights import read_any
+from sonant.model import Prompt
+from sonant.parity.kit import KitReport
+from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
+from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.voice import Voice
+
+T = TOLERANCES
+FULL_SCALE = 32767.0
+DEFAULT_SILENCE = 200  # milliseconds. Source: the original's `infer`
+
+_SAMPLING = {
+    "num_beams": "beams",
+    "max_mel_tokens": "max_frames",
+    "top_k": "top_k",
+    "top_p": "top_p",
+    "temperature": "temperature",
+    "repetition_penalty": "repetition_penalty",
+    "length_penalty": "length_penalty",
+}
+_OPTIONS = {
+    "interval_silence": "interval_silence_ms",
+    "max_text_tokens_per_segment": "segment_pieces",
+    "more_segment_before": "quick_pieces",
+    "typical_mass": "typical_mass",
+}
+_OTHER = {
+    "emo_audio_prompt",
+    "emo_alpha",
+    "emo_vector",
+    "use_emo_text",
+    "emo_text",
+    "use_random",
+    "stream_return",
+    "typical_sampling",
+}
+
+
+def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
+    """The request that means the same as the original's keyword arguments."""
+    given = dict(case["kwargs"])
+    unknown = given.keys() - _SAMPLING.keys() - _OPTIONS.keys() - _OTHER
+    if unknown:
+        raise ValueError(f"the case has arguments without a counterpart: {sorted(unknown)}")
+    chosen = {_SAMPLING[name]: value for name, value in given.items() if name in _SAMPLING}
+    options = {_OPTIONS[name]: value for name, value in given.items() if name in _OPTIONS}
+    if not given.get("typical_sampling", False):
+        options.pop("typical_mass", None)
+    elif "typical_mass" not in options:
+        options["typical_mass"] = 0.9
+    options["emotion_bias"] = False  # the original's `infer` takes the numbers as they are
+    options["emotion_random_seed"] = case["python_seed"]
+    style: dict[str, Any] = {"emotion_random": given.get("use_random", False)}
+    if given.get("use_emo_text"):
+        if given.get("emo_text") is not None:
+            style["emotion_text"] = given["emo_text"]
+        else:
+            style["emotion_from_text"] = True
+    elif given.get("emo_vector") is not None:
+        style["emotion_vector"] = tuple(given["emo_vector"])
+    elif given.get("emo_audio_prompt"):
+        style["emotion_audio"] = Audio.read(kit.audio(given["emo_audio_prompt"]))
+    if len(style) > 1:
+        style["emotion_strength"] = given.get("emo_alpha", 1.0)
+    return SpeechRequest(
+        case["text"],
+        voice=voice,
+        style=Style(**style),
+        sampling=Sampling(greedy=case["deterministic"], **chosen),
+        seed=0,
+        options=options,
+    )
+
+
+def check_whole(kit: Kit, report: KitReport) -> None:
+    """Every end-to-end case, from the wav files and the text to 16-bit samples."""
+    voices: dict[str, Voice] = {}
+    for case in kit.data("e2e") or []:
+        with report.section(f"e2e {case['name']}"), torch.inference_mode():
+            name = case["ref"]
+            if name not in voices:
+                voices[name] = kit.model.encode_voice(Audio.read(kit.audio(name)), None)
+            _check_case(kit, report, case, voices[name])
+
+
+def _check_case(kit: Kit, report: KitReport, case: dict[str, Any], voice: Voice) -> None:
+    name, tensors = f"e2e {case['name']}", kit.tensors(f"e2e_{case['name']}")
+    prompts = kit.model.prepare(request_of(kit, case, voice))
+    report.equal(name, "segments", len(prompts), case["segments"])
+    pieces = kit.model.parts.text
+    ids = [list(prompt.inputs.decode.ids) for prompt in prompts]
+    report.equal(name, "segment pieces", ids, [pieces.ids_of(part) for part in case["segment_pieces"]])
+    rng = _generator(kit, case["torch_seed"])
+    spoken: list[Tensor] = []
+    lengths: list[int] = []
+    for index, prompt in enumerate(prompts):
+        waveform, count = _check_segment(kit, report, name, tensors, index, prompt, rng)
+        spoken.append(waveform)
+        lengths.append(count)
+    report.equal(name, "code lengths", lengths, case["code_lengths"])
+    _check_samples(report, name, case, tensors, spoken, kit.model.spec.sample_rate)
+
+
+def _generator(kit: Kit, seed: int) -> torch.Generator:
+    """The original's global generator as it stands when the first code is drawn.
+
+    Its w2v-bert draws one number a layer for a layer drop that only training uses, and both the speaker's
+    and the emotion's features were made after seeding.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    layers = W2vBertConfig.read(read_json(kit.files.w2v_bert / "config.json")).num_hidden_layers
+    for _ in range(2 * layers):
+        torch.rand([], generator=rng)
+    return rng
+
+
+def _check_segment(
+    kit: Kit,
+    report: KitReport,
+    name: str,
+    tensors: dict[str, Tensor],
+    index: int,
+    prompt: Prompt,
+    rng: torch.Generator,
+) -> tuple[Tensor, int]:
+    model, inputs = kit.model, prompt.inputs
+    assert isinstance(inputs, IndexInputs)
+    model.allocate(prompt.rows, prompt.positions)
+    emotion = inputs.decode.emotion[None]
+    report.close(name, f"emovec_{index}", emotion, tensors[f"emovec_{index}"], T["end to end"])
+    utterance = model.start(prompt, range(prompt.rows))
+    utterance.generator = rng  # the original draws everything from the one global generator
+    while True:
+        (step,) = model.step([utterance])
+        if step.is_final:
+            break
+    codes = torch.tensor([utterance.state.search.result])
+    report.equal(name, f"codes_{index}", codes, tensors[f"codes_{index}"])
+    expected_noise = tensors[f"noise_{index}"]
+    drawn = torch.randn(expected_noise.shape, generator=rng)
+    report.close(name, f"noise_{index}", drawn, expected_noise, 1e-6)
+    decoder = model.decoder(prompt, streaming=False, noise=expected_noise)
+    decoder.push(step.tokens)
+    with recorded() as seen:
+        waveform = decoder.finish()
+    latent = seen["latent.out"][0]
+    report.close(name, f"latent_{index}", latent, tensors[f"latent_{index}"], T["end to end"])
+    if f"cond_{index}" in tensors:
+        joined = torch.cat((inputs.decode.condition, seen["s2mel.condition"][0]), dim=1)
+        report.close(name, f"cond_{index}", joined, tensors[f"cond_{index}"], T["end to end"])
+    mel = seen["s2mel.mel"][0][..., inputs.decode.mel.shape[-1] :]
+    report.close(name, f"mel_{index}", mel, tensors[f"mel_{index}"], T["end to end"])
+    expected = tensors[f"wav_{index}"]
+    report.close(name, f"wav_{index}", waveform[None, None], expected, T["end to end wav"])
+    return waveform, len(step.tokens)
+
+
+def _check_samples(
+    report: KitReport,
+    name: str,
+    case: dict[str, Any],
+    tensors: dict[str, Tensor],
+    spoken: list[Tensor],
+    sample_rate: int,
+) -> None:
+    """Segments joined with their silence, as 16-bit samples; a stream also ends with silence."""
+    milliseconds = case["kwargs"].get("interval_silence", DEFAULT_SILENCE)
+    silence = torch.zeros(max(0, int(sample_rate * milliseconds / 1000.0)))
+    chunks: list[tuple[Tensor, bool]] = []
+    for index, waveform in enumerate(spoken):
+        chunks.append((waveform, False))
+        if len(silence) and (case["kwargs"].get("stream_return") or index + 1 < len(spoken)):
+            chunks.append((silence, True))
+    if case.get("chunks"):
+        found = [[[1, len(samples)], is_silence] for samples, is_silence in chunks]
+        report.equal(name, "chunks", found, case["chunks"])
+    joined = torch.cat([samples for samples, _ in chunks])
+    scaled = (FULL_SCALE * joined).clamp(-FULL_SCALE, FULL_SCALE)
+    integers = scaled.numpy().astype(np.int16)[:, None]  # cut towards zero, as the original does
+    report.equal(name, "samples", len(integers), case["samples"])
+    expected = tensors["wav_int16"].to(torch.int32)
+    report.close(name, "wav_int16", integers.astype(np.int32), expected, T["int16"])
+    peak = int(np.abs(integers.astype(np.int32)).max())
+    report.close(name, "peak", peak, case["peak"], T["int16"])
+    rms = float(np.sqrt(np.mean(integers.astype(np.float64) ** 2)))
+    report.close(name, "rms", rms, case["rms"], T["int16"])
+
+
+def check_cache(kit: Kit, report: KitReport) -> None:
+    """Encoder runs of a sequence of calls: repeats run none, and never more in all than the original."""
+    calls = kit.data("cache")
+    if not calls:
+        return
+    fresh = Kit(kit.folder).model
+    seen_voices: set[str] = set()
+    seen_clips: set[str] = set()
+    total, allowed = 0, 0
+    for number, call in enumerate(calls):
+        with torch.inference_mode(), recorded() as seen:
+            voice = fresh.encode_voice(Audio.read(kit.audio(call["ref"])), None)
+            clip = Audio.read(kit.audio(call["emo"])) if call["emo"] else None
+            fresh.prepare(SpeechRequest("a b", voice=voice, style=Style(emotion_audio=clip), seed=0))
+        runs = len(seen.get("w2v.hidden.0", []))
+        # A voice keeps both of its features from the start, the original makes the second when it is used.
+        new = 2 * (call["ref"] not in seen_voices) + (call["emo"] is not None and call["emo"] not in seen_clips)
+        report.equal("cache", f"call {number} encoder runs of new content", runs, new)
+        seen_voices.add(call["ref"])
+        if call["emo"]:
+            seen_clips.add(call["emo"])
+        if call["encoder_runs"] == 0:
+            report.equal("cache", f"call {number} runs no encoder", runs, 0)
+        total, allowed = total + runs, allowed + call["encoder_runs"]
+    report.check("cache", "no more runs than the original", total <= allowed, f"{total} of {allowed}")
+
+
+def check_keys(kit: Kit, report: KitReport) -> None:
+    """The readers find exactly the tensors that the kit lists, with their types and shapes."""
+    path = kit.folder / "checkpoint_keys.json"
+    if not path.is_file():
+        return
+    for file, expected in json.loads(path.read_text(encoding="utf-8")).items():
+        found = _listing(read_any(kit.checkpoint / file))
+        wanted = {name: (_type(kind), list(shape)) for name, (kind, shape) in expected.items()}
+        if set(wanted) == {""} or len(wanted) == len(found) == 1:  # a file that is one tensor
+            found = dict(zip(wanted, found.values(), strict=True))
+        report.equal("checkpoint", file, found, wanted)
+
+
+def _type(name: str) -> str:
+    short = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "F64": "float64"}
+    return short.get(name, name)
+
+
+def _listing(value: Any, prefix: str = "") -> dict[str, tuple[str, list[int]]]:
+    if isinstance(value, Tensor):
+        return {prefix: (str(value.dtype).removeprefix("torch."), list(value.shape))}
+    listing: dict[str, tuple[str, list[int]]] = {}
+    if isinstance(value, dict):
+        for key, item in value.items():
+            listing.update(_listing(item, f"{prefix}/{key}" if prefix else str(key)))
+    return listing
