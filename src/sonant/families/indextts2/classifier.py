@@ -1,6 +1,6 @@
 """Text -> eight emotion numbers: a small Qwen3 that answers in JSON, and the reading of its answer.
 
-    chat prompt ids -> greedy ids -> text -> {"高兴": 0.9, ...} -> happy, angry, sad, ... calm
+chat prompt ids -> greedy ids -> text -> {"高兴": 0.9, ...} -> happy, angry, sad, ... calm
 """
 
 from __future__ import annotations
@@ -134,9 +134,9 @@ class ClassifierConfig:
                 "rope scaling. Use the emotion model of the checkpoint's own release."
             )
         generation = folder / "generation_config.json"
-        end = (read_json(generation) if generation.is_file() else {}).get("eos_token_id")
-        end = data.get("eos_token_id") if end is None else end
+        end: Any = (read_json(generation) if generation.is_file() else {}).get("eos_token_id")
         try:
+            end = data["eos_token_id"] if end is None else end
             rope = data.get("rope_parameters") or {}
             heads, width = data["num_attention_heads"], data["hidden_size"]
             return ClassifierConfig(

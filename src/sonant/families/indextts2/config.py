@@ -16,7 +16,6 @@ import yaml
 from sonant.config import from_dict
 from sonant.errors import CheckpointError, ConfigError
 
-
 CONFIG_NAME = "config.yaml"
 
 

@@ -62,5 +62,7 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     """Tensors under the official file's name with the suffix .safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Shared storages are written out one by one: safetensors keeps no views.
-    kept = {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    kept = {
+        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     save_file(kept, path.with_suffix(".safetensors"))

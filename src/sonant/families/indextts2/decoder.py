@@ -63,7 +63,7 @@ class IndexDecoder:
     @torch.inference_mode()
     def finish(self) -> Tensor:
         """Waveform [S] of all codes. Raises GenerationError when they cannot be spoken."""
-        device = self.s2mel.gpt_layer[0].weight.device
+        device = self.codec.codebook.weight.device
         codes = torch.cat([torch.zeros(0, dtype=torch.long), *(p.cpu() for p in self._pieces)]).to(device)
         self._check(codes)
         i = self.inputs
@@ -91,9 +91,9 @@ class IndexDecoder:
         outside = codes >= self.codec.codebook.num_embeddings
         if bool(outside.any()):
             raise GenerationError(
-                f"the model chose code {int(codes[outside][0])} at place {int(outside.nonzero()[0])}; its code "
-                f"book has {self.codec.codebook.num_embeddings} (the start code lies outside it). Try another "
-                "seed, or set the option mask_start_code."
+                f"the model chose code {int(codes[outside][0])} at place {int(outside.nonzero()[0])}; its "
+                f"code book has {self.codec.codebook.num_embeddings} (the start code lies outside it). Try "
+                "another seed, or set the option mask_start_code."
             )
 
     @contextmanager

@@ -40,12 +40,10 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, time: Tensor) -> Tensor:
-        frequencies = time_frequencies(time.device).to(self.mlp[0].weight.dtype)
+        frequencies = time_frequencies(time.device).to(time.dtype)
         angles = TIME_SCALE * time[:, None] * frequencies[None]
         return self.mlp(torch.cat((angles.cos(), angles.sin()), dim=-1))
 
@@ -175,8 +173,7 @@ class WaveNet(nn.Module):
             for index in range(config.num_layers)
         )
         self.res_skip_layers = nn.ModuleList(
-            nn.Conv1d(width, width if index == last else 2 * width, 1)
-            for index in range(config.num_layers)
+            nn.Conv1d(width, width if index == last else 2 * width, 1) for index in range(config.num_layers)
         )
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
@@ -218,9 +215,7 @@ class Dit(nn.Module):
     forward: x, prompt [B, M, T], condition [B, T, C], style [B, S], time [B] -> [B, M, T]
     """
 
-    def __init__(
-        self, config: DitConfig, wavenet: WavenetConfig, *, style: int, intermediate: int
-    ) -> None:
+    def __init__(self, config: DitConfig, wavenet: WavenetConfig, *, style: int, intermediate: int) -> None:
         super().__init__()
         width, mels = config.hidden_dim, config.in_channels
         self.t_embedder = TimeEmbedding(width)

@@ -41,7 +41,9 @@ def with_strength(vector: Sequence[float], strength: float) -> list[float]:
 
 def nearest_rows(style: Tensor, speakers: Sequence[Tensor]) -> list[int]:
     """In each group [n, S] the row most like style [S], by cosine similarity."""
-    return [int(F.cosine_similarity(style[None].float(), group.float(), dim=1).argmax()) for group in speakers]
+    return [
+        int(F.cosine_similarity(style[None].float(), group.float(), dim=1).argmax()) for group in speakers
+    ]
 
 
 def random_rows(rng: random.Random, sizes: Sequence[int]) -> list[int]:

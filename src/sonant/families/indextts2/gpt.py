@@ -141,9 +141,7 @@ class IndexGpt(nn.Module):
         self.text_positions = nn.Embedding(config.text_positions, width)
         self.code_embedding = nn.Embedding(config.number_mel_codes, width)
         self.code_positions = nn.Embedding(config.code_positions, width)
-        self.h = nn.ModuleList(
-            Block(width, config.heads, f"gpt.h.{index}") for index in range(config.layers)
-        )
+        self.h = nn.ModuleList(Block(width, config.heads, f"gpt.h.{index}") for index in range(config.layers))
         self.ln_f = nn.LayerNorm(width, NORM_EPS)
         self.final_norm = nn.LayerNorm(width, NORM_EPS)
         self.code_head = nn.Linear(width, config.number_mel_codes)

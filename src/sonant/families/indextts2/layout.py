@@ -12,7 +12,6 @@ from pathlib import Path
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig
 
-
 CACHES = ("hf_cache", "cache", ".")
 CONVERTED_SUFFIX = ".safetensors"
 

@@ -30,9 +30,7 @@ def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) 
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
     w2v_bert, w2v_config = weights.load_w2v_bert(files.w2v_bert, device=device)
-    gpt = weights.load_gpt(
-        files.gpt, config.gpt, w2v_config.hidden_size, device=device, dtype=dtype
-    )
+    gpt = weights.load_gpt(files.gpt, config.gpt, w2v_config.hidden_size, device=device, dtype=dtype)
     s2mel = weights.load_s2mel(files.s2mel, config.s2mel, device=device)
     codec = weights.load_codec(files.codec, config.codec, device=device)
     mean, deviation = weights.load_statistics(files.w2v_stats)
@@ -70,8 +68,8 @@ def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) 
             config=config.s2mel,
             device=device,
         ),
-        speaker_groups=speakers.split(config.emo_num),
-        emotion_groups=emotions.split(config.emo_num),
+        speaker_groups=torch.split(speakers, list(config.emo_num)),
+        emotion_groups=torch.split(emotions, list(config.emo_num)),
         classifier=classifier,
     )
     return IndexTTS2(parts, _spec(folder, files, parts), device=device)

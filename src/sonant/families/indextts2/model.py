@@ -22,7 +22,7 @@ from sonant.families.indextts2.config import IndexConfig
 from sonant.families.indextts2.content_cache import ContentCache, audio_key
 from sonant.families.indextts2.decoder import DecodeInputs, IndexDecoder
 from sonant.families.indextts2.gpt import IndexGpt
-from sonant.families.indextts2.options import IndexOptions
+from sonant.families.indextts2.options import SAMPLING, IndexOptions
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.search import Search, SearchSettings, Turn, make_search
@@ -187,12 +187,8 @@ class IndexTTS2:
         sampling = request.sampling.over(self.spec.sampling)
         language = (request.language or "auto").lower()
         # The engine has put the request's own glossary into the text; the checkpoint's is applied here.
-        pieces = self.parts.text.pieces(
-            request.text, path=READINGS.get(language), read_out=request.normalize
-        )
-        segments = split_segments(
-            pieces, min(options.segment_pieces, longest), quick=options.quick_pieces
-        )
+        pieces = self.parts.text.pieces(request.text, path=READINGS.get(language), read_out=request.normalize)
+        segments = split_segments(pieces, min(options.segment_pieces, longest), quick=options.quick_pieces)
         if not segments:
             return []
         seed = request.seed if request.seed is not None else 0
@@ -251,21 +247,21 @@ class IndexTTS2:
         pause: float,
     ) -> Prompt:
         s, config = sampling, self.parts.config.gpt
-        assert s.beams is not None and s.temperature is not None and s.top_k is not None
-        assert s.top_p is not None and s.repetition_penalty is not None and s.length_penalty is not None
-        assert s.max_frames is not None and s.flow_steps is not None and s.guidance is not None
+        # every one of them has a default in the spec
+        assert not {*SAMPLING} - s.given().keys()
+        beams, steps, guidance = s.beams or 1, s.flow_steps or 1, s.guidance or 0.0
         guard = CODES_AT_LEAST + CODES_PER_PIECE * len(ids)
-        ceiling = min(s.max_frames, guard, config.max_mel_tokens)
+        ceiling = min(s.max_frames or 1, guard, config.max_mel_tokens)
         gpt = self.parts.gpt
         prefix = gpt.prefix(voice["latents"], vector, ids)
         search = SearchSettings(
-            beams=s.beams,
+            beams=beams,
             greedy=bool(s.greedy),
-            temperature=s.temperature,
-            top_k=s.top_k,
-            top_p=s.top_p,
-            repetition_penalty=s.repetition_penalty,
-            length_penalty=s.length_penalty,
+            temperature=s.temperature or 1.0,
+            top_k=s.top_k or 0,
+            top_p=s.top_p or 1.0,
+            repetition_penalty=s.repetition_penalty or 1.0,
+            length_penalty=s.length_penalty or 0.0,
             limit=ceiling,
             stop=config.stop_mel_token,
             start=config.start_mel_token,
@@ -280,8 +276,8 @@ class IndexTTS2:
             style=voice["style"],
             mel=voice["mel"],
             condition=voice["condition"],
-            steps=s.flow_steps,
-            guidance=s.guidance,
+            steps=steps,
+            guidance=guidance,
             seed=seed,
         )
         length = gpt.prefix_length(voice["latents"], ids)
@@ -292,7 +288,7 @@ class IndexTTS2:
             ceiling=ceiling,
             inputs=IndexInputs(prefix=prefix, prefix_length=length, search=search, decode=decode),
             pause_after=pause,
-            rows=s.beams,
+            rows=beams,
             positions=prefix.shape[0] + 1 + ceiling,
         )
 
@@ -381,9 +377,7 @@ class IndexTTS2:
 
     # -- sound ----------------------------------------------------------------------------------
 
-    def decoder(
-        self, prompt: Prompt, *, streaming: bool, noise: Tensor | None = None
-    ) -> IndexDecoder:
+    def decoder(self, prompt: Prompt, *, streaming: bool, noise: Tensor | None = None) -> IndexDecoder:
         """A decoder for this prompt's codes; `streaming` changes nothing, a segment is spoken whole.
 
         `noise` [1, M, T] replaces the flow's own start.

@@ -9,6 +9,7 @@ Tap names: s2mel.gpt_layer, .vq2emb, .features, .condition, .step.{i}.x, .step.{
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -48,18 +49,14 @@ class LengthRegulator(nn.Module):
 class S2Mel(nn.Module):
     """The mel half: latent projection, length regulator and velocity network."""
 
-    def __init__(
-        self, config: S2MelConfig, *, latent_widths: Sequence[int], intermediate: int
-    ) -> None:
+    def __init__(self, config: S2MelConfig, *, latent_widths: Sequence[int], intermediate: int) -> None:
         super().__init__()
         self.config = config
         # Three Linears without activations between them.
-        pairs = zip(latent_widths[:-1], latent_widths[1:], strict=True)
+        pairs = pairwise(latent_widths)
         self.gpt_layer = nn.Sequential(*(nn.Linear(inner, outer) for inner, outer in pairs))
         self.length_regulator = LengthRegulator(config.regulator)
-        self.estimator = Dit(
-            config.dit, config.wavenet, style=config.style_dim, intermediate=intermediate
-        )
+        self.estimator = Dit(config.dit, config.wavenet, style=config.style_dim, intermediate=intermediate)
 
     def condition(self, latents: Tensor, embedded: Tensor) -> Tensor:
         """Condition [1, int(1.72 n), C] of latents [1, n, D] and embedded codes [1, n, H]."""

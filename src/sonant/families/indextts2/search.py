@@ -1,8 +1,9 @@
 """Choosing codes: one row at a time, or beams that share one utterance.
 
 Both searches are fed logits and answer which code each row takes next and which row it continues; they
-know nothing of networks or caches. Tap name: search.scores, after the filters. The order of filters and the bookkeeping are those of transformers 4.4x,
-which the original carries a copy of: codes are equal when the same generator is drawn from.
+know nothing of networks or caches. The order of filters and the bookkeeping are those of transformers
+4.4x, which the original carries a copy of: codes are equal when the same generator is drawn from.
+Tap name: search.scores, after the filters.
 """
 
 from __future__ import annotations
@@ -74,7 +75,10 @@ def filter_scores(scores: Tensor, history: Tensor, settings: SearchSettings) -> 
     Beams keep at least two candidates. Greedy choice runs the repetition penalty only.
     """
     s = settings
-    rows = [penalise_repetition(row, seen, s.repetition_penalty) for row, seen in zip(scores, history, strict=True)]
+    rows = [
+        penalise_repetition(row, seen, s.repetition_penalty)
+        for row, seen in zip(scores, history, strict=True)
+    ]
     scores = torch.stack(rows)
     if s.mask_start:
         scores[:, s.start] = float("-inf")

@@ -58,9 +58,7 @@ class SemanticCodec(nn.Module):
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
-        self.encoder = nn.ModuleList(
-            (VocosBackbone(config), nn.Linear(config.vocos_dim, config.hidden_size))
-        )
+        self.encoder = nn.ModuleList((VocosBackbone(config), nn.Linear(config.vocos_dim, config.hidden_size)))
         self.in_project = nn.Conv1d(config.hidden_size, config.codebook_dim, 1)
         self.out_project = nn.Conv1d(config.codebook_dim, config.hidden_size, 1)
         self.codebook = nn.Embedding(config.codebook_size, config.codebook_dim)

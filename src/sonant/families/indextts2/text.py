@@ -24,9 +24,7 @@ _log = logging.getLogger(__name__)
 
 # A pinyin syllable with its tone digit, not in the middle of a word: xuan4, lve4; not beta1 or voice2.
 _INITIAL = r"(?:[bpmfdtnlgkhjqxzcsryw]|[zcs]h)?"
-_FINAL = (
-    r"(?:[aeiouüv]|[ae]i|u[aio]|ao|ou|i[aue]|[uüv]e|[uvü]ang?|uai|[aeiuv]n|[aeio]ng|ia[no]|i[ao]ng)"
-)
+_FINAL = r"(?:[aeiouüv]|[ae]i|u[aio]|ao|ou|i[aue]|[uüv]e|[uvü]ang?|uai|[aeiuv]n|[aeio]ng|ia[no]|i[ao]ng)"
 PINYIN = re.compile(rf"(?<![a-z])({_INITIAL}{_FINAL}|ng|er)([1-5])", re.IGNORECASE)
 _NAME = re.compile(r"[\u4e00-\u9fff]+(?:[-·—][\u4e00-\u9fff]+){1,2}")
 _CONTRACTION = re.compile(r"(what|where|who|which|how|t?here|it|s?he|that|this)'s", re.IGNORECASE)
@@ -51,7 +49,7 @@ _CHARACTERS: tuple[tuple[str, str], ...] = (
     ("·", "-"),
     ("、", ","),
     *((dots, "…") for dots in ("...", ",,,", "，，，", "……")),
-    *((quote, "'") for quote in "“”\"‘’（）()《》【】[]"),
+    *((quote, "'") for quote in '“”"‘’（）()《》【】[]'),
     *((dash, "-") for dash in "—～~"),
     *((quote, "'") for quote in "「」"),
     (":", ","),

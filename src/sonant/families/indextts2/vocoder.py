@@ -118,9 +118,7 @@ class BigVgan(nn.Module):
         shapes = zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)
         for index, (rate, kernel) in enumerate(shapes):
             self.ups.append(
-                nn.ConvTranspose1d(
-                    channels, channels // 2, kernel, stride=rate, padding=(kernel - rate) // 2
-                )
+                nn.ConvTranspose1d(channels, channels // 2, kernel, stride=rate, padding=(kernel - rate) // 2)
             )
             channels //= 2
             blocks = zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True)

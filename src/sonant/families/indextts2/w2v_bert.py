@@ -39,8 +39,8 @@ def _mel(hz: Values) -> Values:
 def _filters() -> Values:
     """Triangles [M, 257] that are straight in Kaldi's mel."""
     low, high = _mel(np.array([MEL_LOW, MEL_HIGH]))
-    edges = np.linspace(low, high, MEL_BINS + 2)
-    bins = _mel(16_000 / FFT * np.arange(FFT // 2 + 1))[:, None]
+    edges = np.linspace(float(low), float(high), MEL_BINS + 2)
+    bins = _mel(16_000 / FFT * np.arange(FFT // 2 + 1, dtype=np.float64))[:, None]
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
     return np.maximum(0.0, np.minimum(rising, falling)).T
@@ -121,8 +121,8 @@ class RelativeAttention(nn.Module):
         # One product with all distances, then a lookup: the same numbers as a key for every pair.
         by_distance = query @ self.distance_embedding.weight.T  # [B, H, T, left + right + 1]
         relative = by_distance.gather(-1, distance.expand(batch, self.heads, length, length))
-        scale = 1.0 / math.sqrt(self.head_dim)
-        scores = query @ key.transpose(-1, -2) * scale + relative * scale + bias
+        root = math.sqrt(self.head_dim)
+        scores = query @ key.transpose(-1, -2) / root + relative / root + bias
         out = scores.softmax(dim=-1) @ value
         return self.linear_out(out.transpose(1, 2).reshape(batch, length, width))
 
@@ -195,8 +195,8 @@ class W2vBert(nn.Module):
 
     def forward(self, features: Tensor, whole: Tensor) -> Tensor:
         x = self.feature_projection(features).masked_fill(~whole[..., None], 0.0)
-        lowest = torch.finfo(x.dtype).min
-        bias = torch.where(whole, 0.0, lowest)[:, None, None, :].to(x.dtype)
+        bias = torch.zeros_like(whole, dtype=x.dtype).masked_fill(~whole, torch.finfo(x.dtype).min)
+        bias = bias[:, None, None, :]
         x = tap("w2v.hidden.0", x)
         for index, layer in enumerate(self.layers):
             x = tap(f"w2v.hidden.{index + 1}", layer(x, bias, whole))

@@ -116,9 +116,7 @@ def gpt_tensors(path: Path) -> dict[str, Tensor]:
     return flatten(inner if isinstance(inner, Mapping) else data)
 
 
-def load_gpt(
-    path: Path, config: GptConfig, features: int, *, device: Device, dtype: torch.dtype
-) -> IndexGpt:
+def load_gpt(path: Path, config: GptConfig, features: int, *, device: Device, dtype: torch.dtype) -> IndexGpt:
     """The autoregressive half in `dtype`; `features` is w2v-bert's width."""
     tensors = gpt_tensors(path)
     if "perceiver_encoder.latents" not in tensors or "emo_perceiver_encoder.latents" not in tensors:
@@ -151,7 +149,7 @@ def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
         ) from error
     widths = [linears[0][1], *(shape[0] for shape in linears)]
     network: S2Mel = build(lambda: S2Mel(config, latent_widths=widths, intermediate=intermediate))
-    ignored = S2MEL_IGNORED
+    ignored: tuple[str, ...] = S2MEL_IGNORED
     if not config.dit.uvit_skip_connection:
         ignored = (*ignored, r"\.skip_in_linear\.")
     load_strict(
@@ -241,9 +239,7 @@ def load_bigvgan(path: Path, config_file: Path, *, device: Device) -> BigVgan:
         stem = name[: -len(".act.alpha")]
         for key in ("upsample.filter", "downsample.lowpass.filter"):
             tensors.setdefault(f"{stem}.{key}", kaiser_sinc())
-    load_strict(
-        network, tensors, rules=BIGVGAN_RULES, dtype=torch.float32, device=device, where=str(path)
-    )
+    load_strict(network, tensors, rules=BIGVGAN_RULES, dtype=torch.float32, device=device, where=str(path))
     return network
 
 
@@ -263,4 +259,6 @@ def load_statistics(path: Path) -> tuple[Tensor, Tensor]:
     try:
         return data["mean"].float(), torch.sqrt(data["var"].float())
     except KeyError as error:
-        raise CheckpointError(f"{path} lacks {error}; expected mean and var. Use the official file.") from error
+        raise CheckpointError(
+            f"{path} lacks {error}; expected mean and var. Use the official file."
+        ) from error

@@ -72,7 +72,9 @@ def check_emotion(kit: Kit, report: KitReport) -> None:
             report.equal(case, f"scaled {strength}", emotion.scaled(row["vector"], float(strength)), expected)
     for name, expected in data["nearest"].items():
         style = kit.tensors(name)["style"][0]
-        report.equal("emotion", f"nearest {name}", emotion.nearest_rows(style, parts.speaker_groups), expected)
+        report.equal(
+            "emotion", f"nearest {name}", emotion.nearest_rows(style, parts.speaker_groups), expected
+        )
     rng = random.Random(data["random_seed"])
     chosen = emotion.random_rows(rng, [len(group) for group in parts.emotion_groups])
     report.equal("emotion", "random rows", chosen, data["random_index"])

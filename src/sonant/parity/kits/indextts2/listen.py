@@ -94,7 +94,13 @@ def _check_long(kit: Kit, report: KitReport, name: str, tensors: dict[str, Tenso
         speaker = kit.model.parts.reference.speaker(Audio.read(kit.audio(name)))
     narrow, bank = seen["reference.audio_16k"][0], seen["reference.fbank"][0]
     wide = seen["reference.audio_22k"][0]
-    sizes = [wide.shape[-1], narrow.shape[-1], speaker.semantic.shape[1], speaker.mel.shape[-1], bank.shape[0]]
+    sizes = [
+        wide.shape[-1],
+        narrow.shape[-1],
+        speaker.semantic.shape[1],
+        speaker.mel.shape[-1],
+        bank.shape[0],
+    ]
     report.equal(name, "lengths", torch.tensor(sizes), tensors["lengths"])
     whole = {
         "audio_22k": (wide[None], -1, 1e-6),

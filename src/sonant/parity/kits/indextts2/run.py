@@ -106,7 +106,9 @@ def _check_noise(kit: Kit, report: KitReport) -> None:
             report.equal("noise", quantity, record, 0)
             continue
         report.check(
-            "noise", f"{quantity} is far below its largest value", record["max_abs"] < 1e-3 * record["ref_max"]
+            "noise",
+            f"{quantity} is far below its largest value",
+            record["max_abs"] < 1e-3 * record["ref_max"],
         )
         held = [
             float(tensors[places[quantity]].abs().max())

@@ -60,9 +60,7 @@ def check_dit(kit: Kit, report: KitReport) -> None:
         return
     estimator = kit.model.parts.s2mel.estimator
     with torch.inference_mode(), recorded() as seen:
-        out = estimator(
-            tensors["x"], tensors["prompt_x"], tensors["cond"], tensors["style"], tensors["t"]
-        )
+        out = estimator(tensors["x"], tensors["prompt_x"], tensors["cond"], tensors["style"], tensors["t"])
     if "t_freqs" in tensors:
         report.close("dit", "t_freqs", time_frequencies(), tensors["t_freqs"], 1e-6)
     for key, expected in tensors.items():
@@ -74,9 +72,7 @@ def check_dit(kit: Kit, report: KitReport) -> None:
             if key.startswith("act_") and f"dit.{_dit_stage(key[4:])}" == stage:
                 found_tensor = seen[stage][0]
                 report.close("dit", key, found_tensor, expected, T["dit"])
-    unknown = [
-        key for key in tensors if key.startswith("act_") and f"dit.{_dit_stage(key[4:])}" not in seen
-    ]
+    unknown = [key for key in tensors if key.startswith("act_") and f"dit.{_dit_stage(key[4:])}" not in seen]
     report.equal("dit", "recorded stages without a tap", unknown, [])
     report.close("dit", "out", out, tensors["out"], T["dit"])
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from sonant.families.indextts2.gpt import SPEEDS, cached_code_position
 from sonant.families.indextts2.search import (
-
     SearchSettings,
     keep_typical,
     make_search,
@@ -275,7 +274,9 @@ def _check_extra(kit: Kit, report: KitReport, tensors: dict[str, Tensor], said: 
             beams, given = EXTRA[key]
             codes = [int(code) for code in expected[0]]
             limit = max(EXTRA_LIMIT, len(codes))
-            made = _search(kit, said, _settings(kit, beams=beams, greedy=True, limit=limit, settings=given), 0)
+            made = _search(
+                kit, said, _settings(kit, beams=beams, greedy=True, limit=limit, settings=given), 0
+            )
             report.equal(case, "codes", made.codes, codes)
 
 
@@ -290,9 +291,7 @@ def _check_processors(report: KitReport, tensors: dict[str, Tensor], data: Any) 
         at_least = 2 if beams > 1 else 1
         history = tensors[f"proc_b{beams}_history"]
         scores = tensors[key].log_softmax(dim=-1) if beams > 1 else tensors[key]
-        names = sorted(
-            name for name in tensors if re.match(rf"proc_b{beams}_\d+_", name)
-        )
+        names = sorted(name for name in tensors if re.match(rf"proc_b{beams}_\d+_", name))
         for name in names:
             if "RepetitionPenalty" in name:
                 rows = zip(scores, history, strict=True)
@@ -315,5 +314,3 @@ def _check_processors(report: KitReport, tensors: dict[str, Tensor], data: Any) 
             kept = expected > -1e38
             report.equal("sampling typical", f"{name} removed", torch.isneginf(scores), ~kept)
             report.close("sampling typical", name, scores[kept], expected[kept], 0)
-
-

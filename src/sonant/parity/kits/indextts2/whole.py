@@ -216,7 +216,9 @@ def check_cache(kit: Kit, report: KitReport) -> None:
             fresh.prepare(SpeechRequest("a b", voice=voice, style=Style(emotion_audio=clip), seed=0))
         runs = len(seen.get("w2v.hidden.0", []))
         # A voice keeps both of its features from the start, the original makes the second when it is used.
-        new = 2 * (call["ref"] not in seen_voices) + (call["emo"] is not None and call["emo"] not in seen_clips)
+        new = 2 * (call["ref"] not in seen_voices) + (
+            call["emo"] is not None and call["emo"] not in seen_clips
+        )
         report.equal("cache", f"call {number} encoder runs of new content", runs, new)
         seen_voices.add(call["ref"])
         if call["emo"]:
