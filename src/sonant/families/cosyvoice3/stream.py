@@ -192,6 +192,7 @@ class SpeechDecoder:
         # Another pace stretches the whole mel, so it has to be there first; as in the original.
         self._streaming = streaming and options.speed == 1.0
         self._tokens = reference.tokens.new_zeros(0)
+        self._next_frame = reference.mel.shape[0]
         hop = options.hop or config.chunk_tokens
         largest = LARGEST_HOP * config.chunk_tokens
         self._schedule = ChunkSchedule(
@@ -242,7 +243,12 @@ class SpeechDecoder:
         inputs = self._flow.inputs(tokens, voice.mel, voice.speaker, is_final=call.is_final)
         total = inputs.mu.shape[-1]
         noise = self._noise.flow(total).to(inputs.mu.device)
-        first = voice.mel.shape[0] + call.offset * config.frames_per_token
+        first = self._next_frame
+        if self._options.context_tokens is None:
+            # Parity: where mel and tokens of the prompt differ in length (conversion does not trim them),
+            # the original repeats or skips that many frames between two chunks.
+            first = voice.mel.shape[0] + call.offset * config.frames_per_token
+        self._next_frame = total
         keep = self._visible(call.offset, total)
         if keep is not None:
             inputs, noise = inputs.part(keep), noise[:, keep]

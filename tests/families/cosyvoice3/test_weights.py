@@ -1,0 +1,134 @@
+"""Loading, conversion, and files that are wrong."""
+
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from sonant.errors import CheckpointError
+from sonant.families import cosyvoice3
+from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
+
+from .conftest import load
+
+
+class Evil:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("name", ["llm.pt", "flow.pt", "hift.pt", "spk2info.pt"])
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(folder, tmp_path, name):
+    marker = tmp_path / "it-ran"
+    torch.save({"a": Evil(marker)}, folder / name)
+    with pytest.raises(CheckpointError, match="never does"):
+        load(folder)
+    (folder / name).write_bytes(pickle.dumps(Evil(marker), protocol=2))
+    with pytest.raises(CheckpointError):
+        load(folder)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["llm.pt", "flow.pt", "hift.pt", "campplus.onnx", "speech_tokenizer_v3.onnx"]
+)
+def test_a_missing_file_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        load(folder)
+
+
+def test_a_truncated_file_is_refused(folder):
+    path = folder / "flow.pt"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(CheckpointError, match=r"flow\.pt"):
+        load(folder)
+
+
+def test_a_damaged_graph_is_refused_when_it_is_needed(folder, clip):
+    (folder / "campplus.onnx").write_bytes(b"no graph")
+    model = load(folder)
+    with pytest.raises(CheckpointError, match="campplus"):
+        model.encode_voice(clip, None)
+
+
+def test_missing_unexpected_and_misshapen_keys_are_reported_together(folder):
+    tensors = torch.load(folder / "flow.pt", weights_only=True)
+    tensors.pop("decoder.estimator.proj_out.bias")
+    tensors["novel.weight"] = torch.zeros(1)
+    tensors["input_embedding.weight"] = torch.zeros(2, 2)
+    torch.save(tensors, folder / "flow.pt")
+    with pytest.raises(CheckpointError, match=r"(?s)proj_out\.bias.*novel\.weight.*input_embedding"):
+        load(folder)
+
+
+def test_a_file_of_other_content_is_refused(folder):
+    torch.save([1, 2, 3], folder / "hift.pt")
+    with pytest.raises(CheckpointError, match="no table of tensors"):
+        load(folder)
+
+
+def test_old_weight_norm_names_and_the_generator_prefix_fold_to_the_same(checkpoint):
+    tensors = read_part(checkpoint, "hift")
+    expected = folded_vocoder(tensors)
+    for old in (("_g", "_v"), (None, None)):
+        renamed = {}
+        for key, tensor in tensors.items():
+            if old[0]:
+                key = key.replace(".parametrizations.weight.original0", ".weight_g")
+                key = key.replace(".parametrizations.weight.original1", ".weight_v")
+            renamed[f"generator.{key}"] = tensor
+        found = folded_vocoder(renamed)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_the_qwen_folders_own_weights_are_never_read(folder, shared_model):
+    decoy = {"model.embed_tokens.weight": torch.zeros_like(shared_model.language.text_embedding.weight)}
+    save_file(decoy, folder / "CosyVoice-BlankEN" / "model.safetensors")
+    loaded = load(folder).language
+    assert torch.equal(loaded.text_embedding.weight, shared_model.language.text_embedding.weight)
+
+
+def test_vocoder_stays_float32_and_its_pitch_network_float64(checkpoint):
+    model = load(checkpoint, torch.bfloat16)
+    assert model.language.head.weight.dtype == torch.bfloat16
+    assert model.flow.input_embedding.weight.dtype == torch.float32
+    assert model.vocoder.conv_pre.weight.dtype == torch.float32
+    assert model.vocoder.f0_predictor.classifier.weight.dtype == torch.float64
+
+
+def test_a_converted_folder_holds_no_pickle_and_is_the_same_model(folder, tmp_path, shared_model):
+    record = {"flow_embedding": torch.ones(1, 192), "prompt_text": torch.tensor([[568, 3]])}
+    record |= {
+        "flow_prompt_speech_token": torch.tensor([[1, 2]]),
+        "prompt_speech_feat": torch.zeros(1, 4, 80),
+    }
+    torch.save({"ann": record}, folder / "spk2info.pt")
+    target = tmp_path / "converted"
+    cosyvoice3.convert(folder, target)
+    assert not list(target.rglob("*.pt"))
+    assert cosyvoice3.detect(target)
+    original, converted = load(folder), load(target)
+    assert converted.spec.fingerprint == original.spec.fingerprint
+    assert converted.spec.voices == original.spec.voices == ("ann",)
+    for part in ("language", "flow", "vocoder"):
+        left, right = getattr(original, part).state_dict(), getattr(converted, part).state_dict()
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left)
+    for key, tensor in original.presets["ann"].items():
+        assert torch.equal(tensor, converted.presets["ann"][key])
+    with pytest.raises(CheckpointError, match="not empty"):
+        cosyvoice3.convert(folder, target)
+
+
+def test_a_checkpoint_without_its_tokenizer_is_refused(folder):
+    shutil.rmtree(folder / "CosyVoice-BlankEN")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(folder)
