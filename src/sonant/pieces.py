@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -21,62 +20,37 @@ from sonant.engine import Engine, SpeechStream
 from sonant.errors import GenerationError, RequestError
 from sonant.job import Job
 from sonant.speech import AudioChunk, GuardEvent, Samples, SpeechRequest
+from sonant.text.segment import segment
 from sonant.voice import Voice, write_atomically
 
 PIECE_LIMIT = 1200
 """Characters; a longer paragraph is cut after a sentence."""
-PARAGRAPH_PAUSE = 0.6
-"""Seconds between paragraphs."""
-
-_PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*")
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’)\]]*\s+|(?<=[。！？])")
-_PAUSES_ONLY = re.compile(r"(?:\s*\[pause:[^\]]*\]\s*)+", re.IGNORECASE)
-_SOUNDLESS = re.compile(r"[\W_]*")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Some text, and the silence after it in seconds."""
+    """Some text to say, and the silence after it in seconds."""
 
     text: str
     pause_after: float
 
 
 def split_pieces(text: str) -> list[Piece]:
-    """The text by paragraphs, long ones cut after sentences; nothing but blank space is lost.
+    """The text by paragraphs and pause tags, long paragraphs cut after sentences.
 
-    What cannot be spoken alone (a lone pause tag, a line of dashes) stays with the piece before it.
+    What cannot be spoken (a line of dashes, a lone pause tag) only adds its silence to the piece before it.
     """
     pieces: list[Piece] = []
-    for paragraph in _PARAGRAPH.split(text):
-        if not paragraph.strip():
-            continue
-        parts = [paragraph]
-        if len(paragraph) > PIECE_LIMIT:
-            parts = _cut(paragraph)
-        is_soundless = _PAUSES_ONLY.fullmatch(paragraph) or _SOUNDLESS.fullmatch(paragraph)
-        if is_soundless and pieces:
-            pieces[-1] = Piece(f"{pieces[-1].text}\n\n{paragraph}", pieces[-1].pause_after)
-            continue
-        pieces.extend(Piece(part, 0.0) for part in parts)
-        pieces[-1] = Piece(pieces[-1].text, PARAGRAPH_PAUSE)
+    for part in segment(text, limit=PIECE_LIMIT):
+        if part.is_spoken:
+            pieces.append(Piece(part.spoken, part.pause))
+        elif pieces:
+            pieces[-1] = Piece(pieces[-1].text, pieces[-1].pause_after + part.pause)
     if not pieces:
-        raise RequestError("the text is empty. Give at least one word to say.", field="text")
-    pieces[-1] = Piece(pieces[-1].text, 0.0)
+        raise RequestError(
+            f"the text {text[:60]!r} has nothing to say in it. Give at least one word.", field="text"
+        )
     return pieces
-
-
-def _cut(paragraph: str) -> list[str]:
-    parts: list[str] = []
-    current = 0
-    last = 0
-    for end in [hit.end() for hit in _SENTENCE_END.finditer(paragraph)] + [len(paragraph)]:
-        if end - current > PIECE_LIMIT and last > current:
-            parts.append(paragraph[current:last])
-            current = last
-        last = end
-    parts.append(paragraph[current:])
-    return [part for part in parts if part.strip()]
 
 
 def piece_seed(seed: int, text: str) -> int:

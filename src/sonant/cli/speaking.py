@@ -87,6 +87,7 @@ def speak(
     """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
     from sonant.cli.interrupt import CtrlC
     from sonant.delivery import deliver
+    from sonant.errors import CancelledError
     from sonant.pieces import Narration
     from sonant.player import Player, find_player
 
@@ -97,20 +98,26 @@ def speak(
         engine = load_engine(job.model, device=job.device, dtype=job.dtype)
         voice = job_voice(job, engine)
     load_seconds = time.monotonic() - began
-    spoken = (
-        Narration(engine, job, voice, pieces)
-        if pieces is not None
-        else engine.submit(job.request(voice), streaming=job.is_streamed)
-    )
-    with ExitStack() as stack:
-        ctrl_c = stack.enter_context(CtrlC())
-        on_chunk = stack.enter_context(progress(len(spoken.segments)))
-        players = (stack.enter_context(Player(spoken.sample_rate)),) if play else ()
-        outcome = deliver(
-            spoken, job, target=target, listeners=players, on_chunk=on_chunk, waiting=ctrl_c.waiting
+    try:
+        spoken = (
+            Narration(engine, job, voice, pieces)
+            if pieces is not None
+            else engine.submit(job.request(voice), streaming=job.is_streamed)
         )
-    reused = spoken.reused if isinstance(spoken, Narration) else 0
+        with ExitStack() as stack:
+            ctrl_c = stack.enter_context(CtrlC())
+            on_chunk = stack.enter_context(progress(len(spoken.segments)))
+            players = (stack.enter_context(Player(spoken.sample_rate)),) if play else ()
+            outcome = deliver(
+                spoken, job, target=target, listeners=players, on_chunk=on_chunk, waiting=ctrl_c.waiting
+            )
+    except CancelledError:
+        raise  # at once: closing would wait for the step under way
+    except BaseException:
+        engine.close()
+        raise
     engine.close()
+    reused = spoken.reused if isinstance(spoken, Narration) else 0
     return Spoken(outcome, engine.spec, voice, load_seconds, reused)
 
 

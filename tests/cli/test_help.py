@@ -1,0 +1,103 @@
+"""The command line answers at once: help is light, completion works, every command has help."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import typer
+from typer.main import get_command
+
+from sonant.cli.app import app
+
+HEAVY = {
+    "torch",
+    "numpy",
+    "scipy",
+    "soundfile",
+    "av",
+    "onnxruntime",
+    "huggingface_hub",
+    "safetensors",
+    "hibari",
+}
+
+
+def commands():
+    def walk(command, path):
+        for name, child in getattr(command, "commands", {}).items():
+            yield (*path, name), child
+            yield from walk(child, (*path, name))
+
+    return list(walk(get_command(app), ()))
+
+
+def test_help_loads_nothing_heavy_and_is_quick():
+    script = (
+        "import sys\nsys.argv = ['sonant', '--help']\nfrom sonant.cli import main\n"
+        "try:\n    main()\nfinally:\n"
+        "    print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    command = [sys.executable, "-X", "frozen_modules=on", "-c", script]
+    spent = []
+    for _ in range(3):
+        began = time.perf_counter()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        spent.append(time.perf_counter() - began)
+    assert "say" in done.stdout
+    assert HEAVY.isdisjoint(done.stderr.split())
+    assert min(spent) < 1.0  # 0.2 s on an idle core; the ceiling leaves room for a busy machine
+
+
+@pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
+def test_every_command_has_help(sonant, path):
+    result = sonant(*path, "--help")
+    assert result.code == 0
+    assert "Usage" in result.text
+
+
+def test_every_command_and_option_says_what_it_is():
+    plain = {"help", "install_completion", "show_completion"}
+    knobs = {
+        "greedy",
+        "temperature",
+        "repetition_penalty",
+        "beams",
+        "length_penalty",
+        "flow_steps",
+        "guidance",
+    }
+    for path, command in commands():
+        assert command.help, path
+        for parameter in command.params:
+            known = parameter.name in plain | knobs or parameter.name.startswith(("predictor_", "max_frames"))
+            assert known or getattr(parameter, "help", None), (path, parameter.name)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("sonant sa", "say"),
+        ("sonant say --preset in", "indextts2-clean"),
+        ("sonant say --model qwen3-tts-0.6b-b", "qwen3-tts-0.6b-base"),
+    ],
+)
+def test_the_shell_completes_commands_and_names(words, offered):
+    environment = {
+        "_SONANT_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "PATH": "/usr/bin:/bin",
+        "PYTHONPATH": ":".join(sys.path),
+        "HOME": "/tmp",
+    }
+    script = "import sys; sys.argv = ['sonant']; from sonant.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    assert offered in done.stdout.split()
+
+
+def test_a_mistyped_command_is_a_usage_error(sonant):
+    result = sonant("sya")
+    assert result.code == 2
+    assert "sya" in result.err
+    assert typer.__name__ not in result.err

@@ -1,0 +1,283 @@
+"""sonant say: where audio goes, what is printed, how errors and Ctrl-C end it."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+import wave
+
+import numpy as np
+import pytest
+
+from sonant.speech import EMOTIONS, Audio
+
+
+def test_say_writes_speech_and_prints_where(sonant, tmp_path):
+    result = sonant("say", "The quick brown fox.", "--seed", 1)
+    assert (result.code, result.text) == (0, "speech.wav\n")
+    audio = Audio.read(tmp_path / "speech.wav")
+    assert audio.sample_rate == 24_000
+    assert 0.8 < audio.seconds < 4
+    assert np.abs(audio.samples).max() > 0.05
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "opus", "aac", "pcm"])
+def test_the_ending_says_the_format(sonant, toy, tmp_path, suffix):
+    assert sonant("say", "hello", "-o", f"out.{suffix}", "--seed", 1).code == 0
+    head = (tmp_path / f"out.{suffix}").read_bytes()[:4]
+    starts = {"wav": b"RIFF", "flac": b"fLaC", "opus": b"OggS"}
+    assert head.startswith(starts.get(suffix, head))
+    assert len(head) == 4
+
+
+def test_text_comes_from_standard_input_and_from_a_file(sonant, toy, tmp_path):
+    (tmp_path / "text.txt").write_text("hello", encoding="utf-8")
+    sonant("say", "hello", "--seed", 1, "-o", "a.wav")
+    sonant("say", "-", "--seed", 1, "-o", "b.wav", stdin=b"hello")
+    sonant("say", "@text.txt", "--seed", 1, "-o", "c.wav")
+    first = (tmp_path / "a.wav").read_bytes()
+    assert first == (tmp_path / "b.wav").read_bytes() == (tmp_path / "c.wav").read_bytes()
+
+
+@pytest.mark.parametrize("flags", [(), ("--stream",)])
+def test_audio_to_standard_output_is_nothing_but_audio(sonant, toy, flags):
+    result = sonant("say", "hello there", "-o", "-", "--seed", 1, "--json", *flags)
+    assert result.out[:4] == b"RIFF"
+    samples = Audio.read(result.out).samples
+    described = json.loads(result.err.splitlines()[-1])
+    assert described["seconds"] == pytest.approx(len(samples) / 8000, abs=1e-3)
+    assert described["file"] is None
+
+
+def test_streamed_and_whole_files_have_the_same_samples(sonant, toy, tmp_path):
+    toy.end_bias = float("-inf")
+    sonant("say", "hello. there", "--seed", 1, "-o", "whole.wav", "--de-rumble", "off")
+    result = sonant("say", "hello. there", "--seed", 1, "-o", "pieces.wav", "--stream", "--json")
+    assert json.loads(result.text)["chunks"] > 4
+    whole, pieces = (Audio.read(tmp_path / name).samples for name in ("whole.wav", "pieces.wav"))
+    assert whole.shape == pieces.shape
+    assert np.abs(whole - pieces).max() <= 1 / 32768  # sums of another order may round to the next step
+
+
+def test_json_tells_seed_guards_and_timings(sonant, toy):
+    toy.end_bias = float("-inf")
+    result = sonant("say", "hello", "--json", "--seed", 5)
+    described = json.loads(result.text)
+    assert described["seed"] == 5
+    assert described["guards"][0]["kind"] == "length_ceiling"
+    assert described["timings"]["first_audio"] > 0
+    assert described["model"] == "toy"
+    assert "warning: segment 1 was stopped" in result.err
+
+
+def test_timings_are_printed_beside_the_result(sonant, toy):
+    result = sonant("say", "hello", "--timings")
+    assert result.text == "speech.wav\n"
+    assert all(word in result.err for word in ("load", "first_audio", "real time"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["say"], 2, "nothing to say"),
+        (["say", ""], 2, "the text is empty"),
+        (["say", "@nowhere.txt"], 2, "nowhere.txt"),
+        (["say", "x", "-o", "x.xyz"], 2, "x.xyz"),
+        (["say", "x", "-o", "nowhere/x.wav"], 2, "there is no folder"),
+        (["say", "x", "--voice", "bob"], 4, "heart"),
+        (["say", "x", "--model", "nowhere"], 3, "neither a folder"),
+        (["say", "x", "--speed", "9"], 2, "0.25"),
+        (["say", "x", "--instruction", "sad"], 4, "instruction"),
+        (["say", "x", "--emotion", "glad=1"], 2, "glad"),
+        (["say", "x", "--emotion", "happy=1"], 4, "emotion_vector"),
+        (["say", "x", "--preset", "nope"], 2, "indextts2-clean"),
+        (["say", "x", "--preset", "greedy"], 4, "greedy"),
+        (["say", "x", "--option", "nope"], 2, "NAME=VALUE"),
+        (["say", "x", "--option", "nope=1"], 4, "nope"),
+        (["say", "x", "--glossary", "nowhere"], 2, "nowhere"),
+        (["say", "x", "--de-rumble", "much"], 2, "de-rumble"),
+        (["say", "x", "--loudness", "-20", "--stream"], 2, "whole recording"),
+        (["say", "x", "--text-layout", "both"], 2, "progressive"),
+        (["say", "x", "-o", "-", "--receipt"], 2, "--receipt"),
+        (["say", "x", "--design-model", "m"], 2, "description"),
+        (["say", "x", "--source-audio", "nowhere.wav"], 2, "nowhere.wav"),
+        (["say", "x", "--no-such-flag"], 2, "--no-such-flag"),
+        (["say", "x", "--device", "tpu9"], 2, "tpu9"),
+    ],
+)
+def test_a_wrong_command_ends_with_the_code_of_its_error_and_no_file(
+    sonant, tmp_path, arguments, code, words
+):
+    result = sonant(*arguments)
+    assert result.code == code
+    assert words in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.glob("*.wav"))
+
+
+def test_emotion_words_become_eight_numbers():
+    from sonant.job import parse_emotion
+
+    vector = parse_emotion("happy=0.6, Calm=0.2")
+    assert vector[EMOTIONS.index("happy")] == 0.6
+    assert vector[EMOTIONS.index("calm")] == 0.2
+    assert sum(vector) == pytest.approx(0.8)
+    assert parse_emotion("0.1,0,0,0,0,0,0,1") == (0.1, 0, 0, 0, 0, 0, 0, 1.0)
+
+
+def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
+    seen = []
+    from sonant.engine import Engine
+    from sonant.errors import UnsupportedError
+
+    def submit(self, request, **options):
+        seen.append(request)
+        raise UnsupportedError("enough seen")
+
+    monkeypatch.setattr(Engine, "submit", submit)
+    options = """
+        say x --language en --instruction calm --emotion sad=0.5 --emotion-strength 0.7 --emotion-random
+        --speed 1.5 --seed 9 --preset indextts2-clean --temperature 0.9 --top-k 5 --predictor-greedy
+        --predictor-top-k 3 --predictor-top-p 0.5 --predictor-temperature 0.4 --beams 2 --length-penalty 1.5
+        --flow-steps 7 --max-frames 99 --text-layout full --no-normalize --option a=1 --option b=two
+    """
+    sonant(*options.split())
+    (request,) = seen
+    assert (request.language, request.speed, request.seed, request.text_layout) == ("en", 1.5, 9, "full")
+    assert request.style.instruction == "calm"
+    assert request.style.emotion_vector[2] == 0.5
+    assert (request.style.emotion_strength, request.style.emotion_random) == (0.7, True)
+    assert request.sampling.given() == {
+        "temperature": 0.9, "top_k": 5, "top_p": 1.0, "repetition_penalty": 1.05, "flow_steps": 7,
+        "guidance": 0.7, "predictor_greedy": True, "predictor_top_k": 3, "predictor_top_p": 0.5,
+        "predictor_temperature": 0.4, "beams": 2, "length_penalty": 1.5, "max_frames": 99,
+    }  # fmt: skip
+    assert request.options == {"a": 1, "b": "two"}
+    assert request.normalize is False
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("g.txt", "# mine\nSonant = soh nahnt\n\n"),
+        ("g.yaml", "Sonant: soh nahnt\n"),
+        ("g.json", '{"Sonant": "soh nahnt"}'),
+    ],
+)
+def test_a_glossary_is_read_from_lines_yaml_or_json(tmp_path, name, content):
+    from sonant.job import read_glossary
+
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert read_glossary(tmp_path / name) == {"Sonant": "soh nahnt"}
+
+
+def test_play_hands_a_wav_to_the_player(sonant, toy, tmp_path, monkeypatch):
+    player = tmp_path / "bin" / "aplay"
+    player.parent.mkdir()
+    player.write_text(f"#!/bin/sh\nexec cat > {tmp_path}/heard.wav\n", encoding="utf-8")
+    player.chmod(player.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{player.parent}:/bin:/usr/bin")
+    monkeypatch.setattr("sonant.player.PROGRAMS", [p for p in _programs() if p.command[0] == "aplay"])
+    result = sonant("say", "hello", "--play", "--seed", 1, "--de-rumble", "off")
+    assert result.code == 0
+    assert not (tmp_path / "speech.wav").exists()
+    sonant("say", "hello", "--seed", 1, "--de-rumble", "off")
+    heard = Audio.read(tmp_path / "heard.wav")
+    assert np.array_equal(heard.samples, Audio.read(tmp_path / "speech.wav").samples)
+
+
+def _programs():
+    from sonant.player import PROGRAMS
+
+    return PROGRAMS
+
+
+def test_a_player_that_needs_a_file_gets_one(toy, tmp_path, monkeypatch):
+    from sonant.player import Player, Program
+
+    script = tmp_path / "afplay"
+    script.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/heard.wav\n', encoding="utf-8")
+    script.chmod(0o755)
+    with Player(8000, program=Program((str(script),), takes_stdin=False)) as player:
+        player.write(np.full(100, 0.5, np.float32))
+    with wave.open(str(tmp_path / "heard.wav")) as file:
+        assert file.getnframes() == 100
+
+
+def test_without_a_player_play_is_refused_before_any_work(sonant, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    result = sonant("say", "hello", "--play")
+    assert result.code == 9
+    assert "ffplay" in result.err
+
+
+def test_a_player_that_fails_is_told(tmp_path):
+    from sonant.errors import GenerationError
+    from sonant.player import Player, Program
+
+    with (
+        pytest.raises(GenerationError, match="status 1"),
+        Player(8000, program=Program(("false",))) as player,
+    ):
+        player.write(np.zeros(100, np.float32))
+
+
+def test_a_broken_model_leaves_the_spoken_part_and_an_error(sonant, toy, tmp_path, caplog):
+    toy.end_bias = float("-inf")
+    calls = toy.step
+    state = {"steps": 0}
+
+    def step(utterances):
+        state["steps"] += 1
+        if state["steps"] > 40:
+            raise RuntimeError("the toy broke")
+        return calls(utterances)
+
+    toy.step = step
+    result = sonant("say", "a first part. a second part that never ends", "--stream", "--seed", 1)
+    assert result.code == 6
+    assert "the toy broke" in result.err
+    assert "kept in speech.wav" in result.err
+    with wave.open(str(tmp_path / "speech.wav")) as file:
+        assert file.getnframes() > 100
+
+
+LONG = "This is a rather long text that goes on and on. " * 400
+
+
+def start(arguments, cwd):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sonant", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+def test_ctrl_c_stops_at_once_and_leaves_a_file_that_plays(tmp_path, suffix):
+    process = start(["say", LONG, "-o", f"long.{suffix}", "--stream"], tmp_path)
+    target = tmp_path / f"long.{suffix}"
+    while process.poll() is None and not (target.exists() and target.stat().st_size > 20_000):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=5)
+    assert process.returncode == 130, err
+    assert b"stopped by Ctrl-C" in err
+    assert b"Traceback" not in err
+    assert Audio.read(target).seconds > 1
+
+
+def test_a_reader_that_leaves_ends_the_speaking(tmp_path):
+    process = start(["say", LONG, "-o", "-", "--stream"], tmp_path)
+    assert process.stdout.read(4) == b"RIFF"
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=20) == 1
+    assert b"Traceback" not in err
