@@ -23,6 +23,11 @@ Choose = Callable[[int, Tensor], Tensor]
 """Token ids [B] from the predictor's float32 logits [B, V] of one group."""
 
 
+def _table(rows: int, width: int) -> nn.Embedding:
+    """An embedding without random values: drawing them on `meta` imports seconds of torch's compiler."""
+    return nn.Embedding.from_pretrained(torch.empty(rows, width))
+
+
 class TextProjection(nn.Module):
     """fc2(silu(fc1(x))): text width to talker width."""
 
@@ -43,9 +48,9 @@ class Talker(nn.Module):
 
     def __init__(self, config: TalkerConfig) -> None:
         super().__init__()
-        self.text_embedding = nn.Embedding(config.text_vocabulary, config.text_width)
+        self.text_embedding = _table(config.text_vocabulary, config.text_width)
         self.text_projection = TextProjection(config.text_width, config.width)
-        self.codec_embedding = nn.Embedding(config.vocabulary, config.width)
+        self.codec_embedding = _table(config.vocabulary, config.width)
         self.decoder: nn.Module = Decoder(config.decoder, "talker")
         self.codec_head: nn.Module = nn.Linear(config.width, config.vocabulary, bias=False)
 
@@ -78,9 +83,7 @@ class CodePredictor(nn.Module):
         super().__init__()
         self.config = config
         others = config.groups - 1
-        self.codec_embedding = nn.ModuleList(
-            nn.Embedding(config.vocabulary, talker_width) for _ in range(others)
-        )
+        self.codec_embedding = nn.ModuleList(_table(config.vocabulary, talker_width) for _ in range(others))
         self.small_to_mtp_projection: nn.Module = (
             nn.Identity() if talker_width == config.width else nn.Linear(talker_width, config.width)
         )

@@ -1,0 +1,104 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sonant.parity.kit import run_kit
+from sonant.parity.kits.qwen3_tts import _rows
+from sonant.speech import Sampling
+
+WHOLE_KIT = Path(__file__).parents[4] / "shared" / "qwen3_tts"
+
+
+def test_the_small_kit_passes_whole(kit):
+    lines = []
+    assert run_kit(kit, lines.append), [line for line in lines if line.startswith("FAIL")]
+    assert lines[-1].endswith(" 0 failed")
+    assert int(lines[-1].split()[0]) > 300
+    named = "\n".join(lines)
+    for part in (
+        "prefill.hidden.3",
+        "talker.kv_len",
+        "predictor.scores",
+        "codes.all_quantizers",
+        "a.xvector",
+    ):
+        assert part in named
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not WHOLE_KIT.is_dir(), reason="the whole kit is not next to the repository")
+def test_the_whole_kit_passes():
+    lines = []
+    assert run_kit(WHOLE_KIT, lines.append), [line for line in lines if line.startswith("FAIL")]
+
+
+@pytest.fixture
+def one_case(kit, tmp_path):
+    """The smallest kit that has a case: one checkpoint, one recording."""
+    folder = tmp_path / "kit"
+    shutil.copytree(kit / "checkpoints" / "voice_design_1p7b", folder / "checkpoints" / "voice_design_1p7b")
+    shutil.copytree(kit / "expected" / "voice_design_1p7b", folder / "expected" / "voice_design_1p7b")
+    shutil.copyfile(kit / "manifest.json", folder / "manifest.json")
+    return folder
+
+
+def failures(folder):
+    lines = []
+    assert not run_kit(folder, lines.append)
+    return [line for line in lines if line.startswith("FAIL")]
+
+
+def test_one_case_alone_passes(one_case):
+    assert run_kit(one_case, lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "first"),
+    [
+        ("talker.model.layers.1.mlp.down_proj.weight", "talker.logits"),
+        ("talker.code_predictor.lm_head.3.weight", "predictor.logits"),
+        ("talker.text_projection.linear_fc2.bias", "prompt.embeds"),
+    ],
+)
+def test_a_changed_weight_fails_first_where_it_acts(one_case, tensor, first):
+    path = one_case / "checkpoints" / "voice_design_1p7b" / "model.safetensors"
+    tensors = load_file(path)
+    tensors[tensor] = tensors[tensor] * 1.05
+    save_file(tensors, path)
+    assert first in failures(one_case)[0]
+
+
+def test_a_changed_id_fails_at_the_prompt(one_case):
+    path = one_case / "checkpoints" / "voice_design_1p7b" / "config.json"
+    config = json.loads(path.read_text())
+    config["talker_config"]["codec_think_bos_id"] += 1
+    path.write_text(json.dumps(config))
+    assert "prompt.embeds" in failures(one_case)[0]
+
+
+def test_a_crash_is_a_failure_of_its_case(one_case):
+    (one_case / "expected" / "voice_design_1p7b" / "instruct_auto_stream" / "tensors.safetensors").unlink()
+    assert "ran to its end" in failures(one_case)[0]
+
+
+@pytest.mark.parametrize("case", ["sampled_seeded", "sampled_seeded_topp"])
+def test_drawn_tokens_equal_the_original_for_its_random_stream(kit, loaded, case):
+    """The original draws from one CPU generator: token 0, then the frame's others, frame after frame."""
+    model = loaded("custom_voice_1p7b")
+    place = kit / "expected" / "custom_voice_1p7b" / case
+    record = json.loads((place / "case.json").read_text(encoding="utf-8"))
+    expected = load_file(place / "tensors.safetensors")["codes.0"]
+    from sonant.families.qwen3_tts.config import sampling_fields
+
+    sampling = Sampling(**sampling_fields(record["inputs"]["generate"]))
+    with torch.inference_mode():
+        (row,) = _rows(kit, record["inputs"], model, sampling, len(expected) + 1)
+        model.allocate(1, row.prompt.positions + 1)
+        utterance = model.start(row.prompt, [0])
+        utterance.generator = torch.Generator().manual_seed(record["inputs"]["seed"])
+        frames = [model.step([utterance])[0].tokens for _ in range(len(expected))]
+    assert torch.equal(torch.cat(frames), expected)
