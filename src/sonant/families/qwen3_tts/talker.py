@@ -25,7 +25,7 @@ Choose = Callable[[int, Tensor], Tensor]
 
 def _table(rows: int, width: int) -> nn.Embedding:
     """An embedding without random values: drawing them on `meta` imports seconds of torch's compiler."""
-    return nn.Embedding.from_pretrained(torch.empty(rows, width))
+    return nn.Embedding(rows, width, _weight=torch.empty(rows, width))
 
 
 class TextProjection(nn.Module):
