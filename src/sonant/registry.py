@@ -36,7 +36,7 @@ def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
 
     Raises CheckpointError when it is not on disk or of no known family.
     """
-    if str(model) == BUILTIN:
+    if str(model) == BUILTIN and not Path(model).is_dir():
         return BUILTIN, Path()
     path = Path(model)
     if not path.exists():

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from sonant.cli import parity, replay, say
+from sonant.cli import bench, parity, replay, say
 
 app = typer.Typer(
     name="sonant",
@@ -19,6 +19,7 @@ app = typer.Typer(
 # Every command is registered here, and only here.
 app.command("say")(say.say)
 app.command("replay")(replay.replay)
+app.command("bench")(bench.bench)
 app.add_typer(parity.app, name="parity")
 
 

@@ -83,32 +83,44 @@ float *sonant_linear_scales(Linear *l) { return l->scales; }
 /* Quantise float weights [rows][inputs]: scale = largest magnitude of the group / 127 (or / 8 towards
    the sign of that magnitude for int4, which then uses all sixteen levels). */
 void sonant_linear_pack(Linear *l, const float *weights) {
-  const int groups = l->inputs / l->group;
-  if (l->bits == 4) memset(l->weights, 0, sonant_weight_bytes(l->rows, l->inputs, 4));
-#pragma omp parallel for schedule(static)
-  for (int tile = 0; tile < l->rows / TILE; tile++)
-    for (int j = 0; j < TILE; j++)
-      for (int g = 0; g < groups; g++) {
-        const float *row = weights + (size_t)(tile * TILE + j) * l->inputs + (size_t)g * l->group;
-        float peak = 0;
-        for (int i = 0; i < l->group; i++)
-          if (fabsf(row[i]) > fabsf(peak)) peak = row[i];
-        float scale = l->bits == 8 ? fabsf(peak) / 127 : peak / -8;
-        if (scale == 0) scale = 1e-12f;
-        l->scales[((size_t)tile * groups + g) * TILE + j] = scale;
-        for (int i = 0; i < l->group; i++) {
-          int k = g * l->group + i;
-          int q = (int)lrintf(row[i] / scale);
-          if (l->bits == 8) {
-            q = q < -127 ? -127 : q > 127 ? 127 : q;
-            l->weights[((size_t)tile * (l->inputs / 4) + k / 4) * 256 + j * 4 + k % 4] = (uint8_t)(q + 128);
-          } else {
-            q = (q < -8 ? -8 : q > 7 ? 7 : q) + 8;
-            uint8_t *byte = l->weights + ((size_t)tile * (l->inputs / 8) + k / 8) * 256 + j * 4 + k % 4;
-            *byte |= (uint8_t)(k % 8 < 4 ? q : q << 4);
+  const int groups = l->inputs / l->group, inputs = l->inputs;
+#pragma omp parallel
+  {
+    uint8_t *row = malloc(inputs); /* one row of codes, before it is spread over its tile */
+#pragma omp for schedule(static)
+    for (int tile = 0; tile < l->rows / TILE; tile++) {
+      uint8_t *to = l->weights + (size_t)tile * sonant_weight_bytes(TILE, inputs, l->bits);
+      for (int j = 0; j < TILE; j++) {
+        const float *from = weights + (size_t)(tile * TILE + j) * inputs;
+        for (int g = 0; g < groups; g++) {
+          const float *part = from + (size_t)g * l->group;
+          float low = 0, high = 0;
+          for (int i = 0; i < l->group; i++) {
+            low = part[i] < low ? part[i] : low;
+            high = part[i] > high ? part[i] : high;
+          }
+          float peak = -low > high ? low : high;
+          float scale = l->bits == 8 ? fabsf(peak) / 127 : peak / -8;
+          if (scale == 0) scale = 1e-12f;
+          l->scales[((size_t)tile * groups + g) * TILE + j] = scale;
+          const int floor = l->bits == 8 ? -127 : -8, ceiling = l->bits == 8 ? 127 : 7;
+          const int offset = l->bits == 8 ? 128 : 8;
+          for (int i = 0; i < l->group; i++) {
+            int q = (int)rintf(part[i] / scale);
+            q = q < floor ? floor : q > ceiling ? ceiling : q;
+            row[g * l->group + i] = (uint8_t)(q + offset);
           }
         }
+        if (l->bits == 8)
+          for (int k = 0; k < inputs; k += 4) memcpy(to + (size_t)(k / 4) * 256 + j * 4, row + k, 4);
+        else
+          for (int k = 0; k < inputs; k += 8)
+            for (int i = 0; i < 4; i++)
+              to[(size_t)(k / 8) * 256 + j * 4 + i] = (uint8_t)(row[k + i] | row[k + 4 + i] << 4);
       }
+    }
+    free(row);
+  }
 }
 
 /* Activations [inputs] -> int8 codes, a scale and the sum of codes for each group. */

@@ -1,0 +1,112 @@
+"""Sonant and a rival in turn, in fresh processes, and the ratio of their figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from sonant.bench.worker import Job
+from sonant.errors import DependencyError, GenerationError, RequestError
+
+RIVALS = ("qwen-tts",)
+"""Originals with a runner of their own in `sonant/bench/rivals`."""
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """The figures of one measurement, made in a fresh process."""
+    return _json_of(
+        [sys.executable, "-m", "sonant.bench.worker", json.dumps(asdict(job))], "the measurement", job.threads
+    )
+
+
+def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: str) -> dict[str, Any]:
+    """The same figures of a rival: a known original in its own environment, or any command line.
+
+    A known original runs in the environment of `python` (or SONANT_RIVAL_PYTHON). A command line is timed
+    as a whole; `{model}` in it stands for the checkpoint's folder.
+    """
+    if rival in RIVALS:
+        interpreter = python or os.environ.get("SONANT_RIVAL_PYTHON")
+        if not interpreter:
+            raise DependencyError(
+                f"the rival {rival} runs in an environment of its own, and none was named. Make one with "
+                f"pip install {rival}, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
+            )
+        script = resources.files("sonant.bench.rivals").joinpath(rival.replace("-", "_") + ".py")
+        arguments = {
+            "folder": str(folder),
+            "dtype": dtype,
+            "threads": job.threads,
+            "batch": job.batch,
+            "seconds": job.seconds,
+            "runs": job.runs,
+        }
+        with resources.as_file(script) as path:
+            return _json_of([interpreter, str(path), json.dumps(arguments)], rival, job.threads)
+    command = [part.replace("{model}", str(folder)) for part in shlex.split(rival)]
+    if not command:
+        raise RequestError("--compare is empty; give a rival's name or a command line.", field="compare")
+    began = time.perf_counter()
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        detail = getattr(error, "stderr", "") or str(error)
+        raise GenerationError(f"the rival {command[0]} failed: {detail[-400:]}") from error
+    return {"model": command[0], "command_s": round(time.perf_counter() - began, 3)}
+
+
+def _json_of(command: Sequence[str], what: str, threads: int) -> dict[str, Any]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise GenerationError(f"{what} failed: {done.stderr.strip()[-800:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def merge(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The rounds as one: the median of every number, everything else from the first."""
+    merged: dict[str, Any] = {}
+    for key, value in rounds[0].items():
+        values = [one[key] for one in rounds]
+        if isinstance(value, Mapping):
+            merged[key] = merge(values)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            middle = median(values)
+            merged[key] = round(middle, 4) if isinstance(middle, float) else middle
+        else:
+            merged[key] = value
+    return merged
+
+
+def compare(
+    job: Job, folder: Path, rival: str | None, *, python: str | None, dtype: str, rounds: int
+) -> dict[str, Any]:
+    """Figures of the job; with a rival also its figures and `ratio` (above 1: Sonant is faster).
+
+    The two run in turn, round by round, so that a machine that slows down slows both. `ratio` is the
+    median over rounds of rival RTF / own RTF (of whole times where the rival is a command line).
+    """
+    own, other, ratios = [], [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        own.append(run_job(job))
+        spent = time.perf_counter() - began
+        if rival is not None:
+            other.append(run_rival(rival, job, folder, python=python, dtype=dtype))
+            theirs = other[-1]
+            ratios.append(theirs["rtf"] / own[-1]["rtf"] if "rtf" in theirs else theirs["command_s"] / spent)
+    result = merge(own)
+    if rival is not None:
+        result["rival"] = {"name": rival, **merge(other)}
+        result["ratio"] = round(median(ratios), 3)
+    return result

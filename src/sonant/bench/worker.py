@@ -1,0 +1,182 @@
+"""One measurement in this process: load, warm up, speak, and print one JSON object. Run as a module."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+TEXT = (
+    "The evening train to the coast was late again, so we sat on the platform and talked about the summer "
+    "until the lights of the town went out one after another."
+)
+FIRST_AUDIO_TEXT = (
+    "Good evening, and thank you for waiting so patiently; how may I help you with your journey home tonight?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to measure."""
+
+    model: str
+    device: str = "cpu"
+    dtype: str = "auto"
+    precision: str | None = None
+    threads: int = 2
+    batch: int = 1
+    seconds: float = 5.0
+    """Speech to make, for each of the batch."""
+    runs: int = 3
+
+
+class Stopwatch:
+    """Seconds spent inside methods that were wrapped, by stage name."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, owner: Any, method: str, stage: str) -> Iterator[None]:
+        """Count the time inside `owner.method` under `stage` while the block runs."""
+        original = getattr(owner, method)
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            began = time.perf_counter()
+            try:
+                return original(*arguments, **options)
+            finally:
+                spent = time.perf_counter() - began
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+        owner.__dict__[method] = wrapped
+        try:
+            yield
+        finally:
+            del owner.__dict__[method]
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Load the model, speak, and return the figures documented in docs/benchmarks.md."""
+    import torch
+
+    torch.set_num_threads(job.threads)
+    began = time.perf_counter()
+    from sonant.bench.reference_clip import reference_voice
+    from sonant.registry import load
+    from sonant.speech import Sampling, SpeechRequest, Style
+
+    engine = load(
+        job.model,
+        device=job.device,
+        dtype=job.dtype,
+        precision=job.precision,
+        slots=job.batch,
+    )
+    load_seconds = time.perf_counter() - began
+    spec = engine.spec
+    frames = max(4, round(job.seconds * spec.frame_rate))
+    voice = reference_voice(engine) if spec.needs_voice else (spec.voices[0] if spec.voices else None)
+    style = Style(instruction="a calm, low voice") if spec.needs_instruction else Style()
+
+    def request(text: str, limit: int | None, seed: int) -> SpeechRequest:
+        sampling = Sampling(max_frames=limit) if limit and "max_frames" in spec.sampling else Sampling()
+        return SpeechRequest(text, voice=voice, style=style, sampling=sampling, seed=seed)
+
+    engine.synthesize(request("Warm up.", 4, 0))
+    _reset_peak(torch)
+    firsts, results = [], []
+    for number in range(job.runs):
+        with engine.stream(request(FIRST_AUDIO_TEXT, 8, number)) as stream:
+            stream.get()
+            firsts.append(stream.timings["first_audio"])
+        # The cancelled stream leaves at the next step.
+        began = time.perf_counter()
+        streams = [
+            engine.submit(request(TEXT, frames, number * job.batch + row), streaming=False)
+            for row in range(job.batch)
+        ]
+        audio = 0.0
+        stages: dict[str, float] = {}
+        spoken = 0.0
+        for stream in streams:
+            for chunk in stream:
+                audio += len(chunk.samples) / spec.sample_rate
+            spoken += stream.timings["frames"]
+            for name, value in stream.timings.items():
+                stages[name] = stages.get(name, 0.0) + value
+        wall = time.perf_counter() - began
+        results.append(_run_figures(wall, audio, spoken, stages, job.batch))
+    engine.close()
+    return {
+        "model": spec.name,
+        "family": spec.family,
+        "precision": job.precision or job.dtype,
+        "batch": job.batch,
+        "threads": job.threads,
+        "device": _device_name(job.device),
+        "load_s": round(load_seconds, 3),
+        "ttfa_ms": round(median(firsts) * 1000, 1),
+        "rtf": round(median(r["rtf"] for r in results), 4),
+        "tokens_per_s": round(median(r["tokens_per_s"] for r in results), 2),
+        "ms_per_frame": {
+            name: round(median(r["ms_per_frame"].get(name, 0.0) for r in results), 3)
+            for name in results[0]["ms_per_frame"]
+        },
+        "audio_s": round(median(r["audio_s"] for r in results), 2),
+        "peak_mb": round(_peak_megabytes(torch), 1),
+    }
+
+
+def _run_figures(
+    wall: float, audio: float, frames: float, stages: Mapping[str, float], batch: int
+) -> dict[str, Any]:
+    counted = {"prepare", "prefill", "generate", "decode", "latent", "flow", "vocoder"}
+    return {
+        "rtf": wall / max(audio, 1e-9),
+        "audio_s": audio,
+        "tokens_per_s": frames / wall,
+        "ms_per_frame": {
+            **{name: value * 1000 / max(frames, 1) for name, value in stages.items() if name in counted},
+            "whole": wall * 1000 / max(frames, 1),
+        },
+    }
+
+
+def _reset_peak(torch: Any) -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _peak_megabytes(torch: Any) -> float:
+    """Largest resident size of this process so far; on a GPU that of its allocator."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return float(torch.cuda.max_memory_allocated()) / 2**20
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+
+
+def _device_name(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return torch.cuda.get_device_name()
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(Job(**json.loads(sys.argv[1])))) + "\n")
