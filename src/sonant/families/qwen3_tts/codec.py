@@ -95,8 +95,9 @@ class ResidualUnit(nn.Module):
 class UpBlock(nn.Module):
     """Snake, transposed convolution by `rate`, three residual units with dilations 1, 3, 9."""
 
-    def __init__(self, inner: int, outer: int, rate: int) -> None:
+    def __init__(self, inner: int, outer: int, rate: int, name: str) -> None:
         super().__init__()
+        self._taps = (f"{name}.up", *(f"{name}.unit.{unit}" for unit in range(3)))
         self.block = nn.ModuleList(
             [
                 SnakeBeta(inner, channels_last=True),
@@ -108,8 +109,8 @@ class UpBlock(nn.Module):
     def stream(self, x: Tensor, pasts: Pasts) -> Tensor:
         """x [B, T, C] -> [B, T * rate, C / 2]."""
         x = self.block[0](x)
-        for layer in list(self.block)[1:]:
-            x = pasts.run(layer, x)
+        for layer, name in zip(list(self.block)[1:], self._taps, strict=True):
+            x = tap(name, pasts.run(layer, x))
         return x
 
 
@@ -136,8 +137,10 @@ class CodecDecoder(nn.Module):
             [
                 TimeConv(latent, widths[0], 7),
                 *(
-                    UpBlock(inner, outer, rate)
-                    for inner, outer, rate in zip(widths, widths[1:], config.upsample_rates, strict=False)
+                    UpBlock(inner, outer, rate, f"codec.decoder.{index}")
+                    for index, (inner, outer, rate) in enumerate(
+                        zip(widths, widths[1:], config.upsample_rates, strict=False), 1
+                    )
                 ),
                 SnakeBeta(widths[-1], channels_last=True),
                 TimeConv(widths[-1], 1, 7),
@@ -147,7 +150,7 @@ class CodecDecoder(nn.Module):
     def forward(self, tokens: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         start = 0 if state is None else state.frames
         pasts = Pasts(None if state is None else state.pasts)
-        x = self.quantizer(tokens)
+        x = self.quantizer(tap("codec.tokens", tokens))
         x = tap("codec.pre_conv.out", pasts.run(self.pre_conv, x))
         rows = WindowRows(
             None if state is None else state.keys_and_values,
@@ -160,9 +163,8 @@ class CodecDecoder(nn.Module):
         x = x.to(self.convolution_dtype)
         for index, stage in enumerate(self.upsample):
             assert isinstance(stage, nn.ModuleList)
-            for layer in stage:
-                x = pasts.run(layer, x)
-            x = tap(f"codec.upsample.{index}.out", x)
+            x = tap(f"codec.upsample.{index}.up", pasts.run(stage[0], x))
+            x = tap(f"codec.upsample.{index}.out", pasts.run(stage[1], x))
         last = len(self.decoder) - 1
         for index, layer in enumerate(self.decoder):
             if isinstance(layer, UpBlock):
@@ -211,6 +213,6 @@ class CodecDecoder(nn.Module):
         pieces = []
         for start in range(0, tokens.shape[0], chunk):
             lead = context if start > context else start
-            waveform = self.decode(tokens[start - lead : start + chunk])
-            pieces.append(waveform[lead * self.config.samples_per_frame :])
+            waveform, _ = self(tokens[None, start - lead : start + chunk])
+            pieces.append(waveform[0, lead * self.config.samples_per_frame :])
         return torch.cat(pieces) if pieces else torch.zeros(0, device=tokens.device)

@@ -155,8 +155,8 @@ class CodecEncoder(nn.Module):
         x = x.transpose(1, 2)
         positions = torch.arange(x.shape[1], device=x.device)
         cos, sin = rope_table(positions, self.config.head_dim, self.config.rope_theta)
-        for layer in self.layers:
-            x = layer(x, cos, sin)
+        for index, layer in enumerate(self.layers):
+            x = tap(f"codec_encoder.layer.{index}.out", layer(x, cos, sin))
         x = tap("codec_encoder.transformer.out", x.transpose(1, 2))
         stride = self.downsample.stride[0]
         x = F.pad(x, (stride, -x.shape[-1] % stride), mode="replicate")
@@ -170,4 +170,4 @@ class CodecEncoder(nn.Module):
         semantic = self.semantic.encode(self.semantic_in(x).transpose(1, 2))
         rest = None if quantizers is None else quantizers - split
         acoustic = self.acoustic.encode(self.acoustic_in(x).transpose(1, 2), rest)
-        return torch.cat((semantic, acoustic), dim=-1)
+        return tap("codec_encoder.tokens", torch.cat((semantic, acoustic), dim=-1))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sonant.nn.tap import tap
 from sonant.sampling import NEGATIVE_INFINITY, draw, keep_top_k, keep_top_p, penalise_repetition
 from sonant.speech import Sampling
 
@@ -53,7 +54,7 @@ def choose_talker(
 ) -> Tensor:
     """Token 0, [], from logits [V]."""
     greedy = bool(sampling.greedy)
-    scores = talker_scores(logits, history, sampling, end=end, greedy=greedy)
+    scores = tap("talker.scores", talker_scores(logits, history, sampling, end=end, greedy=greedy))
     return scores.argmax() if greedy else draw(scores.softmax(dim=-1), rng)
 
 
@@ -77,7 +78,8 @@ def choose_predictor(
             for row, token in zip(rows, chosen.argmax(dim=-1), strict=True):
                 tokens[row] = token
             continue
-        probabilities = predictor_scores(chosen, samplings[rows[0]]).softmax(dim=-1)
+        scores = tap("predictor.scores", predictor_scores(chosen, samplings[rows[0]]))
+        probabilities = scores.softmax(dim=-1)
         for row, row_probabilities in zip(rows, probabilities, strict=True):
             tokens[row] = draw(row_probabilities, generators[row])
     return torch.stack(tokens)

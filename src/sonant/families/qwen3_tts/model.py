@@ -32,6 +32,7 @@ from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.quantized import PRECISIONS, Precision
+from sonant.nn.tap import tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
 from sonant.text.segment import segment
@@ -346,12 +347,13 @@ class Qwen3TTS:
         """
         end = self.config.talker.codec_eos_token_id
         nothing = torch.zeros(0, self.config.talker.groups, dtype=torch.int64)
-        chosen = torch.stack(
+        tokens = torch.stack(
             [
                 choose_talker(u.state.logits, u.state.history, u.prompt.sampling, u.generator, end=end)
                 for u in utterances
             ]
-        ).tolist()
+        )
+        chosen = tap("talker.token", tokens).tolist()
         steps: list[Step | None] = [None] * len(utterances)
         going: list[int] = []
         for index, (utterance, token) in enumerate(zip(utterances, chosen, strict=True)):
@@ -394,7 +396,7 @@ class Qwen3TTS:
             inputs: prompts.TalkerInputs = utterance.prompt.inputs
             spoken = len(state.history)
             words.append(inputs.trailing[spoken] if spoken < len(inputs.trailing) else inputs.filler)
-        x = (embedded + total + torch.stack(words))[:, None]
+        x = tap("talker.frame", (embedded + total + torch.stack(words))[:, None])
         rows = self._cache.rows([utterance.slots[0] for utterance in utterances], 1)
         hidden = talker(x, rows=rows)[:, -1]
         logits = talker.logits(hidden)

@@ -17,6 +17,7 @@ from torch import Tensor
 from sonant.errors import RequestError, VoiceError
 from sonant.families.qwen3_tts.config import ModelConfig, TalkerConfig
 from sonant.families.qwen3_tts.talker import Network
+from sonant.nn.tap import tap
 from sonant.speech import TextLayout
 from sonant.text.tokenizer import BytePairTokenizer
 
@@ -77,19 +78,25 @@ def wrapped_ids(
     ]
 
 
+def _tapped_ids(name: str, ids: list[int]) -> list[int]:
+    return tap(name, torch.tensor(ids, dtype=torch.int64)).tolist()
+
+
 def text_ids(tokenizer: BytePairTokenizer, text: str, *, markers: bool = False) -> list[int]:
     """Ids of a text to speak, wrapped."""
-    return wrapped_ids(tokenizer, ROLE, text, AFTER_TEXT, markers=markers)
+    return _tapped_ids("prompt.text_ids", wrapped_ids(tokenizer, ROLE, text, AFTER_TEXT, markers=markers))
 
 
 def reference_ids(tokenizer: BytePairTokenizer, transcript: str, *, markers: bool = False) -> list[int]:
     """Ids of a clip's transcript, wrapped."""
-    return wrapped_ids(tokenizer, ROLE, transcript, AFTER_REFERENCE, markers=markers)
+    ids = wrapped_ids(tokenizer, ROLE, transcript, AFTER_REFERENCE, markers=markers)
+    return _tapped_ids("prompt.reference_ids", ids)
 
 
 def instruction_ids(tokenizer: BytePairTokenizer, instruction: str, *, markers: bool = False) -> list[int]:
     """Ids of an instruction, wrapped; all of them enter the prompt."""
-    return wrapped_ids(tokenizer, USER, instruction, AFTER_REFERENCE, markers=markers)
+    ids = wrapped_ids(tokenizer, USER, instruction, AFTER_REFERENCE, markers=markers)
+    return _tapped_ids("prompt.instruction_ids", ids)
 
 
 def language_id(config: TalkerConfig, language: str | None, speaker: str | None = None) -> int | None:
@@ -184,8 +191,8 @@ def build_inputs(
         parts.append(spoken(words[:1]) + codec_begin)
         trailing = torch.cat((spoken(words[1:]), end)) if len(words) > 1 else end
     return TalkerInputs(
-        embeds=torch.cat(parts),
-        trailing=trailing,
-        filler=filler[0],
+        embeds=tap("prompt.embeds", torch.cat(parts)),
+        trailing=tap("prompt.trailing", trailing),
+        filler=tap("prompt.filler", filler[0]),
         reference=None if reference is None else reference.tokens,
     )

@@ -121,7 +121,7 @@ class CodePredictor(nn.Module):
             last = self.decoder(self.small_to_mtp_projection(x), rows=rows)[:, -1]
             logits = head(last)
             logits = tap("predictor.logits", logits if logits.dtype == torch.float64 else logits.float())
-            token = choose(group, logits)
+            token = tap("predictor.token", choose(group, logits))
             embedded = table(token)
             total = embedded if total is None else total + embedded
             x = embedded[:, None]

@@ -1,0 +1,115 @@
+"""Record one request: every tapped stage, every random draw, and what the run was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import sonant
+from sonant.model import SpeechModel
+from sonant.nn.tap import tapped
+from sonant.parity.reference.tracefile import TraceWriter, versions
+from sonant.parity.stages import stage_table
+from sonant.parity.stages.table import StageTable
+from sonant.parity.task import Task, perform
+from sonant.parity.trace import Trace, from_writer
+
+PACKAGES = ("numpy", "safetensors", "onnxruntime", "transformers", "tokenizers", "sentencepiece", "soxr")
+
+_DRAWS: dict[Any, str] = {
+    torch.randn: "normal",
+    torch.rand: "uniform",
+    torch.randn_like: "normal",
+    torch.rand_like: "uniform",
+    torch.randint: "integers",
+    torch.multinomial: "multinomial",
+    torch.bernoulli: "bernoulli",
+    Tensor.multinomial: "multinomial",
+    Tensor.normal_: "normal",
+    Tensor.uniform_: "uniform",
+    Tensor.exponential_: "exponential",
+    Tensor.bernoulli_: "bernoulli",
+}
+
+
+class DrawWatch(TorchFunctionMode):
+    """Shows every random tensor that torch draws inside the block to a sink, which may replace it."""
+
+    def __init__(self, sink: Callable[[str, Tensor], Tensor | None]) -> None:
+        super().__init__()
+        self.sink = sink
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name = _DRAWS.get(func)
+        if name is None:
+            return result
+        replaced = self.sink(f"draw.{name}", result)
+        return result if replaced is None else result.copy_(replaced.reshape(result.shape))
+
+
+class Recorder:
+    """A sink that writes what it sees; tokens and draws of `forced` go on in place of the run's own."""
+
+    def __init__(self, writer: TraceWriter, table: StageTable, forced: Trace | None = None) -> None:
+        self.writer = writer
+        self.table = table
+        self.forced = forced
+
+    def __call__(self, name: str, tensor: Tensor) -> Tensor | None:
+        kind = self.table.kind(name)
+        key = self.writer.add(name, tensor, kind=kind)
+        if self.forced is None or kind not in {"token", "draw"}:
+            return None
+        return replacement(self.forced, key, tensor)
+
+
+def replacement(reference: Trace, key: str, tensor: Tensor) -> Tensor | None:
+    """The reference's value of a stage on the device and in the dtype of `tensor`; None when not whole."""
+    entry = reference.by_key.get(key)
+    if entry is None or entry.sampled is not None:
+        return None
+    value = entry.stored.to(tensor.device, tensor.dtype)
+    if value.shape != tensor.shape and value.numel() == tensor.numel():
+        value = value.reshape(tensor.shape)
+    return value
+
+
+def record(
+    model: SpeechModel,
+    task: Task,
+    *,
+    stages: str = "*",
+    max_elements: int | None = None,
+    forced: Trace | None = None,
+    dtype: str = "float32",
+    table: StageTable | None = None,
+) -> Trace:
+    """The trace of one request. With `forced`, decoding goes on from that trace's tokens and draws."""
+    table = table or stage_table(model.spec.family)
+    writer = TraceWriter(stages=stages, max_elements=max_elements)
+    for name, clip in task.clips().items():
+        writer.add(f"input.{name}", torch.from_numpy(clip.samples.copy()), kind="input")
+    sink = Recorder(writer, table, forced)
+    with tapped(sink), DrawWatch(sink):
+        perform(model, task)
+    metadata = {
+        "made_by": f"sonant {sonant.__version__}",
+        "family": model.spec.family,
+        "model": model.spec.name,
+        "fingerprint": model.spec.fingerprint,
+        "dtype": dtype,
+        "versions": versions(*PACKAGES),
+        "threads": torch.get_num_threads(),
+        "seed": task.request.seed,
+        "request": task.data(),
+    }
+    if forced is not None:
+        metadata |= {"forced": True, "forced_by": forced.tokens_hash()}
+    return from_writer(writer, metadata)

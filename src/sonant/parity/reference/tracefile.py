@@ -1,0 +1,153 @@
+"""The trace format, in one file that needs nothing but torch and safetensors.
+
+A trace is a safetensors file. Each tensor is one occurrence of one stage: `name` the first time,
+`name@1`, `name@2`, ... after it. The metadata key `sonant_trace` holds JSON: `entries` in the order of
+computation (key, kind, shape, dtype, statistics, hash) and whatever else describes the run. A tensor with
+more than `max_elements` elements is stored as evenly spaced samples; its statistics are of the whole.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import platform
+import re
+from typing import Any
+
+import torch
+
+FORMAT = "sonant-trace-1"
+METADATA_KEY = "sonant_trace"
+KINDS = ("stage", "token", "draw", "input")
+"""A computed value; a discrete decision of the decoding loop; a random draw; something given from outside."""
+
+_EDGE = 1 << 20
+
+
+def sample_positions(elements: int, count: int) -> torch.Tensor:
+    """The flat positions [min(count, elements)] that stand for a tensor of `elements` elements."""
+    if elements <= count:
+        return torch.arange(elements)
+    return torch.div(torch.arange(count) * (elements - 1), max(count - 1, 1), rounding_mode="floor")
+
+
+def statistics(tensor: torch.Tensor) -> dict[str, float]:
+    """Minimum, maximum, mean, root mean square and number of non-finite elements, in float64."""
+    if tensor.numel() == 0:
+        return {"min": 0.0, "max": 0.0, "mean": 0.0, "rms": 0.0, "nonfinite": 0}
+    wide = tensor.detach().cpu().double().flatten()
+    finite = wide[torch.isfinite(wide)]
+    if finite.numel() == 0:
+        return {"min": 0.0, "max": 0.0, "mean": 0.0, "rms": 0.0, "nonfinite": wide.numel()}
+    return {
+        "min": float(finite.min()),
+        "max": float(finite.max()),
+        "mean": float(finite.mean()),
+        "rms": float(finite.pow(2).mean().sqrt()),
+        "nonfinite": wide.numel() - finite.numel(),
+    }
+
+
+def tensor_hash(tensor: torch.Tensor) -> str:
+    """16 hex digits over dtype, shape and bytes."""
+    plain = tensor.detach().cpu().contiguous()
+    state = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    state.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+    return state.hexdigest()[:16]
+
+
+def hash_files(folder: str | os.PathLike[str]) -> dict[str, str]:
+    """16 hex digits for each file below `folder`, by relative name: size, first and last megabyte."""
+    found = {}
+    for root, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            path = os.path.join(root, name)
+            size = os.path.getsize(path)
+            state = hashlib.sha256(f"{size}:".encode())
+            with open(path, "rb") as file:
+                state.update(file.read(_EDGE))
+                if size > _EDGE:
+                    file.seek(max(_EDGE, size - _EDGE))
+                    state.update(file.read(_EDGE))
+            found[os.path.relpath(path, folder).replace(os.sep, "/")] = state.hexdigest()[:16]
+    return found
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of Python, torch and the named installed packages, and the processor's kind."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version(), "torch": torch.__version__, "machine": platform.machine()}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+class TraceWriter:
+    """Collects stages in the order of computation and writes one file.
+
+    `stages` is one or several shell patterns separated by commas; tokens, draws and inputs are always
+    kept whole, so that a run can be replayed.
+    """
+
+    def __init__(self, *, stages: str = "*", max_elements: int | None = None) -> None:
+        self.patterns = [pattern.strip() for pattern in stages.split(",") if pattern.strip()]
+        self.max_elements = max_elements
+        self.entries: list[dict[str, Any]] = []
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._seen: dict[str, int] = {}
+
+    def add(self, name: str, tensor: torch.Tensor, *, kind: str = "stage") -> str:
+        """Store one more occurrence of `name`; its key, "name" or "name@k"."""
+        assert kind in KINDS, kind
+        assert "@" not in name, name
+        occurrence = self._seen.get(name, 0)
+        self._seen[name] = occurrence + 1
+        key = name if occurrence == 0 else f"{name}@{occurrence}"
+        if kind == "stage" and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns):
+            return key
+        whole = tensor.detach().cpu()
+        if whole.is_complex():
+            whole = torch.view_as_real(whole)
+        entry: dict[str, Any] = {
+            "key": key,
+            "kind": kind,
+            "shape": list(whole.shape),
+            "dtype": str(whole.dtype).removeprefix("torch."),
+            "statistics": statistics(whole),
+            "hash": tensor_hash(whole),
+        }
+        limit = self.max_elements
+        if kind == "stage" and limit is not None and whole.numel() > limit:
+            entry["sampled"] = limit
+            stored = whole.flatten()[sample_positions(whole.numel(), limit)]
+        else:
+            stored = whole.clone(memory_format=torch.contiguous_format)
+        self.entries.append(entry)
+        self.tensors[key] = stored
+        return key
+
+    def record(self, metadata: dict[str, Any]) -> dict[str, Any]:
+        """The JSON part of the file."""
+        return {"format": FORMAT, **metadata, "entries": self.entries}
+
+    def save(self, path: str | os.PathLike[str], metadata: dict[str, Any]) -> None:
+        """Write the file; `metadata` is plain data (family, made_by, dtype, seed, request, ...)."""
+        from safetensors.torch import save_file
+
+        save_file(
+            self.tensors,
+            os.fspath(path),
+            metadata={METADATA_KEY: json.dumps(self.record(metadata), ensure_ascii=False, sort_keys=True)},
+        )
+
+
+def split_key(key: str) -> tuple[str, int]:
+    """Name and occurrence of a key: "a.b@3" is ("a.b", 3), "a.b" is ("a.b", 0)."""
+    match = re.fullmatch(r"(.*)@(\d+)", key)
+    return (match.group(1), int(match.group(2))) if match else (key, 0)

@@ -1,0 +1,173 @@
+"""What a documented stage is, and the table of a family: names in the order of computation and their inputs.
+
+A name may hold placeholders for numbers, "talker.layer.{layer}.query". An input may refer to a smaller
+number, "talker.layer.{layer-1}.mlp"; where that falls below 0, `first` applies instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+PARTS = ("voice", "prompt", "decode", "audio")
+"""Reference encoder, prompt building, the autoregressive half, tokens to waveform."""
+
+_PLACEHOLDER = re.compile(r"\{(\w+)\}")
+_REFERENCE = re.compile(r"\{(\w+)(-\d+)?\}")
+_SEGMENT = re.compile(r"segment\.\d+\.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One documented stage; `inputs` are the documented stages it is computed from."""
+
+    name: str
+    shape: str
+    what: str
+    part: str
+    inputs: tuple[str, ...] = ()
+    first: tuple[str, ...] = ()
+    """Inputs where one of `inputs` would have a number below 0."""
+    kind: str = "stage"
+    """"stage", "token" (a discrete decision that decoding goes on from), "draw" or "input"."""
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The name as a regex with one named group for each placeholder."""
+        parts = _PLACEHOLDER.split(self.name)
+        text = "".join(
+            re.escape(part) if index % 2 == 0 else rf"(?P<{part}>\d+)" for index, part in enumerate(parts)
+        )
+        return re.compile(text)
+
+
+class StageTable:
+    """The stages of one family; `token` names the stage whose occurrences count the decoding steps."""
+
+    def __init__(self, family: str, stages: Sequence[Stage], *, token: str = "") -> None:
+        self.family = family
+        self.stages = tuple(stages)
+        self.token = token
+        self._plain = {stage.name: (index, stage) for index, stage in enumerate(stages)}
+        self._found: dict[str, tuple[int, Stage, dict[str, int]] | None] = {}
+
+    def find(self, name: str) -> tuple[int, Stage, dict[str, int]] | None:
+        """Place in the order, stage and numbers of a recorded name; None when it is not documented."""
+        if name not in self._found:
+            self._found[name] = self._search(_SEGMENT.sub("", name, count=1))
+        return self._found[name]
+
+    def _search(self, name: str) -> tuple[int, Stage, dict[str, int]] | None:
+        if name in self._plain:
+            index, stage = self._plain[name]
+            return index, stage, {}
+        for index, stage in enumerate(self.stages):
+            match = stage.pattern.fullmatch(name) if "{" in stage.name else None
+            if match:
+                return index, stage, {key: int(value) for key, value in match.groupdict().items()}
+        return None
+
+    def pattern_of(self, name: str) -> str:
+        """The documented name with its placeholders, or the name itself."""
+        found = self.find(name)
+        return found[1].name if found else name
+
+    def kind(self, name: str) -> str:
+        """The kind of a recorded name; undocumented names say it themselves by their first word."""
+        found = self.find(name)
+        if found:
+            return found[1].kind
+        head = name.split(".", 1)[0]
+        return head if head in {"input", "draw"} else "stage"
+
+    def inputs(self, name: str) -> tuple[str, ...] | None:
+        """Names of the stages that `name` is computed from; None when that is not documented."""
+        found = self.find(name)
+        if found is None:
+            return None
+        _, stage, numbers = found
+        prefix = match.group() if (match := _SEGMENT.match(name)) else ""
+        resolved = [resolve(edge, numbers) for edge in stage.inputs]
+        if any(edge is None for edge in resolved) and stage.first:
+            resolved = [resolve(edge, numbers) for edge in stage.first]
+        return tuple(prefix + edge for edge in resolved if edge is not None)
+
+    def __iter__(self) -> Iterator[Stage]:
+        return iter(self.stages)
+
+
+def resolve(edge: str, numbers: Mapping[str, int]) -> str | None:
+    """`edge` with the known placeholders filled in; None when a number would be below 0."""
+    is_negative = False
+
+    def fill(match: re.Match[str]) -> str:
+        nonlocal is_negative
+        if match.group(1) not in numbers:
+            return match.group()
+        value = numbers[match.group(1)] + int(match.group(2) or 0)
+        is_negative = is_negative or value < 0
+        return str(value)
+
+    filled = _REFERENCE.sub(fill, edge)
+    return None if is_negative else filled
+
+
+def decoder_stages(
+    name: str, *, part: str, source: tuple[str, ...], width: str = "D", what: str
+) -> tuple[Stage, ...]:
+    """The stages of one `nn.transformer.Decoder` called `name`, computed from `source`."""
+    layer = f"{name}.layer.{{layer}}"
+    return (
+        Stage(
+            name=f"{layer}.in",
+            shape=f"[B, T, {width}]",
+            what=f"{what}: input of a layer",
+            part=part,
+            inputs=(f"{name}.layer.{{layer-1}}.out",),
+            first=source,
+        ),
+        Stage(
+            name=f"{layer}.query",
+            shape="[B, H, T, head]",
+            what="queries after norm (where there is one) and rotation",
+            part=part,
+            inputs=(f"{layer}.in",),
+        ),
+        Stage(
+            name=f"{layer}.key",
+            shape="[B, H, T, head]",
+            what="new keys after norm (where there is one) and rotation",
+            part=part,
+            inputs=(f"{layer}.in",),
+        ),
+        Stage(
+            name=f"{layer}.attention",
+            shape=f"[B, T, {width}]",
+            what="attention after the output projection, before the residual sum",
+            part=part,
+            inputs=(f"{layer}.in", f"{layer}.query", f"{layer}.key"),
+        ),
+        Stage(
+            name=f"{layer}.mlp",
+            shape=f"[B, T, {width}]",
+            what="SwiGLU branch, before the residual sum",
+            part=part,
+            inputs=(f"{layer}.in", f"{layer}.attention"),
+        ),
+        Stage(
+            name=f"{layer}.out",
+            shape=f"[B, T, {width}]",
+            what="after both residual sums",
+            part=part,
+            inputs=(f"{layer}.in", f"{layer}.attention", f"{layer}.mlp"),
+        ),
+        Stage(
+            name=f"{name}.norm",
+            shape=f"[B, T, {width}]",
+            what=f"{what}: after the final norm",
+            part=part,
+            inputs=(f"{layer}.out",),
+        ),
+    )

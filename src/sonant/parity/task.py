@@ -1,0 +1,139 @@
+"""One request as parity runs it: what is asked for, and how a family answers it step by step.
+
+The same steps as the engine's, one utterance at a time, and the whole of the tokens decoded at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonant.errors import RequestError
+from sonant.model import Prompt, SpeechModel
+from sonant.nn.tap import tap, tap_scope
+from sonant.parity.trace import Trace
+from sonant.speech import Audio, Sampling, SpeechRequest, Style
+
+CLIPS = ("audio", "emotion_audio", "source_audio")
+"""Clips of a task, stored in a trace as `input.<name>` with the rate in the request's record."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """A request, and the clip to clone with its transcript (instead of an encoded voice)."""
+
+    request: SpeechRequest
+    audio: Audio | None = None
+    transcript: str | None = None
+    max_steps: int | None = None
+    """No more decoding steps than this; the rest of the utterance is not recorded."""
+
+    def clips(self) -> dict[str, Audio]:
+        """The clips that are given, by name."""
+        found = {
+            "audio": self.audio,
+            "emotion_audio": self.request.style.emotion_audio,
+            "source_audio": self.request.source_audio,
+        }
+        return {name: clip for name, clip in found.items() if clip is not None}
+
+    def data(self) -> dict[str, Any]:
+        """Plain data for a trace; the clips travel as tensors."""
+        request = self.request
+        style = replace(request.style, emotion_audio=None)
+        if request.voice is not None and not isinstance(request.voice, str):
+            raise RequestError(
+                "a recording takes the reference clip, not an encoded voice; expected --voice with an audio "
+                "file or the name of a preset.",
+                field="voice",
+            )
+        return {
+            "text": request.text,
+            "voice": request.voice,
+            "transcript": self.transcript,
+            "language": request.language,
+            "style": {k: v for k, v in asdict(style).items() if v is not None},
+            "sampling": request.sampling.given(),
+            "speed": request.speed,
+            "seed": request.seed,
+            "text_layout": request.text_layout,
+            "normalize": request.normalize,
+            "options": dict(request.options),
+            "max_steps": self.max_steps,
+            "rates": {name: clip.sample_rate for name, clip in self.clips().items()},
+        }
+
+
+def task_of(trace: Trace) -> Task:
+    """The task that a trace was made from, so that another port can be given the very same."""
+    record: Mapping[str, Any] = trace.metadata.get("request", {})
+    if "text" not in record:
+        raise RequestError(
+            "the trace does not say what was asked for; expected a recorded request in it. Give --text and "
+            "the rest by hand."
+        )
+    clips = {
+        name: Audio(trace.by_key[f"input.{name}"].stored.numpy().astype(np.float32), int(rate))
+        for name, rate in record.get("rates", {}).items()
+    }
+    style = dict(record.get("style", {}))
+    if style.get("emotion_vector") is not None:
+        style["emotion_vector"] = tuple(style["emotion_vector"])
+    request = SpeechRequest(
+        record["text"],
+        voice=record.get("voice"),
+        language=record.get("language"),
+        style=Style(**style, emotion_audio=clips.get("emotion_audio")),
+        sampling=Sampling(**record.get("sampling", {})),
+        speed=float(record.get("speed") or 1.0),
+        seed=record.get("seed"),
+        text_layout=record.get("text_layout"),
+        normalize=bool(record.get("normalize", True)),
+        source_audio=clips.get("source_audio"),
+        options=record.get("options", {}),
+    )
+    return Task(
+        request=request,
+        audio=clips.get("audio"),
+        transcript=record.get("transcript"),
+        max_steps=record.get("max_steps"),
+    )
+
+
+def perform(model: SpeechModel, task: Task) -> Tensor:
+    """The samples [S] of the whole request; taps see every stage on the way."""
+    request = task.request
+    with torch.inference_mode():
+        if task.audio is not None:
+            request = replace(request, voice=model.encode_voice(task.audio, task.transcript))
+        pieces = []
+        for index, prompt in enumerate(model.prepare(request)):
+            if index == 0:
+                pieces.append(_segment(model, prompt, task.max_steps))
+            else:
+                with tap_scope(f"segment.{index}."):
+                    pieces.append(_segment(model, prompt, task.max_steps))
+    return torch.cat(pieces) if pieces else torch.zeros(0)
+
+
+def _segment(model: SpeechModel, prompt: Prompt, max_steps: int | None) -> Tensor:
+    if max_steps is not None:
+        prompt = replace(prompt, ceiling=min(prompt.ceiling, max_steps))
+    model.allocate(prompt.rows, prompt.positions)
+    utterance = model.start(prompt, list(range(prompt.rows)))
+    tokens = []
+    while True:
+        (step,) = model.step([utterance])
+        utterance.steps += 1
+        tokens.append(step.tokens)
+        if step.is_final:
+            utterance.is_finished = True
+            break
+    decoder = model.decoder(prompt, streaming=False)
+    samples = torch.cat((decoder.push(torch.cat(tokens)), decoder.finish()))
+    return tap("output.samples", samples.float().cpu())
