@@ -1,18 +1,33 @@
-"""sonant parity: which tensor differs first?"""
+"""`sonant parity`: record, compare, bisect, drift, report, stages, kit."""
 
 from __future__ import annotations
 
+import json
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from sonant.parity.compare import Comparison, StageResult
+    from sonant.parity.task import Task
+    from sonant.parity.trace import Trace
+
 app = typer.Typer(help="Which tensor differs first? Record, compare, bisect.", no_args_is_help=True)
 
-
-@app.callback()
-def parity() -> None:
-    """Which tensor differs first? Record, compare, bisect."""
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="Checkpoint folder or known name.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+HtmlOption = Annotated[
+    Path | None, typer.Option("--html", help="Also write a report for a browser.", metavar="FILE")
+]
+NamesOption = Annotated[
+    Path | None,
+    typer.Option("--names", help="JSON that maps foreign stage names to documented ones.", metavar="FILE"),
+]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16, float64.")]
 
 
 @app.command("kit")
@@ -30,3 +45,287 @@ def kit(
 
     if not run_kit(folder, write, verbose=verbose):
         raise typer.Exit(1)
+
+
+@app.command("record")
+def record(
+    model: ModelOption,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Trace to write.", metavar="FILE")],
+    text: Annotated[str | None, typer.Option("--text", help="What to say.")] = None,
+    like: Annotated[
+        Path | None, typer.Option("--like", help="Take the request of this trace.", metavar="TRACE")
+    ] = None,
+    forced: Annotated[
+        Path | None,
+        typer.Option("--forced", help="Go on from this trace's tokens and draws.", metavar="TRACE"),
+    ] = None,
+    voice: Annotated[str | None, typer.Option("--voice", help="Reference audio file, or a preset.")] = None,
+    transcript: Annotated[str | None, typer.Option("--transcript", help="What the audio says.")] = None,
+    language: Annotated[str | None, typer.Option("--language", help="Language of the text.")] = None,
+    instruction: Annotated[str | None, typer.Option("--instruction", help="How to say it.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of every random draw.")] = 0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")] = False,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A sampling field or family option, such as top_k=5.", metavar="K=V"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="At most so many decoding steps.")] = None,
+    stages: Annotated[
+        str, typer.Option("--stages", help="Patterns of stages to keep: 'talker.*,codec.*'.")
+    ] = "*",
+    max_elements: Annotated[
+        int | None, typer.Option("--max-elements", help="Larger tensors are kept as so many samples.")
+    ] = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+) -> None:
+    """Record one request: every stage, every random draw, and what the run was made of."""
+    from sonant.errors import RequestError
+    from sonant.parity.record import record as record_trace
+    from sonant.parity.trace import read_trace
+    from sonant.registry import load_model
+
+    if (text is None) == (like is None):
+        raise RequestError("give what to say: either --text, or --like with a trace to repeat.")
+    task = (
+        _task(text, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
+        if text is not None
+        else _task_like(like)
+    )
+    trace = record_trace(
+        load_model(model, device=device, dtype=dtype),
+        task,
+        stages=stages,
+        max_elements=max_elements,
+        forced=read_trace(forced) if forced else None,
+        dtype="float32" if dtype == "auto" else dtype,
+    )
+    trace.save(output)
+    typer.echo(f"{output}: {len(trace.entries)} entries, {output.stat().st_size / 1e6:.1f} MB")
+
+
+def _task_like(path: Path | None) -> Task:
+    from sonant.parity.task import task_of
+    from sonant.parity.trace import read_trace
+
+    assert path is not None
+    return task_of(read_trace(path))
+
+
+def _task(
+    text: str,
+    voice: str | None,
+    transcript: str | None,
+    language: str | None,
+    instruction: str | None,
+    seed: int,
+    greedy: bool,
+    settings: list[str],
+    steps: int | None,
+) -> Task:
+    from dataclasses import fields
+
+    from sonant.errors import RequestError
+    from sonant.parity.task import Task
+    from sonant.speech import Audio, Sampling, SpeechRequest, Style
+
+    known = {field.name for field in fields(Sampling)}
+    sampling: dict[str, Any] = {"greedy": True, "predictor_greedy": True} if greedy else {}
+    options: dict[str, Any] = {}
+    for item in settings:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise RequestError(f"--set {item!r} has no '='; expected NAME=VALUE, such as top_k=5.")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        (sampling if name in known else options)[name] = parsed
+    is_file = voice is not None and Path(voice).is_file()
+    return Task(
+        request=SpeechRequest(
+            text,
+            voice=None if is_file else voice,
+            language=language,
+            style=Style(instruction=instruction),
+            sampling=Sampling(**sampling),
+            seed=seed,
+            options=options,
+        ),
+        audio=Audio.read(voice) if voice is not None and is_file else None,
+        transcript=transcript,
+        max_steps=steps,
+    )
+
+
+@app.command("compare")
+def compare(
+    reference: Annotated[Path, typer.Argument(help="What is right.", metavar="REFERENCE")],
+    other: Annotated[Path, typer.Argument(help="What is judged.", metavar="OTHER")],
+    names: NamesOption = None,
+    family: Annotated[str, typer.Option("--family", help="Whose stage names apply.")] = "",
+    precision: Annotated[str | None, typer.Option("--precision", help="Whose budgets apply.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every stage.")] = False,
+    as_json: JsonOption = False,
+    html: HtmlOption = None,
+) -> None:
+    """Compare two traces stage by stage; the first stage out of budget is the headline.
+
+    Also reads a plain safetensors file or .npz with documented names, and folders of .bin with JSON.
+    """
+    from sonant.parity.compare import compare as compare_traces
+
+    traces = _read(reference, names, family), _read(other, names, family)
+    found = compare_traces(*traces, precision=precision)
+    _report(html, found, *traces)
+    _answer(found, found.data(), as_json, everything)
+    if found.first_failed is not None or not found.stages:
+        raise typer.Exit(1)
+
+
+@app.command("bisect")
+def bisect(
+    model: ModelOption,
+    reference: Annotated[Path, typer.Option("--reference", "-r", help="Trace of what is right.")],
+    names: NamesOption = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Whose budgets apply.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every stage.")] = False,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    as_json: JsonOption = False,
+) -> None:
+    """Feed each stage the reference's inputs and list every stage that is wrong by itself."""
+    from sonant.parity.bisect import bisect as find
+    from sonant.parity.budgets import coarser
+    from sonant.registry import load_model
+
+    trace = _read(reference, names, "")
+    precision = precision or coarser(trace.dtype, "float32" if dtype == "auto" else dtype)
+    found = find(load_model(model, device=device, dtype=dtype), trace, precision=precision)
+    if as_json:
+        typer.echo(json.dumps(found.data(), indent=2, ensure_ascii=False))
+    else:
+        typer.echo(found.headline)
+        for fault in found.faults:
+            typer.echo(f"  {fault.stage}: {fault.wrong} of {fault.of}, first {fault.first}; {fault.detail}")
+        if found.uncovered:
+            typer.echo(f"not in the reference: {', '.join(found.uncovered)}")
+        if everything:
+            _table(found.comparison.stages)
+    if found.faults or found.stopped:
+        raise typer.Exit(1)
+
+
+@app.command("drift")
+def drift(
+    model: ModelOption,
+    text: Annotated[str, typer.Option("--text", help="What to say.")] = "One two three.",
+    voice: Annotated[str | None, typer.Option("--voice", help="Reference audio file, or a preset.")] = None,
+    transcript: Annotated[str | None, typer.Option("--transcript", help="What the audio says.")] = None,
+    instruction: Annotated[str | None, typer.Option("--instruction", help="How to say it.")] = None,
+    steps: Annotated[int, typer.Option("--steps", help="At most so many decoding steps.")] = 8,
+    precisions: Annotated[
+        str, typer.Option("--precisions", help="Which, by commas: bfloat16,float16,int8,int4.")
+    ] = "bfloat16,int8",
+    device: DeviceOption = "auto",
+    top: Annotated[int, typer.Option("--top", help="Print so many stages.")] = 12,
+    as_json: JsonOption = False,
+    write_budgets: Annotated[
+        Path | None,
+        typer.Option("--write-budgets", help="Put the measured budgets into this table.", metavar="FILE"),
+    ] = None,
+) -> None:
+    """The same network in several precisions on the same inputs: which stage loses most?"""
+    from sonant.parity.drift import measure_drift, update_budgets
+
+    task = _task(text, voice, transcript, None, instruction, 0, True, [], steps)
+    found = measure_drift(model, task, tuple(precisions.split(",")), device=device)
+    if write_budgets is not None:
+        update_budgets(write_budgets, found)
+    if as_json:
+        typer.echo(json.dumps(found.data(), indent=2))
+        return
+    for precision in found.precisions:
+        typer.echo(f"{precision}: {found.headline(precision)}")
+        typer.echo(f"  {'stage':<44} {'by itself':>10} {'piled up':>10}")
+        for loss in found.worst(precision)[:top]:
+            typer.echo(f"  {loss.stage:<44} {loss.own:>10.2e} {loss.accumulated:>10.2e}")
+
+
+@app.command("report")
+def report(
+    reference: Annotated[Path, typer.Argument(help="What is right.", metavar="REFERENCE")],
+    other: Annotated[Path, typer.Argument(help="What is judged.", metavar="OTHER")],
+    html: Annotated[Path, typer.Option("--html", "-o", help="Page to write.", metavar="FILE")],
+    names: NamesOption = None,
+    family: Annotated[str, typer.Option("--family", help="Whose stage names apply.")] = "",
+) -> None:
+    """Write the comparison of two traces as one HTML page."""
+    from sonant.parity.compare import compare as compare_traces
+
+    traces = _read(reference, names, family), _read(other, names, family)
+    found = compare_traces(*traces)
+    _report(html, found, *traces)
+    typer.echo(f"{html}: {found.headline}")
+
+
+@app.command("stages")
+def stages(
+    family: Annotated[str, typer.Argument(help="qwen3_tts, cosyvoice3 or indextts2.", metavar="FAMILY")],
+) -> None:
+    """Print the documented stages of a family as a Markdown table."""
+    from sonant.parity.stages.markdown import stage_markdown
+
+    typer.echo(stage_markdown(family), nl=False)
+
+
+def _read(path: Path, names: Path | None, family: str) -> Trace:
+    from sonant.parity.trace import read_trace
+
+    mapping = json.loads(names.read_text(encoding="utf-8")) if names else None
+    return read_trace(path, names=mapping, family=family)
+
+
+def _report(path: Path | None, found: Comparison, reference: Trace, other: Trace) -> None:
+    if path is None:
+        return
+    from sonant.parity.report import write_report
+
+    command = shlex.join(["sonant", *sys.argv[1:]])
+    write_report(path, found, reference, other, command=command)
+
+
+def _answer(found: Comparison, data: dict[str, Any], as_json: bool, everything: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    typer.echo(found.headline)
+    for name, verdict in found.verdicts.items():
+        counts = f", {verdict.failed} of {verdict.stages} out of budget" if verdict.failed else ""
+        typer.echo(f"  {name.replace('_', ' ')}: {verdict.status}{counts}. {verdict.detail}")
+    for warning in found.warnings:
+        typer.echo(f"  note: {warning}")
+    if found.missing:
+        typer.echo(f"  only in the reference: {len(found.missing)} entries, first {found.missing[0]}")
+    shown = found.stages if everything else [s for s in found.stages if s.has_failed][:20]
+    if shown:
+        _table(shown)
+
+
+def _table(stages: Any) -> None:
+    typer.echo(
+        f"{'':4} {'stage':<44} {'shape':<18} {'dtype':<9} {'max abs':>9} {'mean abs':>9} {'relative':>9} "
+        f"{'cosine':>9} {'budget':>9}"
+    )
+    for stage in stages:
+        _row(stage)
+
+
+def _row(stage: StageResult) -> None:
+    d = stage.distance
+    mark = "ok" if d.status == "ok" else ("FAIL" if stage.has_failed else "-")
+    shape = "x".join(map(str, stage.shape))
+    typer.echo(
+        f"{mark:4} {stage.key:<44} {shape:<18} {stage.dtype:<9} {d.max_abs:>9.2e} {d.mean_abs:>9.2e} "
+        f"{d.relative:>9.2e} {d.cosine:>9.6f} {d.allowed:>9.2e} {d.note}"
+    )

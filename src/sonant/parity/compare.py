@@ -36,11 +36,14 @@ class StageResult:
     """Keys of the nearest recorded stages it is computed from."""
     inputs_differed: bool | None = None
     """None when none of its inputs was recorded in both."""
+    is_forced: bool = False
+    """A token that was only noted: decoding went on from the reference's."""
 
     @property
     def has_failed(self) -> bool:
-        """True when it counts as a fault: judged, and out of budget."""
-        return self.group != UNJUDGED and self.distance.status != "ok"
+        """True when it counts as a fault: computed (not given), judged, and out of budget."""
+        is_computed = self.kind == "stage" or (self.kind == "token" and not self.is_forced)
+        return is_computed and self.group != UNJUDGED and self.distance.status != "ok"
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -51,7 +54,10 @@ class StageResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """One of the three questions. `status` is "equal", "in budget", "out of budget" or "not measured"."""
+    """One of the three questions.
+
+    `status` is "equal", "in budget", "out of budget", "differs" (tokens) or "not measured".
+    """
 
     status: str
     stages: int = 0
@@ -151,6 +157,7 @@ def compare(
             distance=found,
             inputs=inputs,
             inputs_differed=any(differs[key] for key in inputs) if inputs else None,
+            is_forced=is_forced and entry.kind == "token" and not own,
         )
         results.append(result)
         # A stage fed with the reference's values hands on equal values, whatever it computed itself.
@@ -159,7 +166,7 @@ def compare(
         if entry.kind == "token":
             is_parted = is_parted or (is_bad and not is_forced)
             step += entry.name == table.token or not table.token
-    first = next((r for r in results if r.has_failed and _is_judged(r, is_forced)), None)
+    first = next((r for r in results if r.has_failed), None)
     return Comparison(
         reference=_title(reference),
         other=_title(other),
@@ -171,11 +178,6 @@ def compare(
         warnings=tuple(_warnings(reference, other, results)),
         missing=tuple(e.key for e in reference.entries if e.key not in other.by_key),
     )
-
-
-def _is_judged(result: StageResult, is_forced: bool) -> bool:
-    """Draws and inputs are given, not computed; forced tokens are a matter of the free verdict."""
-    return result.kind == "stage" or (result.kind == "token" and not is_forced)
 
 
 def _nearest(entry: Entry, table: StageTable, last: Mapping[str, str], previous: str) -> tuple[str, ...]:
@@ -253,7 +255,7 @@ def _free(results: list[StageResult], reference: Trace, other: Trace, *, is_forc
     longer = _length_note(reference, other)
     if not wrong:
         detail = f"all {len(tokens)} decisions are equal{longer}"
-        return Verdict(status="equal" if not longer else "out of budget", stages=len(tokens), detail=detail)
+        return Verdict(status="differs" if longer else "equal", stages=len(tokens), detail=detail)
     first = wrong[0]
     detail = (
         f"{first.key} (step {first.step}): {first.distance.note}{rank_and_margin(first, reference, other)}"
@@ -261,7 +263,7 @@ def _free(results: list[StageResult], reference: Trace, other: Trace, *, is_forc
     if is_forced:
         detail = f"{len(wrong)} of {len(tokens)} own choices differ from the forced ones; first {detail}"
     return Verdict(
-        status="out of budget",
+        status="differs",
         stages=len(tokens),
         failed=len(wrong),
         first_failed=first.key,
@@ -294,10 +296,12 @@ def rank_and_margin(token: StageResult, reference: Trace, other: Trace) -> str:
 
 
 def _warnings(reference: Trace, other: Trace, results: list[StageResult]) -> Iterable[str]:
-    for result in results:
-        if result.kind in {"input", "draw"} and result.distance.status != "ok":
-            word = "what was given" if result.kind == "input" else "a random draw"
-            yield f"{result.key}, {word}, differs: {describe(result.distance)}"
+    for kind, words in (("input", "inputs"), ("draw", "random draws")):
+        given = [r for r in results if r.kind == kind]
+        wrong = [r for r in given if r.distance.status != "ok"]
+        if wrong:
+            first = f"{wrong[0].key}: {describe(wrong[0].distance)}"
+            yield f"{len(wrong)} of {len(given)} {words} differ, first {first}"
     for name, why in (("seed", "seeds"), ("files", "checkpoint files"), ("fingerprint", "checkpoints")):
         a, b = reference.metadata.get(name), other.metadata.get(name)
         if a and b and a != b:
