@@ -197,6 +197,7 @@ def test_first_audio_comes_before_the_end(endless):
         (SpeechRequest("x", sampling=Sampling(top_k=3)), UnsupportedError, "top_k"),
         (SpeechRequest("x", options={"temprature": 1}), UnsupportedError, "temprature"),
         (SpeechRequest("x", text_layout="full"), UnsupportedError, "text_layout"),
+        (SpeechRequest("a [gif](/dʒɪf/)"), UnsupportedError, "text"),
     ],
 )
 def test_a_wrong_request_is_refused_before_any_work(request_, error, words):
@@ -227,3 +228,11 @@ def test_an_idle_engine_waits_without_turning(endless):
         before = time.process_time()
         time.sleep(0.3)
         assert time.process_time() - before < 0.1
+
+
+def test_builtin_voice_speaks_the_phonemes_it_is_given(builtin):
+    def ids(text):
+        return builtin.prepare(SpeechRequest(text, seed=0))[0].inputs.ids.tolist()
+
+    assert ids("Say [gif](/dʒˈɪf/) now.") != ids("Say gif now.")
+    assert "pronunciation" in builtin.spec.capabilities

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sonant.errors import RequestError, UnsupportedError
 from sonant.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest
-from sonant.text.markup import apply_glossary, split_pauses
+from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ def spoken_parts(request: SpeechRequest) -> Iterator[Part]:
 def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
     """Raise RequestError or UnsupportedError, by field, for whatever the model cannot do."""
     _check_text(request, spec)
+    _check_pronunciations(request.text, spec)
     style = request.style
     needs = [
         ("instruction", style.instruction is not None, ("instruction", "voice_design")),
@@ -118,6 +119,17 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
             "It was probably cut or decoded wrongly; send valid Unicode.",
             field="text",
         ) from error
+
+
+def _check_pronunciations(text: str, spec: ModelSpec) -> None:
+    found = PRONUNCIATION.search(text)
+    if found and "pronunciation" not in spec.capabilities:
+        word = found[0][1:].split("](/", 1)[0]
+        raise UnsupportedError(
+            f"{spec.name} takes no phonemes, but the text has {found[0]!r}. Write {word!r} as it sounds, or "
+            "put a respelling into the glossary.",
+            field="text",
+        )
 
 
 def _check_language(language: str | None, spec: ModelSpec) -> None:

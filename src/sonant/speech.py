@@ -321,6 +321,7 @@ CAPABILITIES: Mapping[str, str] = {
     "emotion_text": "infers the emotion from words",
     "voice_conversion": "says given speech again in another voice",
     "speed": "changes pace",
+    "pronunciation": "takes words with their phonemes, [word](/phonemes/)",
     "text_layout": "offers the progressive and the full text layout",
     "text_stream": "takes text while it speaks",
     "frame_streaming": "gives audio before a segment is complete",

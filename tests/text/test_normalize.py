@@ -8,7 +8,11 @@ import pytest
 from sonant.text.normalize import normalize
 
 READ = [
-    ("english", "It costs $12.50 at 5:30pm, 15% more.", "twelve point five dollars"),
+    (
+        "english",
+        "$12.50 at 5:30pm, No. 5, #6",
+        "twelve dollars and fifty cents at five thirty PM, number five, number six",
+    ),
     ("english", "In the 1990s, $1,000,000.50.", "nineteen nineties, one million dollars and fifty cents"),
     (
         "english",

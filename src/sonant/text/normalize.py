@@ -57,11 +57,14 @@ _INAUDIBLE = regex.compile(
 _MARK = regex.compile(
     rf"{PAUSE_PATTERN}|{PRONUNCIATION_PATTERN}|<\|[^<>|\n]{{1,60}}\|>|</?[A-Za-z][A-Za-z_]{{0,30}}>|\[[A-Za-z_]{{1,30}}\]"
 )
-_NEEDS_READING = regex.compile(r"[\p{N}$€£¥₩₽%‰&@°=+×÷±#]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|No|vs|etc|approx)\.")
+_NEEDS_READING = regex.compile(r"[\p{N}$€£¥₩₽%‰&@°=+×÷±#]|\b(?:Mr|Mrs|Ms|Dr|Prof|St|vs|etc|approx)\.")
 _LONG_DIGITS = regex.compile(rf"[0-9０-９]{{{LONGEST_NUMBER + 1},}}+")
 _LONG_TOKEN = regex.compile(r"[0-9０-９][0-9０-９.,:/%+*=^~\-]{40,}+")
 _DECADE = regex.compile(r"\b(1[1-9]|20)([1-9])0s\b")
-_DOLLARS = regex.compile(r"\$([0-9]{1,3}(?:,[0-9]{3})++)\.([0-9]{2})(?![0-9])")
+_MONEY = regex.compile(
+    r"[$€£](?:[0-9]{1,3}(?:,[0-9]{3})++|[0-9]{1,9}+)(?:\.[0-9]{2})?(?![0-9]|[.,][0-9])(?!\s?(?:[kmbt]n?|[mbtr]illion))"
+)
+_NUMBER_SIGN = regex.compile(r"\bNo\.(?=\s?[0-9])|#(?=[0-9])")
 _CHINESE_DIGITS = "零一二三四五六七八九"
 
 
@@ -82,7 +85,8 @@ def _read_by_grammar(text: str, language: str, budget: int) -> tuple[str, int]:
     text = _LONG_DIGITS.sub(lambda hit: spell(hit[0]), text)
     if language == "english":
         text = _DECADE.sub(_decade, text)  # wetext reads 1990s as so many seconds
-        text = _DOLLARS.sub(lambda hit: read_numbers(hit[0], "english"), text)
+        text = _MONEY.sub(lambda hit: read_numbers(hit[0], "english"), text)  # and $2.50 as two point five
+        text = _NUMBER_SIGN.sub("number ", text).replace("number  ", "number ")
     read: list[str] = []
     for piece in _pieces(text):
         if not _NEEDS_READING.search(piece):

@@ -54,7 +54,7 @@ class BuiltinModel:
             languages=("english",),
             voices=("heart",),
             default_voice="heart",
-            capabilities=frozenset({"preset_voice", "speed", "seed"}),
+            capabilities=frozenset({"preset_voice", "speed", "pronunciation", "seed"}),
             streams_by="segment",
             licence="Apache-2.0 (hibari-tts, distilled from Kokoro-82M)",
             note="small built-in English voice, not one of the three model families",
