@@ -29,6 +29,6 @@ def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel
 
 def convert(source: Path, target: Path) -> None:
     """Write the checkpoint at `source` into the new folder `target`, all weights as safetensors."""
-    from sonant.families.indextts2.convert import convert_folder
+    from sonant.families.indextts2.conversion import convert_folder
 
     convert_folder(source, target)

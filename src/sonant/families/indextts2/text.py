@@ -220,19 +220,19 @@ class TextFrontEnd:
         parts = (part.strip() for part in _CJK.split(text.strip()))
         return " ".join(part.upper() for part in parts if part)
 
-    def pieces(self, text: str, **options: Any) -> list[str]:
-        """Pieces of a text; `options` go to `normalise`."""
-        return self._encode(text, str, options)
+    def pieces(self, text: str, *, spoken: str | None = None, **options: Any) -> list[str]:
+        """Pieces of a text; `options` go to `normalise`, unless its result `spoken` is given."""
+        return self._encode(text, str, spoken, options)
 
-    def ids(self, text: str, **options: Any) -> list[int]:
-        """Piece ids of a text, without start or end marks; `options` go to `normalise`."""
-        return self._encode(text, int, options)
+    def ids(self, text: str, *, spoken: str | None = None, **options: Any) -> list[int]:
+        """Piece ids of a text, without start or end marks; arguments as for `pieces`."""
+        return self._encode(text, int, spoken, options)
 
-    def _encode(self, text: str, kind: type, options: Mapping[str, Any]) -> Any:
+    def _encode(self, text: str, kind: type, spoken: str | None, options: Mapping[str, Any]) -> Any:
         if not text:
             return []
         if len(text.strip()) != 1:  # Parity: a single character is encoded as typed
-            text = self.split_ideographs(self.normalise(text, **options))
+            text = self.split_ideographs(self.normalise(text, **options) if spoken is None else spoken)
         return self._pieces.Encode(text, out_type=kind)
 
     def ids_of(self, pieces: list[str]) -> list[int]:

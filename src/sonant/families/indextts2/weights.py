@@ -1,6 +1,6 @@
 """Tensors of an IndexTTS2 checkpoint -> networks: key rules, ignored keys with reasons, sizes from shapes.
 
-Each `load_*` accepts the release's pickle or a safetensors file with the same names, see `convert.py`.
+Each `load_*` accepts the release's pickle or a safetensors file with the same names, see `conversion.py`.
 """
 
 from __future__ import annotations
@@ -234,6 +234,7 @@ def load_bigvgan(path: Path, config_file: Path, *, device: Device) -> BigVgan:
     data = _table(path, read_any(path))
     inner = data.get("generator")
     tensors = fold_weight_norm(flatten(inner if isinstance(inner, Mapping) else data))
+    tensors = {re.sub(r"^generator\.", "", key): tensor for key, tensor in tensors.items()}
     rule = re.compile(r"^(.*)\.act\.alpha$")
     for name in [key for key in tensors if rule.match(key)]:
         stem = name[: -len(".act.alpha")]

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.families.indextts2.gpt import SPEEDS, cached_code_position
+from sonant.families.indextts2 import gpt as gpt_module
+from sonant.families.indextts2.gpt import SPEEDS
 from sonant.families.indextts2.search import (
     SearchSettings,
     keep_typical,
@@ -124,7 +125,7 @@ def _check_step(
     length: int,
 ) -> None:
     case = f"gpt_decode step {step}"
-    position = cached_code_position(step)
+    position = gpt_module.cached_code_position(step)
     report.equal(case, "mel position used", position, int(tensors["mel_position_used"][step]))
     for key, expected in tensors.items():
         found = re.match(rf"step{step}_(?:h(\d+)_(\w+)|(ln_f|final_norm))$", key)

@@ -1,0 +1,186 @@
+"""Checkpoint folders: layouts, file forms, conversion, and what is refused."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sonant.checkpoint import fold_weight_norm, read_pickle
+from sonant.errors import CheckpointError, ConfigError
+from sonant.families import indextts2
+from sonant.families.indextts2 import weights
+from sonant.families.indextts2.config import read_config
+from sonant.families.indextts2.layout import locate
+from sonant.families.indextts2.loading import load_model
+from tests.families.indextts2.conftest import nested, recorded
+
+
+def same_weights(first, second):
+    one, other = first.state_dict(), second.state_dict()
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_detection_reads_one_file_and_no_torch(checkpoint, tmp_path):
+    assert indextts2.detect(checkpoint)
+    assert not indextts2.detect(tmp_path)
+    (tmp_path / "config.yaml").write_text("model: something else\n")
+    assert not indextts2.detect(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(b"\xff\xfe: [")
+    assert not indextts2.detect(tmp_path)
+    code = (
+        "import sys; from pathlib import Path; from sonant.families import indextts2; "
+        f"assert indextts2.detect(Path({str(checkpoint)!r})); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_newer_version_is_recognised_and_refused(checkpoint, tmp_path):
+    text = (checkpoint / "config.yaml").read_text().replace("version: 2.0", "version: 2.5")
+    (tmp_path / "config.yaml").write_text(text)
+    assert indextts2.detect(tmp_path)
+    with pytest.raises(ConfigError, match=r"version 2\.5.*not supported"):
+        indextts2.load(tmp_path, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("dit_type: DiT", "dit_type: DiT", None),
+        ("is_causal: false", "is_causal: true", "is_causal"),
+        ("heads: 4\n  use", "heads: 5\n  use", "heads"),
+        ("model_dim: 48", "model_dim: 48\n  surprise: 1", "surprise"),
+        ("final_layer_type: wavenet", "final_layer_type: mlp   ", "wavenet"),
+        ("gpt_checkpoint: gpt.pth", "", "gpt_checkpoint"),
+    ],
+)
+def test_configs_of_other_networks_are_refused_by_name(checkpoint, tmp_path, old, new, expected):
+    text = (checkpoint / "config.yaml").read_text()
+    assert old in text
+    (tmp_path / "config.yaml").write_text(text.replace(old, new))
+    if expected is None:
+        read_config(tmp_path / "config.yaml")
+        return
+    with pytest.raises(ConfigError, match=expected):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_trailing_blanks_in_the_config_do_not_matter(checkpoint, tmp_path):
+    text = (checkpoint / "config.yaml").read_text().replace("gpt.pth", '"gpt.pth  "')
+    (tmp_path / "config.yaml").write_text(text)
+    assert read_config(tmp_path / "config.yaml").gpt_checkpoint == "gpt.pth"
+
+
+def test_all_missing_files_are_listed(checkpoint, tmp_path):
+    shutil.copy(checkpoint / "config.yaml", tmp_path)
+    with pytest.raises(CheckpointError) as caught:
+        locate(tmp_path, read_config(tmp_path / "config.yaml"))
+    for name in ("bpe.model", "gpt.pth", "s2mel.pth", "feat1.pt", "campplus_cn_common.bin", "bigvgan"):
+        assert name in str(caught.value)
+
+
+def test_hub_snapshots_are_found(checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("hf_cache"))
+    flat, hub = checkpoint / "hf_cache", folder / "hf_cache"
+    moves = {
+        "w2v-bert-2.0/model.safetensors": "models--facebook--w2v-bert-2.0/snapshots/abc/model.safetensors",
+        "w2v-bert-2.0/config.json": "models--facebook--w2v-bert-2.0/snapshots/abc/config.json",
+        "semantic_codec_model.safetensors": (
+            "models--amphion--MaskGCT/snapshots/abc/semantic_codec/model.safetensors"
+        ),
+        "campplus_cn_common.bin": "models--funasr--campplus/snapshots/abc/campplus_cn_common.bin",
+        "bigvgan/bigvgan_generator.pt": (
+            "models--nvidia--bigvgan_v2_22khz_80band_256x/snapshots/abc/bigvgan_generator.pt"
+        ),
+        "bigvgan/config.json": "models--nvidia--bigvgan_v2_22khz_80band_256x/snapshots/abc/config.json",
+    }
+    for old, new in moves.items():
+        (hub / new).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(flat / old, hub / new)
+    files = locate(folder, read_config(folder / "config.yaml"))
+    assert "snapshots" in str(files.w2v_bert)
+    load_model(folder, device="cpu", dtype=torch.float32)
+
+
+def test_a_wrapped_gpt_and_prefixed_mel_half_load_alike(loaded, tmp_path):
+    torch.save({"model": recorded("gpt"), "epoch": 3, "optimizer": {"lr": [0.1]}}, tmp_path / "gpt.pth")
+    gpt = weights.load_gpt(
+        tmp_path / "gpt.pth", loaded.parts.config.gpt, 32, device="cpu", dtype=torch.float32
+    )
+    assert same_weights(gpt, loaded.parts.gpt)
+    net = {
+        head: {f"module.{name}": tensor for name, tensor in part.items()}
+        for head, part in nested(recorded("s2mel")).items()
+    }
+    torch.save({"net": net}, tmp_path / "s2mel.pth")
+    s2mel = weights.load_s2mel(tmp_path / "s2mel.pth", loaded.parts.config.s2mel, device="cpu")
+    assert same_weights(s2mel, loaded.parts.s2mel)
+
+
+def test_merged_vocoder_weights_load_alike(loaded, checkpoint, tmp_path):
+    folder = checkpoint / "hf_cache" / "bigvgan"
+    tensors = read_pickle(folder / "bigvgan_generator.pt")["generator"]
+    assert len(tensors) == 783
+    merged = fold_weight_norm(tensors)
+    assert len(merged) == 667
+    torch.save({"generator": merged}, tmp_path / "bigvgan_generator.pt")
+    vocoder = weights.load_bigvgan(tmp_path / "bigvgan_generator.pt", folder / "config.json", device="cpu")
+    assert same_weights(vocoder, loaded.parts.vocoder)
+
+
+def test_parameters_that_inference_never_reads_may_be_missing_or_there(loaded, tmp_path):
+    tensors = recorded("s2mel")
+    extra = {
+        "cfm.estimator.input_pos": torch.arange(9),
+        "cfm.estimator.cond_embedder.weight": torch.zeros(2, 2),
+        "length_regulator.embedding.weight": torch.zeros(2, 2),
+    }
+    for name, held in (("more", {**tensors, **extra}), ("less", tensors)):
+        torch.save({"net": nested(held)}, tmp_path / f"{name}.pth")
+        made = weights.load_s2mel(tmp_path / f"{name}.pth", loaded.parts.config.s2mel, device="cpu")
+        assert same_weights(made, loaded.parts.s2mel)
+    broken = {name: tensor for name, tensor in tensors.items() if "wqkv" not in name}
+    torch.save({"net": nested(broken)}, tmp_path / "broken.pth")
+    with pytest.raises(CheckpointError, match="5 missing"):
+        weights.load_s2mel(tmp_path / "broken.pth", loaded.parts.config.s2mel, device="cpu")
+
+
+def test_other_gpts_are_refused(loaded, tmp_path):
+    torch.save({"mel_embedding.weight": torch.zeros(2, 2)}, tmp_path / "gpt.pth")
+    with pytest.raises(CheckpointError, match=r"not the gpt\.pth of IndexTTS2"):
+        weights.load_gpt(tmp_path / "gpt.pth", loaded.parts.config.gpt, 32, device="cpu", dtype=torch.float32)
+
+
+def test_conversion_gives_a_folder_without_pickles_that_loads_alike(loaded, checkpoint, tmp_path):
+    target = tmp_path / "converted"
+    indextts2.convert(checkpoint, target)
+    assert not [p for p in target.rglob("*") if p.suffix in (".pth", ".pt", ".bin")]
+    assert load_file(target / "gpt.safetensors").keys() == recorded("gpt").keys()
+    again = load_model(target, device="cpu", dtype=torch.float32)
+    for name in ("gpt", "s2mel", "codec", "vocoder"):
+        assert same_weights(getattr(again.parts, name), getattr(loaded.parts, name)), name
+    assert same_weights(again.parts.reference.campplus, loaded.parts.reference.campplus)
+    for one, other in zip(again.parts.emotion_groups, loaded.parts.emotion_groups, strict=True):
+        assert torch.equal(one, other)
+    with pytest.raises(CheckpointError, match="exists already"):
+        indextts2.convert(checkpoint, target)
+
+
+def test_a_failed_conversion_leaves_nothing(checkpoint, tmp_path):
+    broken = tmp_path / "broken"
+    shutil.copytree(checkpoint, broken)
+    (broken / "feat2.pt").write_bytes(b"no pickle")
+    with pytest.raises(CheckpointError, match=r"feat2\.pt"):
+        indextts2.convert(broken, tmp_path / "target")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["broken"]
+
+
+def test_half_precision_is_for_the_gpt_only(checkpoint):
+    made = load_model(checkpoint, device="cpu", dtype=torch.bfloat16)
+    assert made.parts.gpt.dtype == torch.bfloat16
+    assert made.parts.codec.codebook.weight.dtype == torch.float32
+    assert next(made.parts.vocoder.parameters()).dtype == torch.float32
