@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sonant.errors import RequestError
 from sonant.families.indextts2.config import RegulatorConfig, S2MelConfig
 from sonant.families.indextts2.dit import Dit
+from sonant.nn.flow import guided, linear_times, solve_euler
 from sonant.nn.tap import tap
 
 FRAMES_PER_CODE = 1.72  # mel frames of a 50 Hz code: 22050 / 256 / 50. Source: the original's constant
@@ -95,18 +96,15 @@ class S2Mel(nn.Module):
             padded, condition, style = (
                 torch.cat((tensor, torch.zeros_like(tensor))) for tensor in (padded, condition, style)
             )
-        times = torch.linspace(0, 1, steps + 1, device=x.device, dtype=x.dtype)
-        time, width = times[0], times[1] - times[0]
-        for index in range(steps):
-            x = tap(f"s2mel.step.{index}.x", x)
+
+        def velocity(x: Tensor, time: Tensor, step: int) -> Tensor:
             rows = padded.shape[0]
-            velocity = self.estimator(x.expand(rows, -1, -1), padded, condition, style, time.expand(rows))
-            velocity = tap(f"s2mel.step.{index}.velocity", velocity)
+            x = tap(f"s2mel.step.{step}.x", x).expand(rows, -1, -1)
+            moved = self.estimator(x, padded, condition, style, time.expand(rows))
+            moved = tap(f"s2mel.step.{step}.velocity", moved)
             if guidance > 0:
-                velocity = (1.0 + guidance) * velocity[:1] - guidance * velocity[1:]
-            x = x + width * velocity
-            x[..., :known] = 0
-            time = time + width  # Parity: summed up, so that the times round as the original's
-            if index + 1 < steps:
-                width = times[index + 2] - time
+                moved = guided(moved[:1], moved[1:], guidance)
+            return torch.cat((torch.zeros_like(moved[..., :known]), moved[..., known:]), dim=-1)
+
+        x = solve_euler(velocity, x, linear_times(steps).to(x))
         return tap("s2mel.mel", x)
