@@ -8,6 +8,7 @@ from torch import nn
 from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.conv import CausalConv1d, CausalConvTranspose1d
+from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderConfig
 from sonant.sampling import draw, generator, segment_seed
 from sonant.speech import ModelSpec, SpeechRequest
@@ -87,7 +88,7 @@ class ToyModel:
             prompt=prompt,
             slots=tuple(slots),
             generator=generator(prompt.seed, "tokens"),
-            state=self.head(hidden[:, -1]),
+            state=tap("toy.logits", self.head(hidden[:, -1])),
         )
 
     def step(self, utterances):
@@ -97,12 +98,12 @@ class ToyModel:
                 raise RuntimeError("the toy broke")
             scores = u.state[0].float() / u.prompt.sampling.temperature
             scores[END] += self.end_bias
-            token = int(draw(scores.softmax(-1), u.generator))
+            token = int(tap("toy.token", draw(scores.softmax(-1), u.generator)))
             tokens.append(token)
             ends.append(token == END)
         x = self.embedding(torch.tensor(tokens) + 256)[:, None]
         hidden = self.stack(x, rows=self.cache.rows([u.slots[0] for u in utterances], 1))
-        logits = self.head(hidden[:, -1])
+        logits = tap("toy.logits", self.head(hidden[:, -1]))
         steps = []
         for row, (u, token, end) in enumerate(zip(utterances, tokens, ends, strict=True)):
             u.state = logits[row : row + 1]
@@ -123,9 +124,9 @@ class ToyDecoder:
         x = self.model.embedding(tokens[:, 0] + 256).T[None]
         if not tokens.shape[0]:
             return torch.zeros(0)
-        x, self.past = self.model.conv(x, self.past)
-        y, self.overlap = self.model.up(torch.tanh(x), self.overlap)
-        return torch.tanh(y[0, 0])
+        x, self.past = self.model.conv(tap("toy.embedded", x), self.past)
+        y, self.overlap = self.model.up(torch.tanh(tap("toy.conv", x)), self.overlap)
+        return torch.tanh(tap("toy.up", y)[0, 0])
 
     def finish(self):
         return torch.zeros(0)

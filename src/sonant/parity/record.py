@@ -64,10 +64,12 @@ class Recorder:
 
     def __call__(self, name: str, tensor: Tensor) -> Tensor | None:
         kind = self.table.kind(name)
-        key = self.writer.add(name, tensor, kind=kind)
-        if self.forced is None or kind not in {"token", "draw"}:
-            return None
-        return replacement(self.forced, key, tensor)
+        given = None
+        if self.forced is not None and kind in {"token", "draw"}:
+            given = replacement(self.forced, self.writer.next_key(name), tensor)
+        # A token is noted as the run's own choice, a draw as what was put in its place.
+        self.writer.add(name, tensor if given is None or kind == "token" else given, kind=kind)
+        return given
 
 
 def replacement(reference: Trace, key: str, tensor: Tensor) -> Tensor | None:

@@ -52,7 +52,7 @@ def statistics(tensor: torch.Tensor) -> dict[str, float]:
 
 def tensor_hash(tensor: torch.Tensor) -> str:
     """16 hex digits over dtype, shape and bytes."""
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
     state = hashlib.sha256(f"{plain.dtype}{tuple(plain.shape)}".encode())
     state.update(plain.flatten().view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
     return state.hexdigest()[:16]
@@ -102,13 +102,17 @@ class TraceWriter:
         self.tensors: dict[str, torch.Tensor] = {}
         self._seen: dict[str, int] = {}
 
+    def next_key(self, name: str) -> str:
+        """The key that the next occurrence of `name` gets."""
+        occurrence = self._seen.get(name, 0)
+        return name if occurrence == 0 else f"{name}@{occurrence}"
+
     def add(self, name: str, tensor: torch.Tensor, *, kind: str = "stage") -> str:
         """Store one more occurrence of `name`; its key, "name" or "name@k"."""
         assert kind in KINDS, kind
         assert "@" not in name, name
-        occurrence = self._seen.get(name, 0)
-        self._seen[name] = occurrence + 1
-        key = name if occurrence == 0 else f"{name}@{occurrence}"
+        key = self.next_key(name)
+        self._seen[name] = self._seen.get(name, 0) + 1
         if kind == "stage" and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns):
             return key
         whole = tensor.detach().cpu()
@@ -151,3 +155,73 @@ def split_key(key: str) -> tuple[str, int]:
     """Name and occurrence of a key: "a.b@3" is ("a.b", 3), "a.b" is ("a.b", 0)."""
     match = re.fullmatch(r"(.*)@(\d+)", key)
     return (match.group(1), int(match.group(2))) if match else (key, 0)
+
+
+class Hooks:
+    """Watches modules and functions of an original and writes what they compute under documented names."""
+
+    def __init__(self, writer: TraceWriter) -> None:
+        self.writer = writer
+
+    def output(self, module: Any, name: str, change: Any = None) -> None:
+        """Record the (first) output of a module; `change` turns it into the documented form."""
+
+        def see(_module: Any, _args: Any, _kwargs: Any, result: Any) -> None:
+            self.put(name, result, change)
+
+        module.register_forward_hook(see, with_kwargs=True)
+
+    def input(self, module: Any, name: str, change: Any = None, *, keyword: str | None = None) -> None:
+        """Record the first input of a module, or the one given by keyword."""
+
+        def see(_module: Any, args: Any, kwargs: Any) -> None:
+            value = args[0] if args else None
+            if keyword is not None and keyword in kwargs:
+                value = kwargs[keyword]
+            self.put(name, value, change)
+
+        module.register_forward_pre_hook(see, with_kwargs=True)
+
+    def result(self, owner: Any, attribute: str, see: Any) -> None:
+        """Call `see(result, *args, **kwargs)` after each call of a function or method of `owner`."""
+        original = getattr(owner, attribute)
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            result = original(*args, **kwargs)
+            see(result, *args, **kwargs)
+            return result
+
+        setattr(owner, attribute, watched)
+
+    def put(self, name: str, value: Any, change: Any = None, *, kind: str = "stage") -> None:
+        """Record one value; `change` may give None to leave it out."""
+        while isinstance(value, (tuple, list)):
+            value = value[0]
+        if not isinstance(value, torch.Tensor) and hasattr(value, "last_hidden_state"):
+            value = value.last_hidden_state
+        if change is not None:
+            value = change(value)
+        if value is not None:
+            self.writer.add(name, value, kind=kind)
+
+    def draws(self) -> None:
+        """Record what `torch.multinomial` draws on the CPU as the exponential race that it is.
+
+        The chosen index is argmax(probabilities / race); another implementation can replay the race.
+        """
+        original = torch.multinomial
+
+        def watched(probabilities: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+            state = torch.random.get_rng_state()
+            race = torch.empty_like(probabilities).exponential_(1)
+            after = torch.random.get_rng_state()
+            torch.random.set_rng_state(state)
+            chosen = original(probabilities, *args, **kwargs)
+            if chosen.shape[-1] == 1:
+                assert torch.equal(after, torch.random.get_rng_state()), "multinomial draws otherwise here"
+                self.writer.add("draw.exponential", race, kind="draw")
+            else:
+                self.writer.add("draw.multinomial", chosen, kind="draw")
+            return chosen
+
+        setattr(torch, "multinomial", watched)  # noqa: B010  the type checker knows another signature

@@ -1,0 +1,329 @@
+"""Record a request with the original `qwen-tts` package, under Sonant's stage names.
+
+Runs in the original's own environment; needs `tracefile.py` beside it and nothing of Sonant:
+
+    python qwen3_tts.py CHECKPOINT --text "Hello." --voice clip.wav --transcript "..." -o trace.safetensors
+
+One utterance, eager attention, float32 unless --dtype says otherwise. The codec's [B, C, T] is turned into
+Sonant's [B, T, C].
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+import soundfile
+import torch
+from qwen_tts import Qwen3TTSModel
+from qwen_tts.core.models import modeling_qwen3_tts as talker_code
+from qwen_tts.core.tokenizer_12hz import modeling_qwen3_tts_tokenizer_v2 as codec_code
+from tracefile import Hooks, TraceWriter, hash_files, versions
+from transformers import LogitsProcessor, StoppingCriteria
+
+
+def time_first(x: torch.Tensor) -> torch.Tensor:
+    """[B, C, T] -> [B, T, C]."""
+    return x.transpose(1, 2)
+
+
+def last(x: torch.Tensor) -> torch.Tensor:
+    """[B, T, V] -> [B, V] of the last position, float32."""
+    return x[:, -1].float()
+
+
+class SeenScores(LogitsProcessor):  # type: ignore[misc]
+    """Comes last of the processors and records the scores."""
+
+    def __init__(self, hooks: Hooks, name: str) -> None:
+        self.hooks, self.name = hooks, name
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.hooks.put(self.name, scores)
+        return scores
+
+
+class SeenToken(StoppingCriteria):  # type: ignore[misc]
+    """Is asked after every token and records it."""
+
+    def __init__(self, hooks: Hooks, name: str) -> None:
+        self.hooks, self.name = hooks, name
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.hooks.put(self.name, input_ids[:, -1], kind="token")
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+def watch_stack(hooks: Hooks, stack: Any, name: str, code: Any, rotation: str) -> None:
+    """The layers of one decoder stack; `rotation` is the function in module `code` that turns q and k."""
+    running: list[str] = []
+    for index, layer in enumerate(stack.layers):
+        prefix = f"{name}.layer.{index}"
+        hooks.input(layer, f"{prefix}.in", keyword="hidden_states")
+
+        def enter(_module: Any, _args: Any, _kwargs: Any, prefix: str = prefix) -> None:
+            running.append(prefix)
+
+        layer.self_attn.register_forward_pre_hook(enter, with_kwargs=True)
+
+        def leave(_module: Any, _args: Any, _result: Any) -> None:
+            running.pop()
+
+        layer.self_attn.register_forward_hook(leave)
+        hooks.output(layer.self_attn, f"{prefix}.attention")
+        hooks.output(layer.mlp, f"{prefix}.mlp")
+        hooks.output(layer, f"{prefix}.out")
+    hooks.output(stack.norm, f"{name}.norm")
+
+    def rotated(result: Any, *_args: Any, **_kwargs: Any) -> None:
+        if running:
+            hooks.writer.add(f"{running[-1]}.query", result[0])
+            hooks.writer.add(f"{running[-1]}.key", result[1])
+
+    hooks.result(code, rotation, rotated)
+
+
+def watch_choices(hooks: Hooks, generator: Any, name: str, *, when_greedy: bool) -> None:
+    """Scores after all processors, and the tokens."""
+    processors, criteria = generator._get_logits_processor, generator._get_stopping_criteria
+
+    def with_scores(*args: Any, **kwargs: Any) -> Any:
+        made = processors(*args, **kwargs)
+        config: Any = kwargs["generation_config"] if "generation_config" in kwargs else args[0]
+        if when_greedy or config.do_sample:
+            made.append(SeenScores(hooks, f"{name}.scores"))
+        return made
+
+    def with_tokens(*args: Any, **kwargs: Any) -> Any:
+        made = criteria(*args, **kwargs)
+        made.append(SeenToken(hooks, f"{name}.token"))
+        return made
+
+    generator._get_logits_processor = with_scores
+    generator._get_stopping_criteria = with_tokens
+
+
+def watch_talker(hooks: Hooks, model: Any) -> None:
+    """Prompt, talker and code predictor."""
+    talker, predictor = model.talker, model.talker.code_predictor
+
+    generate = model.generate
+
+    def with_ids(*args: Any, **kwargs: Any) -> Any:
+        for key, name in (("ref_ids", "reference"), ("input_ids", "text"), ("instruct_ids", "instruction")):
+            given = kwargs.get(key)
+            if given is not None and given[0] is not None:
+                hooks.put(f"prompt.{name}_ids", given[0], lambda ids: ids.reshape(-1))
+        return generate(*args, **kwargs)
+
+    model.generate = with_ids
+    speak = talker.generate
+
+    def with_prompt(*args: Any, **kwargs: Any) -> Any:
+        hooks.put("prompt.embeds", kwargs["inputs_embeds"][0])
+        hooks.put("prompt.trailing", kwargs["trailing_text_hidden"][0])
+        hooks.put("prompt.filler", kwargs["tts_pad_embed"].reshape(-1))
+        return speak(*args, **kwargs)
+
+    talker.generate = with_prompt
+    hooks.input(
+        talker.model, "talker.frame", lambda x: x if x.shape[1] == 1 else None, keyword="inputs_embeds"
+    )
+    watch_stack(hooks, talker.model, "talker", talker_code, "apply_multimodal_rotary_pos_emb")
+    hooks.output(talker.codec_head, "talker.logits", last)
+    watch_choices(hooks, talker, "talker", when_greedy=True)
+
+    hooks.input(
+        predictor,
+        "predictor.inputs",
+        lambda x: x if x is not None and x.shape[1] == 2 else None,
+        keyword="inputs_embeds",
+    )
+    watch_stack(hooks, predictor.model, "predictor", talker_code, "apply_rotary_pos_emb")
+    for head in predictor.lm_head:
+        hooks.output(head, "predictor.logits", last)
+    watch_choices(hooks, predictor, "predictor", when_greedy=False)
+
+
+def watch_speaker(hooks: Hooks, encoder: Any) -> None:
+    """The speaker encoder."""
+    hooks.input(encoder, "speaker.mel")
+    for index, block in enumerate(encoder.blocks):
+        hooks.output(block, f"speaker.block.{index}")
+    hooks.output(encoder.mfa, "speaker.mfa")
+    hooks.output(encoder.asp, "speaker.statistics")
+    hooks.output(encoder, "speaker.vector")
+
+
+def watch_codec_encoder(hooks: Hooks, tokenizer: Any, *, is_used: bool) -> None:
+    """The codec encoder. The original runs it even where its tokens are not used; then it is left out."""
+    if not is_used:
+        return
+    encoder = tokenizer.model.encoder
+    hooks.output(encoder.encoder, "codec_encoder.seanet.out")
+    for index, layer in enumerate(encoder.encoder_transformer.layers):
+        hooks.output(layer, f"codec_encoder.layer.{index}.out")
+    hooks.output(encoder.encoder_transformer, "codec_encoder.transformer.out", time_first)
+    hooks.output(encoder.downsample, "codec_encoder.downsample.out")
+    hooks.result(
+        tokenizer,
+        "encode",
+        lambda result, *_args, **_kwargs: hooks.put("codec_encoder.tokens", result.audio_codes[0][None]),
+    )
+
+
+def watch_codec_decoder(hooks: Hooks, decoder: Any) -> None:
+    """The codec decoder, module by module."""
+    hooks.input(decoder, "codec.tokens", time_first)
+    quantizer = decoder.quantizer
+    for part, name in ((quantizer.rvq_first, "semantic"), (quantizer.rvq_rest, "acoustic")):
+        hooks.result(
+            part,
+            "decode",
+            lambda result, *_args, name=name, **_kwargs: hooks.put(
+                f"codec.quantizer.{name}", result, time_first
+            ),
+        )
+    hooks.result(
+        quantizer, "decode", lambda result, *_a, **_k: hooks.put("codec.quantizer.out", result, time_first)
+    )
+    hooks.output(decoder.pre_conv, "codec.pre_conv.out", time_first)
+    watch_stack(hooks, decoder.pre_transformer, "codec.pre_transformer", codec_code, "apply_rotary_pos_emb")
+    hooks.output(decoder.pre_transformer, "codec.pre_transformer.out")
+    for index, (up, block) in enumerate(decoder.upsample):
+        hooks.output(up, f"codec.upsample.{index}.up", time_first)
+        hooks.output(block, f"codec.upsample.{index}.out", time_first)
+    final = len(decoder.decoder) - 1
+    for index, layer in enumerate(decoder.decoder):
+        if hasattr(layer, "block"):
+            hooks.output(layer.block[1], f"codec.decoder.{index}.up", time_first)
+            for unit in range(3):
+                hooks.output(layer.block[2 + unit], f"codec.decoder.{index}.unit.{unit}", time_first)
+        if index < final:
+            hooks.output(layer, f"codec.decoder.{index}.out", time_first)
+    hooks.output(decoder.decoder[final], "codec.wav_unclamped", lambda x: x[:, 0])
+    hooks.output(decoder, "codec.wav", lambda x: x[:, 0])
+
+
+def sampling_of(
+    arguments: argparse.Namespace, defaults: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Generation arguments of the original, and the same under Sonant's names."""
+    original: dict[str, Any] = {}
+    ours: dict[str, Any] = {}
+    if arguments.greedy:
+        original |= {"do_sample": False, "subtalker_dosample": False}
+        ours |= {"greedy": True, "predictor_greedy": True}
+    names = {
+        "top_k": "top_k",
+        "top_p": "top_p",
+        "temperature": "temperature",
+        "repetition_penalty": "repetition_penalty",
+        "subtalker_top_k": "predictor_top_k",
+        "subtalker_top_p": "predictor_top_p",
+        "subtalker_temperature": "predictor_temperature",
+    }
+    for theirs, name in names.items():
+        value = defaults.get(theirs)
+        if value is not None:
+            ours[name] = value
+    return original, ours
+
+
+def main() -> None:
+    """Parse, load, hook, speak, save."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("--text", required=True)
+    parser.add_argument("--voice", help="reference audio file (Base) or preset speaker (CustomVoice)")
+    parser.add_argument(
+        "--transcript", help="what the audio says; without it only the speaker vector is used"
+    )
+    parser.add_argument("--language")
+    parser.add_argument("--instruction")
+    parser.add_argument("--layout", choices=("full", "progressive"))
+    parser.add_argument("--steps", type=int, default=8, help="frames at most")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--greedy", action="store_true")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--stages", default="*")
+    parser.add_argument("--max-elements", type=int)
+    parser.add_argument("-o", "--output", required=True)
+    arguments = parser.parse_args()
+
+    wrapper = Qwen3TTSModel.from_pretrained(
+        arguments.checkpoint, dtype=getattr(torch, arguments.dtype), attn_implementation="eager"
+    )
+    model = wrapper.model
+    writer = TraceWriter(stages=arguments.stages, max_elements=arguments.max_elements)
+    hooks = Hooks(writer)
+    kind = model.tts_model_type
+    rates: dict[str, int] = {}
+    call: dict[str, Any] = {"text": arguments.text, "language": arguments.language}
+    if kind == "base":
+        samples, rate = soundfile.read(arguments.voice, dtype="float32", always_2d=True)
+        samples = samples.mean(axis=1)
+        writer.add("input.audio", torch.from_numpy(samples), kind="input")
+        rates["audio"] = rate
+        call |= {
+            "ref_audio": (samples, rate),
+            "ref_text": arguments.transcript,
+            "x_vector_only_mode": arguments.transcript is None,
+        }
+        watch_speaker(hooks, model.speaker_encoder)
+    elif kind == "custom_voice":
+        call |= {"speaker": arguments.voice, "instruct": arguments.instruction}
+    else:
+        call |= {"instruct": arguments.instruction}
+    layout = arguments.layout or ("progressive" if kind == "base" else "full")
+    watch_codec_encoder(hooks, model.speech_tokenizer, is_used=arguments.transcript is not None)
+    watch_talker(hooks, model)
+    watch_codec_decoder(hooks, model.speech_tokenizer.model.decoder)
+    hooks.draws()
+    original, ours = sampling_of(arguments, wrapper._merge_generate_kwargs())
+    torch.manual_seed(arguments.seed)
+    speak = {
+        "base": "generate_voice_clone",
+        "custom_voice": "generate_custom_voice",
+        "voice_design": "generate_voice_design",
+    }[kind]
+    waves, _ = getattr(wrapper, speak)(
+        **call,
+        non_streaming_mode=layout == "full",
+        # The original chooses one token more than it makes frames.
+        max_new_tokens=arguments.steps + 1,
+        **original,
+    )
+    writer.add("output.samples", torch.from_numpy(waves[0]))
+    found = versions("qwen-tts", "transformers", "numpy", "librosa")
+    writer.save(
+        arguments.output,
+        {
+            "made_by": f"qwen-tts {found.get('qwen-tts', '')}".strip(),
+            "family": "qwen3_tts",
+            "model": os.path.basename(os.path.abspath(arguments.checkpoint)),
+            "files": hash_files(arguments.checkpoint),
+            "dtype": arguments.dtype,
+            "versions": found,
+            "threads": torch.get_num_threads(),
+            "seed": arguments.seed,
+            "request": {
+                "text": arguments.text,
+                "voice": None if kind == "base" else arguments.voice,
+                "transcript": arguments.transcript,
+                "language": arguments.language,
+                "style": {"instruction": arguments.instruction} if arguments.instruction else {},
+                "sampling": ours,
+                "seed": arguments.seed,
+                "text_layout": layout,
+                "options": {"codec_chunks": True},
+                "max_steps": arguments.steps,
+                "rates": rates,
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
