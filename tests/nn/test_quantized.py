@@ -12,6 +12,7 @@ from sonant.nn.quantized import (
     INT8,
     NativeDecoder,
     NativeLinear,
+    PackedStore,
     PlainLinear,
     Precision,
     quantize_activation,
@@ -182,3 +183,24 @@ def test_a_compiler_that_fails_leaves_the_torch_path(monkeypatch, tmp_path, capl
 def test_activations_keep_their_largest_entry_exactly():
     x = torch.tensor([[0.1, -2.0, 0.5] + [0.0] * 61])
     assert quantize_activation(x, 64)[0, 1] == pytest.approx(-2.0)
+
+
+def test_packed_weights_are_kept_on_disk_and_their_floats_are_not_read_again(kernel, tmp_path):
+    path = tmp_path / "kept.safetensors"
+    decoder = stack(qk_norm=True)
+    x = torch.randn(1, 6, 128)
+
+    def run(made):
+        with torch.inference_mode():
+            return made(x, rows=cache().rows([0], 6))
+
+    store = PackedStore(path)
+    expected = run(NativeDecoder(kernel, decoder, "toy", INT8, store))
+    store.save()
+    for name, parameter in decoder.named_parameters():
+        if "proj" in name:
+            parameter.data.zero_()  # were they read, the outputs would differ
+    again = PackedStore(path)
+    assert torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, again)), expected)
+    path.write_bytes(path.read_bytes()[:100])
+    assert not torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, PackedStore(path))), expected)

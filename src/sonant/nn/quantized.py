@@ -7,9 +7,14 @@ the same in C (src/sonant/native/stack.c). Both stand in for `nn.Linear` and `nn
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +25,8 @@ from sonant.nn.cache import CacheRows
 from sonant.nn.rope import rope_table
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderLayer
+
+log = logging.getLogger(__name__)
 
 TILE = 64
 """Output rows that the C kernel takes together."""
@@ -85,18 +92,110 @@ class PlainLinear(nn.Module):
         return F.linear(quantize_activation(x, self.group), self.weight, self.bias)
 
 
-class _Packed:
-    """One weight matrix in the kernel's own memory, freed with this object."""
+class PackedStore:
+    """Packed weights of one checkpoint on disk, so that they are quantised once.
 
-    def __init__(self, library: ctypes.CDLL, weight: Tensor, precision: Precision) -> None:
-        rows, inputs = weight.shape
-        self.rows, self.inputs, self.precision = rows, inputs, precision
+    Matrices found in the file are copied from it and their float weights are never read; the others are
+    packed and remembered until `save` writes the file. A file that cannot be read counts as absent.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found: dict[str, Tensor] = {}
+        self._packed: list[tuple[str, _Packed]] = []
+        if path.is_file():
+            from safetensors import SafetensorError
+            from safetensors.torch import load_file
+
+            try:
+                self._found = load_file(path)
+            except (SafetensorError, OSError, ValueError) as error:
+                log.warning("%s is damaged (%s) and will be written anew", path, error)
+
+    def fill(self, name: str, packed: _Packed) -> bool:
+        """Copy the matrix of this name into the kernel's memory; False when it is not there."""
+        parts = [self._found.get(f"{name}.{part}") for part in ("weights", "scales")]
+        sizes = packed.sizes()
+        if any(p is None or p.nbytes != size for p, size in zip(parts, sizes, strict=True)):
+            self._packed.append((name, packed))
+            return False
+        for part, (address, size) in zip(parts, zip(packed.addresses(), sizes, strict=True), strict=True):
+            assert part is not None
+            ctypes.memmove(address, part.data_ptr(), size)
+        return True
+
+    def save(self) -> None:
+        """Write the file if anything was packed; without room on the disk only a warning is left."""
+        self._found = {}
+        if not self._packed:
+            return
+        from safetensors.torch import save_file
+
+        tensors: dict[str, Tensor] = {}
+        for name, packed in self._packed:
+            for part, address, size in zip(
+                ("weights", "scales"), packed.addresses(), packed.sizes(), strict=True
+            ):
+                raw = (ctypes.c_uint8 * size).from_address(address)
+                tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part_name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+        os.close(handle)
+        try:
+            save_file(tensors, part_name)
+            os.replace(part_name, self.path)
+        except OSError as error:
+            log.warning("quantised weights were not kept in %s: %s", self.path, error)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part_name)
+        self._packed = []
+
+
+class _Packed:
+    """One weight matrix in the kernel's own memory, freed with this object.
+
+    `parts` are float matrices whose rows are laid one after the other, `interleave` takes TILE rows of
+    each in turn; they are only read when `store` does not hold the packed matrix.
+    """
+
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        parts: list[Tensor],
+        precision: Precision,
+        *,
+        interleave: bool = False,
+        name: str = "",
+        store: PackedStore | None = None,
+    ) -> None:
+        self.rows, self.inputs = sum(part.shape[0] for part in parts), parts[0].shape[1]
+        self.precision = precision
         self._library = library
-        self.handle = library.sonant_linear_new(rows, inputs, precision.bits, precision.group)
+        self.handle = library.sonant_linear_new(self.rows, self.inputs, precision.bits, precision.group)
         if not self.handle:
-            raise MemoryError(f"no memory for a {rows} x {inputs} weight")
-        source = weight.detach().float().contiguous()
+            raise MemoryError(f"no memory for a {self.rows} x {self.inputs} weight")
+        if store is not None and store.fill(name, self):
+            return
+        wide = [part.detach().float() for part in parts]
+        if interleave:
+            wide = [torch.stack([w.reshape(-1, TILE, self.inputs) for w in wide], dim=1)]
+        source = torch.cat([w.reshape(-1, self.inputs) for w in wide]).contiguous()
         library.sonant_linear_pack(self.handle, source.data_ptr())
+
+    def addresses(self) -> tuple[int, int]:
+        """Where codes and scales lie."""
+        return (
+            self._library.sonant_linear_weights(self.handle),
+            self._library.sonant_linear_scales(self.handle),
+        )
+
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of codes and of scales."""
+        p = self.precision
+        return (
+            self._library.sonant_weight_bytes(self.rows, self.inputs, p.bits),
+            4 * self._library.sonant_scale_count(self.rows, self.inputs, p.group),
+        )
 
     def __del__(self) -> None:
         if self.handle:
@@ -107,11 +206,18 @@ class NativeLinear(nn.Module):
     """The quantised linear layer in C: x [..., K] -> [..., N], float32 in and out."""
 
     def __init__(
-        self, library: ctypes.CDLL, weight: Tensor, bias: Tensor | None, precision: Precision
+        self,
+        library: ctypes.CDLL,
+        weight: Tensor,
+        bias: Tensor | None,
+        precision: Precision,
+        *,
+        name: str = "",
+        store: PackedStore | None = None,
     ) -> None:
         super().__init__()
         self._library = library
-        self._packed = _Packed(library, weight, precision)
+        self._packed = _Packed(library, [weight], precision, name=name, store=store)
         self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,7 +249,14 @@ class NativeDecoder(nn.Module):
     forward: x [B, T, D], rows -> [B, T, D] float32 after the final norm. The cache stays the caller's.
     """
 
-    def __init__(self, library: ctypes.CDLL, decoder: Decoder, name: str, precision: Precision) -> None:
+    def __init__(
+        self,
+        library: ctypes.CDLL,
+        decoder: Decoder,
+        name: str,
+        precision: Precision,
+        store: PackedStore | None = None,
+    ) -> None:
         super().__init__()
         config = decoder.config
         assert fits(decoder, precision), "sizes were checked by quantize_decoder"
@@ -163,28 +276,34 @@ class NativeDecoder(nn.Module):
             BLOCK,
         )
         for index, layer in enumerate(decoder.layers):
-            self._add(index, layer, precision)
+            self._add(index, layer, precision, f"{name}.layer.{index}", store)
         library.sonant_stack_norm(self._stack, self._pointer(decoder.norm.weight))
 
-    def _add(self, index: int, layer: Any, precision: Precision) -> None:
+    def _add(
+        self, index: int, layer: Any, precision: Precision, name: str, store: PackedStore | None
+    ) -> None:
         attention, mlp = layer.self_attn, layer.mlp
-        qkv = torch.cat([attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight])
-        middle, width = mlp.gate_proj.weight.shape
-        gate_up = torch.stack(
-            [
-                mlp.gate_proj.weight.view(middle // TILE, TILE, width),
-                mlp.up_proj.weight.view(middle // TILE, TILE, width),
-            ],
-            dim=1,
-        ).reshape(2 * middle, width)
         bias = None
         if self.config.qkv_bias:
             bias = self._pointer(
                 torch.cat([attention.q_proj.bias, attention.k_proj.bias, attention.v_proj.bias])
             )
+        projections = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
         matrices = [
-            _Packed(self._library, weight, precision)
-            for weight in (qkv, attention.o_proj.weight, gate_up, mlp.down_proj.weight)
+            _Packed(
+                self._library,
+                parts,
+                precision,
+                interleave=part == "gate_up",
+                name=f"{name}.{part}",
+                store=store,
+            )
+            for part, parts in (
+                ("qkv", projections),
+                ("out", [attention.o_proj.weight]),
+                ("gate_up", [mlp.gate_proj.weight, mlp.up_proj.weight]),
+                ("down", [mlp.down_proj.weight]),
+            )
         ]
         self._kept.extend(matrices)
         has_norm = self.config.qk_norm
@@ -254,7 +373,9 @@ def fits(decoder: Decoder, precision: Precision) -> bool:
     )
 
 
-def quantize_linear(linear: nn.Module, precision: Precision) -> nn.Module:
+def quantize_linear(
+    linear: nn.Module, precision: Precision, *, name: str = "", store: PackedStore | None = None
+) -> nn.Module:
     """The layer with quantised weights: in C where its sizes allow it, else in torch."""
     from sonant.native import library
 
@@ -263,10 +384,12 @@ def quantize_linear(linear: nn.Module, precision: Precision) -> nn.Module:
     loaded = library()
     if loaded is None or rows % TILE or inputs % precision.group:
         return PlainLinear(linear.weight, linear.bias, precision)
-    return NativeLinear(loaded, linear.weight, linear.bias, precision)
+    return NativeLinear(loaded, linear.weight, linear.bias, precision, name=name, store=store)
 
 
-def quantize_decoder(decoder: nn.Module, name: str, precision: Precision) -> nn.Module:
+def quantize_decoder(
+    decoder: nn.Module, name: str, precision: Precision, *, store: PackedStore | None = None
+) -> nn.Module:
     """The stack with quantised weights: in C where its sizes allow it, else layer by layer in torch.
 
     The torch form changes `decoder` in place and returns it.
@@ -276,7 +399,7 @@ def quantize_decoder(decoder: nn.Module, name: str, precision: Precision) -> nn.
     assert isinstance(decoder, Decoder)
     loaded = library()
     if loaded is not None and fits(decoder, precision):
-        return NativeDecoder(loaded, decoder, name, precision)
+        return NativeDecoder(loaded, decoder, name, precision, store)
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
         for owner in (layer.self_attn, layer.mlp):

@@ -30,8 +30,9 @@ from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenize
 from sonant.families.qwen3_tts.talker import Choose, Network
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
+from sonant.native import cache_folder
 from sonant.nn.cache import KVCache
-from sonant.nn.quantized import PRECISIONS, Precision
+from sonant.nn.quantized import PRECISIONS, PackedStore, Precision
 from sonant.nn.tap import tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
@@ -491,7 +492,11 @@ def load_folder(
     codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
     if quantized is not None and has_bfloat16():
         codec.decoder.narrow(torch.bfloat16)
-    network = load_network(folder, config, device=device, dtype=dtype, precision=quantized)
+    store: PackedStore | None = None
+    if quantized is not None:
+        key = f"{fingerprint(folder, ['config.json', WEIGHTS])}-{precision}-g{quantized.group}-v1"
+        store = PackedStore(cache_folder() / "weights" / f"{key}.safetensors")
+    network = load_network(folder, config, device=device, dtype=dtype, precision=quantized, store=store)
     return Qwen3TTS(folder, config, network, tokenizer, SpeechTokenizer(codec_config, codec), generation)
 
 

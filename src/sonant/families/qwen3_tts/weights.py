@@ -13,7 +13,7 @@ from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
 from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
-from sonant.nn.quantized import Precision, quantize_decoder, quantize_linear
+from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
 WEIGHTS = "model.safetensors"
 
@@ -95,6 +95,7 @@ def load_network(
     device: torch.device,
     dtype: torch.dtype,
     precision: Precision | None = None,
+    store: PackedStore | None = None,
 ) -> Network:
     """Talker, code predictor and speaker encoder with the weights of `folder`.
 
@@ -107,7 +108,7 @@ def load_network(
     load_strict(network, tensors, rules=MODEL_RULES, device=device, where=str(folder / WEIGHTS))
     del tensors
     if precision is not None:
-        _quantize(network, precision)
+        _quantize(network, precision, store)
     text = network.talker.text_embedding.weight
     keeps_text = text.dtype.itemsize < dtype.itemsize
     for name, parameter in network.named_parameters():
@@ -118,14 +119,16 @@ def load_network(
     return network
 
 
-def _quantize(network: Network, precision: Precision) -> None:
+def _quantize(network: Network, precision: Precision, store: PackedStore | None) -> None:
     talker, predictor = network.talker, network.predictor
-    talker.decoder = quantize_decoder(talker.decoder, "talker", precision)
-    talker.codec_head = quantize_linear(talker.codec_head, precision)
-    predictor.decoder = quantize_decoder(predictor.decoder, "predictor", precision)
+    talker.decoder = quantize_decoder(talker.decoder, "talker", precision, store=store)
+    talker.codec_head = quantize_linear(talker.codec_head, precision, name="talker.head", store=store)
+    predictor.decoder = quantize_decoder(predictor.decoder, "predictor", precision, store=store)
     for index, head in enumerate(predictor.lm_head):
-        assert isinstance(head, nn.Linear)
-        predictor.lm_head[index] = quantize_linear(head, precision)
+        name = f"predictor.head.{index}"
+        predictor.lm_head[index] = quantize_linear(head, precision, name=name, store=store)
+    if store is not None:
+        store.save()
 
 
 def has_bfloat16() -> bool:
