@@ -145,6 +145,11 @@ class SpeechStream:
             self._engine._wake()
 
     @property
+    def produced_seconds(self) -> float:
+        """Seconds of speech made so far."""
+        return self._samples / self.sample_rate
+
+    @property
     def is_finished(self) -> bool:
         """True once nothing more will be made for this request."""
         return self._is_closed
@@ -279,6 +284,27 @@ class Engine:
                 "Try again shortly.",
                 retry_after=2.0,
             )
+        request, prompts = self._prepare(request)
+        limit = chunk_limit if chunk_limit is not None else self.chunk_limit
+        stream = SpeechStream(
+            self, request, prompts, streaming=streaming, limit=limit if streaming else None, notify=notify
+        )
+        stream._submitted = began
+        stream.timings["prepare"] = time.monotonic() - began
+        with self._condition:
+            if sum(not other._is_closed for other in self._streams) >= self.queue_limit:
+                raise BusyError("the queue filled up meanwhile. Try again shortly.", retry_after=2.0)
+            self._streams.append(stream)
+            self._start_threads()
+            self._is_awake = True
+            self._condition.notify_all()
+        return stream
+
+    def segments(self, request: SpeechRequest) -> tuple[str, ...]:
+        """How the text would be cut, without speaking it. Raises what `submit` would."""
+        return tuple(prompt.text for prompt in self._prepare(request)[1])
+
+    def _prepare(self, request: SpeechRequest) -> tuple[SpeechRequest, list[Prompt]]:
         if request.seed is None:
             request = replace(request, seed=secrets.randbits(31))
         check_request(request, self.spec)
@@ -297,20 +323,7 @@ class Engine:
             raise RequestError(
                 f"nothing in {request.text[:60]!r} can be spoken. Give a text with words in it.", field="text"
             )
-        limit = chunk_limit if chunk_limit is not None else self.chunk_limit
-        stream = SpeechStream(
-            self, request, prompts, streaming=streaming, limit=limit if streaming else None, notify=notify
-        )
-        stream._submitted = began
-        stream.timings["prepare"] = time.monotonic() - began
-        with self._condition:
-            if sum(not other._is_closed for other in self._streams) >= self.queue_limit:
-                raise BusyError("the queue filled up meanwhile. Try again shortly.", retry_after=2.0)
-            self._streams.append(stream)
-            self._start_threads()
-            self._is_awake = True
-            self._condition.notify_all()
-        return stream
+        return request, prompts
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Speak and hand out chunks as they are made."""

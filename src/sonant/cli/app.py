@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from sonant.cli import bench, parity, replay, say
+from sonant.cli import bench, parity, replay, say, serve
 
 app = typer.Typer(
     name="sonant",
@@ -20,6 +20,9 @@ app = typer.Typer(
 app.command("say")(say.say)
 app.command("replay")(replay.replay)
 app.command("bench")(bench.bench)
+app.command("serve")(serve.serve)
+app.command("studio")(serve.studio)
+app.command("key")(serve.key)
 app.add_typer(parity.app, name="parity")
 
 

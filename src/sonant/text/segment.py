@@ -83,6 +83,11 @@ def segment(
     return _joined(segments, limit, length)
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of the text as they stand there; joined they are the text. The last may be unfinished."""
+    return [sentence for sentence, _ in _sentences(text)]
+
+
 _SPEAKABLE = regex.compile(r"[\p{L}\p{N}]")
 
 # All patterns take time in proportion to the text: runs are possessive and never entered in the middle.

@@ -1,0 +1,246 @@
+"""sonant serve, studio and key: the HTTP server, the same with a browser, and its API keys."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from sonant.server.settings import ServerSettings
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option("--model", "-m", help="Model to serve: known name, folder, or NAME=FOLDER. Repeatable."),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Slots = Annotated[int, typer.Option(min=1, max=256, help="Utterances spoken as one batch.")]
+Voices = Annotated[Path | None, typer.Option(help="Folder of stored voices.")]
+
+
+def serve(
+    model: Models = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    slots: Slots = 4,
+    voices: Voices = None,
+    alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name of a model.")] = None,
+    voice_alias: Annotated[
+        list[str] | None, typer.Option(help="NAME=VOICE: another name of a voice.")
+    ] = None,
+    api_key: Annotated[
+        list[str] | None, typer.Option(help="Accept this key (better: --key-file, or SONANT_API_KEYS).")
+    ] = None,
+    key_file: Annotated[Path | None, typer.Option(help="File of key hashes, made by `sonant key`.")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow other machines in without keys.")
+    ] = False,
+    allow_host: Annotated[list[str] | None, typer.Option(help="Host name to answer to. Repeatable.")] = None,
+    cors_origin: Annotated[
+        list[str] | None, typer.Option(help="Web origin that may call. Repeatable.")
+    ] = None,
+    allow_urls: Annotated[
+        bool, typer.Option("--allow-urls", help="Fetch reference clips from public web addresses.")
+    ] = False,
+    queue_limit: Annotated[int, typer.Option(min=1, help="Requests of a model before 503.")] = 64,
+    max_per_client: Annotated[int, typer.Option(min=1, help="Requests of one client at a time.")] = 64,
+    max_input: Annotated[int, typer.Option(min=1, help="Characters of one request.")] = 100_000,
+    max_upload: Annotated[float, typer.Option(min=0.01, help="MiB of an uploaded clip.")] = 10.0,
+    deadline: Annotated[
+        float, typer.Option(min=1, help="Seconds a request may take, plus 0.2 a character.")
+    ] = 300,
+    idle_unload: Annotated[
+        float | None, typer.Option(min=1, help="Unload a model after this many seconds without use.")
+    ] = None,
+    max_memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of models in memory.")] = None,
+    preload: Annotated[bool, typer.Option(help="Load all models at start, not only the first.")] = False,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve speech over HTTP in OpenAI's format, with the studio at /."""
+    from sonant.errors import ConfigError
+    from sonant.server.auth import hashes_of, read_key_file
+    from sonant.server.settings import ServerSettings, UploadLimits
+
+    keys = hashes_of([*(api_key or []), *os.environ.get("SONANT_API_KEYS", "").replace(",", " ").split()])
+    if key_file is not None:
+        keys += read_key_file(key_file)
+    is_local = host in LOOPBACK
+    if not is_local and not keys and not insecure:
+        raise ConfigError(
+            f"listening on {host} lets other machines in, and no API key is set. Make one with "
+            "`sonant key keys.txt` and pass --key-file keys.txt; or pass --insecure on a trusted network."
+        )
+    hosts = tuple(name.lower() for name in allow_host or ())
+    settings = ServerSettings(
+        key_hashes=keys,
+        allowed_hosts=(*LOOPBACK, *hosts) if is_local else hosts,
+        cors_origins=tuple(cors_origin or ()),
+        model_aliases=_pairs("--alias", alias),
+        voice_aliases=_pairs("--voice-alias", voice_alias),
+        uploads=UploadLimits(max_bytes=int(max_upload * 2**20)),
+        max_body=int(max_upload * 2**20 * 1.5) + 2**20,
+        max_input=max_input,
+        max_per_client=max_per_client,
+        deadline=deadline,
+        allow_urls=allow_urls,
+    )
+    app = build_app(
+        model or [],
+        settings,
+        voices=voices,
+        device=device,
+        dtype=dtype,
+        slots=slots,
+        queue_limit=queue_limit,
+        idle_seconds=idle_unload,
+        max_bytes=int(max_memory * 2**30) if max_memory is not None else None,
+        preload=preload,
+    )
+    listen(app, open_socket(host, port), log_level=log_level)
+
+
+def studio(
+    model: Models = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    slots: Slots = 4,
+    voices: Voices = None,
+    browser: Annotated[bool, typer.Option(help="Open the page in the web browser.")] = True,
+) -> None:
+    """Open the studio: a page in the browser to speak, record, clone and compare. For this machine only."""
+    from sonant.server.settings import ServerSettings
+
+    app = build_app(
+        model or [],
+        ServerSettings(allowed_hosts=LOOPBACK),
+        voices=voices,
+        device=device,
+        dtype=dtype,
+        slots=slots,
+        queue_limit=64,
+        idle_seconds=None,
+        max_bytes=None,
+        preload=False,
+    )
+    listen(app, open_socket("127.0.0.1", port), log_level="warning", browser=browser)
+
+
+def key(
+    file: Annotated[Path, typer.Argument(help="File of key hashes; the new one is added.", metavar="FILE")],
+    name: Annotated[str, typer.Option(help="Whose key it is, for you to find the line again.")] = "",
+) -> None:
+    """Make an API key: printed once, kept only as a hash."""
+    from sonant.server.auth import hash_key, new_key, read_key_file
+
+    if file.exists():
+        read_key_file(file)  # a damaged file is not appended to
+    made = new_key()
+    label = "".join(character for character in name if character.isprintable() and character != "#")
+    handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(handle, "a", encoding="utf-8") as out:
+        out.write(f"{hash_key(made)} {label}".rstrip() + "\n")
+    typer.echo(made)
+    typer.echo(f"Its hash is in {file}; the key itself is shown only now.", err=True)
+
+
+def build_app(
+    models: list[str],
+    settings: ServerSettings,
+    *,
+    voices: Path | None,
+    device: str,
+    dtype: str,
+    slots: int,
+    queue_limit: int,
+    idle_seconds: float | None,
+    max_bytes: int | None,
+    preload: bool,
+) -> FastAPI:
+    """The app with its models found, not yet loaded."""
+    from sonant.errors import DependencyError
+
+    try:
+        from sonant.server.app import create_app
+        from sonant.server.models import ModelPool, find_sources
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"the server needs {error.name}, which is absent. Install it with: pip install 'sonant[server]'"
+        ) from error
+    from sonant.voice import VoiceLibrary
+
+    library = VoiceLibrary(voices)
+    sources = find_sources(models, library, device=device, dtype=dtype, slots=slots, queue_limit=queue_limit)
+    pool = ModelPool(sources, aliases=settings.model_aliases, max_bytes=max_bytes, idle_seconds=idle_seconds)
+    return create_app(pool, library, settings, warm=tuple(pool.names) if preload else None)
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises ConfigError when the address cannot be had."""
+    from sonant.errors import ConfigError
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    if sys.platform != "win32":
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except OSError as error:
+        made.close()
+        raise ConfigError(
+            f"cannot listen on {host} port {port} ({error.strerror or error}). Choose another with --port."
+        ) from error
+    return made
+
+
+def listen(app: FastAPI, bound: socket.socket, *, log_level: str, browser: bool = False) -> None:
+    """Serve until stopped; one line tells the address."""
+    import logging
+
+    import uvicorn
+
+    logging.basicConfig(level=log_level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
+    host, port = bound.getsockname()[:2]
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    config = uvicorn.Config(
+        app,
+        log_level=log_level,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+        ws_max_size=2**20,
+        ws_max_queue=16,
+    )
+    bound.listen(config.backlog)
+    typer.echo(f"Sonant listens on {address}")
+    sys.stdout.flush()
+    if browser:
+        import threading
+        import webbrowser
+
+        # The socket listens already, so the page waits in its queue until the server answers.
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    from sonant.errors import ConfigError
+
+    pairs = {}
+    for text in given or []:
+        name, found, target = text.partition("=")
+        if not found or not name or not target:
+            raise ConfigError(f"{option} {text!r} is no pair; expected NAME=OTHER, such as tts-1=builtin.")
+        pairs[name] = target
+    return pairs

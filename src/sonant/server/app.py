@@ -1,0 +1,467 @@
+"""The app: routes that OpenAI's clients speak, health, metrics and the studio page.
+
+create_app(pool, library, settings) -> FastAPI; everything one server knows hangs on that app
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import dataclasses
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+import sonant
+from sonant.audio.encode import FORMATS, open_encoder
+from sonant.errors import SonantError
+from sonant.server.auth import Gate, client_of
+from sonant.server.delivery import SpeechAnswer, collect, usage
+from sonant.server.live import LiveSession
+from sonant.server.metrics import Metrics, Observe
+from sonant.server.models import ModelPool, resident_bytes
+from sonant.server.problems import HttpProblem, describe_error, error_response, from_validation, json_response
+from sonant.server.schemas import BatchBody, SegmentsBody, SpeechBody
+from sonant.server.service import SpeechService
+from sonant.server.settings import ServerSettings
+from sonant.server.uploads import BodyLimit, Clips
+from sonant.server.voices import voice_routes
+from sonant.speech import EMOTIONS, ModelSpec
+from sonant.voice import VoiceLibrary
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).parent / "static"
+PAGE_POLICY = (
+    "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
+    "frame-ancestors 'none'; form-action 'self'"
+)
+BATCH_AT_ONCE = 4
+SWEEP_SECONDS = 5.0
+
+
+def create_app(
+    pool: ModelPool,
+    library: VoiceLibrary,
+    settings: ServerSettings | None = None,
+    *,
+    warm: tuple[str, ...] | None = None,
+    clips: Clips | None = None,
+) -> FastAPI:
+    """The app over these models and voices. `warm` names the models to load at once (default: the first)."""
+    settings = settings if settings is not None else ServerSettings()
+    metrics = Metrics(pool)
+    clips = clips if clips is not None else Clips(settings.uploads, allow_urls=settings.allow_urls)
+    service = SpeechService(settings, pool, library, metrics, clips)
+    readiness = Readiness(pool, (pool.default,) if warm is None else warm)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(readiness.warm_up()), asyncio.create_task(_sweep(pool))]
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await pool.close()
+
+    app = FastAPI(
+        title="Sonant",
+        version=sonant.__version__,
+        description="Speech with open voice-cloning models, over the wire format of OpenAI's speech API.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.include_router(_speech_routes(service))
+    app.include_router(_model_routes(service))
+    app.include_router(voice_routes(service))
+    app.include_router(_health_routes(service, readiness))
+    _add_pages(app)
+    app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
+    # The last one added is the first to see a request.
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body)
+    app.add_middleware(Gate, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
+            expose_headers=[
+                "X-Request-Id",
+                "X-Sample-Rate",
+                "X-Sonant-Model",
+                "X-Sonant-Voice",
+                "X-Sonant-Seed",
+            ],
+        )
+    app.add_middleware(Observe, metrics=metrics)
+    _add_error_answers(app)
+    return app
+
+
+class Readiness:
+    """Whether the server may be sent work: true once its first models have spoken."""
+
+    def __init__(self, pool: ModelPool, names: tuple[str, ...]) -> None:
+        self._pool = pool
+        self._names = names
+        self.is_ready = False
+        self.problem = ""
+
+    async def warm_up(self) -> None:
+        """Load the models; each speaks a word."""
+        for name in self._names:
+            try:
+                await self._pool.load(name)
+            except (SonantError, HttpProblem) as error:
+                self.problem = str(error)
+                log.error("the model %s cannot be used: %s", name, error)
+                return
+        self.is_ready = True
+
+
+async def _sweep(pool: ModelPool) -> None:
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        await pool.unload_idle()
+
+
+def _add_error_answers(app: FastAPI) -> None:
+    async def on_known(request: Request, error: Exception) -> Response:
+        assert isinstance(error, (SonantError, HttpProblem))
+        status, body, _ = describe_error(error)
+        # Never the message: it may quote the text.
+        log.info(
+            "request %s refused: %s %s %s", request.state.request_id, status, body["code"], body["param"]
+        )
+        return error_response(error)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return error_response(from_validation(error.errors()))
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        codes = {
+            400: "invalid_request",
+            404: "not_found",
+            405: "method_not_allowed",
+            413: "payload_too_large",
+        }
+        message = f"{request.method} {request.url.path}: {error.detail}. See /docs for the routes."
+        code = codes.get(error.status_code, "http_error")
+        return error_response(HttpProblem(error.status_code, code, message, headers=error.headers))
+
+    async def on_crash(request: Request, error: Exception) -> Response:
+        message = (
+            "an internal error stopped this request. The server's log has its trace, by the request's id."
+        )
+        return error_response(HttpProblem(500, "internal_error", message))
+
+    app.add_exception_handler(SonantError, on_known)
+    app.add_exception_handler(HttpProblem, on_known)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_crash)
+
+
+def _speech_routes(service: SpeechService) -> APIRouter:
+    router = APIRouter(tags=["speech"])
+    audio = {form.media_type: {"schema": {"type": "string", "format": "binary"}} for form in FORMATS.values()}
+    audio["text/event-stream"] = {"schema": {"type": "string"}}
+
+    @router.post(
+        "/v1/audio/speech",
+        summary="Speak a text",
+        response_class=Response,
+        responses={200: {"description": "The sound, sent while it is made.", "content": audio}},
+    )
+    async def speak(body: SpeechBody, request: Request) -> Response:
+        """The text as sound, in the format asked for; or as server-sent events."""
+        if body.stream_format == "sse" and not body.stream:
+            raise HttpProblem(400, "invalid_request", "stream_format sse needs stream true.", param="stream")
+        return SpeechAnswer(service, body, request)
+
+    @router.post("/v1/audio/speech/segments", summary="Show how a text would be cut")
+    async def segments(body: SegmentsBody) -> Response:
+        """The segments a model would speak one after another."""
+        async with service.pool.use(service.pool.resolve(body.model)) as loaded:
+            made = await service.request(loaded, body, body.input)
+            texts = await loaded.desk.segments(made)
+        return json_response(
+            {"object": "list", "data": [{"index": i, "text": t} for i, t in enumerate(texts)]}
+        )
+
+    @router.post("/v1/audio/speech/batch", summary="Speak several texts")
+    async def batch(body: BatchBody, request: Request) -> Response:
+        """Each item's sound as base64, or its error; one bad item spoils no other."""
+        if len(body.items) > service.settings.max_batch:
+            raise HttpProblem(
+                400,
+                "too_many_items",
+                f"{len(body.items)} items were sent; at most {service.settings.max_batch} are taken at once.",
+                param="items",
+            )
+        return await _until_done(request, _batch(service, body, request))
+
+    @router.websocket("/v1/audio/speech/stream")
+    async def live(socket: WebSocket) -> None:
+        """Text in, sound out, at the same time."""
+        await LiveSession(service, socket).run()
+
+    return router
+
+
+async def _until_done(request: Request, work: Any) -> Response:
+    """The result of `work`, which is stopped when the client leaves."""
+    task = asyncio.ensure_future(work)
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    listener = asyncio.create_task(gone())
+    try:
+        await asyncio.wait({task, listener}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        return Response(status_code=499)
+    finally:
+        for one in (task, listener):
+            one.cancel()
+        await asyncio.wait({task, listener})
+
+
+async def _batch(service: SpeechService, body: BatchBody, request: Request) -> Response:
+    turns = asyncio.Semaphore(min(BATCH_AT_ONCE, service.settings.max_per_client))
+
+    async def one(index: int, item: SpeechBody) -> dict[str, Any]:
+        result: dict[str, Any] = {"index": index}
+        try:
+            async with (
+                turns,
+                service.speaking(
+                    item,
+                    item.input,
+                    client=client_of(request.scope),
+                    request_id=f"{request.state.request_id}-{index}",
+                    arrived=request.state.arrived,
+                    streaming=False,
+                    response_format=item.response_format,
+                    source_audio=item.source_audio,
+                ) as speaking,
+            ):
+                encoder = open_encoder(item.response_format, speaking.sample_rate)
+                data = await collect(speaking, encoder)
+                return {
+                    **result,
+                    "status": 200,
+                    "audio": base64.b64encode(data).decode(),
+                    "format": item.response_format,
+                    "sample_rate": encoder.sample_rate,
+                    "seed": speaking.record.seed,
+                    "usage": usage(speaking),
+                }
+        except (SonantError, HttpProblem) as error:
+            status, content, _ = describe_error(error)
+            return {**result, "status": status, "error": content}
+
+    results = await asyncio.gather(*(one(index, item) for index, item in enumerate(body.items)))
+    return json_response({"object": "list", "results": results})
+
+
+def capability_document(spec: ModelSpec) -> dict[str, Any]:
+    """What a model says of itself, as plain data."""
+    document = dataclasses.asdict(spec)
+    document["capabilities"] = sorted(spec.capabilities)
+    document["languages"] = list(spec.languages)
+    document["voices"] = list(spec.voices)
+    if spec.capabilities & {"emotion_vector"}:
+        document["emotions"] = list(EMOTIONS)
+    return document
+
+
+def _model_routes(service: SpeechService) -> APIRouter:
+    router = APIRouter(tags=["models"])
+    pool = service.pool
+
+    def entry(name: str, alias_of: str | None = None) -> dict[str, Any]:
+        target = alias_of if alias_of is not None else name
+        spec = pool.spec(target)
+        return {
+            "id": name,
+            "object": "model",
+            "created": pool.created,
+            "owned_by": "sonant",
+            "alias_of": alias_of,
+            "state": pool.state(target),
+            "about": pool.about(target),
+            "capabilities": None if spec is None else capability_document(spec),
+        }
+
+    @router.get("/v1/models", summary="List models")
+    async def models() -> Response:
+        """The served models, then the other names they answer to."""
+        entries = [entry(name) for name in pool.names]
+        entries += [entry(alias, target) for alias, target in pool.aliases.items()]
+        return json_response({"object": "list", "data": entries})
+
+    @router.get("/v1/models/{model:path}", summary="Describe a model")
+    async def model(model: str) -> Response:
+        """The model's capability document; null until it was loaded once."""
+        target = pool.resolve(model)
+        return json_response(entry(model, target if target != model else None))
+
+    @router.post("/v1/models/{model}/load", summary="Load a model")
+    async def load(model: str) -> Response:
+        """Bring the model into memory and warm it up; answers when it can speak."""
+        name = pool.resolve(model)
+        await pool.load(name)
+        return json_response(entry(name))
+
+    @router.post("/v1/models/{model}/unload", summary="Unload a model")
+    async def unload(model: str) -> Response:
+        """Drop the model from memory; 503 while it speaks."""
+        name = pool.resolve(model)
+        await pool.unload(name)
+        return json_response(entry(name))
+
+    return router
+
+
+def _health_routes(service: SpeechService, readiness: Readiness) -> APIRouter:
+    router = APIRouter(tags=["health"])
+    pool = service.pool
+
+    @router.get("/health", summary="Alive?")
+    async def health() -> Response:
+        """200 as long as the process answers."""
+        return json_response({"status": "alive", "version": sonant.__version__})
+
+    @router.get("/ready", summary="Ready?")
+    async def ready() -> Response:
+        """200 once the first models have spoken, 503 before."""
+        if readiness.is_ready:
+            return json_response({"status": "ready"})
+        message = readiness.problem or "the models are being loaded. Ask again shortly."
+        raise HttpProblem(503, "not_ready", message, headers={"Retry-After": "2"})
+
+    @router.get("/metrics", summary="Prometheus metrics")
+    async def metrics() -> Response:
+        """Counters, gauges and histograms in Prometheus's text format."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/v1/status", summary="Queue, models and recent requests")
+    async def status() -> Response:
+        """What the studio's health view shows. Holds no text and no sound."""
+        models = []
+        by_name = {model.name: model for model in pool.loaded}
+        for name in pool.names:
+            found = by_name.get(name)
+            running, waiting = found.load if found is not None else (0, 0)
+            models.append(
+                {
+                    "id": name,
+                    "state": pool.state(name),
+                    "running": running,
+                    "waiting": waiting,
+                    "slots": found.desk.engine.slots if found is not None else 0,
+                    "queue_limit": found.desk.engine.queue_limit if found is not None else 0,
+                    "bytes": found.bytes if found is not None else 0,
+                    "load_seconds": pool.load_seconds.get(name),
+                }
+            )
+        recent = [record.public() for record in list(service.metrics.records)[-20:]][::-1]
+        return json_response(
+            {
+                "ready": readiness.is_ready,
+                "problem": readiness.problem,
+                "version": sonant.__version__,
+                "resident_bytes": resident_bytes(),
+                "models": models,
+                "running": [record.public() for record in service.metrics.running.values()],
+                "recent": recent,
+            }
+        )
+
+    @router.get("/v1/requests/{request_id}", summary="How a request went")
+    async def request_record(request_id: str) -> Response:
+        """Timings, guard events and seed of a running or recent request, by its X-Request-Id."""
+        record = service.metrics.find(request_id)
+        if record is None:
+            raise HttpProblem(404, "request_not_found", "no recent request has this id.", param="request_id")
+        return json_response(record.public())
+
+    return router
+
+
+def _add_pages(app: FastAPI) -> None:
+    headers = {
+        "Content-Security-Policy": PAGE_POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+
+    @app.get("/", include_in_schema=False)
+    async def studio() -> Response:
+        return FileResponse(STATIC / "index.html", headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(STATIC / "docs.html", headers=headers)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+
+
+def _openapi(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
+    """The document with this server's own errors: 400 and OpenAI's shape instead of FastAPI's 422."""
+    if app.openapi_schema:
+        return app.openapi_schema
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    text = {"type": "string"}
+    maybe = {"anyOf": [{"type": "string"}, {"type": "null"}]}
+    schemas["Error"] = {
+        "type": "object",
+        "required": ["error"],
+        "properties": {
+            "error": {
+                "type": "object",
+                "required": ["message", "type", "param", "code"],
+                "properties": {"message": text, "type": text, "param": maybe, "code": text},
+            }
+        },
+    }
+    content = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            operation["responses"]["default"] = {
+                "description": "An error in OpenAI's shape.",
+                "content": content,
+            }
+    if settings.key_hashes:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+    app.openapi_schema = document
+    return document

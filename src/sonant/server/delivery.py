@@ -1,0 +1,199 @@
+"""Answers that leave while they are made: bytes of a sound file, or server-sent events.
+
+A task of its own listens for the client's departure, so work stops also while nothing is being sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from sonant.audio.encode import Encoder, open_encoder
+from sonant.errors import SonantError
+from sonant.server.auth import client_of
+from sonant.server.problems import HttpProblem, describe_error
+from sonant.server.schemas import SpeechBody
+from sonant.server.service import Speaking, SpeechService
+from sonant.speech import Samples
+
+log = logging.getLogger(__name__)
+
+PIECE = 65_536
+"""Bytes handed to the connection at once, so that a slow client is seen to move."""
+
+
+class SpeechAnswer(Response):
+    """The answer to `POST /v1/audio/speech`."""
+
+    def __init__(self, service: SpeechService, body: SpeechBody, request: Request) -> None:
+        super().__init__()
+        self._service = service
+        self._body = body
+        self._client = client_of(request.scope)
+        self._id: str = request.state.request_id
+        self._arrived: float = request.state.arrived
+        self._send: Send
+        self._is_started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Speak until the end, an error, or the client's departure."""
+        self._send = send
+        gone = asyncio.create_task(_until_gone(receive))
+        speak = asyncio.create_task(self._speak())
+        try:
+            await asyncio.wait({gone, speak}, return_when=asyncio.FIRST_COMPLETED)
+            if speak.done():
+                speak.result()
+        finally:
+            for task in (gone, speak):
+                task.cancel()
+            await asyncio.wait({gone, speak})
+
+    async def _speak(self) -> None:
+        body = self._body
+        try:
+            async with self._service.speaking(
+                body,
+                body.input,
+                client=self._client,
+                request_id=self._id,
+                arrived=self._arrived,
+                streaming=body.stream,
+                response_format=body.response_format,
+                source_audio=body.source_audio,
+            ) as speaking:
+                if body.stream_format == "sse":
+                    await self._events(speaking)
+                elif body.stream:
+                    await self._bytes(speaking)
+                else:
+                    await self._whole(speaking)
+        except (SonantError, HttpProblem) as error:
+            if not self._is_started:
+                raise
+            if body.stream_format == "sse":
+                await self._event({"type": "speech.audio.error", "error": describe_error(error)[1]})
+                await self._write(b"data: [DONE]\n\n", last=True)
+            else:
+                # The status has left already: an answer without its end mark is an error to clients.
+                log.warning("request %s broke off: %s", self._id, describe_error(error)[1]["code"])
+        except TimeoutError:
+            log.warning("request %s broke off: its client took nothing for too long", self._id)
+
+    async def _bytes(self, speaking: Speaking) -> None:
+        encoder = open_encoder(self._body.response_format, speaking.sample_rate)
+        while True:
+            chunk = await speaking.next()
+            data = await encode(encoder, chunk.samples, is_final=chunk.is_final)
+            await self._start(speaking, encoder)
+            await self._write(data, last=chunk.is_final)
+            if data:
+                speaking.sent()
+            if chunk.is_final:
+                return
+
+    async def _whole(self, speaking: Speaking) -> None:
+        encoder = open_encoder(self._body.response_format, speaking.sample_rate)
+        data = await collect(speaking, encoder)
+        await self._start(speaking, encoder, length=len(data))
+        await self._write(data, last=True)
+
+    async def _events(self, speaking: Speaking) -> None:
+        encoder = open_encoder(self._body.response_format, speaking.sample_rate)
+        while True:
+            chunk = await speaking.next()
+            data = await encode(encoder, chunk.samples, is_final=chunk.is_final)
+            await self._start(speaking, encoder, media_type="text/event-stream; charset=utf-8")
+            if data:
+                await self._event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
+                speaking.sent()
+            if chunk.is_final:
+                break
+        await self._event({"type": "speech.audio.done", "usage": usage(speaking)})
+        await self._write(b"data: [DONE]\n\n", last=True)
+
+    async def _event(self, content: dict[str, Any]) -> None:
+        await self._write(f"data: {json.dumps(content)}\n\n".encode(), last=False)
+
+    async def _start(
+        self,
+        speaking: Speaking,
+        encoder: Encoder,
+        *,
+        media_type: str | None = None,
+        length: int | None = None,
+    ) -> None:
+        if self._is_started:
+            return
+        self._is_started = True
+        form = encoder.format
+        headers = {
+            "Content-Type": media_type or form.media_type,
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            "X-Sample-Rate": str(encoder.sample_rate),
+            "X-Sonant-Model": quote(speaking.record.model),
+            "X-Sonant-Voice": quote(speaking.record.voice),
+            "X-Sonant-Seed": str(speaking.record.seed),
+        }
+        if media_type is None:
+            headers["Content-Disposition"] = f'inline; filename="speech{form.suffixes[0]}"'
+        if length is not None:
+            headers["Content-Length"] = str(length)
+        raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": raw})
+
+    async def _write(self, data: bytes, *, last: bool) -> None:
+        stall = self._service.settings.stall_seconds
+        for begin in range(0, len(data), PIECE):
+            async with asyncio.timeout(stall):
+                piece = data[begin : begin + PIECE]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+        if last:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def encode(encoder: Encoder, samples: Samples, *, is_final: bool) -> bytes:
+    """Bytes of these samples and, at the end, of what the encoder still holds; off the event loop."""
+
+    def work() -> bytes:
+        data = encoder.encode(samples) if len(samples) else encoder.encode(np.zeros(0, np.float32))
+        return data + encoder.finish() if is_final else data
+
+    return await asyncio.to_thread(work)
+
+
+def usage(speaking: Speaking) -> dict[str, int]:
+    """OpenAI's token counts: characters taken, and frames of speech made."""
+    stream = speaking.job.stream
+    made = int(stream.timings.get("frames", 0))
+    taken = speaking.record.characters
+    return {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
+
+
+async def collect(speaking: Speaking, encoder: Encoder) -> bytes:
+    """The whole finished file of a job, with true lengths in its header."""
+    pieces = []
+    is_final = False
+    while not is_final:
+        chunk = await speaking.next()
+        is_final = chunk.is_final
+        pieces.append(await encode(encoder, chunk.samples, is_final=is_final))
+    speaking.sent()
+    data = b"".join(pieces)
+    header = encoder.final_header()
+    return header + data[len(header) :]

@@ -1,0 +1,121 @@
+"""Where asyncio meets the engine's threads, and the only place: submit, read chunks, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import queue
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+from sonant.engine import Engine, SpeechStream
+from sonant.speech import Audio, AudioChunk, SpeechRequest
+from sonant.voice import Voice
+
+KEPT_VOICES = 16
+
+
+class Job:
+    """One request being spoken, readable from asyncio: `async for chunk in job`.
+
+    Leaving the `async with` block, for whatever reason, stops the work before the model's next step.
+    """
+
+    def __init__(self, stream: SpeechStream, ready: asyncio.Event) -> None:
+        self.stream = stream
+        self._ready = ready
+
+    async def __aenter__(self) -> Job:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.stream.cancel()
+
+    async def __aiter__(self) -> AsyncIterator[AudioChunk]:
+        while True:
+            chunk = await self.next()
+            yield chunk
+            if chunk.is_final:
+                return
+
+    async def next(self) -> AudioChunk:
+        """The next chunk; raises the request's error."""
+        while True:
+            self._ready.clear()
+            try:
+                return self.stream.get(timeout=0)
+            except queue.Empty:
+                await self._ready.wait()
+
+
+class EngineDesk:
+    """The asyncio side of one engine: its two helper threads, one to submit and one to encode voices."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._submitting = ThreadPoolExecutor(1, thread_name_prefix="sonant-submit")
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="sonant-encode")
+        self._voices: OrderedDict[str, Voice] = OrderedDict()
+
+    async def submit(self, request: SpeechRequest, *, streaming: bool) -> Job:
+        """Start speaking. The text is prepared off the event loop; a caller who leaves meanwhile cancels."""
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        work = partial(
+            self.engine.submit, request, streaming=streaming, notify=partial(_set_from_thread, loop, ready)
+        )
+        future: Future[SpeechStream] = self._submitting.submit(work)
+        try:
+            return Job(await asyncio.wrap_future(future), ready)
+        except asyncio.CancelledError:
+            future.add_done_callback(_cancel_result)
+            raise
+
+    async def segments(self, request: SpeechRequest) -> tuple[str, ...]:
+        """How the model would cut the text."""
+        future = self._submitting.submit(self.engine.segments, request)
+        return await asyncio.wrap_future(future)
+
+    async def voice_of_clip(self, audio: Audio, transcript: str | None, *, key: bytes) -> Voice:
+        """The clip encoded for this model; the last few are kept, found again by `key`."""
+        digest = hashlib.sha256(repr((key, transcript)).encode()).hexdigest()
+        return await self._encoded(digest, partial(self.engine.clone, audio, transcript=transcript))
+
+    async def fitting_voice(self, voice: Voice) -> Voice:
+        """A stored voice, encoded again when it was made for another model and keeps its clip."""
+        spec = self.engine.spec
+        if (voice.family == spec.family and voice.fingerprint == spec.fingerprint) or voice.clip is None:
+            return voice
+        made = await self._encoded(
+            voice.digest(), partial(self.engine.clone, voice.clip, transcript=voice.transcript)
+        )
+        return replace(made, name=voice.name, language=voice.language, origin=voice.origin)
+
+    async def _encoded(self, key: str, work: Callable[[], Voice]) -> Voice:
+        if key not in self._voices:
+            voice = await asyncio.wrap_future(self._encoding.submit(work))
+            self._voices[key] = voice
+            while len(self._voices) > KEPT_VOICES:
+                self._voices.popitem(last=False)
+        self._voices.move_to_end(key)
+        return self._voices[key]
+
+    def close(self) -> None:
+        """End the engine and the helper threads; waits for them."""
+        self._submitting.shutdown(wait=True, cancel_futures=True)
+        self._encoding.shutdown(wait=True, cancel_futures=True)
+        self.engine.close()
+
+
+def _set_from_thread(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(ready.set)
+
+
+def _cancel_result(future: Future[SpeechStream]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().cancel()

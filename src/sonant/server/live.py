@@ -1,0 +1,293 @@
+"""Text in and sound out at the same time, over one WebSocket.
+
+client: start? (text | flush | cancel)* done        server: started (segment sound*)* done | error
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+from typing import Any, Literal
+
+from fastapi import WebSocket
+from pydantic import ValidationError
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from sonant.audio.encode import Encoder, open_encoder
+from sonant.engine import NO_SAMPLES
+from sonant.errors import CancelledError, RequestError, SonantError
+from sonant.sampling import segment_seed
+from sonant.server.auth import WEBSOCKET_KEY, client_of
+from sonant.server.delivery import encode
+from sonant.server.problems import HttpProblem, describe_error, from_validation
+from sonant.server.schemas import Body, Manner, ResponseFormat
+from sonant.server.service import SpeechService
+from sonant.text.segment import segment, sentences
+
+log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 300.0
+LONGEST_SENTENCE = 600
+"""Characters after which a sentence without an end is cut at the best place."""
+
+
+class Start(Manner):
+    """The first message, if defaults do not do: everything about the speech but its text."""
+
+    type: Literal["start"]
+    response_format: ResponseFormat = "pcm"
+
+
+class Text(Body):
+    """More text; it may end anywhere, also within a word."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Bare(Body):
+    """flush: speak what is there. cancel: be silent now and forget the rest. done: no more text will come."""
+
+    type: Literal["flush", "cancel", "done"]
+
+
+class SentenceCutter:
+    """Cuts arriving text into sentences; gives each as soon as the text after it shows that it is over."""
+
+    def __init__(self) -> None:
+        self._pending = ""
+
+    @property
+    def pending(self) -> int:
+        """Characters held back."""
+        return len(self._pending)
+
+    def push(self, text: str) -> list[str]:
+        """Sentences complete with this text."""
+        self._pending += text
+        *ready, self._pending = sentences(self._pending) or [""]
+        if len(self._pending) > LONGEST_SENTENCE:
+            *parts, last = [part.text for part in segment(self._pending, limit=LONGEST_SENTENCE)]
+            ready += parts
+            self._pending = last
+        return [sentence for sentence in ready if sentence.strip()]
+
+    def flush(self) -> list[str]:
+        """The rest, whether complete or not."""
+        rest, self._pending = self._pending, ""
+        return [rest] if rest.strip() else []
+
+
+class LiveSession:
+    """One WebSocket from its opening to its end."""
+
+    def __init__(self, service: SpeechService, socket: WebSocket) -> None:
+        self._service = service
+        self._socket = socket
+        self._client = client_of(socket.scope)
+        self._id: str = socket.state.request_id
+        self._manner = Manner.model_validate({})
+        self._format: ResponseFormat = "pcm"
+        self._encoder: Encoder | None = None
+        self._cutter = SentenceCutter()
+        self._sentences: asyncio.Queue[str | None] = asyncio.Queue()
+        self._queued = 0
+        self._spoken = 0
+        self._current: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._usage = [0, 0]
+        self._has_text = False
+        self._is_done = False
+
+    async def run(self) -> None:
+        """Serve the socket until the client is done or gone."""
+        offered = self._socket.scope.get("subprotocols", [])
+        chosen = next((name for name in offered if not name.startswith(WEBSOCKET_KEY)), None)
+        await self._socket.accept(subprotocol=chosen)
+        reader = asyncio.create_task(self._read())
+        speaker = asyncio.create_task(self._speak())
+        try:
+            await asyncio.wait({reader, speaker}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (reader, speaker):
+                if task.done():
+                    task.result()
+            await self._close(1000)
+        except (SonantError, HttpProblem) as error:
+            status, body, _ = describe_error(error)
+            log.info("stream %s refused: %s %s", self._id, status, body["code"])
+            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
+                await self._tell({"type": "error", "error": body})
+            await self._close(1011 if status >= 500 else 1008)
+        except (WebSocketDisconnect, TimeoutError):
+            await self._close(1001)
+        finally:
+            for task in (reader, speaker):
+                task.cancel()
+            await asyncio.wait({reader, speaker})
+
+    # -- from the client ----------------------------------------------------------------------
+
+    async def _read(self) -> None:
+        """Take messages until the client leaves (WebSocketDisconnect) or errs."""
+        while True:
+            message = await self._receive()
+            kind = message.get("type")
+            try:
+                if kind == "start":
+                    await self._start(Start.model_validate(message))
+                elif kind == "text":
+                    self._take(Text.model_validate(message).text)
+                else:
+                    kind = Bare.model_validate(message).type
+                    if kind == "cancel":
+                        await self._cancel()
+                        continue
+                    self._put(self._cutter.flush())
+                    if kind == "done" and not self._is_done:
+                        self._is_done = True
+                        self._sentences.put_nowait(None)
+            except ValidationError as error:
+                raise from_validation(error.errors()) from error
+
+    async def _receive(self) -> dict[str, Any]:
+        while True:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    raw = await self._socket.receive_text()
+                break
+            except TimeoutError:
+                if self._current is None:
+                    raise
+            except KeyError as error:
+                raise RequestError("a binary message came; messages are JSON text. See /docs.") from error
+        try:
+            message = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"a message is not JSON ({type(error).__name__}).") from error
+        if not isinstance(message, dict):
+            raise RequestError(
+                'a message is no JSON object; expected one such as {"type": "text", "text": "Hi."}'
+            )
+        return message
+
+    async def _start(self, start: Start) -> None:
+        if self._has_text:
+            raise RequestError("start came after text; it must be the first message.", field="type")
+        self._format = start.response_format
+        values = start.model_dump(exclude={"type", "response_format"}, exclude_unset=True)
+        self._manner = Manner.model_validate(values)
+        self._service.pool.resolve(self._manner.model)
+
+    def _take(self, text: str) -> None:
+        if self._is_done:
+            raise RequestError("text came after done. Open another stream.", field="type")
+        self._has_text = True
+        if self._queued + self._cutter.pending + len(text) > self._service.settings.max_input:
+            raise HttpProblem(
+                400,
+                "input_too_long",
+                f"more than {self._service.settings.max_input:,} characters wait to be spoken. Send less.",
+                param="text",
+            )
+        self._put(self._cutter.push(text))
+
+    def _put(self, made: list[str]) -> None:
+        for sentence in made:
+            self._queued += len(sentence)
+            self._sentences.put_nowait(sentence)
+
+    async def _cancel(self) -> None:
+        self._cutter.flush()
+        while not self._sentences.empty():
+            self._sentences.get_nowait()
+        self._queued = 0
+        if self._current is not None:
+            self._current.cancel()
+            await asyncio.wait({self._current})
+        await self._tell({"type": "cancelled"})
+        if self._is_done:
+            self._sentences.put_nowait(None)
+
+    # -- to the client ------------------------------------------------------------------------
+
+    async def _speak(self) -> None:
+        """Say the sentences in order until None."""
+        while (sentence := await self._sentences.get()) is not None:
+            self._queued -= len(sentence)
+            self._current = asyncio.create_task(self._say(sentence))
+            try:
+                await asyncio.wait({self._current})
+            finally:
+                self._current.cancel()
+                task, self._current = self._current, None
+            if not task.cancelled():
+                task.result()
+        if self._encoder is not None:
+            await self._sound(await encode(self._encoder, NO_SAMPLES, is_final=True))
+        taken, made = self._usage
+        counts = {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
+        await self._tell({"type": "speech.audio.done", "usage": counts})
+
+    async def _say(self, sentence: str) -> None:
+        number = self._spoken
+        self._spoken += 1
+        manner = self._manner
+        if manner.seed is not None:
+            manner = manner.model_copy(update={"seed": segment_seed(manner.seed, number)})
+        arrived = time.monotonic()
+        try:
+            async with self._service.speaking(
+                manner,
+                sentence,
+                client=self._client,
+                request_id=f"{self._id}-{number}",
+                arrived=arrived,
+                response_format=self._format,
+            ) as speaking:
+                if self._encoder is None:
+                    self._encoder = open_encoder(self._format, speaking.sample_rate)
+                    await self._tell(
+                        {
+                            "type": "started",
+                            "id": self._id,
+                            "model": speaking.record.model,
+                            "voice": speaking.record.voice,
+                            "response_format": self._format,
+                            "media_type": self._encoder.format.media_type,
+                            "sample_rate": self._encoder.sample_rate,
+                        }
+                    )
+                await self._tell({"type": "segment", "index": number, "text": sentence})
+                self._usage[0] += len(sentence)
+                is_final = False
+                while not is_final:
+                    chunk = await speaking.next()
+                    is_final = chunk.is_final
+                    data = await encode(self._encoder, chunk.samples, is_final=False)
+                    if data:
+                        await self._sound(data)
+                        speaking.sent()
+                self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
+        except CancelledError:
+            return
+        except RequestError as error:
+            # A sentence without anything to say ("---") is passed over; the session goes on.
+            if error.field != "text":
+                raise
+
+    async def _tell(self, content: dict[str, Any]) -> None:
+        async with self._turn, asyncio.timeout(self._service.settings.stall_seconds):
+            await self._socket.send_text(json.dumps(content))
+
+    async def _sound(self, data: bytes) -> None:
+        if data:
+            async with self._turn, asyncio.timeout(self._service.settings.stall_seconds):
+                await self._socket.send_bytes(data)
+
+    async def _close(self, code: int) -> None:
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await self._socket.close(code)

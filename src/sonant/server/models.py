@@ -1,0 +1,326 @@
+"""The models a server speaks with: names, loading on demand, unloading when idle, a memory ceiling."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sonant import hub, registry
+from sonant.engine import Engine
+from sonant.errors import BusyError, ConfigError, SonantError
+from sonant.server.jobs import EngineDesk
+from sonant.server.problems import HttpProblem
+from sonant.server.settings import OPENAI_MODELS
+from sonant.speech import Audio, ModelSpec, SpeechRequest, Style
+from sonant.voice import Voice, VoiceLibrary
+
+log = logging.getLogger(__name__)
+
+WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".onnx", ".npz")
+WARM_UP_TEXT = "Ready."
+CHUNKS_AHEAD = 64
+"""Chunks made ahead of a slow client before its utterance pauses: about a minute of speech, 8 MB at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource:
+    """A model that can be loaded: its name, how, and about how many bytes it will take."""
+
+    name: str
+    open: Callable[[], Engine]
+    bytes: int = 0
+    about: str = ""
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the weight files under a checkpoint folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.suffix in WEIGHT_SUFFIXES)
+
+
+def find_sources(
+    names: Sequence[str], library: VoiceLibrary, *, device: str, dtype: str, slots: int, queue_limit: int
+) -> list[ModelSource]:
+    """Models by folder, known name, "builtin", or NAME=FOLDER. With no names: the built-in voice, then every
+    known model on this machine. Raises CheckpointError for one that is not there."""
+    wanted = list(names)
+    if not wanted:
+        on_disk = (model.name for model in hub.KNOWN if (hub.models_folder() / model.name).is_dir())
+        wanted = [registry.BUILTIN, *on_disk]
+    sources: dict[str, ModelSource] = {}
+    for given in wanted:
+        name, _, place = (
+            given.partition("=") if "=" in given and not Path(given).exists() else ("", "", given)
+        )
+        family, folder = registry.find(place)
+        is_builtin = family == registry.BUILTIN
+        name = name or (place if not Path(place).is_dir() or is_builtin else folder.resolve().name)
+        if name in sources:
+            raise ConfigError(f"two models are named {name!r}. Name one of them with --model NAME=FOLDER.")
+        about = next((known.about for known in hub.KNOWN if known.name == name), "")
+        # Released weights are bfloat16 or float32; in memory the larger part is float32.
+        size = 300 * 2**20 if is_builtin else 2 * weight_bytes(folder)
+        sources[name] = ModelSource(
+            name=name,
+            open=partial(
+                registry.load,
+                place,
+                device=device,
+                dtype=dtype,
+                slots=slots,
+                voices=library,
+                queue_limit=queue_limit,
+                chunk_limit=CHUNKS_AHEAD,
+            ),
+            bytes=size,
+            about=about or ("the small built-in English voice" if is_builtin else f"a {family} checkpoint"),
+        )
+    return list(sources.values())
+
+
+class LoadedModel:
+    """A model in memory and who uses it."""
+
+    def __init__(self, name: str, engine: Engine, size: int) -> None:
+        self.name = name
+        self.desk = EngineDesk(engine)
+        self.spec = engine.spec
+        self.bytes = size
+        self.users = 0
+        self.last_used = time.monotonic()
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Requests running and waiting."""
+        return self.desk.engine.load
+
+
+class ModelPool:
+    """Named models, at most `max_bytes` of them in memory; one unused for `idle_seconds` is unloaded."""
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        *,
+        aliases: Mapping[str, str] | None = None,
+        max_bytes: int | None = None,
+        idle_seconds: float | None = None,
+    ) -> None:
+        if not sources:
+            raise ConfigError("no model to serve. Name at least one, such as --model builtin.")
+        self._sources = {source.name: source for source in sources}
+        self.default = sources[0].name
+        self._aliases = {name: self.default for name in OPENAI_MODELS if name not in self._sources}
+        for name, target in (aliases or {}).items():
+            if target not in self._sources:
+                raise ConfigError(
+                    f"the alias {name!r} stands for {target!r}, which is not served; "
+                    f"served are: {', '.join(self._sources)}."
+                )
+            self._aliases[name] = target
+        for source in sources:
+            if max_bytes is not None and source.bytes > max_bytes:
+                raise ConfigError(
+                    f"the model {source.name} needs about {source.bytes / 2**30:.1f} GiB; the ceiling is "
+                    f"{max_bytes / 2**30:.1f} GiB. Raise --max-memory, or choose a smaller model or --dtype."
+                )
+        self._max_bytes = max_bytes
+        self._idle_seconds = idle_seconds
+        self._loaded: dict[str, LoadedModel] = {}
+        self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
+        self._specs: dict[str, ModelSpec] = {}
+        self._room = asyncio.Lock()
+        self.created = int(time.time())
+        self.load_seconds: dict[str, float] = {}
+        self.loads = 0
+        self.unloads = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, the default first."""
+        return list(self._sources)
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Other names and the models they stand for."""
+        return dict(self._aliases)
+
+    @property
+    def loaded(self) -> list[LoadedModel]:
+        """What is in memory now."""
+        return list(self._loaded.values())
+
+    def resolve(self, name: str | None) -> str:
+        """The served model of this name or alias. Raises HttpProblem 404."""
+        if name is None:
+            return self.default
+        target = self._aliases.get(name, name)
+        if target not in self._sources:
+            raise HttpProblem(
+                404,
+                "model_not_found",
+                f"there is no model {name!r} here; there are: {', '.join(self._sources)}. "
+                "Start the server with --model to serve another.",
+                param="model",
+            )
+        return target
+
+    def about(self, name: str) -> str:
+        """One line on the model."""
+        return self._sources[name].about
+
+    def spec(self, name: str) -> ModelSpec | None:
+        """What the model says of itself, once it was loaded."""
+        return self._specs.get(name)
+
+    def state(self, name: str) -> str:
+        """ "loaded", "loading" or "unloaded"."""
+        if name in self._loaded:
+            return "loaded"
+        return "loading" if name in self._loading else "unloaded"
+
+    @contextlib.asynccontextmanager
+    async def use(self, name: str) -> AsyncIterator[LoadedModel]:
+        """The model, loaded if need be, kept in memory while the block runs."""
+        model = await self._get(self.resolve(name))
+        model.users += 1
+        try:
+            yield model
+        finally:
+            model.users -= 1
+            model.last_used = time.monotonic()
+
+    async def _get(self, name: str) -> LoadedModel:
+        while True:
+            if name in self._loaded:
+                return self._loaded[name]
+            if name not in self._loading:
+                task = asyncio.create_task(self._load(name))
+                self._loading[name] = task
+                task.add_done_callback(lambda done: self._forget(name, done))
+            # Shielded: the one who asked first may leave, the others still want the model.
+            await asyncio.shield(self._loading[name])
+
+    def _forget(self, name: str, task: asyncio.Task[LoadedModel]) -> None:
+        self._loading.pop(name, None)
+        if not task.cancelled():
+            task.exception()  # read, so that asyncio does not report it as lost: waiters got it already
+
+    async def _load(self, name: str) -> LoadedModel:
+        source = self._sources[name]
+        async with self._room:
+            await self._make_room(source.bytes, name)
+            log.info("loading model %s", name)
+            began = time.monotonic()
+            before = resident_bytes()
+            engine = await asyncio.to_thread(_open_warm, source)
+            grown = resident_bytes() - before
+            model = LoadedModel(name, engine, max(grown, source.bytes))  # memory used again does not grow
+            self._loaded[name] = model
+            self._specs[name] = model.spec
+            self.loads += 1
+            self.load_seconds[name] = time.monotonic() - began
+            log.info("model %s is ready after %.1f s", name, self.load_seconds[name])
+            return model
+
+    async def _make_room(self, wanted: int, name: str) -> None:
+        if self._max_bytes is None:
+            return
+        for model in sorted(self._loaded.values(), key=lambda m: m.last_used):
+            if sum(m.bytes for m in self._loaded.values()) + wanted <= self._max_bytes:
+                return
+            if not model.users:
+                await self._unload(model)
+        if sum(m.bytes for m in self._loaded.values()) + wanted > self._max_bytes:
+            raise BusyError(
+                f"no memory for the model {name} now: {', '.join(self._loaded)} fill the ceiling of "
+                f"{self._max_bytes / 2**30:.1f} GiB and are in use. Try again when they are idle.",
+                retry_after=10,
+            )
+
+    async def _unload(self, model: LoadedModel) -> None:
+        log.info("unloading model %s", model.name)
+        del self._loaded[model.name]
+        self.unloads += 1
+        await asyncio.to_thread(model.desk.close)
+        gc.collect()
+
+    async def load(self, name: str) -> LoadedModel:
+        """Make sure the model is in memory."""
+        return await self._get(name)
+
+    async def unload(self, name: str) -> None:
+        """Drop the model from memory. Raises BusyError while it speaks."""
+        async with self._room:
+            model = self._loaded.get(name)
+            if model is None:
+                return
+            if model.users:
+                raise BusyError(f"the model {name} is speaking. Try again when it is idle.", retry_after=5)
+            await self._unload(model)
+
+    async def unload_idle(self) -> None:
+        """Drop every model that nobody used for `idle_seconds`."""
+        if self._idle_seconds is None:
+            return
+        async with self._room:
+            for model in list(self._loaded.values()):
+                if not model.users and time.monotonic() - model.last_used >= self._idle_seconds:
+                    await self._unload(model)
+
+    async def close(self) -> None:
+        """End everything."""
+        for task in list(self._loading.values()):
+            with contextlib.suppress(SonantError, asyncio.CancelledError):
+                await task
+        async with self._room:
+            for model in list(self._loaded.values()):
+                await self._unload(model)
+
+
+def _open_warm(source: ModelSource) -> Engine:
+    """The engine after it has spoken once, so that the first request meets warm caches."""
+    engine = source.open()
+    try:
+        engine.synthesize(_warm_up_request(engine))
+    except BaseException:
+        engine.close()
+        raise
+    return engine
+
+
+def _warm_up_request(engine: Engine) -> SpeechRequest:
+    spec = engine.spec
+    voice: Voice | None = None
+    if spec.needs_voice:
+        # A seeded hum: every encoder accepts it, and nobody hears what is said with it.
+        seconds = max(3.0, spec.min_reference_seconds)
+        rng = np.random.default_rng(0)
+        time_axis = np.arange(int(24_000 * seconds), dtype=np.float32) / 24_000
+        hum = 0.2 * np.sin(2 * np.pi * 140 * time_axis) + 0.01 * rng.standard_normal(len(time_axis))
+        voice = engine.clone(Audio(hum.astype(np.float32), 24_000), transcript=WARM_UP_TEXT)
+    style = Style(instruction="a calm voice") if spec.needs_instruction else Style()
+    request = SpeechRequest(WARM_UP_TEXT, voice=voice, style=style, seed=0)
+    if "max_frames" in spec.sampling:
+        sampling = dataclasses.replace(request.sampling, max_frames=24)
+        request = dataclasses.replace(request, sampling=sampling)
+    return request
+
+
+def resident_bytes() -> int:
+    """Memory of this process in bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return 0

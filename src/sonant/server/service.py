@@ -1,0 +1,227 @@
+"""Speaking for HTTP: a body becomes a running job, with its model, voice, limits and record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+
+from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
+from sonant.server.jobs import Job
+from sonant.server.metrics import Metrics, Record
+from sonant.server.models import LoadedModel, ModelPool
+from sonant.server.problems import HttpProblem
+from sonant.server.schemas import Manner, to_request
+from sonant.server.settings import OPENAI_VOICES, ServerSettings
+from sonant.server.uploads import Clips
+from sonant.speech import Audio, AudioChunk, SpeechRequest
+from sonant.voice import Voice, VoiceLibrary
+
+_TASKS = {"CustomVoice": "preset_voice", "VoiceDesign": "voice_design", "Base": "clone"}
+
+
+@dataclass
+class Speaking:
+    """A job under way, and what is known of it."""
+
+    job: Job
+    record: Record
+    arrived: float
+    sample_rate: int
+
+    async def next(self) -> AudioChunk:
+        """The next chunk."""
+        return await self.job.next()
+
+    def sent(self) -> None:
+        """Sound has just left for the client."""
+        if self.record.first_audio is None:
+            self.record.first_audio = time.monotonic() - self.arrived
+
+
+class SpeechService:
+    """What the routes share: settings, models, voices, clips and metrics of one app."""
+
+    def __init__(
+        self, settings: ServerSettings, pool: ModelPool, library: VoiceLibrary, metrics: Metrics, clips: Clips
+    ) -> None:
+        self.settings = settings
+        self.pool = pool
+        self.library = library
+        self.metrics = metrics
+        self.clips = clips
+        self.clients: Counter[str] = Counter()
+
+    @contextlib.asynccontextmanager
+    async def speaking(
+        self,
+        body: Manner,
+        text: str,
+        *,
+        client: str,
+        request_id: str,
+        arrived: float,
+        streaming: bool = True,
+        response_format: str = "",
+        source_audio: str | None = None,
+    ) -> AsyncIterator[Speaking]:
+        """The request as a running job; however the block is left, the work stops and the record is kept."""
+        model = self.pool.resolve(body.model)
+        self._check_text(text)
+        record = Record(id=request_id, model=model, response_format=response_format, characters=len(text))
+        with self._turn(client):
+            self.metrics.begin(record)
+            try:
+                async with self.pool.use(model) as loaded:
+                    request = await self.request(loaded, body, text, source_audio=source_audio)
+                    async with await loaded.desk.submit(request, streaming=streaming) as job:
+                        record.seed = job.stream.seed
+                        voice = job.stream.request.voice
+                        record.voice = (
+                            voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
+                        )
+                        record.segments = len(job.stream.segments)
+                        try:
+                            yield Speaking(job, record, arrived, job.stream.sample_rate)
+                        finally:
+                            _take_timings(record, job)
+                record.outcome = "ok"
+            except asyncio.CancelledError:
+                record.outcome = "client_gone"
+                raise
+            except CancelledError:
+                record.outcome = "cancelled"
+                raise
+            except SonantError as error:
+                record.outcome = describe(error)[2]
+                raise
+            except HttpProblem as error:
+                record.outcome = error.code
+                raise
+            except BaseException:
+                record.outcome = "client_gone" if record.first_audio is not None else "internal_error"
+                raise
+            finally:
+                record.seconds = time.monotonic() - arrived
+                self.metrics.end(record)
+
+    @contextlib.contextmanager
+    def _turn(self, client: str) -> Iterator[None]:
+        if self.clients[client] >= self.settings.max_per_client:
+            raise HttpProblem(
+                429,
+                "too_many_requests",
+                f"{self.clients[client]} requests of this client are running, the most at a time. "
+                "Wait for one to end.",
+                headers={"Retry-After": "1"},
+            )
+        self.clients[client] += 1
+        try:
+            yield
+        finally:
+            self.clients[client] -= 1
+            if not self.clients[client]:
+                del self.clients[client]
+
+    def _check_text(self, text: str) -> None:
+        if len(text) > self.settings.max_input:
+            raise HttpProblem(
+                400,
+                "input_too_long",
+                f"input has {len(text):,} characters; at most {self.settings.max_input:,} are allowed.",
+                param="input",
+            )
+
+    async def request(
+        self, loaded: LoadedModel, body: Manner, text: str, *, source_audio: str | None = None
+    ) -> SpeechRequest:
+        """The library's request, with clips decoded and the voice fitted to the model."""
+        can = loaded.spec.capabilities
+        if body.task_type is not None and _TASKS[body.task_type] not in can:
+            raise UnsupportedError(
+                f"{loaded.name} cannot do {body.task_type} ({_TASKS[body.task_type]}). Choose another model.",
+                field="task_type",
+            )
+        # Checked before a clip is decoded for nothing; the engine checks everything once more.
+        for name, value, capability in (
+            ("ref_audio", body.ref_audio, "clone"),
+            ("emotion_audio", body.emotion_audio, "emotion_audio"),
+            ("source_audio", source_audio, "voice_conversion"),
+        ):
+            if value is not None and capability not in can:
+                raise UnsupportedError(
+                    f"{loaded.name} takes no {name} ({capability}). Leave it out or choose another model.",
+                    field=name,
+                )
+        emotion: Audio | None = None
+        source: Audio | None = None
+        if body.emotion_audio is not None:
+            emotion, _ = await self.clips.read(body.emotion_audio, "emotion_audio")
+        if source_audio is not None:
+            source, _ = await self.clips.read(source_audio, "source_audio")
+        voice = await self._voice(loaded, body)
+        deadline = self.settings.deadline_for(len(text))
+        return to_request(
+            body, text, voice=voice, emotion_audio=emotion, source_audio=source, deadline=deadline
+        )
+
+    async def _voice(self, loaded: LoadedModel, body: Manner) -> Voice | str | None:
+        name = body.voice_name
+        if body.ref_audio is not None:
+            if name is not None and name not in OPENAI_VOICES:
+                raise RequestError(
+                    f"voice {name!r} and ref_audio were both given. Send one of them.", field="ref_audio"
+                )
+            transcript = None if body.x_vector_only_mode else body.ref_text or None
+            audio, data = await self.clips.read(body.ref_audio, "ref_audio")
+            return await loaded.desk.voice_of_clip(audio, transcript, key=data)
+        for field, given in (("ref_text", body.ref_text), ("x_vector_only_mode", body.x_vector_only_mode)):
+            if given:
+                raise RequestError(f"{field} was sent without ref_audio. Add the clip.", field=field)
+        if name is None:
+            return None
+        return await self.find_voice(loaded, name)
+
+    async def find_voice(self, loaded: LoadedModel, name: str) -> Voice | str | None:
+        """The voice a client means by a name: the model's own, a stored one, or an alias."""
+        spec = loaded.spec
+        name = self.settings.voice_aliases.get(name, name)
+        if name.lower() in {own.lower() for own in spec.voices}:
+            return name
+        if "clone" in spec.capabilities and self.has_stored(name):
+            stored = await asyncio.to_thread(self.library.get, name)
+            return await loaded.desk.fitting_voice(stored)
+        if name in OPENAI_VOICES and not spec.needs_voice:
+            # Names of another service mean "some voice of yours"; two stay two where possible.
+            if spec.voices:
+                return spec.voices[OPENAI_VOICES.index(name) % len(spec.voices)]
+            return spec.default_voice
+        names = ", ".join(self.voice_names(loaded)) or "none"
+        raise VoiceError(f"{loaded.name} has no voice {name!r}; it has: {names}. See GET /v1/audio/voices.")
+
+    def has_stored(self, name: str) -> bool:
+        """True when the library keeps a voice of this name."""
+        try:
+            return self.library.path(name).is_file()
+        except VoiceError:  # no name a voice can have
+            return False
+
+    def voice_names(self, loaded: LoadedModel) -> list[str]:
+        """The model's own voices, then the stored ones it can speak with."""
+        stored = self.library.names() if "clone" in loaded.spec.capabilities else []
+        return [*loaded.spec.voices, *stored]
+
+
+def _take_timings(record: Record, job: Job) -> None:
+    stream = job.stream
+    record.timings = {name: round(value, 6) for name, value in stream.timings.items()}
+    record.frames = int(stream.timings.get("frames", 0))
+    record.audio_seconds = stream.produced_seconds
+    record.guards = [
+        {"kind": guard.kind, "message": guard.message, "segment": guard.segment} for guard in stream.guards
+    ]
+    work = sum(stream.timings.get(stage, 0.0) for stage in ("prepare", "prefill", "generate", "decode"))
+    record.rtf = work / record.audio_seconds if record.audio_seconds else None

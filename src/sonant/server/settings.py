@@ -1,0 +1,64 @@
+"""Everything a server can be told, in one frozen record; `sonant serve` fills it from its options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-12-15")
+OPENAI_VOICES = (
+    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage",
+    "shimmer", "verse",
+)  # fmt: skip
+"""Names that clients of OpenAI's service send; here they stand for the model's own voices."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UploadLimits:
+    """What an uploaded clip may be; checked from its header before anything is decoded."""
+
+    max_bytes: int = 10 * 2**20
+    max_seconds: float = 120.0
+    max_channels: int = 8
+    min_rate: int = 4_000
+    max_rate: int = 192_000
+    decode_seconds: float = 20.0
+    """Time one clip may take to decode."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """Limits, access and names of one server."""
+
+    key_hashes: tuple[str, ...] = ()
+    """Accepted API keys as `sha256:<hex>`; empty means no key is asked for."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names a Host header may carry; empty means any. Guards a local server against DNS rebinding."""
+    cors_origins: tuple[str, ...] = ()
+    """Other web origins that may use this server from a browser."""
+    model_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further names for served models; OpenAI's names stand for the first model unless listed here."""
+    voice_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Further names for voices; OpenAI's names stand for the model's own voices unless listed here."""
+    uploads: UploadLimits = UploadLimits()
+    max_body: int = 16 * 2**20
+    """Bytes of any request body."""
+    max_input: int = 100_000
+    """Characters of one request's text; a model may allow fewer."""
+    max_batch: int = 32
+    """Items of one batch request."""
+    max_per_client: int = 64
+    """Speech requests of one client (key or address) at a time; one more is answered with 429."""
+    deadline: float = 300.0
+    """Seconds a request may take, to which `deadline_per_character` is added."""
+    deadline_per_character: float = 0.2
+    stall_seconds: float = 300.0
+    """A client that takes no byte for this long is dropped."""
+    allow_urls: bool = False
+    """Fetch reference clips from web addresses. Private addresses are refused even then."""
+    stored_voices: int = 1_000
+    """Most voices that uploads may leave in the library."""
+
+    def deadline_for(self, characters: int) -> float:
+        """Seconds that a request of this many characters may take."""
+        return self.deadline + self.deadline_per_character * characters

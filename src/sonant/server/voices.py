@@ -1,0 +1,217 @@
+"""Routes of voices: list, add from a clip, design from words, hear, remove."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import io
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, File, Form, Request, UploadFile
+from starlette.responses import Response
+
+from sonant.audio.io import write_audio
+from sonant.errors import RequestError, UnsupportedError, VoiceError
+from sonant.server.auth import client_of
+from sonant.server.problems import HttpProblem, json_response
+from sonant.server.schemas import DesignBody, Manner
+from sonant.server.service import SpeechService
+from sonant.speech import Audio
+from sonant.voice import Voice
+
+MIN_SECONDS = 0.5
+FULL_SCALE = 0.999
+
+
+def voice_routes(service: SpeechService) -> APIRouter:
+    """The router; its routes close over the service."""
+    router = APIRouter(tags=["voices"])
+
+    @router.get("/v1/audio/voices", summary="List voices")
+    @router.get("/v1/voices", include_in_schema=False)
+    @router.get("/audio/voices", include_in_schema=False)
+    async def list_voices(model: str | None = None) -> Response:
+        """Voices of one model, or of all loaded models, and the stored ones."""
+        entries = await asyncio.to_thread(_entries, service, model)
+        stored = [entry for entry in entries if entry["kind"] == "stored"]
+        return json_response(
+            {"object": "list", "data": entries, "voices": entries, "uploaded_voices": stored}
+        )
+
+    @router.post("/v1/audio/voices", summary="Add a voice from a clip", status_code=201)
+    async def add_voice(
+        name: Annotated[str, Form(max_length=200, description="a-z 0-9 . _ -, at most 64 characters.")],
+        consent: Annotated[
+            str,
+            Form(
+                min_length=1, max_length=2_000, description="Who agreed to the use of this voice, in words."
+            ),
+        ],
+        audio_sample: Annotated[UploadFile, File(description="5 to 15 s of clear speech.")],
+        ref_text: Annotated[str | None, Form(max_length=10_000, description="What the clip says.")] = None,
+        language: Annotated[str | None, Form(max_length=200)] = None,
+    ) -> Response:
+        """Keep a clip as a voice. Every model that can clone speaks with it."""
+        _check_name(service, name)
+        if consent.strip().lower() in ("", "no", "false", "0", "none"):
+            raise RequestError(
+                "consent says no. A voice belongs to a person; add it only with their agreement.",
+                field="consent",
+            )
+        data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
+        audio = await service.clips.decode(data, "audio_sample")
+        check_clip(audio, "audio_sample")
+        voice = Voice(
+            name=name,
+            clip=audio,
+            transcript=(ref_text or "").strip() or None,
+            language=(language or "").strip() or None,
+            origin={"made": _today(), "consent": consent.strip()},
+        )
+        await _keep(service, voice)
+        return json_response(_stored_entry(voice), status=201)
+
+    @router.post("/v1/audio/voices/design", summary="Make a voice from a description", status_code=201)
+    async def design_voice(body: DesignBody, request: Request) -> Response:
+        """Speak a sentence in the described voice and keep it as the clip of a new voice."""
+        _check_name(service, body.name)
+        manner = Manner(
+            model=body.model, instructions=body.instructions, language=body.language, seed=body.seed
+        )
+        name = service.pool.resolve(body.model)
+        async with service.pool.use(name) as loaded:
+            if "voice_design" not in loaded.spec.capabilities:
+                raise UnsupportedError(
+                    f"{name} cannot design voices. Choose a model that lists voice_design.", field="model"
+                )
+            state = request.state
+            pieces = []
+            async with service.speaking(
+                manner,
+                body.input,
+                client=client_of(request.scope),
+                request_id=state.request_id,
+                arrived=state.arrived,
+                streaming=False,
+            ) as speaking:
+                is_final = False
+                while not is_final:
+                    chunk = await speaking.next()
+                    is_final = chunk.is_final
+                    pieces.append(chunk.samples)
+            origin = {"made": _today(), "designed_by": name, "instruction": body.instructions}
+            voice = Voice(
+                name=body.name,
+                clip=Audio(np.concatenate(pieces), speaking.sample_rate),
+                transcript=body.input,
+                language=body.language,
+                origin=origin,
+            )
+        await _keep(service, voice)
+        return json_response(_stored_entry(voice), status=201)
+
+    @router.get("/v1/audio/voices/{name}", summary="Describe a stored voice")
+    async def describe_voice(name: str) -> Response:
+        """Its transcript, length and origin."""
+        return json_response(_stored_entry(await asyncio.to_thread(service.library.get, name)))
+
+    @router.get("/v1/audio/voices/{name}/clip", summary="Hear a stored voice's clip")
+    async def clip_of_voice(name: str) -> Response:
+        """The reference clip as wav."""
+        voice = await asyncio.to_thread(service.library.get, name)
+        if voice.clip is None:
+            raise HttpProblem(404, "no_clip", f"the voice {name!r} keeps no clip.", param="name")
+        target = io.BytesIO()
+        await asyncio.to_thread(write_audio, target, voice.clip.samples, voice.clip.sample_rate, format="wav")
+        return Response(target.getvalue(), media_type="audio/wav")
+
+    @router.delete("/v1/audio/voices/{name}", summary="Remove a stored voice")
+    async def remove_voice(name: str) -> Response:
+        """Delete the voice's file."""
+        await asyncio.to_thread(service.library.remove, name)
+        return json_response({"id": name, "object": "voice.deleted", "deleted": True})
+
+    return router
+
+
+def check_clip(audio: Audio, field: str) -> None:
+    """Raise RequestError for a clip no model can learn a voice from."""
+    if audio.seconds < MIN_SECONDS:
+        raise RequestError(
+            f"the clip lasts {audio.seconds:.2f} s; a voice needs {MIN_SECONDS:g} s at least, and 5 to 15 s "
+            "to sound well.",
+            field=field,
+        )
+    if float(np.abs(audio.samples).max()) < 1e-3:
+        raise RequestError("the clip is silent (below -60 dB). Record it again, nearer.", field=field)
+
+
+def _check_name(service: SpeechService, name: str) -> None:
+    try:
+        path = service.library.path(name)
+    except VoiceError as error:
+        raise RequestError(str(error), field="name") from error
+    if path.exists():
+        raise RequestError(
+            f"a voice named {name!r} exists already. Choose another name, or remove it first.", field="name"
+        )
+    for loaded in service.pool.loaded:
+        if name in (own.lower() for own in loaded.spec.voices):
+            raise RequestError(f"{name!r} is a voice of {loaded.name}. Choose another name.", field="name")
+
+
+async def _keep(service: SpeechService, voice: Voice) -> None:
+    if len(await asyncio.to_thread(service.library.names)) >= service.settings.stored_voices:
+        raise RequestError(
+            f"{service.settings.stored_voices} voices are stored, the most allowed. Remove one first.",
+            field="name",
+        )
+    try:
+        await asyncio.to_thread(service.library.add, voice)
+    except VoiceError as error:  # taken meanwhile
+        raise RequestError(str(error), field="name") from error
+
+
+def _entries(service: SpeechService, model: str | None) -> list[dict[str, Any]]:
+    names = [service.pool.resolve(model)] if model is not None else service.pool.names
+    entries: dict[str, dict[str, Any]] = {}
+    can_clone = []
+    for name in names:
+        spec = service.pool.spec(name)
+        if spec is None:
+            continue
+        if "clone" in spec.capabilities:
+            can_clone.append(name)
+        for voice in spec.voices:
+            entry = entries.setdefault(
+                voice, {"id": voice, "name": voice, "object": "voice", "kind": "preset", "models": []}
+            )
+            entry["models"].append(name)
+    for voice in service.library.names():
+        if model is None or can_clone:
+            entries[voice] = {
+                "id": voice,
+                "name": voice,
+                "object": "voice",
+                "kind": "stored",
+                "models": can_clone,
+            }
+    return list(entries.values())
+
+
+def _stored_entry(voice: Voice) -> dict[str, Any]:
+    return {
+        "id": voice.name,
+        "name": voice.name,
+        "object": "voice",
+        "kind": "stored",
+        "transcript": voice.transcript,
+        "language": voice.language,
+        "seconds": round(voice.clip.seconds, 3) if voice.clip is not None else None,
+        "origin": dict(voice.origin),
+    }
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,0 +1,141 @@
+"""The pool: names, loading on demand, idle unloading, the memory ceiling."""
+
+import asyncio
+import threading
+
+import pytest
+
+from sonant.errors import BusyError, CheckpointError, ConfigError
+from sonant.server.models import ModelPool, ModelSource, find_sources
+from sonant.server.problems import HttpProblem
+from tests.server.conftest import toy_source
+
+MIB = 2**20
+
+
+def run(work):
+    async def whole():
+        return await work
+
+    return asyncio.run(whole())
+
+
+def test_openai_names_and_own_aliases_stand_for_models():
+    pool = ModelPool([toy_source("a"), toy_source("b")], aliases={"tts-1-hd": "b", "best": "b"})
+    assert pool.resolve(None) == pool.resolve("tts-1") == pool.resolve("gpt-4o-mini-tts") == "a"
+    assert pool.resolve("tts-1-hd") == pool.resolve("best") == "b"
+    with pytest.raises(HttpProblem, match="no model 'c'"):
+        pool.resolve("c")
+    with pytest.raises(ConfigError, match="not served"):
+        ModelPool([toy_source("a")], aliases={"x": "nothing"})
+    with pytest.raises(ConfigError, match="no model to serve"):
+        ModelPool([])
+
+
+def test_a_model_is_loaded_once_for_all_who_wait():
+    async def work():
+        pool = ModelPool([toy_source("a")])
+
+        async def one():
+            async with pool.use("a") as model:
+                return model
+
+        models = await asyncio.gather(*(one() for _ in range(5)))
+        assert len(set(models)) == 1
+        assert pool.loads == 1
+        assert pool.spec("a").name == "toy"
+        await pool.close()
+
+    run(work())
+
+
+def test_the_one_who_asked_first_may_leave_while_it_loads():
+    async def work():
+        gate = threading.Event()
+        source = toy_source("a")
+
+        def slow():
+            gate.wait(10)
+            return source.open()
+
+        pool = ModelPool([ModelSource(name="a", open=slow)])
+        first = asyncio.create_task(pool.load("a"))
+        second = asyncio.create_task(pool.load("a"))
+        await asyncio.sleep(0)
+        assert pool.state("a") == "loading"
+        first.cancel()
+        gate.set()
+        assert (await second).name == "a"
+        assert pool.loads == 1
+        await pool.close()
+
+    run(work())
+
+
+def test_a_failed_load_is_told_and_tried_again():
+    async def work():
+        answers = [CheckpointError("the folder is gone"), None]
+        source = toy_source("a")
+
+        def flaky():
+            error = answers.pop(0)
+            if error is not None:
+                raise error
+            return source.open()
+
+        pool = ModelPool([ModelSource(name="a", open=flaky)])
+        with pytest.raises(CheckpointError, match="gone"):
+            await pool.load("a")
+        assert (await pool.load("a")).name == "a"
+        await pool.close()
+
+    run(work())
+
+
+def test_the_ceiling_drops_who_was_idle_longest_and_never_who_speaks():
+    async def work():
+        sources = [toy_source(name, size=100 * MIB) for name in "abc"]
+        pool = ModelPool(sources, max_bytes=250 * MIB)
+        for name in "ab":
+            await pool.load(name)
+        async with pool.use("a"):
+            await pool.load("c")
+            assert {model.name for model in pool.loaded} == {"a", "c"}
+            async with pool.use("c"):
+                with pytest.raises(BusyError, match="ceiling"):
+                    await pool.load("b")
+                with pytest.raises(BusyError, match="speaking"):
+                    await pool.unload("a")
+        await pool.close()
+
+    run(work())
+    with pytest.raises(ConfigError, match="ceiling"):
+        ModelPool([toy_source("a", size=300)], max_bytes=250)
+
+
+def test_idle_models_are_unloaded_and_come_back():
+    async def work():
+        pool = ModelPool([toy_source("a")], idle_seconds=0.0)
+        async with pool.use("a"):
+            await pool.unload_idle()
+            assert pool.state("a") == "loaded"
+        await pool.unload_idle()
+        assert pool.state("a") == "unloaded"
+        assert pool.spec("a") is not None
+        async with pool.use("a") as model:
+            assert model.spec.name == "toy"
+        assert pool.loads == 2
+        await pool.close()
+
+    run(work())
+
+
+def test_sources_are_found_by_name_and_folder(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("SONANT_MODELS", str(tmp_path))
+    options = {"device": "cpu", "dtype": "auto", "slots": 1, "queue_limit": 4}
+    assert [source.name for source in find_sources([], library, **options)] == ["builtin"]
+    assert [source.name for source in find_sources(["mine=builtin"], library, **options)] == ["mine"]
+    with pytest.raises(CheckpointError):
+        find_sources(["nothing-of-the-kind"], library, **options)
+    with pytest.raises(ConfigError, match="two models"):
+        find_sources(["builtin", "builtin"], library, **options)
