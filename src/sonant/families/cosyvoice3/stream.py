@@ -25,8 +25,8 @@ from sonant.nn.tap import tap, tap_scope
 
 HOP_GROWTH, LARGEST_HOP = 2, 4
 """A hop doubles after each chunk, up to four times the first. Source: the original's CosyVoice3Model."""
-CONTEXT_TOKENS = 100
-"""Earlier tokens the flow sees by default: 4 s, as many as the largest hop brings."""
+CONTEXT_TOKENS = 200
+"""Earlier tokens the flow sees by default, 8 s: the first 12 s of a stream are then the original's own."""
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,12 @@ class VocoderStream:
     def push(self, mel: Tensor, *, is_final: bool) -> Tensor:
         """Samples [S] that became certain with the next frames [M, n]."""
         config = self._vocoder.config
-        self._mel = mel.float() if self._mel is None else torch.cat((self._mel, mel.float()), dim=1)
+        mel = mel.to(self._vocoder.conv_pre.weight)  # its device and float32
+        self._mel = mel if self._mel is None else torch.cat((self._mel, mel), dim=1)
         end = self._start + self._mel.shape[1]
         until = end if is_final else end - config.lookahead
         if until <= self._spoken:
-            return mel.new_zeros(0, dtype=torch.float32)
+            return mel.new_zeros(0)
         self._hear(is_final=is_final)
         assert self._f0 is not None
         assert self._turns is not None

@@ -78,6 +78,8 @@ def load_flow(folder: Path, config: CosyVoice3Config, *, device: torch.device, d
 
 def load_vocoder(folder: Path, config: CosyVoice3Config, *, device: torch.device) -> Vocoder:
     """The vocoder, always in float32 with its F0 network in float64."""
+    if device.type == "mps":
+        device = torch.device("cpu")  # that device has no float64, which the F0 network needs
     model: Vocoder = build(lambda: Vocoder(config.vocoder))
     tensors = folded_vocoder(read_part(folder, "hift"))
     load_strict(model, tensors, device=device, where=f"{folder / 'hift'}")
