@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Speech,
         SpeechRequest,
         Style,
+        TextFeed,
     )
     from sonant.voice import Voice, VoiceLibrary
 
@@ -37,6 +38,7 @@ _HOMES = {
     "Speech": "sonant.speech",
     "SpeechRequest": "sonant.speech",
     "Style": "sonant.speech",
+    "TextFeed": "sonant.speech",
     "Voice": "sonant.voice",
     "VoiceLibrary": "sonant.voice",
 }
@@ -52,6 +54,7 @@ __all__ = [
     "SpeechRequest",
     "SpeechStream",
     "Style",
+    "TextFeed",
     "Voice",
     "VoiceLibrary",
     "__version__",

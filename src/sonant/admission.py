@@ -21,7 +21,7 @@ class Part:
 
 def spoken_parts(request: SpeechRequest) -> Iterator[Part]:
     """The request's text with the glossary applied, cut at pause tags."""
-    if request.source_audio is not None:
+    if request.source_audio is not None or request.text_feed is not None:
         yield Part("", 0.0)
         return
     text = apply_glossary(request.text, request.glossary)
@@ -62,6 +62,7 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
         ("speed", request.speed != 1.0, ("speed",)),
         ("text_layout", request.text_layout is not None, ("text_layout",)),
         ("source_audio", request.source_audio is not None, ("voice_conversion",)),
+        ("text_feed", request.text_feed is not None, ("text_stream",)),
     ]
     for name, is_used, capabilities in needs:
         if is_used and not any(c in spec.capabilities for c in capabilities):
@@ -96,6 +97,13 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
     text = request.text
     if not isinstance(text, str):
         raise RequestError(f"the text is a {type(text).__name__}; expected a string.", field="text")
+    if request.text_feed is not None:
+        if text.strip() or request.source_audio is not None:
+            raise RequestError(
+                "a text feed was given together with a text or a source to convert. Keep one of them.",
+                field="text_feed",
+            )
+        return
     if request.source_audio is not None:
         if text.strip():
             raise RequestError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
@@ -198,6 +199,56 @@ class ChunkPolicy:
         return min(self.largest, math.ceil(self.first * self.growth ** min(index, 64)))
 
 
+class TextFeed:
+    """Text that arrives while it is spoken. One thread puts pieces and closes; the engine takes them."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    @staticmethod
+    def reading(pieces: Iterable[str]) -> TextFeed:
+        """A feed that a thread of its own fills from an iterable, such as a language model's answer."""
+        feed = TextFeed()
+
+        def read() -> None:
+            try:
+                for piece in pieces:
+                    feed.put(piece)
+            finally:
+                feed.close()
+
+        threading.Thread(target=read, name="sonant-text", daemon=True).start()
+        return feed
+
+    def put(self, text: str) -> None:
+        """Say this next. Raises RequestError after `close`."""
+        with self._changed:
+            if self._is_closed:
+                raise RequestError("this text feed was closed; start a new request.", field="text_feed")
+            self._pieces.append(text)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """There is no more text. Harmless when already closed."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def take(self) -> tuple[str, bool]:
+        """What has arrived since the last call, and whether nothing more will."""
+        with self._changed:
+            text, self._pieces = "".join(self._pieces), []
+            return text, self._is_closed
+
+    def wait(self, seconds: float) -> None:
+        """Return when there is something to take, or after so many seconds."""
+        with self._changed:
+            if not self._pieces and not self._is_closed:
+                self._changed.wait(seconds)
+
+
 @dataclass(frozen=True)
 class SpeechRequest:
     """One thing to say. Only `text` is needed where the model has a default voice."""
@@ -220,6 +271,8 @@ class SpeechRequest:
     """Words and how to spell them for the voice: applied before everything else."""
     source_audio: Audio | None = field(default=None, kw_only=True)
     """Voice conversion: this speech is said again by `voice`; `text` is then empty."""
+    text_feed: TextFeed | None = field(default=None, kw_only=True)
+    """Text that arrives while it is spoken; `text` is then empty."""
     chunk_policy: ChunkPolicy = field(default_factory=ChunkPolicy, kw_only=True)
     deadline: float | None = field(default=None, kw_only=True)
     """Seconds from submission after which the request fails with DeadlineError."""

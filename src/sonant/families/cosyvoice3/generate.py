@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ from sonant.model import Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.speech import Sampling
 
+if TYPE_CHECKING:
+    from sonant.families.cosyvoice3.feeding import Feeding
+
 
 @dataclass(kw_only=True, eq=False)
 class Speaking:
@@ -33,6 +37,8 @@ class Speaking:
     logits: Tensor | None = None
     """Scores [V] for the next id, when they are there already (after the prefill)."""
     silence: SilenceFilter = field(default_factory=SilenceFilter)
+    feeding: Feeding | None = None
+    """The text side of an utterance whose text arrives while it speaks."""
 
 
 def picker(sampling: Sampling, generator: torch.Generator) -> Pick:
@@ -93,13 +99,13 @@ def advance(config: LanguageConfig, utterance: Utterance) -> Step:
     state: Speaking = utterance.state
     chosen = choose(config, state, utterance.prompt.sampling)
     if chosen >= config.speech_tokens:
-        return Step(_column([]), is_final=True)
+        return spoken([], is_final=True)
     state.history.append(chosen)
     at_ceiling = len(state.history) >= utterance.prompt.ceiling
-    return Step(
-        _column([chosen] if state.silence.keeps(chosen) else []), is_final=at_ceiling, at_ceiling=at_ceiling
-    )
+    kept = [chosen] if state.silence.keeps(chosen) else []
+    return spoken(kept, is_final=at_ceiling, at_ceiling=at_ceiling)
 
 
-def _column(ids: Sequence[int]) -> Tensor:
-    return torch.tensor(ids, dtype=torch.long).reshape(-1, 1)
+def spoken(ids: Sequence[int], *, is_final: bool = False, at_ceiling: bool = False) -> Step:
+    """A step that gave these ids."""
+    return Step(torch.tensor(ids, dtype=torch.long).reshape(-1, 1), is_final, at_ceiling)

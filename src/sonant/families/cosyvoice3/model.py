@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sonant.errors import RequestError, UnsupportedError, VoiceError
-from sonant.families.cosyvoice3 import generate
+from sonant.families.cosyvoice3 import feeding, generate
 from sonant.families.cosyvoice3.config import (
     MAX_SECONDS,
     MAX_TOKEN_RATIO,
@@ -24,12 +24,12 @@ from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
 from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
 from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, Reference, SpeechDecoder
-from sonant.families.cosyvoice3.text import TextRules, special_tokens
+from sonant.families.cosyvoice3.text import END_OF_PROMPT, TextRules, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, SpeechRequest
+from sonant.speech import Audio, ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.text.tokenizer import BytePairTokenizer
 from sonant.voice import Voice
 
@@ -37,6 +37,8 @@ FAMILY = "cosyvoice3"
 LANGUAGES = (
     "chinese", "english", "japanese", "korean", "german", "spanish", "french", "italian", "russian",
 )  # fmt: skip
+IDLE_SECONDS = 0.02
+"""How long a step waits for text when no utterance has anything else to do."""
 OPTIONS = {
     "noise": '"reference": the noise that the original fixes in its constructors, bit for bit (300 s)',
     "stream_hop": "first hop of a stream in tokens; the original starts a later stream with 50 or 100",
@@ -89,6 +91,7 @@ class CosyVoice3Model:
                     "voice_conversion",
                     "speed",
                     "frame_streaming",
+                    "text_stream",
                     "seed",
                     *(["preset_voice"] if presets else []),
                 }
@@ -176,6 +179,8 @@ class CosyVoice3Model:
         tokens, mel = trimmed(tensors["tokens"], tensors["mel"], self.config.flow.frames_per_token)
         reference = self._reference(tokens, mel, tensors["speaker"])
         instruction = (request.style.instruction or "").strip() or None
+        if request.text_feed is not None:
+            return [self._fed(request, request.text_feed, tensors, transcript, options, noise, seed)]
         prompts: list[Prompt] = []
         for segment in self._segments(request):
             texts = layout(segment, transcript=transcript, instruction=instruction)
@@ -199,7 +204,7 @@ class CosyVoice3Model:
 
     def _segments(self, request: SpeechRequest) -> list[str]:
         # The English number words of the rules are wrong in other languages, so a named one has none.
-        reads_numbers = request.language in (None, "auto", "chinese", "english")
+        reads_numbers = language_name(request.language) in (None, "auto", "chinese", "english")
         normalizer = "wetext" if request.normalize else "off"
         return self.rules.segments(request.text, normalizer=normalizer, reads_numbers=reads_numbers)  # type: ignore[arg-type]
 
@@ -252,6 +257,41 @@ class CosyVoice3Model:
             positions=1,
         )
 
+    def _fed(
+        self,
+        request: SpeechRequest,
+        feed: TextFeed,
+        tensors: Mapping[str, Tensor],
+        transcript: str | None,
+        options: DecodeOptions,
+        noise: str,
+        seed: int,
+    ) -> Prompt:
+        """A prompt whose text is still to come; it is spoken as one segment, without normalisation."""
+        tokens, mel = trimmed(tensors["tokens"], tensors["mel"], self.config.flow.frames_per_token)
+        instruction = (request.style.instruction or "").strip() or None
+        texts = layout("", transcript=transcript, instruction=instruction)
+        known = self._encode(texts.prompt_text or texts.text)
+        has_speech = texts.has_prompt_speech
+        if "prompt_text" in tensors and instruction is None:
+            known, has_speech = tensors["prompt_text"].long(), True
+        inputs = Inputs(
+            prompt_text=known,
+            text=known.new_zeros(0),
+            prompt_speech=tokens.long() if has_speech else tokens.new_zeros(0).long(),
+            reference=self._reference(tokens, mel, tensors["speaker"]),
+            options=options,
+            noise=noise,
+            feed=feed,
+        )
+        most = round(feeding.MAX_FED_SECONDS * self.config.token_rate)
+        ceiling = min(most, request.sampling.max_frames or most)
+        length = 2 + len(known) + len(inputs.prompt_speech)
+        return Prompt(
+            text="", sampling=request.sampling, seed=seed, ceiling=ceiling, inputs=inputs,
+            positions=length + 2 * ceiling + 2 * self.config.language.mix_ratio[0],
+        )  # fmt: skip
+
     def _reference(self, tokens: Tensor, mel: Tensor, speaker: Tensor) -> Reference:
         return Reference(
             tokens=tokens.long().to(self.device), mel=mel.to(self.device), speaker=speaker.to(self.device)
@@ -301,7 +341,15 @@ class CosyVoice3Model:
         inputs: Inputs = prompt.inputs
         rng = generator(prompt.seed, "tokens")
         utterance = Utterance(prompt=prompt, slots=tuple(slots), generator=rng)
-        if inputs.source is None:
+        if inputs.feed is not None:
+            assert self._cache is not None, "allocate comes before start"
+            self._cache.free(slots[0])
+            utterance.state = generate.Speaking(
+                pick=generate.picker(prompt.sampling, rng),
+                minimum=0,
+                feeding=self._begin(prompt, inputs.feed),
+            )
+        elif inputs.source is None:
             assert self._cache is not None, "allocate comes before start"
             text = torch.cat((inputs.prompt_text, inputs.text)).to(self.device)
             x = self.language.prompt(text, inputs.prompt_speech.to(self.device))
@@ -314,17 +362,42 @@ class CosyVoice3Model:
 
     def step(self, utterances: Sequence[Utterance]) -> list[Step]:
         """One speech token for each utterance, or none where it is a silence too many."""
+        idle: set[Utterance] = set()
         speaking = [u for u in utterances if u.state is not None]
         if speaking:
             assert self._cache is not None, "allocate comes before step"
-            generate.next_scores(self.language, self._cache, speaking)
+            for utterance in speaking:
+                fed = utterance.state.feeding
+                if fed is not None and not feeding.provide(self.language, self._cache, utterance):
+                    idle.add(utterance)
+            generate.next_scores(self.language, self._cache, [u for u in speaking if u not in idle])
+        if len(idle) == len(utterances):
+            # Nothing to do but wait; the caller's loop must not spin meanwhile.
+            utterances[0].prompt.inputs.feed.wait(IDLE_SECONDS)
         return [self._advance(utterance) for utterance in utterances]
 
     def _advance(self, utterance: Utterance) -> Step:
         source = utterance.prompt.inputs.source
         if source is not None:
             return Step(source[:, None], is_final=True)
+        if utterance.state.feeding is not None:
+            return feeding.advance(self.config.language, utterance)
         return generate.advance(self.config.language, utterance)
+
+    def _begin(self, prompt: Prompt, feed: TextFeed) -> feeding.Feeding:
+        """The known text, parted where the prefix of the mode ends and a transcript begins."""
+        inputs: Inputs = prompt.inputs
+        known = inputs.prompt_text
+        end = known.tolist().index(self.tokenizer.id(END_OF_PROMPT)) + 1
+        return feeding.begin(
+            self.language,
+            feed,
+            self.tokenizer,
+            prefix=known[:end].to(self.device),
+            prompt_text=known[end:],
+            prompt_speech=inputs.prompt_speech,
+            room=prompt.positions,
+        )
 
     def decoder(self, prompt: Prompt, *, streaming: bool) -> SpeechDecoder:
         """A fresh decoder with its own noise."""

@@ -20,6 +20,7 @@ from sonant.checkpoint import read_pickle, read_tensors
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.cosyvoice3.stream import DecodeOptions, Reference
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, SYSTEM_SENTENCE
+from sonant.speech import TextFeed
 
 PRESETS_NAME = "spk2info"
 
@@ -38,6 +39,8 @@ class Inputs:
     options: DecodeOptions
     noise: str
     source: Tensor | None = None
+    feed: TextFeed | None = None
+    """Text that arrives while it is spoken; `text` is then empty, and `prompt_text` ends the known part."""
 
 
 @dataclass(frozen=True)
