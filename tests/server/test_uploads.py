@@ -112,7 +112,7 @@ def bad_clips():
     yield b"not a sound at all", "cannot be read"
     yield b"RIFF", "cannot be read"
     yield wav_header(), "no samples"
-    yield wav_header(channels=60_000) + bytes(1000), "channels"
+    yield wav_header(channels=60_000) + bytes(1000), "damaged"
     yield wav_header(rate=4_000_000_000) + bytes(1000), "rate"
     yield wav_header(channels=9) + bytes(18_000), "channels"
     yield wav_header(rate=1_000, data=100) + bytes(100), "rate"

@@ -1,0 +1,192 @@
+"""The WebSocket: text in while sound comes out, cancel, errors, keys."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from sonant.audio.io import read_audio
+from sonant.server.live import LONGEST_SENTENCE, SentenceCutter
+from sonant.server.settings import ServerSettings
+from tests.server.conftest import KEY, toy_source, wait_until
+
+
+def url(server):
+    return server.url.replace("http", "ws") + "/v1/audio/speech/stream"
+
+
+def tell(socket, **message):
+    socket.send(json.dumps(message))
+
+
+def hear(socket, until="speech.audio.done"):
+    """Messages and sound up to a message of this type."""
+    messages, sound = [], bytearray()
+    while True:
+        got = socket.recv(timeout=20)
+        if isinstance(got, bytes):
+            sound += got
+            continue
+        messages.append(json.loads(got))
+        if messages[-1]["type"] in (until, "error"):
+            return messages, bytes(sound)
+
+
+def test_sentences_come_out_as_soon_as_the_text_shows_their_end():
+    cutter = SentenceCutter()
+    assert cutter.push("Good morn") == []
+    assert cutter.push("ing. I am") == ["Good morning. "]
+    assert cutter.push(" Dr. Ann. ") == []
+    assert cutter.push("Who are you?\n\nNew") == ["I am Dr. Ann. ", "Who are you?"]
+    assert cutter.flush() == ["New"]
+    assert cutter.flush() == []
+
+
+def test_no_text_is_lost_however_it_arrives_and_nothing_is_held_forever():
+    text = "One two. Three, four! " * 20 + "word " * 1000 + "End."
+    for size in (1, 7, 1000):
+        cutter = SentenceCutter()
+        made = []
+        for begin in range(0, len(text), size):
+            made += cutter.push(text[begin : begin + size])
+            assert cutter.pending <= LONGEST_SENTENCE + size
+        assert "".join(made + cutter.flush()) == text
+
+
+def test_a_flood_of_text_without_an_end_takes_linear_time():
+    began = time.monotonic()
+    cutter = SentenceCutter()
+    for _ in range(200):
+        cutter.push("1" * 1000)
+    assert time.monotonic() - began < 5
+
+
+def test_speech_starts_while_text_still_comes(served):
+    headers = {"Authorization": f"Bearer {KEY}"}
+    with connect(url(served), additional_headers=headers) as socket:
+        tell(socket, type="start", voice="heart", response_format="pcm", seed=1)
+        for piece in ("Good mor", "ning, every", "body. This is", " not finished"):
+            tell(socket, type="text", text=piece)
+        first = json.loads(socket.recv(timeout=20))
+        assert first["type"] == "started"
+        assert (first["sample_rate"], first["voice"], first["model"]) == (24_000, "heart", "builtin")
+        segment = json.loads(socket.recv(timeout=20))
+        assert segment == {"type": "segment", "index": 0, "text": "Good morning, everybody. "}
+        early = socket.recv(timeout=20)
+        assert len(early) > 10_000
+        tell(socket, type="text", text=" yet.")
+        tell(socket, type="done")
+        messages, sound = hear(socket)
+        assert [m["text"] for m in messages if m["type"] == "segment"] == ["This is not finished yet."]
+        assert messages[-1]["usage"]["input_tokens"] == len(
+            "Good morning, everybody. This is not finished yet."
+        )
+        assert len(sound) > 10_000
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+
+
+@pytest.mark.parametrize("form", ["wav", "mp3", "opus", "flac"])
+def test_the_pieces_of_a_session_are_one_file(served, form):
+    with connect(url(served), additional_headers={"X-Api-Key": KEY}) as socket:
+        tell(socket, type="start", response_format=form)
+        tell(socket, type="text", text="One sentence. And another one.")
+        tell(socket, type="done")
+        _, sound = hear(socket)
+    samples, rate = read_audio(sound)
+    assert 1.0 < len(samples) / rate < 6.0
+    assert np.abs(samples).max() > 0.05
+
+
+def test_a_key_is_needed_and_a_browser_may_send_it_as_a_subprotocol(served):
+    with pytest.raises(InvalidStatus) as caught, connect(url(served)):
+        pass
+    assert caught.value.response.status_code == 403
+    with connect(url(served), subprotocols=["sonant", f"openai-insecure-api-key.{KEY}"]) as socket:
+        assert socket.subprotocol == "sonant"
+        tell(socket, type="done")
+        messages, sound = hear(socket)
+        assert messages[-1]["type"] == "speech.audio.done"
+        assert sound == b""
+
+
+def test_cancel_silences_at_once_and_the_session_goes_on(start):
+    server = start(toy_source(end_bias=float("-inf"), length=8_000, chunk_limit=8))
+    engine = server.engine()
+    with connect(url(server)) as socket:
+        tell(socket, type="text", text="long story. Another. And")
+        while not isinstance(socket.recv(timeout=20), bytes):
+            pass
+        tell(socket, type="cancel")
+        hear(socket, until="cancelled")
+        wait_until(lambda: engine.load == (0, 0))
+        assert engine.steps < 4_000
+        tell(socket, type="text", text="short")
+        tell(socket, type="done")
+        messages, sound = hear(socket)
+        assert [m["text"] for m in messages if m["type"] == "segment"] == ["short"]
+        assert len(sound) > 1_000
+
+
+def test_leaving_stops_the_work(start):
+    server = start(toy_source(end_bias=float("-inf"), length=8_000, chunk_limit=100_000))
+    engine = server.engine()
+    with connect(url(server)) as socket:
+        tell(socket, type="text", text="long story. And")
+        while not isinstance(socket.recv(timeout=20), bytes):
+            pass
+        assert engine.load == (1, 0)
+    wait_until(lambda: engine.load == (0, 0))
+    assert engine.steps < 8_000
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("{", "invalid_request"),
+        ("[1]", "invalid_request"),
+        ('"x"', "invalid_request"),
+        (b"\x00\x01", "invalid_request"),
+        ("[" * 50_000, "invalid_request"),
+        ('{"type": "sing"}', "invalid_request"),
+        ('{"type": "text"}', "missing_required_field"),
+        ('{"type": "text", "text": 5}', "invalid_request"),
+        ('{"type": "text", "text": "x", "loud": 1}', "unknown_field"),
+        ('{"type": "start", "model": "none"}', "model_not_found"),
+        ('{"type": "start", "response_format": "ogg"}', "unsupported_response_format"),
+        ('{"type": "text", "text": "' + "x" * 60_000 + '"}', "input_too_long"),
+    ],
+)
+def test_bad_messages_end_the_session_with_an_error(toy_server, message, code):
+    with connect(url(toy_server)) as socket:
+        socket.send(message)
+        messages, _ = hear(socket)
+        assert messages[-1]["type"] == "error"
+        assert messages[-1]["error"]["code"] == code
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+
+
+def test_a_wrong_voice_is_told_and_text_after_done_is_refused(toy_server):
+    with connect(url(toy_server)) as socket:
+        tell(socket, type="start", voice="nobody")
+        tell(socket, type="text", text="Hello.")
+        tell(socket, type="flush")
+        messages, _ = hear(socket)
+        assert messages[-1]["error"]["param"] == "voice"
+
+
+@pytest.fixture(scope="module")
+def toy_server(tmp_path_factory):
+    from sonant.server.app import create_app
+    from sonant.server.models import ModelPool
+    from sonant.voice import VoiceLibrary
+    from tests.server.conftest import ThreadServer
+
+    library = VoiceLibrary(tmp_path_factory.mktemp("voices"))
+    server = ThreadServer(create_app(ModelPool([toy_source()]), library, ServerSettings(max_input=50_000)))
+    yield server
+    server.stop()
