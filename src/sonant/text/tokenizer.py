@@ -38,9 +38,8 @@ class BytePairTokenizer:
         merges: Sequence[tuple[str, str]],
         added: Sequence[AddedToken] = (),
     ) -> None:
-        self._plain = _byte_level(vocabulary, merges)
-        self._marked = _byte_level(vocabulary, merges)
-        self._marked.add_tokens(list(added))
+        self._tokenizer = _byte_level(vocabulary, merges)
+        self._tokenizer.add_tokens(list(added))
 
     @staticmethod
     def load(folder: str | os.PathLike[str], *, extra: Sequence[str] = ()) -> BytePairTokenizer:
@@ -74,19 +73,19 @@ class BytePairTokenizer:
                 "Download it again."
             ) from error
         for (index, _), token in zip(numbered, added, strict=True):
-            found = tokenizer._marked.token_to_id(token.content)
+            found = tokenizer._tokenizer.token_to_id(token.content)
             if found != index:
                 raise CheckpointError(
                     f"{token.content} has id {found} after {folder / 'vocab.json'}, but "
                     f"tokenizer_config.json says {index}. The files are of different checkpoints; "
                     "download it again."
                 )
-        tokenizer._marked.add_special_tokens(list(extra))
+        tokenizer._tokenizer.add_special_tokens(list(extra))
         return tokenizer
 
     def __len__(self) -> int:
         """Ids in all, added tokens included."""
-        return self._marked.get_vocab_size(with_added_tokens=True)
+        return self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str, *, markers: bool = True) -> list[int]:
         """Token ids of `text`.
@@ -94,16 +93,20 @@ class BytePairTokenizer:
         With `markers`, text that spells an added token ("<|im_end|>") becomes that token, as the
         originals do; without, it is ordinary text, whatever a user typed.
         """
-        chosen = self._marked if markers else self._plain
-        return list(chosen.encode(text, add_special_tokens=False).ids)
+        if markers:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        normal = self._tokenizer.normalizer.normalize_str(text)
+        pieces = self._tokenizer.pre_tokenizer.pre_tokenize_str(normal)
+        model = self._tokenizer.model
+        return [token.id for piece, _ in pieces for token in model.tokenize(piece)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`, added tokens spelled out."""
-        return str(self._marked.decode(list(ids), skip_special_tokens=False))
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
 
     def id(self, token: str) -> int:
         """Id of one added token or vocabulary piece. Raises CheckpointError when there is none."""
-        found = self._marked.token_to_id(token)
+        found = self._tokenizer.token_to_id(token)
         if found is None:
             raise CheckpointError(
                 f"the tokenizer has no token {token!r}. Its files are not those of this model; "
