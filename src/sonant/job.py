@@ -34,6 +34,7 @@ class Job:
     model: str = "builtin"
     device: str = "auto"
     dtype: str = "auto"
+    precision: str | None = None
     voice: str | None = None
     """A preset speaker, a name in the library, a voice file or a clip."""
     transcript: str | None = None
@@ -49,6 +50,8 @@ class Job:
     emotion_from_text: bool = False
     emotion_strength: float = 1.0
     emotion_random: bool = False
+    preset: str | None = None
+    """A named set of sampling settings of the model; `sampling` goes over it."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     speed: float = 1.0
     seed: int | None = None
@@ -134,14 +137,23 @@ class Job:
             emotion_random=self.emotion_random,
         )
 
-    def request(self, voice: Voice | str | None) -> SpeechRequest:
-        """The request for an engine, with the voice already found. Raises RequestError."""
+    def request(self, voice: Voice | str | None, *, spec: ModelSpec) -> SpeechRequest:
+        """The request for a model, with the voice already found. Raises RequestError."""
+        preset: Mapping[str, Any] = {}
+        if self.preset is not None:
+            if self.preset not in spec.presets:
+                known = ", ".join(spec.presets) or "none"
+                raise RequestError(
+                    f"{spec.name} has no preset {self.preset!r}; it has: {known}. Leave --preset out.",
+                    field="preset",
+                )
+            preset = spec.presets[self.preset]
         return SpeechRequest(
             self.text,
             voice=voice,
             language=self.language,
             style=self.style(),
-            sampling=Sampling(**self.sampling),
+            sampling=Sampling(**{**preset, **self.sampling}),
             speed=self.speed,
             seed=self.seed,
             text_layout=self.text_layout,

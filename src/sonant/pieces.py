@@ -72,7 +72,7 @@ class Narration:
         self.reused = 0
         """Pieces that were in the folder."""
         self._engine = engine
-        self._request = replace(job, text="").request(voice)
+        self._request = replace(job, text="").request(voice, spec=engine.spec)
         self._folder = folder
         self._identity = self._describe(job, voice)
         self._next = 0

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
     from sonant.engine import Engine
     from sonant.model import SpeechModel
+    from sonant.speech import ModelSpec
     from sonant.voice import VoiceLibrary
 
 FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
-"""Packages of `sonant.families`; each gives `detect(path)` and `load(path, *, device, dtype)`."""
+"""Packages of `sonant.families`; each gives `detect(path)`, `describe(path)`, `load(path, *, device, "
+"dtype)`."""
 
 BUILTIN = "builtin"
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -53,6 +55,29 @@ def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
             "Give the folder with the official files."
         )
     return family, path
+
+
+def describe(model: str | os.PathLike[str]) -> ModelSpec:
+    """What a model on disk is and can do, read from its configs; its weights are not loaded."""
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    return package.describe(path)
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Write a checkpoint as safetensors into the new folder `target`.
+
+    Raises UnsupportedError for a family whose release is safetensors already.
+    """
+    family, path = find(source)
+    package: Any = import_module(f"sonant.families.{family}")
+    if not hasattr(package, "convert"):
+        raise UnsupportedError(
+            f"{source} ({family}) has nothing to convert: it brings safetensors, or no folder at all; "
+            f"expected a "
+            "release with .pt or .pth files. Use it as it is."
+        )
+    package.convert(path, Path(target))
 
 
 def choose_device(name: str = "auto") -> torch.device:

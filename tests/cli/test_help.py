@@ -1,8 +1,8 @@
 """The command line answers at once: help is light, completion works, every command has help."""
 
+import resource
 import subprocess
 import sys
-import time
 
 import pytest
 import typer
@@ -41,12 +41,13 @@ def test_help_loads_nothing_heavy_and_is_quick():
     command = [sys.executable, "-X", "frozen_modules=on", "-c", script]
     spent = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        spent.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
     assert "say" in done.stdout
     assert HEAVY.isdisjoint(done.stderr.split())
-    assert min(spent) < 1.0  # 0.2 s on an idle core; the ceiling leaves room for a busy machine
+    assert min(spent) < 0.3  # seconds of processor time, which others on the machine hardly move
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)
@@ -78,7 +79,7 @@ def test_every_command_and_option_says_what_it_is():
     ("words", "offered"),
     [
         ("sonant sa", "say"),
-        ("sonant say --preset in", "indextts2-clean"),
+        ("sonant say --format fl", "flac"),
         ("sonant say --model qwen3-tts-0.6b-b", "qwen3-tts-0.6b-base"),
     ],
 )

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import wave
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -93,8 +94,9 @@ def test_timings_are_printed_beside_the_result(sonant, toy):
         (["say", "x", "--instruction", "sad"], 4, "instruction"),
         (["say", "x", "--emotion", "glad=1"], 2, "glad"),
         (["say", "x", "--emotion", "happy=1"], 4, "emotion_vector"),
-        (["say", "x", "--preset", "nope"], 2, "indextts2-clean"),
-        (["say", "x", "--preset", "greedy"], 4, "greedy"),
+        (["say", "x", "--preset", "nope"], 2, "no preset 'nope'"),
+        (["say", "x", "--greedy"], 4, "greedy"),
+        (["say", "x", "--precision", "int8"], 4, "precision"),
         (["say", "x", "--option", "nope"], 2, "NAME=VALUE"),
         (["say", "x", "--option", "nope=1"], 4, "nope"),
         (["say", "x", "--glossary", "nowhere"], 2, "nowhere"),
@@ -130,6 +132,7 @@ def test_emotion_words_become_eight_numbers():
 
 def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
     seen = []
+    toy.spec = replace(toy.spec, presets={"mild": {"temperature": 0.5, "top_p": 0.8}})
     from sonant.engine import Engine
     from sonant.errors import UnsupportedError
 
@@ -140,7 +143,7 @@ def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
     monkeypatch.setattr(Engine, "submit", submit)
     options = """
         say x --language en --instruction calm --emotion sad=0.5 --emotion-strength 0.7 --emotion-random
-        --speed 1.5 --seed 9 --preset indextts2-clean --temperature 0.9 --top-k 5 --predictor-greedy
+        --speed 1.5 --seed 9 --preset mild --temperature 0.9 --top-k 5 --predictor-greedy
         --predictor-top-k 3 --predictor-top-p 0.5 --predictor-temperature 0.4 --beams 2 --length-penalty 1.5
         --flow-steps 7 --max-frames 99 --text-layout full --no-normalize --option a=1 --option b=two
     """
@@ -151,8 +154,8 @@ def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
     assert request.style.emotion_vector[2] == 0.5
     assert (request.style.emotion_strength, request.style.emotion_random) == (0.7, True)
     assert request.sampling.given() == {
-        "temperature": 0.9, "top_k": 5, "top_p": 1.0, "repetition_penalty": 1.05, "flow_steps": 7,
-        "guidance": 0.7, "predictor_greedy": True, "predictor_top_k": 3, "predictor_top_p": 0.5,
+        "temperature": 0.9, "top_k": 5, "top_p": 0.8, "flow_steps": 7,
+        "predictor_greedy": True, "predictor_top_k": 3, "predictor_top_p": 0.5,
         "predictor_temperature": 0.4, "beams": 2, "length_penalty": 1.5, "max_frames": 99,
     }  # fmt: skip
     assert request.options == {"a": 1, "b": "two"}

@@ -227,8 +227,8 @@ def _pitches(samples: Samples, rate: int, threshold: float) -> npt.NDArray[np.fl
         own = np.fft.irfft(np.abs(np.fft.rfft(window, n_fft)) ** 2)[:size]
         values = np.fft.irfft(np.abs(np.fft.rfft(frames, n_fft, axis=1)) ** 2, axis=1)[:, :size]
         shortest, longest = int(rate / HIGHEST_PITCH), int(rate / LOWEST_PITCH)
-        periodic = values / np.maximum(values[:, :1], 1e-12) / (own / own[0])[None]
-        lags = periodic[:, shortest : longest + 1]
+        wanted = slice(shortest, longest + 1)  # the window's own correlation reaches 0 at its ends
+        lags = values[:, wanted] / np.maximum(values[:, :1], 1e-12) / (own[wanted] / own[0])[None]
         best = lags.max(axis=1, initial=0.0)
         # The first local maximum nearly as high as the best: a multiple of the period repeats as well.
         inner = (lags[:, 1:-1] >= lags[:, :-2]) & (lags[:, 1:-1] >= lags[:, 2:])

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from sonant.cli import bench, parity, replay, say, serve
+from sonant.cli import bench, codec, measure, models, parity, replay, say, serve, voice
 
 app = typer.Typer(
     name="sonant",
@@ -19,6 +19,13 @@ app = typer.Typer(
 # Every command is registered here, and only here.
 app.command("say")(say.say)
 app.command("replay")(replay.replay)
+app.add_typer(voice.app, name="voice")
+app.command("models")(models.models)
+app.command("inspect")(models.inspect)
+app.command("pull")(models.pull)
+app.command("convert")(models.convert)
+app.add_typer(codec.app, name="codec")
+app.command("measure")(measure.measure)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 app.command("studio")(serve.studio)

@@ -15,7 +15,7 @@ def bench(
     precision: Annotated[str | None, typer.Option(help="int8 or int4 weights (CPU).")] = None,
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, auto.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1)] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
     batch: Annotated[list[int] | None, typer.Option(help="Utterances at once; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="Speech to make, each.")] = 5.0,
     runs: Annotated[int, typer.Option(min=1, help="Runs in one process; the median counts.")] = 2,

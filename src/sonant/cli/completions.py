@@ -1,4 +1,4 @@
-"""What the shell offers after an option: names of models, voices, presets and formats."""
+"""What the shell offers after an option: names of models, voices and formats."""
 
 from __future__ import annotations
 
@@ -15,13 +15,6 @@ def voice_names(incomplete: str) -> list[str]:
     from sonant.voice import VoiceLibrary
 
     return [name for name in VoiceLibrary().names() if name.startswith(incomplete)]
-
-
-def preset_names(incomplete: str) -> list[str]:
-    """Sampling presets."""
-    from sonant.presets import PRESETS
-
-    return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def format_names(incomplete: str) -> list[str]:

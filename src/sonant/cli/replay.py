@@ -29,7 +29,7 @@ def replay(
     target = output or receipt.with_name(f"{name.stem}.replay{name.suffix}")
     check_target(target, job.format)
     torch.set_num_threads(record.threads)
-    engine = load_engine(job.model, device=job.device, dtype=job.dtype)
+    engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
     voice = job_voice(job, engine)
     changes = changed_inputs(record, spec=engine.spec, voice=voice)
     if changes:

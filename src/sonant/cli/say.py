@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from sonant.cli.completions import format_names, model_names, preset_names, voice_names
+from sonant.cli.completions import format_names, model_names, voice_names
 
 if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
@@ -105,8 +105,7 @@ def say(
     ] = None,
     seed: Annotated[int | None, Decoding(help="Same seed, same samples.")] = None,
     preset: Annotated[
-        str | None,
-        Decoding(help="Settings under a name, such as indextts2-clean.", autocompletion=preset_names),
+        str | None, Decoding(help="A named set of these settings, see sonant inspect MODEL.")
     ] = None,
     greedy: Annotated[bool | None, Decoding("--greedy/--sample")] = None,
     temperature: Annotated[float | None, Decoding()] = None,
@@ -132,12 +131,12 @@ def say(
     ] = "builtin",
     device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
+    precision: Annotated[str | None, Machine(help="int8 or int4 weights, on a CPU, where offered.")] = None,
 ) -> None:
     """Turn text into speech."""
     from sonant.cli.speaking import speak
     from sonant.errors import RequestError
     from sonant.job import Job, parse_emotion, parse_option, read_glossary
-    from sonant.presets import find_preset
 
     if text is None and source_audio is None:
         raise RequestError(
@@ -154,20 +153,19 @@ def say(
             f"the text layout is {text_layout!r}; expected progressive or full. Choose one of them.",
             field="text_layout",
         )
-    flags = {
+    flags: dict[str, Any] = {
         "greedy": greedy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "repetition_penalty": repetition_penalty, "predictor_greedy": predictor_greedy,
         "predictor_temperature": predictor_temperature, "predictor_top_k": predictor_top_k,
         "predictor_top_p": predictor_top_p, "beams": beams, "length_penalty": length_penalty,
         "flow_steps": flow_steps, "guidance": guidance, "max_frames": max_frames,
     }  # fmt: skip
-    sampling: dict[str, Any] = find_preset(preset).sampling.given() if preset is not None else {}
-    sampling.update({name: value for name, value in flags.items() if value is not None})
     job = Job(
         text=read_text(text) if text is not None else "",
         model=model,
         device=device,
         dtype=dtype,
+        precision=precision,
         voice=voice,
         transcript=transcript,
         language=language,
@@ -180,7 +178,8 @@ def say(
         emotion_from_text=emotion_from_text,
         emotion_strength=emotion_strength,
         emotion_random=emotion_random,
-        sampling=sampling,
+        preset=preset,
+        sampling={name: value for name, value in flags.items() if value is not None},
         speed=speed,
         seed=0 if resume and seed is None else seed,
         text_layout=text_layout,  # type: ignore[arg-type]  # checked above

@@ -49,12 +49,14 @@ def status(words: str) -> Iterator[None]:
         yield
 
 
-def load_engine(model: str, *, device: str = "auto", dtype: str = "auto") -> Engine:
+def load_engine(
+    model: str, *, device: str = "auto", dtype: str = "auto", precision: str | None = None
+) -> Engine:
     """An engine for one request at a time, over the user's voice library."""
     from sonant.registry import load
 
     with status(f"loading {model}"):
-        return load(model, device=device, dtype=dtype, slots=1)
+        return load(model, device=device, dtype=dtype, precision=precision, slots=1)
 
 
 def job_voice(job: Job, engine: Engine) -> Voice | str | None:
@@ -95,14 +97,14 @@ def speak(
         find_player()
     began = time.monotonic()
     if engine is None:
-        engine = load_engine(job.model, device=job.device, dtype=job.dtype)
+        engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
         voice = job_voice(job, engine)
     load_seconds = time.monotonic() - began
     try:
         spoken = (
             Narration(engine, job, voice, pieces)
             if pieces is not None
-            else engine.submit(job.request(voice), streaming=job.is_streamed)
+            else engine.submit(job.request(voice, spec=engine.spec), streaming=job.is_streamed)
         )
         with ExitStack() as stack:
             ctrl_c = stack.enter_context(CtrlC())

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     import torch
 
     from sonant.model import SpeechModel
+    from sonant.speech import ModelSpec
 
-__all__ = ["detect", "load"]
+__all__ = ["describe", "detect", "load"]
 
 
 def detect(path: Path) -> bool:
@@ -23,3 +24,10 @@ def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel
     from sonant.families.builtin.model import BuiltinModel
 
     return BuiltinModel()
+
+
+def describe(path: Path) -> ModelSpec:
+    """What the built-in voice is and can do; its network is loaded when it first speaks."""
+    from sonant.families.builtin.model import BuiltinModel
+
+    return BuiltinModel().spec

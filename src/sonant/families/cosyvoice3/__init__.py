@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     import torch
 
     from sonant.model import SpeechModel
+    from sonant.speech import ModelSpec
 
-__all__ = ["convert", "detect", "load"]
+__all__ = ["convert", "describe", "detect", "load"]
 
 
 def detect(path: Path) -> bool:
@@ -30,3 +31,10 @@ def convert(source: Path, target: Path) -> None:
     from sonant.families.cosyvoice3 import loading
 
     loading.convert(source, target)
+
+
+def describe(path: Path) -> ModelSpec:
+    """What the model of a folder is and can do, without its weights."""
+    from sonant.families.cosyvoice3 import loading
+
+    return loading.describe(path)

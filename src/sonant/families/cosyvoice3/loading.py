@@ -15,8 +15,9 @@ from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME, Encoders
-from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer
+from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer, make_spec
 from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
+from sonant.speech import ModelSpec
 
 IDENTITY = (
     YAML_NAME,
@@ -53,6 +54,14 @@ def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> CosyVoice3M
         name=path.resolve().name,
         device=device,
     )
+
+
+def describe(path: Path) -> ModelSpec:
+    """The spec of a folder, from its configs and its preset speakers."""
+    refuse_older(path)
+    config = read_config(path)
+    presets = read_presets(path, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
+    return make_spec(config, presets, fingerprint=identity(path), name=path.resolve().name)
 
 
 def refuse_older(path: Path) -> None:

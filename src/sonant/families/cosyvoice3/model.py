@@ -46,6 +46,50 @@ OPTIONS = {
 }
 
 
+def make_spec(
+    config: CosyVoice3Config, presets: Mapping[str, Mapping[str, Tensor]], *, fingerprint: str, name: str
+) -> ModelSpec:
+    """What a checkpoint is and can do; `presets` are the speakers that it brings."""
+    sampler = config.language.sampler
+    return ModelSpec(
+        family=FAMILY,
+        name=name,
+        fingerprint=fingerprint,
+        sample_rate=config.sample_rate,
+        frame_rate=float(config.token_rate),
+        languages=LANGUAGES,
+        voices=tuple(presets),
+        default_voice=next(iter(presets), None),
+        capabilities=frozenset(
+            {
+                "clone",
+                "clone_in_context",
+                "instruction",
+                "voice_conversion",
+                "speed",
+                "frame_streaming",
+                "text_stream",
+                "seed",
+                *(["preset_voice"] if presets else []),
+            }
+        ),
+        sampling={
+            "greedy": False,
+            "top_p": sampler.top_p,
+            "top_k": sampler.top_k,
+            "flow_steps": config.flow.steps,
+            "guidance": config.flow.guidance,
+            "max_frames": None,
+        },
+        options=OPTIONS,
+        needs_voice=not presets,
+        max_reference_seconds=MAX_CLIP_SECONDS,
+        min_reference_seconds=0.3,
+        streams_by="chunk",
+        licence="Apache-2.0 (Fun-CosyVoice3-0.5B)",
+    )
+
+
 class CosyVoice3Model:
     """One loaded checkpoint. Nothing of an utterance is kept here but its rows of the cache."""
 
@@ -73,44 +117,7 @@ class CosyVoice3Model:
         self.presets = presets
         self.device = device
         self._cache: KVCache | None = None
-        sampler = config.language.sampler
-        self.spec = ModelSpec(
-            family=FAMILY,
-            name=name,
-            fingerprint=fingerprint,
-            sample_rate=config.sample_rate,
-            frame_rate=float(config.token_rate),
-            languages=LANGUAGES,
-            voices=tuple(presets),
-            default_voice=next(iter(presets), None),
-            capabilities=frozenset(
-                {
-                    "clone",
-                    "clone_in_context",
-                    "instruction",
-                    "voice_conversion",
-                    "speed",
-                    "frame_streaming",
-                    "text_stream",
-                    "seed",
-                    *(["preset_voice"] if presets else []),
-                }
-            ),
-            sampling={
-                "greedy": False,
-                "top_p": sampler.top_p,
-                "top_k": sampler.top_k,
-                "flow_steps": config.flow.steps,
-                "guidance": config.flow.guidance,
-                "max_frames": None,
-            },
-            options=OPTIONS,
-            needs_voice=not presets,
-            max_reference_seconds=MAX_CLIP_SECONDS,
-            min_reference_seconds=0.3,
-            streams_by="chunk",
-            licence="Apache-2.0 (Fun-CosyVoice3-0.5B)",
-        )
+        self.spec = make_spec(config, presets, fingerprint=fingerprint, name=name)
 
     # -- voices -------------------------------------------------------------------------------
 

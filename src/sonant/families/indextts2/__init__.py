@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     import torch
 
     from sonant.model import SpeechModel
+    from sonant.speech import ModelSpec
 
-__all__ = ["convert", "detect", "load"]
+__all__ = ["convert", "describe", "detect", "load"]
 
 
 def detect(path: Path) -> bool:
@@ -32,3 +33,10 @@ def convert(source: Path, target: Path) -> None:
     from sonant.families.indextts2.conversion import convert_folder
 
     convert_folder(source, target)
+
+
+def describe(path: Path) -> ModelSpec:
+    """What the model of a folder is and can do, without its weights."""
+    from sonant.families.indextts2.loading import describe_folder
+
+    return describe_folder(path)

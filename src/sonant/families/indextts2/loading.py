@@ -10,7 +10,7 @@ from sonant import checkpoint
 from sonant.errors import CheckpointError
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.classifier import EmotionClassifier
-from sonant.families.indextts2.config import CONFIG_NAME, read_config
+from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig, read_config
 from sonant.families.indextts2.layout import IndexFiles, locate
 from sonant.families.indextts2.model import IndexParts, IndexTTS2
 from sonant.families.indextts2.options import OPTIONS, PRESETS, SAMPLING
@@ -72,13 +72,18 @@ def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) 
         emotion_groups=torch.split(emotions, list(config.emo_num)),
         classifier=classifier,
     )
-    return IndexTTS2(parts, _spec(folder, files, parts), device=device)
+    return IndexTTS2(parts, _spec(folder, files, config), device=device)
 
 
-def _spec(folder: Path, files: IndexFiles, parts: IndexParts) -> ModelSpec:
-    config = parts.config
+def describe_folder(folder: Path) -> ModelSpec:
+    """The spec of a folder, from its config and the names of its files."""
+    config = read_config(folder / CONFIG_NAME)
+    return _spec(folder, locate(folder, config), config)
+
+
+def _spec(folder: Path, files: IndexFiles, config: IndexConfig) -> ModelSpec:
     capabilities = {"clone", "emotion_vector", "emotion_audio", "seed"}
-    if parts.classifier is not None:
+    if files.classifier is not None:
         capabilities.add("emotion_text")
     return ModelSpec(
         family="indextts2",

@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     import torch
 
     from sonant.model import SpeechModel
+    from sonant.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "detect", "load"]
+__all__ = ["PRECISIONS", "describe", "detect", "load"]
 
 PRECISIONS = ("int8", "int4")
 """Reduced precisions that `load` takes."""
@@ -33,3 +34,10 @@ def load(
     from sonant.families.qwen3_tts.model import load_folder
 
     return load_folder(path, device=device, dtype=dtype, precision=precision)
+
+
+def describe(path: Path) -> ModelSpec:
+    """What the model of a folder is and can do, without its weights."""
+    from sonant.families.qwen3_tts.model import describe_folder
+
+    return describe_folder(path)

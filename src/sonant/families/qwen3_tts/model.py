@@ -26,7 +26,7 @@ from sonant.families.qwen3_tts.config import (
 )
 from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker
 from sonant.families.qwen3_tts.speaker import speaker_mel
-from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer
+from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer, codec_spec
 from sonant.families.qwen3_tts.talker import Choose, Network
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
@@ -460,6 +460,17 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         licence="Apache-2.0",
         note=f"Qwen3-TTS, {kind.replace('_', ' ')}, size {config.size}",
     )
+
+
+def describe_folder(folder: Path) -> ModelSpec:
+    """The spec of a folder, from its configs."""
+    from sonant.checkpoint import read_json
+
+    folder = folder.resolve()
+    if read_json(folder / "config.json").get("model_type") == CODEC_MODEL_TYPE:
+        return codec_spec(folder, read_codec_config(folder))
+    codec = read_codec_config(folder / CODEC_FOLDER)
+    return _spec(folder, read_model_config(folder), codec, read_generation_defaults(folder))
 
 
 def load_folder(

@@ -178,21 +178,26 @@ class SpeechTokenizer:
         return state
 
 
+def codec_spec(folder: Path, config: CodecConfig) -> ModelSpec:
+    """The spec of a folder that holds only the speech tokenizer."""
+    return ModelSpec(
+        family="qwen3_tts",
+        name=folder.name,
+        fingerprint=fingerprint(folder, ["config.json", WEIGHTS]),
+        sample_rate=config.output_sample_rate,
+        frame_rate=config.output_sample_rate / config.decode_upsample_rate,
+        languages=(),
+        licence="Apache-2.0",
+        note="speech tokenizer only: sonant codec encode and decode",
+    )
+
+
 class CodecOnly:
     """A folder with nothing but the speech tokenizer: encodes and decodes, cannot speak."""
 
     def __init__(self, folder: Path, config: CodecConfig, codec: Codec) -> None:
         self.speech_tokenizer = SpeechTokenizer(config, codec)
-        self.spec = ModelSpec(
-            family="qwen3_tts",
-            name=folder.name,
-            fingerprint=fingerprint(folder, ["config.json", WEIGHTS]),
-            sample_rate=config.output_sample_rate,
-            frame_rate=config.output_sample_rate / config.decode_upsample_rate,
-            languages=(),
-            licence="Apache-2.0",
-            note="speech tokenizer only: sonant codec encode and decode",
-        )
+        self.spec = codec_spec(folder, config)
 
     def encode_audio(self, audio: Audio) -> Tensor:
         """Tokens [frames, G] of a clip."""

@@ -1,0 +1,63 @@
+"""sonant codec: audio to speech tokens and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sonant.cli.completions import model_names
+
+app = typer.Typer(help="Audio to speech tokens and back.", no_args_is_help=True)
+
+Model = Annotated[
+    str, typer.Option(help="A model or speech tokenizer with a codec.", autocompletion=model_names)
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")]
+
+
+@app.command("encode")
+def encode(
+    source: Annotated[Path, typer.Argument(help="Any audio file.")],
+    target: Annotated[Path, typer.Argument(help="File of tokens to write, such as out.codes.")],
+    model: Model,
+    device: Device = "auto",
+) -> None:
+    """Write the speech tokens of an audio file."""
+    from sonant.cli.speaking import status
+    from sonant.codes import encode as encode_audio
+    from sonant.registry import load_model
+    from sonant.speech import Audio
+
+    audio = Audio.read(source)
+    with status(f"encoding with {model}"):
+        codes = encode_audio(load_model(model, device=device), audio)
+    codes.save(target)
+    frames, books = codes.tokens.shape
+    typer.echo(f"{target}  {frames} frames of {books} tokens for {audio.seconds:.2f} s")
+
+
+@app.command("decode")
+def decode(
+    source: Annotated[Path, typer.Argument(help="A file of tokens.")],
+    target: Annotated[Path, typer.Argument(help="Audio file to write.")],
+    model: Model,
+    device: Device = "auto",
+) -> None:
+    """Write the sound of speech tokens."""
+    from sonant.cli.speaking import status, warn
+    from sonant.codes import Codes
+    from sonant.codes import decode as decode_tokens
+    from sonant.delivery import check_target
+    from sonant.registry import load_model
+
+    check_target(target, None)
+    codes = Codes.load(source)
+    with status(f"decoding with {model}"):
+        loaded = load_model(model, device=device)
+        if codes.fingerprint != loaded.spec.fingerprint:
+            warn(f"{source} was encoded by another checkpoint of {codes.family}; their codecs may differ")
+        audio = decode_tokens(loaded, codes)
+    audio.write(target)
+    typer.echo(f"{target}  {audio.seconds:.2f} s")

@@ -1,0 +1,162 @@
+"""sonant models, inspect, pull, convert: checkpoints on the hub and on disk."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sonant.cli.completions import model_names
+
+if TYPE_CHECKING:
+    from sonant.speech import ModelSpec
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Known models: what each is for, and whether it is on this machine."""
+    from sonant.errors import SonantError
+    from sonant.hub import KNOWN, models_folder
+    from sonant.registry import describe
+
+    rows: list[dict[str, Any]] = [
+        {"name": "builtin", "about": "small English voice, always there", "is_here": True, "path": None}
+    ]
+    for model in KNOWN:
+        path = models_folder() / model.name
+        is_here = path.is_dir()
+        rows.append(
+            {
+                "name": model.name,
+                "about": model.about,
+                "is_here": is_here,
+                "path": str(path) if is_here else None,
+                "repository": model.repository,
+                "licence": model.licence,
+            }
+        )
+    for row in rows:
+        if row["is_here"]:
+            try:
+                row["can"] = sorted(describe(row["name"]).capabilities)
+            except SonantError as error:
+                row["problem"] = str(error)
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        return
+    for row in rows:
+        state = "here" if row["is_here"] else "-"
+        typer.echo(f"{row['name']:<28} {state:<5} {row['about']}")
+        if "can" in row:
+            typer.echo(f"{'':<34} can: {', '.join(row['can'])}")
+        if "problem" in row:
+            typer.echo(f"{'':<34} problem: {row['problem']}")
+    typer.echo(f"Fetch one with: sonant pull NAME. They are kept in {models_folder()}.", err=True)
+
+
+def inspect(
+    model: Annotated[
+        str, typer.Argument(help="Checkpoint folder or known name.", autocompletion=model_names)
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the whole config.")] = False,
+) -> None:
+    """What a checkpoint is, holds and can do; its weights are not loaded."""
+    from sonant.hub import pulled_record
+    from sonant.inspection import Inspection, inspect_folder
+    from sonant.registry import BUILTIN, describe, find
+
+    family, path = find(model)
+    spec = describe(model)
+    found = (
+        inspect_folder(family, path)
+        if family != BUILTIN
+        else Inspection(family=family, folder="", config={}, weights=())
+    )
+    if as_json:
+        data = {
+            "spec": _spec_data(spec),
+            "folder": found.folder,
+            "parameters": found.parameters,
+            "weights": [asdict(file) for file in found.weights],
+            "pulled": dict(pulled_record(path)) if found.folder else {},
+            "config": found.config,
+        }
+        typer.echo(json.dumps(data, ensure_ascii=False, indent=2, default=str))
+        return
+    lines = [
+        ("family", family),
+        ("folder", found.folder or "none: it comes with the installation"),
+        ("fingerprint", spec.fingerprint),
+        (
+            "sound",
+            f"{spec.sample_rate} Hz, {spec.frame_rate:g} frames a second, streams by {spec.streams_by}",
+        ),
+        ("languages", ", ".join(spec.languages) or "any"),
+        (
+            "voices",
+            ", ".join(spec.voices) or ("none of its own; give a clip" if spec.needs_voice else "none"),
+        ),
+        ("can", ", ".join(sorted(spec.capabilities)) or "no speech"),
+        (
+            "sampling",
+            ", ".join(f"{name}={value}" for name, value in spec.sampling.items()) or "nothing to set",
+        ),
+        ("presets", ", ".join(spec.presets) or "none"),
+        ("licence", spec.licence),
+        ("note", spec.note),
+    ]
+    for name, value in lines:
+        if value:
+            typer.echo(f"{name:<12} {value}")
+    for name, about in spec.options.items():
+        typer.echo(f"{'option':<12} {name}: {about}")
+    for file in found.weights:
+        counts = f"{file.tensors} tensors, {file.parameters:,} numbers, {' '.join(file.dtypes)}"
+        about = file.problem or (counts if file.tensors else "graph")
+        typer.echo(f"{'weights':<12} {file.path}: {file.bytes / 1e6:,.1f} MB, {about}")
+    if found.weights:
+        typer.echo(f"{'parameters':<12} {found.parameters:,}")
+    for key, value in found.config.items():
+        if not isinstance(value, (dict, list)):
+            typer.echo(f"{'config':<12} {key} = {value}")
+
+
+def pull(
+    name: Annotated[str, typer.Argument(help="A known name (sonant models).", autocompletion=model_names)],
+    source: Annotated[str, typer.Option("--from", help="hf or modelscope.")] = "hf",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default the newest.")] = None,
+) -> None:
+    """Fetch a model; a download that was cut off goes on. HF_ENDPOINT names another hub."""
+    from sonant import hub
+
+    if not sys.stderr.isatty():
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+
+    def tell(path: str, size: int | None) -> None:
+        typer.echo(f"fetching {path}{f' ({size / 1e6:,.1f} MB)' if size else ''}", err=True)
+
+    typer.echo(str(hub.pull(name, source=source, revision=revision, on_file=tell)))
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Checkpoint folder or known name.")],
+    target: Annotated[Path, typer.Argument(help="A new folder.")],
+) -> None:
+    """Write a checkpoint as safetensors: no pickles, and it loads faster."""
+    from sonant import registry
+    from sonant.cli.speaking import status
+
+    with status(f"converting {source}"):
+        registry.convert(source, target)
+    typer.echo(str(target))
+
+
+def _spec_data(spec: ModelSpec) -> dict[str, Any]:
+    return {**asdict(spec), "capabilities": sorted(spec.capabilities)}
