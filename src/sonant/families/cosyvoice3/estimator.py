@@ -3,8 +3,8 @@
     x, mu, cond [B, 80, T] at 50 Hz, speaker [B, 80], time [B] -> velocity [B, 80, T]
 
 Source: the original's `cosyvoice.flow.DiT`; F5-TTS, arXiv 2410.06885. Tap names, in order: time.sinus,
-time.embedding, input.projection, input.position, input, block.{n}.norm, .query, .attention, .feed_forward,
-block.{n}, norm_out, v.
+time.embedding, input.projection, input.position, input, block.{n}.norm, .query, .key, .query_rotated, .key_rotated,
+.attention, .feed_norm, .feed_forward, block.{n}, norm_out, v.
 """
 
 from __future__ import annotations
@@ -108,8 +108,9 @@ class Attention(nn.Module):
         self.to_out = nn.Sequential(nn.Linear(inner, config.dim))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, name: str) -> Tensor:
-        query = rotate_first_head(tap(f"{name}.query", self.to_q(x)), cos, sin)
-        key = rotate_first_head(self.to_k(x), cos, sin)
+        query, key = tap(f"{name}.query", self.to_q(x)), tap(f"{name}.key", self.to_k(x))
+        query = tap(f"{name}.query_rotated", rotate_first_head(query, cos, sin))
+        key = tap(f"{name}.key_rotated", rotate_first_head(key, cos, sin))
         query, key, value = (
             rearrange(y, "b t (h d) -> b h t d", h=self.heads) for y in (query, key, self.to_v(x))
         )
@@ -157,7 +158,8 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.attn_norm(time)
         normed = tap(f"{name}.norm", modulated_norm(x, scale_a, shift_a))
         x = x + gate_a * tap(f"{name}.attention", self.attn(normed, cos, sin, mask, name))
-        branch = tap(f"{name}.feed_forward", self.ff(modulated_norm(x, scale_m, shift_m)))
+        normed = tap(f"{name}.feed_norm", modulated_norm(x, scale_m, shift_m))
+        branch = tap(f"{name}.feed_forward", self.ff(normed))
         return tap(name, x + gate_m * branch)
 
 

@@ -21,6 +21,7 @@ from sonant.families.cosyvoice3.sampler import (
 )
 from sonant.model import Step, Utterance
 from sonant.nn.cache import KVCache
+from sonant.nn.tap import tap
 from sonant.speech import Sampling
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def choose(config: LanguageConfig, state: Speaking, sampling: Sampling) -> int:
     state.logits = None
     if len(state.history) < state.minimum:
         scores = mask_before_minimum(scores, config.speech_tokens)
+    scores = tap("lm.scores", scores)
     if sampling.greedy:
         return state.pick(scores)
     assert sampling.top_p is not None
@@ -97,7 +99,7 @@ def choose(config: LanguageConfig, state: Speaking, sampling: Sampling) -> int:
 def advance(config: LanguageConfig, utterance: Utterance) -> Step:
     """Choose the next id and tell what became of it: a token, a silence that is dropped, or the end."""
     state: Speaking = utterance.state
-    chosen = choose(config, state, utterance.prompt.sampling)
+    chosen = int(tap("lm.token", torch.tensor(choose(config, state, utterance.prompt.sampling))))
     if chosen >= config.speech_tokens:
         return spoken([], is_final=True)
     state.history.append(chosen)

@@ -34,6 +34,7 @@ class LanguageModel(nn.Module):
 
     def prompt(self, text: Tensor, prompt_speech: Tensor) -> Tensor:
         """Embeddings [1, L, D] of text tokens [n] (prompt and target) and prompt speech tokens [m]."""
+        text, prompt_speech = tap("lm.text_ids", text), tap("lm.prompt_tokens", prompt_speech)
         marks = torch.tensor([self.config.start, self.config.task], device=text.device)
         start, task = self.speech_embedding(marks).split(1)
         parts = (start, self.text_embedding(text), task, self.speech_embedding(prompt_speech))

@@ -113,7 +113,7 @@ class VocoderStream:
         assert self._f0 is not None
         assert self._turns is not None
         heard = self._start + len(self._f0)
-        noise = self._noise.source(self._start, heard)
+        noise = tap("vocoder.noise", self._noise.source(self._start, heard))
         source = self._vocoder.m_source(self._f0, self._turns, noise)
         window = self._mel[None, :, : heard - self._start]
         samples = self._vocoder.decode(window, source, is_final=is_final)
@@ -222,7 +222,7 @@ class SpeechDecoder:
         return self._run(self._schedule.last(len(self._tokens)))
 
     def _run(self, call: Call) -> Tensor:
-        with tap_scope(f"call.{len(self.calls)}."):
+        with tap_scope(f"call.{len(self.calls)}." if self._streaming else ""):
             self.calls.append(call)
             began = time.perf_counter()
             mel = self._mel(call)
@@ -231,7 +231,7 @@ class SpeechDecoder:
                 mel = F.interpolate(mel[None], size=frames, mode="linear")[0]
             _wait(mel)
             solved = time.perf_counter()
-            samples = self._samples.push(mel, is_final=call.is_final)
+            samples = self._samples.push(tap("vocoder.mel", mel), is_final=call.is_final)
             _wait(samples)
         self.timings["flow"] += solved - began
         self.timings["vocoder"] += time.perf_counter() - solved
@@ -240,10 +240,10 @@ class SpeechDecoder:
     def _mel(self, call: Call) -> Tensor:
         """Target frames [M, n] from `call.offset` tokens on."""
         voice, config = self._reference, self._config.flow
-        tokens = torch.cat((voice.tokens, self._tokens[: call.given]))
+        tokens = tap("flow.tokens", torch.cat((voice.tokens, self._tokens[: call.given])))
         inputs = self._flow.inputs(tokens, voice.mel, voice.speaker, is_final=call.is_final)
         total = inputs.mu.shape[-1]
-        noise = self._noise.flow(total).to(inputs.mu.device)
+        noise = tap("flow.noise", self._noise.flow(total).to(inputs.mu.device))
         first = self._next_frame
         if self._options.context_tokens is None:
             # Parity: where mel and tokens of the prompt differ in length (conversion does not trim them),

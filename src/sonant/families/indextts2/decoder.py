@@ -16,6 +16,7 @@ from sonant.families.indextts2.gpt import IndexGpt
 from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan
+from sonant.nn.tap import tap
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -64,7 +65,8 @@ class IndexDecoder:
     def finish(self) -> Tensor:
         """Waveform [S] of all codes. Raises GenerationError when they cannot be spoken."""
         device = self.codec.codebook.weight.device
-        codes = torch.cat([torch.zeros(0, dtype=torch.long), *(p.cpu() for p in self._pieces)]).to(device)
+        codes = torch.cat([torch.zeros(0, dtype=torch.long), *(p.cpu() for p in self._pieces)])
+        codes = tap("s2mel.codes", codes).to(device)
         self._check(codes)
         i = self.inputs
         with self._timed("latent", device):
@@ -76,6 +78,7 @@ class IndexDecoder:
             if noise is None:
                 rng = sampling.generator(i.seed, "flow noise")
                 noise = torch.randn(1, i.mel.shape[1], condition.shape[1], generator=rng)
+            noise = tap("s2mel.noise", noise)
             mel = self.s2mel.generate(
                 condition, i.mel, i.style, noise.to(device), steps=i.steps, guidance=i.guidance
             )[..., i.mel.shape[-1] :]

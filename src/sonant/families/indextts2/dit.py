@@ -4,8 +4,8 @@
     -> Linear with the noisy mel -> WaveNet -> modulated Linear -> velocity [B, M, T]
 
 Tap names: dit.t, dit.t2, dit.condition, dit.merged, dit.layer.{i}.skip, .attention_norm, .wqkv,
-.attention, .ffn_norm, .feed_forward, .out, dit.transformer, dit.skip, dit.conv1, dit.wavenet.condition,
-dit.wavenet.{i}.in, .res_skip, dit.wavenet, dit.residual, dit.final, dit.out.
+.query, .key (both rotated), .attention, .ffn_norm, .feed_forward, .out, dit.transformer, dit.skip, dit.conv1,
+dit.wavenet.condition, dit.wavenet.{i}.in, .res_skip, dit.wavenet, dit.residual, dit.final, dit.out.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class Attention(nn.Module):
             part.view(batch, length, self.heads, self.head_dim).transpose(1, 2)
             for part in fused.chunk(3, dim=-1)
         )
-        query, key = rotate_interleaved(query, cos, sin), rotate_interleaved(key, cos, sin)
+        query = tap(f"{self.name}.query", rotate_interleaved(query, cos, sin))
+        key = tap(f"{self.name}.key", rotate_interleaved(key, cos, sin))
         out = F.scaled_dot_product_attention(query, key, value)
         return self.wo(out.transpose(1, 2).reshape(batch, length, width))
 

@@ -4,7 +4,7 @@
 
 GPT-2 blocks without a position table of their own. `prefill` and `step` use the key-value cache;
 `latents` is the second, uncached pass whose hidden states feed the mel half.
-Tap names: gpt.prefix, gpt.h.{i}.ln_1, .c_attn, .attn, .ln_2, .mlp, .out, gpt.ln_f, gpt.final_norm,
+Tap names: gpt.prefix, gpt.input, gpt.h.{i}.ln_1, .c_attn, .attn, .ln_2, .mlp, .out, gpt.ln_f, gpt.final_norm,
 gpt.logits; the latent pass puts "latent." before them and ends with latent.out.
 """
 
@@ -229,6 +229,7 @@ class IndexGpt(nn.Module):
         return tap("latent.out", hidden)
 
     def _blocks(self, x: Tensor, rows: CacheRows | None) -> Tensor:
+        x = tap("gpt.input", x)
         for index, block in enumerate(self.h):
             x = block(x, rows, index)
         if rows is not None:

@@ -32,6 +32,7 @@ from sonant.families.indextts2.text import Reading, TextFrontEnd
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
+from sonant.nn.tap import tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, Sampling, SpeechRequest, Style
 from sonant.voice import Voice
@@ -192,12 +193,12 @@ class IndexTTS2:
         if not segments:
             return []
         seed = request.seed if request.seed is not None else 0
-        vector = self.emotion(voice, request.style, request.text, options, seed)
+        vector = tap("emotion.vector", self.emotion(voice, request.style, request.text, options, seed))
         tensors = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
         vector = vector.to(self.device)
         prompts = []
         for index, segment in enumerate(segments):
-            ids = self.parts.text.ids_of(segment)
+            ids = tap("text.ids", torch.tensor(self.parts.text.ids_of(segment))).tolist()
             is_last = index + 1 == len(segments)
             pause = 0.0 if is_last else options.interval_silence_ms / 1000
             prompts.append(

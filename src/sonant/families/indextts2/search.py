@@ -3,7 +3,7 @@
 Both searches are fed logits and answer which code each row takes next and which row it continues; they
 know nothing of networks or caches. The order of filters and the bookkeeping are those of transformers
 4.4x, which the original carries a copy of: codes are equal when the same generator is drawn from.
-Tap name: search.scores, after the filters.
+Tap names: search.scores, after the filters; search.token, the code, or the candidates of all beams.
 """
 
 from __future__ import annotations
@@ -120,9 +120,10 @@ class SingleSearch:
         """What follows logits [1, V], or None at the end."""
         scores = tap("search.scores", filter_scores(logits.float().cpu(), self.history, self.settings))
         if self.settings.greedy:
-            code = int(scores[0].argmax())
+            chosen = scores[0].argmax()
         else:
-            code = int(torch.multinomial(scores.softmax(dim=-1), 1, generator=rng)[0, 0])
+            chosen = torch.multinomial(scores.softmax(dim=-1), 1, generator=rng)[0, 0]
+        code = int(tap("search.token", chosen))
         self.result.append(code)
         if code == self.settings.stop or len(self.result) >= self.settings.limit:
             return None
@@ -192,12 +193,13 @@ class BeamSearch:
         count = 2 * self.settings.beams
         flat = scores.flatten()[None]
         if self.settings.greedy:
-            ranked, places = flat.topk(count, dim=1, largest=True, sorted=True)
+            places = flat.topk(count, dim=1, largest=True, sorted=True).indices
         else:
             drawn = torch.multinomial(flat.softmax(dim=-1), count, generator=rng)
-            ranked, order = flat.gather(-1, drawn).sort(descending=True, dim=1)
+            order = flat.gather(-1, drawn).sort(descending=True, dim=1).indices
             places = drawn.gather(-1, order)
-        return ranked[0], places[0]
+        places = tap("search.token", places)
+        return flat.gather(-1, places)[0], places[0]
 
     def _codes(self, row: int) -> list[int]:
         return [int(code) for code in self.history[row, self.prompt_length :]]

@@ -310,7 +310,8 @@ def _request(
     ]
     report.equal(name, "calls", calls, plan["calls"])
     report.equal(name, "hop afterwards", decoder.hop, plan["token_hop_len_after"])
-    mels = [taps[f"call.{index}.flow.mel"][None] for index in range(len(calls))]
+    scopes = [f"call.{index}." if is_stream else "" for index in range(len(calls))]
+    mels = [taps[f"{scope}flow.mel"][None] for scope in scopes]
     if not is_stream:
         report.close(name, "wav", torch.cat(pieces)[None], recorded[f"{name}.wav"], WHOLE_WAVEFORM)
         if f"{name}.mel" in recorded:
