@@ -3,8 +3,8 @@
     x, mu, cond [B, 80, T] at 50 Hz, speaker [B, 80], time [B] -> velocity [B, 80, T]
 
 Source: the original's `cosyvoice.flow.DiT`; F5-TTS, arXiv 2410.06885. Tap names, in order: time.sinus,
-time.embedding, input.projection, input.position, input, block.{n}.norm, .query, .key, .query_rotated, .key_rotated,
-.attention, .feed_norm, .feed_forward, block.{n}, norm_out, v.
+time.embedding, input.projection, input.position, input, block.{n}.norm, .query, .key, .query_rotated,
+.key_rotated, .attention, .feed_norm, .feed_forward, block.{n}, norm_out, v.
 """
 
 from __future__ import annotations
