@@ -18,7 +18,9 @@ def main() -> None:
     """Run the stages asked for, in the recipe's order."""
     parser = argparse.ArgumentParser(prog="python -m recipes.nano", description=__doc__)
     parser.add_argument("stages", nargs="+", choices=(*STAGES, "all"))
-    parser.add_argument("--work", type=Path, required=True, help="where everything is kept; runs resume there")
+    parser.add_argument(
+        "--work", type=Path, required=True, help="where everything is kept; runs resume there"
+    )
     parser.add_argument("--scale", default="full", choices=("full", "gpu", "smoke"))
     parser.add_argument("--packages", type=Path, default=Path("/"), help="root of unpacked Debian packages")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change a setting")

@@ -1,4 +1,4 @@
-"""Where the words get lost: teacher -> codec -> talker led by the true past -> talker alone, each heard by Whisper.
+"""Where the words get lost: teacher -> codec -> talker led by the true past -> talker alone, judged by ear.
 
 `python -m recipes.nano ablation`: runs the training networks on the held-out sentences; ablation/table.json.
 """
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from recipes.nano import decoder as decoder_stage
-from recipes.nano.codes import Codes
 from recipes.nano.codec_net import Snake
+from recipes.nano.codes import Codes
 from recipes.nano.hearing import Ear, Score
 from recipes.nano.progress import Progress, resume
 from recipes.nano.settings import FRAME, LEAD_FRAMES, SAMPLE_RATE, Settings
@@ -33,7 +33,9 @@ def choose(logits: Tensor, temperature: float, chance: torch.Generator) -> Tenso
     return at.gather(1, torch.multinomial(best.softmax(-1), 1, generator=chance))[:, 0]
 
 
-def finish_frame(net: TalkerNet, hidden: Tensor, first: Tensor, heat: float, chance: torch.Generator) -> Tensor:
+def finish_frame(
+    net: TalkerNet, hidden: Tensor, first: Tensor, heat: float, chance: torch.Generator
+) -> Tensor:
     """Codes [N, K] from the talker's state and code 0."""
     codes = torch.zeros(len(first), net.s.groups, dtype=torch.int64)
     codes[:, 0] = first
@@ -58,14 +60,19 @@ def led(net: TalkerNet, items: list) -> list[Tensor]:
 
 
 @torch.inference_mode()
-def alone(net: TalkerNet, pairs: np.ndarray, heat: float, chance: torch.Generator, limit: int = 400) -> Tensor:
+def alone(
+    net: TalkerNet, pairs: np.ndarray, heat: float, chance: torch.Generator, limit: int = 400
+) -> Tensor:
     """Codes [T, K] of one sentence; pairs [N, 2] are the frames of text, unshifted."""
     s = net.s
     text, _, _ = arrange([(pairs, np.zeros((len(pairs), s.groups), np.int64))])
     said = net.pairs(text)[0]
     pad = net.words("<tts_pad>")[0]
     cache = KVCache(
-        layers=s.talker_layers, slots=1, heads=s.talker_kv_heads, head_dim=s.talker_width // s.talker_heads,
+        layers=s.talker_layers,
+        slots=1,
+        heads=s.talker_kv_heads,
+        head_dim=s.talker_width // s.talker_heads,
         capacity=limit + 32,
     )
     x = net.prefix(said[:1], True)

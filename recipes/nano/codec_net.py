@@ -1,7 +1,8 @@
 """The codec's two networks for training; their tensors have the names and shapes of the official layout.
 
-Decoder: codebook vectors -> conv -> windowed transformer -> x2, x2 with ConvNeXt -> conv -> blocks of 8, 5, 4, 3
--> waveform. The mathematics is that of `sonant.families.qwen3_tts.codec`; the export stage compares the two.
+Decoder: codebook vectors -> conv -> windowed transformer -> x2, x2 with ConvNeXt -> conv -> blocks of
+8, 5, 4, 3 -> waveform.
+The mathematics is that of `sonant.families.qwen3_tts.codec`; the export stage compares the two.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ class Block(nn.Module):
     def __init__(self, width: int, rate: int) -> None:
         super().__init__()
         half = width // 2
-        self.block = nn.Sequential(Snake(width), Up(width, half, 2 * rate, rate), *(Unit(half, d) for d in (1, 3, 9)))
+        self.block = nn.Sequential(
+            Snake(width), Up(width, half, 2 * rate, rate), *(Unit(half, d) for d in (1, 3, 9))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.block(x)
@@ -115,8 +118,16 @@ class Transformer(Decoder):
 def transformer_config(s: Settings) -> DecoderConfig:
     """The stack inside the codec decoder."""
     return DecoderConfig(
-        width=s.latent, layers=s.decoder_layers, heads=HEADS, kv_heads=HEADS, head_dim=s.latent // HEADS,
-        intermediate=2 * s.latent, rope_theta=10_000.0, norm_eps=1e-5, layer_scale=True, window=s.decoder_window,
+        width=s.latent,
+        layers=s.decoder_layers,
+        heads=HEADS,
+        kv_heads=HEADS,
+        head_dim=s.latent // HEADS,
+        intermediate=2 * s.latent,
+        rope_theta=10_000.0,
+        norm_eps=1e-5,
+        layer_scale=True,
+        window=s.decoder_window,
     )
 
 
@@ -147,9 +158,15 @@ class CodecDecoder(nn.Module):
         )
         self.mel = nn.Linear(s.latent, 2 * MELS)
         for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):  # torch's default loses variance in every layer
+            if isinstance(
+                module, nn.Conv1d | nn.ConvTranspose1d
+            ):  # torch's default loses variance in every layer
                 w = module.weight
-                fan = w.shape[1] * w.shape[2] if isinstance(module, nn.Conv1d) else w.shape[0] * w.shape[2] / module.stride[0]
+                fan = (
+                    w.shape[1] * w.shape[2]
+                    if isinstance(module, nn.Conv1d)
+                    else w.shape[0] * w.shape[2] / module.stride[0]
+                )
                 nn.init.normal_(w, std=fan**-0.5)
                 nn.init.zeros_(module.bias)
         for module in self.modules():

@@ -1,6 +1,6 @@
 """Train the codec decoder: fixed codes in, the teacher's waveform out, spectral losses, no adversary.
 
-decoder/state.pt: weights, optimiser, seconds spent. A run ends after `decoder_seconds`, counted over restarts.
+decoder/state.pt: weights, optimiser, seconds spent. A run ends after `decoder_seconds`, over all restarts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,11 @@ class SpectralLoss(nn.Module):
         for size, hop, _ in self.sizes:
             window, filters = getattr(self, f"window{size}"), getattr(self, f"mel{size}")
             a, b = (torch.stft(v, size, hop, window=window, return_complex=True).abs() for v in (y, x))
-            mel = (torch.log10((filters @ a).clamp_min(1e-2)) - torch.log10((filters @ b).clamp_min(1e-2))).abs().mean()
+            mel = (
+                (torch.log10((filters @ a).clamp_min(1e-2)) - torch.log10((filters @ b).clamp_min(1e-2)))
+                .abs()
+                .mean()
+            )
             fine = (torch.log10(a.clamp_min(1e-2)) - torch.log10(b.clamp_min(1e-2))).abs().mean()
             total = total + mel + 0.2 * fine + 0.3 * (a - b).norm() / b.norm().clamp_min(1e-3)
             mels = mels + mel.detach()

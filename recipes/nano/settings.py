@@ -1,4 +1,4 @@
-"""Every number of the recipe in one place, at two scales: "full" (a shippable voice) and "smoke" (minutes)."""
+"""Every number of the recipe in one place: "full" (a shippable voice), "gpu", and "smoke" (a minute)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Settings:
     decoder_seconds: float = 1800.0
     decoder_rate: float = 2e-3
     encoder_seconds: float = 600.0
-    encoder_filters: int = 16
+    encoder_filters: int = 12
     pace_steps: int = 1500
     text_width: int = 64
     talker_width: int = 256
@@ -81,17 +81,50 @@ def settings(work: Path, scale: str) -> Settings:
         return full
     if scale == "gpu":  # half an hour of one large GPU
         return replace(
-            full, threads=8, texts=24_000, latent=384, decoder_width=256, decoder_batch=48,
-            decoder_frames=10, decoder_seconds=480.0, encoder_seconds=240.0, talker_width=384,
-            talker_layers=6, talker_heads=6, talker_intermediate=1152, talker_frames=16_000,
-            predictor_share=1.0, talker_seconds=480.0,
+            full,
+            threads=8,
+            texts=24_000,
+            latent=384,
+            decoder_width=256,
+            decoder_batch=48,
+            decoder_frames=10,
+            decoder_seconds=480.0,
+            encoder_seconds=240.0,
+            talker_width=384,
+            talker_layers=6,
+            talker_heads=6,
+            talker_intermediate=1152,
+            talker_frames=16_000,
+            predictor_share=1.0,
+            talker_seconds=480.0,
         )
     if scale == "smoke":
         return replace(
-            full, texts=60, speech_shard=20, code_shards=3, groups=4, codebook=32, features=24, latent=32,
-            decoder_width=32, decoder_layers=1, decoder_batch=2, decoder_seconds=10.0,
-            encoder_seconds=6.0, encoder_filters=4, pace_steps=60, text_width=16, talker_width=32,
-            talker_layers=1, talker_heads=2, talker_kv_heads=1, talker_intermediate=64, predictor_width=16,
-            predictor_layers=1, talker_frames=300, talker_seconds=10.0, held_out=2,
+            full,
+            texts=60,
+            speech_shard=20,
+            code_shards=3,
+            groups=4,
+            codebook=32,
+            features=24,
+            latent=32,
+            decoder_width=32,
+            decoder_layers=1,
+            decoder_batch=2,
+            decoder_seconds=10.0,
+            encoder_seconds=6.0,
+            encoder_filters=4,
+            pace_steps=60,
+            text_width=16,
+            talker_width=32,
+            talker_layers=1,
+            talker_heads=2,
+            talker_kv_heads=1,
+            talker_intermediate=64,
+            predictor_width=16,
+            predictor_layers=1,
+            talker_frames=300,
+            talker_seconds=10.0,
+            held_out=2,
         )
     raise SystemExit(f"scale {scale!r} is not known; expected full, gpu or smoke")

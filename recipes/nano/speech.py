@@ -1,6 +1,7 @@
 """The teacher speaks: hibari-tts at a fixed pace, with the durations that its own network chose.
 
-speech/NNN.npz: samples [S] int16 (sentences joined, whole frames), ends [n] frames, sounds and their milliseconds.
+speech/NNN.npz: samples [S] int16 (sentences joined, whole frames) and a line for each sentence:
+text, frames, sounds, word ends, milliseconds.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Teacher:
         self.session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def say(self, text: str, seed: int) -> tuple[np.ndarray, list[int], list[int], list[float]] | None:
-        """Samples (whole frames), sounds, word ends and milliseconds; None for text that is not one sentence."""
+        """Samples (whole frames), sounds, word ends, milliseconds; None for what is not one sentence."""
         from hibari import dsp
 
         strings = self.voice.phonemize(text)

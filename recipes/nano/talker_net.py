@@ -27,8 +27,17 @@ class CodecIds:
     codes: int
 
     def __getattr__(self, name: str) -> int:
-        offsets = {"english": 8, "pad": 100, "bos": 101, "eos": 102, "think": 106, "nothink": 107,
-                   "think_bos": 108, "think_eos": 109, "speaker": 200}
+        offsets = {
+            "english": 8,
+            "pad": 100,
+            "bos": 101,
+            "eos": 102,
+            "think": 106,
+            "nothink": 107,
+            "think_bos": 108,
+            "think_eos": 109,
+            "speaker": 200,
+        }
         return self.codes + offsets[name]
 
     @property
@@ -40,17 +49,30 @@ class CodecIds:
 def talker_stack(s: Settings) -> DecoderConfig:
     """The talker's transformer."""
     return DecoderConfig(
-        width=s.talker_width, layers=s.talker_layers, heads=s.talker_heads, kv_heads=s.talker_kv_heads,
-        head_dim=s.talker_width // s.talker_heads, intermediate=s.talker_intermediate, rope_theta=10_000.0,
-        norm_eps=1e-6, qk_norm=True,
+        width=s.talker_width,
+        layers=s.talker_layers,
+        heads=s.talker_heads,
+        kv_heads=s.talker_kv_heads,
+        head_dim=s.talker_width // s.talker_heads,
+        intermediate=s.talker_intermediate,
+        rope_theta=10_000.0,
+        norm_eps=1e-6,
+        qk_norm=True,
     )
 
 
 def predictor_stack(s: Settings) -> DecoderConfig:
     """The code predictor's transformer."""
     return DecoderConfig(
-        width=s.predictor_width, layers=s.predictor_layers, heads=2, kv_heads=2, head_dim=s.predictor_width // 2,
-        intermediate=3 * s.predictor_width, rope_theta=10_000.0, norm_eps=1e-6, qk_norm=True,
+        width=s.predictor_width,
+        layers=s.predictor_layers,
+        heads=2,
+        kv_heads=2,
+        head_dim=s.predictor_width // 2,
+        intermediate=3 * s.predictor_width,
+        rope_theta=10_000.0,
+        norm_eps=1e-6,
+        qk_norm=True,
     )
 
 
@@ -61,7 +83,10 @@ class TalkerNet(nn.Module):
         super().__init__()
         self.s, self.ids = s, CodecIds(s.codebook)
         width = s.talker_width
-        self.first, self.second = nn.Embedding(len(SYMBOLS), s.text_width), nn.Embedding(len(SYMBOLS), s.text_width)
+        self.first, self.second = (
+            nn.Embedding(len(SYMBOLS), s.text_width),
+            nn.Embedding(len(SYMBOLS), s.text_width),
+        )
         self.special = nn.Embedding(len(SPECIALS), s.text_width)
         self.fc1, self.fc2 = nn.Linear(s.text_width, s.text_width), nn.Linear(s.text_width, width)
         self.codec_embedding = nn.Embedding(self.ids.rows, width)
@@ -70,7 +95,9 @@ class TalkerNet(nn.Module):
         self.code_tables = nn.ModuleList(nn.Embedding(s.codebook, width) for _ in range(s.groups - 1))
         self.to_predictor = nn.Linear(width, s.predictor_width)
         self.predictor = Decoder(predictor_stack(s), "predictor")
-        self.heads = nn.Parameter(torch.randn(s.groups - 1, s.codebook, s.predictor_width) * s.predictor_width**-0.5)
+        self.heads = nn.Parameter(
+            torch.randn(s.groups - 1, s.codebook, s.predictor_width) * s.predictor_width**-0.5
+        )
         for table in (self.codec_embedding, *self.code_tables):
             nn.init.normal_(table.weight, std=0.3 / s.groups**0.5)
         for table in (self.first, self.second, self.special):
@@ -84,7 +111,9 @@ class TalkerNet(nn.Module):
         """Frames of text [B, T, 2]; [-1, i] is the special token i -> talker inputs [B, T, D]."""
         special = text[..., :1] < 0
         pair = self.first(text[..., 0].clamp_min(0)) + self.second(text[..., 1].clamp_max(len(SYMBOLS) - 1))
-        return self.project(torch.where(special, self.special(text[..., 1].clamp_max(len(SPECIALS) - 1)), pair))
+        return self.project(
+            torch.where(special, self.special(text[..., 1].clamp_max(len(SPECIALS) - 1)), pair)
+        )
 
     def words(self, *names: str) -> Tensor:
         """Special tokens as talker inputs [N, D]."""
@@ -92,9 +121,13 @@ class TalkerNet(nn.Module):
         return self.project(self.special(at))
 
     def prefix(self, first_text: Tensor, language: bool) -> Tensor:
-        """The CustomVoice prompt up to the first frame [B, P, D]; first_text [B, D] is the first text token."""
+        """The CustomVoice prompt up to the first frame [B, P, D]; first_text [B, D]: the first token."""
         i = self.ids
-        tag = [i.think, i.think_bos, i.english, i.think_eos] if language else [i.nothink, i.think_bos, i.think_eos]
+        tag = (
+            [i.think, i.think_bos, i.english, i.think_eos]
+            if language
+            else [i.nothink, i.think_bos, i.think_eos]
+        )
         control = torch.tensor([*tag, i.speaker, i.pad, i.bos], device=first_text.device)
         sound = self.codec_embedding(control)
         role = self.words("<|im_start|>", "assistant", "\n")

@@ -16,19 +16,38 @@ from pathlib import Path
 
 from recipes.nano.settings import Settings
 
-FUNCTION_WORDS = (
-    "the a this that my your our some every no one two three and or but with from into over under near after "
-    "before when while is was are were has had will can could should may did not very so too more less he she "
-    "they we it you I for of in on at by as if then there here what who how why all each"
-).split()
+FUNCTION_WORDS = re.findall(
+    r"\w+",
+    "the a this that my your our some every no one two three and or but with from into over under "
+    "near after before when while is was are were has had will can could should may did not very so "
+    "too more less he she they we it you I for of in on at by as if then there here what who how why "
+    "all each ",
+)
 QUESTIONS = (
-    "Where is the {n}?", "Do you have a {n}?", "Why did the {n} {v}?", "Could you {v} the {n}, please?",
-    "How many {n}s are there?", "What is a {n}?", "Is the {n} {a}?", "Who will {v} it?", "When does the {n} start?",
+    "Where is the {n}?",
+    "Do you have a {n}?",
+    "Why did the {n} {v}?",
+    "Could you {v} the {n}, please?",
+    "How many {n}s are there?",
+    "What is a {n}?",
+    "Is the {n} {a}?",
+    "Who will {v} it?",
+    "When does the {n} start?",
 )
 STATEMENTS = (
-    "The {n} is {a}.", "There are {d} {n}s in the {n}.", "I would like {d} {n}s.", "It costs {d} dollars.",
-    "Please {v} the {a} {n}.", "We {v} the {n} every day.", "My {n} was {a} and {a}.", "In {y}, the {n} was {a}.",
-    "The {n} and the {n} are {a}.", "She can {v} a {n}.", "Call me at {t} o'clock.", "Number {d}.", "No, the {n}!",
+    "The {n} is {a}.",
+    "There are {d} {n}s in the {n}.",
+    "I would like {d} {n}s.",
+    "It costs {d} dollars.",
+    "Please {v} the {a} {n}.",
+    "We {v} the {n} every day.",
+    "My {n} was {a} and {a}.",
+    "In {y}, the {n} was {a}.",
+    "The {n} and the {n} are {a}.",
+    "She can {v} a {n}.",
+    "Call me at {t} o'clock.",
+    "Number {d}.",
+    "No, the {n}!",
 )
 
 

@@ -4,7 +4,7 @@
 
 A talker that takes one text token a frame then always reads the sounds of the frame it is about to say.
 Phonemes are those of hibari's grapheme-to-phoneme rules (the misaki alphabet); a stress mark belongs to the
-vowel after it, the time of a space to the sound before it. Every sound gets at least one slot of half a frame.
+vowel after it, the time of a space to the sound before it. Every sound gets half a frame at least.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ STRESS = "ˈˌ"
 SOUNDS = tuple("AIOWYiuɑɔəɛɜɪʊʌæᵊᵻɐbdfhjklmnpstvwzɡŋɹʃʒðθʤʧɾTʔ")
 STRESSED = tuple("ˈ" + sound for sound in "AIOWYiuɑɔəɛɜɪʊʌæ")
 PAUSE, STOP, ASK = "ǀ", "ǁ", "ǂ"
-"""Silence inside a sentence, at its end, and at the end of a question: letters, so that a pair is one word."""
+"""Silence inside a sentence, at its end, after a question: letters, so that a pair is one word."""
 SYMBOLS = (*SOUNDS, *STRESSED, PAUSE, STOP, ASK)
 INDEX = {symbol: index for index, symbol in enumerate(SYMBOLS)}
-_PAUSES = {**dict.fromkeys(",;:—()“”\"", PAUSE), **dict.fromkeys(".!…", STOP), "?": ASK}
+_PAUSES = {**dict.fromkeys(',;:—()“”"', PAUSE), **dict.fromkeys(".!…", STOP), "?": ASK}
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,8 @@ class ModelConfig:
     talker: TalkerConfig
     predictor: PredictorConfig
     speaker: SpeakerConfig | None
+    front_end: Literal["paced-phonemes"] | None = None
+    """Sonant's own: what turns text into the string that the tokenizer reads. None reads the text itself."""
 
     @property
     def follows_instructions(self) -> bool:
@@ -382,7 +384,7 @@ def read_model_config(folder: Path) -> ModelConfig:
     config = from_dict(
         ModelConfig,
         root,
-        rename={"tts_model_type": "kind", "tts_model_size": "size"},
+        rename={"tts_model_type": "kind", "tts_model_size": "size", "sonant_front_end": "front_end"},
         ignored=_ignored(),
         where=where,
     )

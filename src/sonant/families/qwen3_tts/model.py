@@ -36,6 +36,7 @@ from sonant.nn.quantized import PRECISIONS, PackedStore, Precision
 from sonant.nn.tap import tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
+from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.segment import segment
 from sonant.text.tokenizer import BytePairTokenizer
 from sonant.voice import Voice
@@ -52,6 +53,8 @@ SEGMENT_LENGTH = 350
 minute). The model takes more, but its pace drifts."""
 WIDE_LETTER = 2.5
 """How many Latin letters an ideograph, kana or hangul counts for: it takes about as long to say."""
+FRONT_END_LENGTH = 150
+"""The same for models with a front end: they are small and learned from sentences of this length."""
 
 OPTIONS: Mapping[str, str] = {
     "codec_chunks": "decode 300 frames at a time with 25 of context, as the original's interface does; "
@@ -85,8 +88,11 @@ class Qwen3TTS:
         tokenizer: BytePairTokenizer,
         speech_tokenizer: SpeechTokenizer,
         generation: Mapping[str, Any],
+        front_end: PacedPhonemes | None = None,
     ) -> None:
         self.config = config
+        self.front_end = front_end
+        self._segment_length = SEGMENT_LENGTH if front_end is None else FRONT_END_LENGTH
         self.network = network
         self.tokenizer = tokenizer
         self.speech_tokenizer = speech_tokenizer
@@ -163,7 +169,7 @@ class Qwen3TTS:
         seed = 0 if request.seed is None else request.seed
         return [
             self._prompt(piece, request, segment_seed(seed, index), pause)
-            for index, (piece, pause) in enumerate(_segments(text))
+            for index, (piece, pause) in enumerate(_segments(text, self._segment_length))
         ]
 
     def _prompt(self, text: str, request: SpeechRequest, seed: int, pause: float) -> Prompt:
@@ -187,12 +193,15 @@ class Qwen3TTS:
                 "out, or design a voice and speak with a Base model.",
                 field="voice",
             )
-        ids = prompts.text_ids(self.tokenizer, text)
+        spoken, layout = text, prompts.DEFAULT_LAYOUT[kind]
+        if self.front_end is not None:  # it paces the text by the frame, so a frame takes one token
+            spoken, layout = self.front_end(text, request.speed), "progressive"
+        ids = prompts.text_ids(self.tokenizer, spoken)
         inputs = prompts.build_inputs(
             self.network,
             self.config,
             text=ids,
-            layout=request.text_layout or prompts.DEFAULT_LAYOUT[kind],
+            layout=request.text_layout or layout,
             language=prompts.language_id(self.config.talker, language_name(request.language), speaker_name),
             speaker=speaker,
             instruction=self._instruction(request),
@@ -412,12 +421,12 @@ class Qwen3TTS:
         return self.speech_tokenizer.decoder(inputs.reference, in_chunks=inputs.in_chunks)
 
 
-def _segments(text: str) -> list[tuple[str, float]]:
+def _segments(text: str, limit: int) -> list[tuple[str, float]]:
     """The text in pieces that suit the model, each with the pause after it in seconds."""
-    if _spoken_length(text) <= SEGMENT_LENGTH:
+    if _spoken_length(text) <= limit:
         return [(text, 0.0)]
     pieces: list[tuple[str, float]] = []
-    for piece in segment(text, limit=SEGMENT_LENGTH, length=_spoken_length):
+    for piece in segment(text, limit=limit, length=_spoken_length):
         if any(letter.isalnum() for letter in piece.spoken):
             pieces.append((piece.spoken, piece.pause))
     return pieces
@@ -439,6 +448,9 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         capabilities |= {"voice_design"}
     if config.follows_instructions:
         capabilities |= {"instruction"}
+    if config.front_end is not None:
+        capabilities = (capabilities | {"speed"}) - {"text_layout"}
+    voices = tuple(sorted(name.lower() for name in talker.spk_id)) if kind == "custom_voice" else ()
     return ModelSpec(
         family=FAMILY,
         name=folder.name,
@@ -448,7 +460,8 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         sample_rate=codec.output_sample_rate,
         frame_rate=codec.output_sample_rate / codec.decode_upsample_rate,
         languages=talker.languages,
-        voices=tuple(sorted(name.lower() for name in talker.spk_id)) if kind == "custom_voice" else (),
+        voices=voices,
+        default_voice=voices[0] if len(voices) == 1 else None,
         capabilities=frozenset(capabilities),
         sampling=sampling_fields(generation),
         options={**OPTIONS, **BASE_OPTIONS} if kind == "base" else OPTIONS,
@@ -508,7 +521,9 @@ def load_folder(
         key = f"{fingerprint(folder, ['config.json', WEIGHTS])}-{precision}-g{quantized.group}-v1"
         store = PackedStore(cache_folder() / "weights" / f"{key}.safetensors")
     network = load_network(folder, config, device=device, dtype=dtype, precision=quantized, store=store)
-    return Qwen3TTS(folder, config, network, tokenizer, SpeechTokenizer(codec_config, codec), generation)
+    front_end = None if config.front_end is None else PacedPhonemes.load(folder)
+    speech_tokenizer = SpeechTokenizer(codec_config, codec)
+    return Qwen3TTS(folder, config, network, tokenizer, speech_tokenizer, generation, front_end)
 
 
 def _check_tokenizer(folder: Path, config: ModelConfig, tokenizer: BytePairTokenizer) -> None:
