@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 
-.PHONY: say serve test test-slow check format bench docs clean setup
+.PHONY: say serve test test-slow check format bench docs clean setup nano-smoke nano-judge
 
 setup: $(STAMP)
 
@@ -40,6 +40,14 @@ check: setup
 format: setup
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# The whole training recipe of Sonant Nano on a toy scale, as a test: two minutes.
+nano-smoke: setup
+	$(BIN)/python -m pytest -q -m slow tests/recipes/test_nano_smoke.py
+
+# Judge the shipped nano checkpoint on the held-out sentences; the audio lands in out/nano-judge.
+nano-judge: setup
+	PYTHONPATH=. $(BIN)/python -m recipes.nano judge --model src/sonant/assets/nano --work out/nano-judge
 
 bench: setup
 	$(BIN)/python benchmarks/run.py

@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--scale", default="full", choices=("full", "gpu", "smoke"))
     parser.add_argument("--packages", type=Path, default=Path("/"), help="root of unpacked Debian packages")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="change a setting")
+    parser.add_argument("--model", type=Path, help="judge this checkpoint instead of the work folder's")
     given = parser.parse_args()
     s = settings(given.work, given.scale)
     kinds = {f.name: type(getattr(s, f.name)) for f in fields(s)}
@@ -37,6 +38,8 @@ def main() -> None:
             module = importlib.import_module(f"recipes.nano.{stage}")
             if stage == "texts":
                 module.make(s, given.packages)
+            elif stage == "judge":
+                module.make(s, given.model)
             else:
                 module.make(s)
 

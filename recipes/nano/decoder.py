@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from recipes.nano import speech
-from recipes.nano.codec_net import CodecDecoder
+from recipes.nano.codec_net import CodecDecoder, Snake
 from recipes.nano.codes import Codes, mel_filters
 from recipes.nano.progress import Progress, resume, save
 from recipes.nano.settings import FRAME, Settings
@@ -83,6 +83,7 @@ def make(s: Settings) -> None:
     """Train until the time is used up."""
     folder, device = s.folder("decoder"), torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch._dynamo.config.recompile_limit = 64
+    Snake.compiled = s.compiled
     old = resume(folder / "state.pt")
     spent = 0.0 if old is None else float(old["seconds"])
     if spent >= s.decoder_seconds:
@@ -101,7 +102,8 @@ def make(s: Settings) -> None:
     context, frames = s.decoder_context, s.decoder_frames
     seen: list[tuple[float, float, float]] = []
     saved = progress.seconds
-    while (share := progress.seconds / s.decoder_seconds) < 1:
+    while (share := progress.seconds / s.decoder_seconds) < 1 or step < s.least_steps:
+        share = min(1.0, share)
         rate = s.decoder_rate * min(1, (step + 1) / 100) * (0.04 + 0.48 * (1 + math.cos(math.pi * share)))
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -119,13 +121,13 @@ def make(s: Settings) -> None:
         step += 1
         seen.append((spectral.item(), mels.item(), head.item()))
         progress.bar(share, f"mel {seen[-1][1]:.3f}")
-        if step % 100 == 0:
-            loss, mel_loss, head_loss = (float(v) for v in np.mean(seen[-100:], 0))
+        if step % s.log_every == 0:
+            loss, mel_loss, head_loss = (float(v) for v in np.mean(seen[-s.log_every :], 0))
             progress.log(step=step, loss=loss, mel=mel_loss, head=head_loss)
         if progress.seconds - saved > 120:
             _keep(folder, net, optimiser, step, progress.seconds)
             saved = progress.seconds
-    loss, mel_loss, head_loss = (float(v) for v in np.mean(seen[-100:], 0))
+    loss, mel_loss, head_loss = (float(v) for v in np.mean(seen[-s.log_every :], 0))
     progress.log(step=step, loss=loss, mel=mel_loss, head=head_loss, done=1)
     _keep(folder, net, optimiser, step, progress.seconds)
     progress.close()

@@ -96,7 +96,8 @@ def make(s: Settings) -> None:
     seen: list[float] = []
     saved = progress.seconds
     total = len(clips.samples) // FRAME
-    while (share := progress.seconds / s.encoder_seconds) < 1:
+    while (share := progress.seconds / s.encoder_seconds) < 1 or step < s.least_steps:
+        share = min(1.0, share)
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.03 + 0.485 * (1 + math.cos(math.pi * share)))
         at = chance.integers(1, total - FRAMES - CONTEXT - 1, BATCH)
@@ -112,11 +113,23 @@ def make(s: Settings) -> None:
         step += 1
         seen.append(loss.item())
         progress.bar(share, f"left {seen[-1]:.3f}")
-        if step % 100 == 0:
-            progress.log(step=step, left=float(np.mean(seen[-100:])))
+        if step % s.log_every == 0:
+            progress.log(step=step, left=float(np.mean(seen[-s.log_every :])))
+        if progress.seconds - saved > 120:
+            _keep(folder, net, optimiser, step, progress.seconds)
+            saved = progress.seconds
+    _keep(folder, net, optimiser, step, progress.seconds)
+    progress.log(step=step, left=float(np.mean(seen[-s.log_every :])))
         if progress.seconds - saved > 120 or progress.seconds >= s.encoder_seconds:
             state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
             save(folder / "state.pt", {**state, "seconds": progress.seconds})
             saved = progress.seconds
-    progress.log(step=step, left=float(np.mean(seen[-100:])), done=1)
+    progress.log(step=step, left=float(np.mean(seen[-s.log_every :])), done=1)
     progress.close()
+
+
+def _keep(folder, net, optimiser, step, seconds) -> None:
+    save(
+        folder / "state.pt",
+        {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step, "seconds": seconds},
+    )

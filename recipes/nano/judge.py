@@ -63,6 +63,6 @@ def judge(model: Path | str, folder: Path, sentences: list[str], seed: int) -> d
     return table
 
 
-def make(s: Settings) -> None:
-    """Judge `work/model` on the held-out sentences."""
-    judge(s.folder("model"), s.folder("judge"), held_out()[: s.held_out], s.seed)
+def make(s: Settings, model: Path | None = None) -> None:
+    """Judge `model`, or `work/model`, on the held-out sentences."""
+    judge(model or s.folder("model"), s.folder("judge"), held_out()[: s.held_out], s.seed)

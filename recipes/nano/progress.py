@@ -56,4 +56,4 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def resume(path: Path) -> dict[str, Any] | None:
     """The state written by `save`, or None."""
-    return torch.load(path, weights_only=True) if path.exists() else None
+    return torch.load(path, weights_only=True, map_location="cpu") if path.exists() else None

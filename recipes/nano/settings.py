@@ -28,6 +28,11 @@ class Settings:
     work: Path
     seed: int = 20
     threads: int = 1
+    log_every: int = 100
+    least_steps: int = 0
+    """Training stages take at least so many steps, whatever their time (for very slow machines)."""
+    compiled: bool = True
+    """Compile the codec's activation: three times as fast after half a minute of compiling."""
     texts: int = 9000
     speech_shard: int = 300
     """Sentences in one file of speech: what a resumed run loses at most."""
@@ -102,6 +107,9 @@ def settings(work: Path, scale: str) -> Settings:
         return replace(
             full,
             texts=60,
+            log_every=10,
+            least_steps=30,
+            compiled=False,
             speech_shard=20,
             code_shards=3,
             groups=4,

@@ -135,7 +135,8 @@ def make(s: Settings) -> None:
     progress.log(parameters=sum(p.numel() for p in net.parameters()), sentences=len(data.train))
     seen: list[tuple[float, float]] = []
     saved = progress.seconds
-    while (share := progress.seconds / s.talker_seconds) < 1:
+    while (share := progress.seconds / s.talker_seconds) < 1 or step < s.least_steps:
+        share = min(1.0, share)
         rate = s.talker_rate * min(1, (step + 1) / 200) * (0.03 + 0.485 * (1 + math.cos(math.pi * share)))
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -153,8 +154,8 @@ def make(s: Settings) -> None:
         passed += sum(len(codes) for _, codes in items)
         seen.append((first.item(), others.item()))
         progress.bar(share, f"first {seen[-1][0]:.3f} others {seen[-1][1]:.3f}")
-        if step % 100 == 0:
-            a, b = (float(v) for v in np.mean(seen[-100:], 0))
+        if step % s.log_every == 0:
+            a, b = (float(v) for v in np.mean(seen[-s.log_every :], 0))
             extra = {}
             if step % 500 == 0:
                 extra = dict(zip(("apart_first", "apart_others"), apart(net, data), strict=True))
