@@ -118,11 +118,6 @@ def make(s: Settings) -> None:
         if progress.seconds - saved > 120:
             _keep(folder, net, optimiser, step, progress.seconds)
             saved = progress.seconds
-    _keep(folder, net, optimiser, step, progress.seconds)
-    progress.log(step=step, left=float(np.mean(seen[-s.log_every :])))
-        if progress.seconds - saved > 120 or progress.seconds >= s.encoder_seconds:
-            state = {"net": net.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-            save(folder / "state.pt", {**state, "seconds": progress.seconds})
             saved = progress.seconds
     progress.log(step=step, left=float(np.mean(seen[-s.log_every :])), done=1)
     progress.close()
