@@ -118,7 +118,7 @@ def make(s: Settings) -> None:
         if progress.seconds - saved > 120:
             _keep(folder, net, optimiser, step, progress.seconds)
             saved = progress.seconds
-            saved = progress.seconds
+    _keep(folder, net, optimiser, step, progress.seconds)
     progress.log(step=step, left=float(np.mean(seen[-s.log_every :])), done=1)
     progress.close()
 
