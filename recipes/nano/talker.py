@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from recipes.nano import speech
 from recipes.nano.progress import Progress, resume, save
@@ -123,11 +124,14 @@ def make(s: Settings) -> None:
         [{"params": decayed, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}],
         s.talker_rate,
         betas=(0.9, 0.98),
+        fused=True,
     )
     step, passed = 0, 0
     if old is not None:
         net.load_state_dict(old["net"])
         optimiser.load_state_dict(old["optimiser"])
+        for group in optimiser.param_groups:
+            group["fused"] = True
         step, passed = old["step"], old["frames"]
         data.chance = np.random.default_rng(s.seed + step)
         torch.manual_seed(s.seed + step)
@@ -142,7 +146,8 @@ def make(s: Settings) -> None:
             group["lr"] = rate
         items = data.draw()
         language = bool(data.chance.random() < 0.5)
-        with torch.autocast(device.type, torch.bfloat16):  # 1.4 times as fast on a CPU with AVX512-BF16
+        # 1.4 times as fast as float32 on a CPU with AVX512-BF16; so short, plain attention is the faster one.
+        with torch.autocast(device.type, torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
             first, others = losses(
                 net, items, noise=s.talker_noise, share=s.predictor_share, language=language
             )
