@@ -22,6 +22,8 @@ FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
 "dtype)`."""
 
 BUILTIN = "builtin"
+BUNDLED = Path(__file__).parent / "assets"
+"""Checkpoints inside the package, each in a folder of its name (Sonant Nano)."""
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
@@ -41,6 +43,8 @@ def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
     if str(model) == BUILTIN and not Path(model).is_dir():
         return BUILTIN, Path()
     path = Path(model)
+    if not path.exists() and (BUNDLED / path.name / "config.json").is_file() and path.name == str(model):
+        path = BUNDLED / path.name
     if not path.exists():
         from sonant import hub
 
