@@ -49,7 +49,7 @@ def test_every_character_is_counted_once():
 
 
 def test_question_and_pause_have_their_own_silence():
-    assert [p.symbol for p in sounds("a, b?")][1:-1] == ["a", "ǀ", "b", "ǂ"]
+    assert [p.symbol for p in sounds("ɑ, b?")][1:-1] == ["ɑ", "ǀ", "b", "ǂ"]
 
 
 def test_slots_give_everyone_one_and_keep_the_total():
