@@ -80,7 +80,7 @@ def slow_snake(layer, x):
     up = layer.up_filter.expand(channels, -1, -1)
     wide = 2 * F.conv_transpose1d(F.pad(x, (5, 5), mode="replicate"), up, stride=2, groups=channels)
     wide = wide[..., 15:-15]
-    alpha, beta = layer.alpha.exp()[None, :, None], layer.beta.exp()[None, :, None]
+    alpha, beta = layer.act.alpha.exp()[None, :, None], layer.act.beta.exp()[None, :, None]
     wide = wide + torch.sin(wide * alpha) ** 2 / (beta + 1e-9)
     down = layer.down_filter.expand(channels, -1, -1)
     return F.conv1d(F.pad(wide, (5, 6), mode="replicate"), down, stride=2, groups=channels)
@@ -89,8 +89,8 @@ def slow_snake(layer, x):
 @pytest.mark.parametrize("length", [1, 2, 7, 64])
 def test_two_phase_activation_equals_its_definition(length):
     rng = torch.Generator().manual_seed(2)
-    layer = OversampledSnake(5, is_log=True, name="x").double()
-    for parameter in (layer.alpha, layer.beta):
+    layer = OversampledSnake(5, "x").double()
+    for parameter in (layer.act.alpha, layer.act.beta):
         parameter.data = 0.3 * torch.randn(5, generator=rng, dtype=torch.float64)
     layer.up_filter.copy_(kaiser_sinc() * 1.1)
     layer.down_filter.copy_(kaiser_sinc())

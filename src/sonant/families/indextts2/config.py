@@ -245,7 +245,7 @@ class BigVganConfig:
     sampling_rate: int
     resblock: Literal["1"] = "1"
     activation: Literal["snakebeta"] = "snakebeta"
-    snake_logscale: bool = True
+    snake_logscale: Literal[True] = True
     use_tanh_at_final: bool = True
     use_bias_at_final: bool = True
 

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.families.indextts2.config import BigVganConfig
+from sonant.nn.snake import SnakeBeta
 from sonant.nn.tap import tap
 
 RATIO = 2  # oversampling of an activation
 TAPS = 12
-SNAKE_EPS = 1e-9
 
 
 def kaiser_sinc(cutoff: float = 0.5 / RATIO, half_width: float = 0.6 / RATIO, taps: int = TAPS) -> Tensor:
@@ -40,7 +40,7 @@ def kaiser_sinc(cutoff: float = 0.5 / RATIO, half_width: float = 0.6 / RATIO, ta
 
 
 class OversampledSnake(nn.Module):
-    """Twice the rate, x + sin^2(alpha x) / beta, half the rate: x [B, C, T] -> [B, C, T].
+    """Twice the rate, SnakeBeta, half the rate: x [B, C, T] -> [B, C, T].
 
     The filters come from the checkpoint where they are stored. Both are applied to every channel as a row
     of its own, the first one as its two phases of six taps.
@@ -49,13 +49,11 @@ class OversampledSnake(nn.Module):
     up_filter: Tensor
     down_filter: Tensor
 
-    def __init__(self, channels: int, *, is_log: bool, name: str) -> None:
+    def __init__(self, channels: int, name: str) -> None:
         super().__init__()
-        self.alpha = nn.Parameter(torch.zeros(channels))
-        self.beta = nn.Parameter(torch.zeros(channels))
+        self.act = SnakeBeta(channels)
         self.register_buffer("up_filter", torch.zeros(1, 1, TAPS))
         self.register_buffer("down_filter", torch.zeros(1, 1, TAPS))
-        self.is_log = is_log
         self.name = name
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,10 +67,7 @@ class OversampledSnake(nn.Module):
         pair = F.conv1d(padded, RATIO * phases[:, None])  # [B * C, 2, T + 1]
         wide = torch.stack((pair[:, 0, :length], pair[:, 1, 1:]), dim=-1)  # [B * C, T, 2]
         wide = tap(f"{self.name}.up", wide.reshape(batch, channels, RATIO * length))
-        alpha, beta = (p[None, :, None] for p in (self.alpha, self.beta))
-        if self.is_log:
-            alpha, beta = alpha.exp(), beta.exp()
-        wide = tap(f"{self.name}.snake", wide + (1.0 / (beta + SNAKE_EPS)) * (wide * alpha).sin() ** 2)
+        wide = tap(f"{self.name}.snake", self.act(wide))
         rows = wide.reshape(batch * channels, 1, RATIO * length)
         rows = F.pad(rows, (TAPS // 2 - 1, TAPS // 2), mode="replicate")
         narrow = F.conv1d(rows, self.down_filter, stride=RATIO)
@@ -82,9 +77,7 @@ class OversampledSnake(nn.Module):
 class AmpBlock(nn.Module):
     """For each dilation: activation, dilated convolution, activation, convolution, residual."""
 
-    def __init__(
-        self, channels: int, kernel: int, dilations: tuple[int, ...], *, is_log: bool, name: str
-    ) -> None:
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...], name: str) -> None:
         super().__init__()
         self.convs1 = nn.ModuleList(
             nn.Conv1d(channels, channels, kernel, dilation=d, padding=(kernel - 1) * d // 2)
@@ -94,8 +87,7 @@ class AmpBlock(nn.Module):
             nn.Conv1d(channels, channels, kernel, padding=(kernel - 1) // 2) for _ in dilations
         )
         self.activations = nn.ModuleList(
-            OversampledSnake(channels, is_log=is_log, name=f"{name}.activation.{index}")
-            for index in range(2 * len(dilations))
+            OversampledSnake(channels, f"{name}.activation.{index}") for index in range(2 * len(dilations))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -128,13 +120,10 @@ class BigVgan(nn.Module):
                         channels,
                         width,
                         dilations,
-                        is_log=config.snake_logscale,
-                        name=f"bigvgan.stage.{index}.block.{number}",
+                        f"bigvgan.stage.{index}.block.{number}",
                     )
                 )
-        self.activation_post = OversampledSnake(
-            channels, is_log=config.snake_logscale, name="bigvgan.activation_post"
-        )
+        self.activation_post = OversampledSnake(channels, "bigvgan.activation_post")
         self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=config.use_bias_at_final)
 
     def forward(self, mel: Tensor) -> Tensor:

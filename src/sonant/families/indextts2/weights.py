@@ -78,7 +78,6 @@ CODEC_IGNORED = (r"^decoder\.",)  # codes are never turned back into w2v-bert fe
 W2V_RULES = ((r"^wav2vec2_bert\.", ""), (r"^encoder\.layers\.", "layers."))
 BIGVGAN_RULES = (
     (r"^ups\.(\d+)\.0\.", r"ups.\1."),
-    (r"\.act\.(alpha|beta)$", r".\1"),
     (r"^(activation_post|.*\.activations\.\d+)\.upsample\.filter$", r"\1.up_filter"),
     (r"^(activation_post|.*\.activations\.\d+)\.downsample\.lowpass\.filter$", r"\1.down_filter"),
 )
