@@ -106,6 +106,28 @@ def test_hub_snapshots_are_found(checkpoint, tmp_path):
     load_model(folder, device="cpu", dtype=torch.float32)
 
 
+def test_auxiliary_models_may_lie_elsewhere(checkpoint, tmp_path):
+    folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("hf_cache"))
+    shutil.copytree(checkpoint / "hf_cache", elsewhere)
+    names = {
+        "w2v_bert": "../elsewhere/w2v-bert-2.0",
+        "codec": str(elsewhere / "semantic_codec_model.safetensors"),
+        "campplus": "../elsewhere/campplus_cn_common.bin",
+        "bigvgan": "../elsewhere/bigvgan/bigvgan_generator.pt",
+    }
+    (folder / "auxiliary.yaml").write_text("".join(f"{name}: {path}\n" for name, path in names.items()))
+    files = locate(folder, read_config(folder / "config.yaml"))
+    assert files.codec == elsewhere / "semantic_codec_model.safetensors"
+    assert files.bigvgan_config.resolve() == elsewhere / "bigvgan" / "config.json"
+    (folder / "auxiliary.yaml").write_text("vocoder: x\n")
+    with pytest.raises(ConfigError, match="expected paths under the names w2v_bert"):
+        locate(folder, read_config(folder / "config.yaml"))
+    (folder / "auxiliary.yaml").write_text("codec: absent\n")
+    with pytest.raises(CheckpointError, match="does not exist"):
+        locate(folder, read_config(folder / "config.yaml"))
+
+
 def test_a_wrapped_gpt_and_prefixed_mel_half_load_alike(loaded, tmp_path):
     torch.save({"model": recorded("gpt"), "epoch": 3, "optimizer": {"lr": [0.1]}}, tmp_path / "gpt.pth")
     gpt = weights.load_gpt(

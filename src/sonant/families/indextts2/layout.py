@@ -1,6 +1,7 @@
 """Where the files of an IndexTTS2 folder are: the flat `hf_cache`, hub snapshots, or converted files.
 
-Knows names only; nothing is opened here but small text.
+Auxiliary models kept elsewhere are named in a file `auxiliary.yaml` beside `config.yaml`, such as
+`w2v_bert: /models/w2v-bert-2.0`; relative paths start at the folder. Nothing is opened here but small text.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sonant.errors import CheckpointError
+import yaml
+
+from sonant.errors import CheckpointError, ConfigError
 from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig
 
 CACHES = ("hf_cache", "cache", ".")
+AUXILIARY = "auxiliary.yaml"
+AUXILIARIES = ("w2v_bert", "codec", "campplus", "bigvgan")
 CONVERTED_SUFFIX = ".safetensors"
 
 
@@ -57,10 +62,13 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
         missing.append(" or ".join(os.path.relpath(path, folder) for path in candidates[:3]))
         return candidates[0]
 
+    explicit = _explicit(folder / AUXILIARY)
+
     def own(name: str) -> Path:
         return need(folder / name, (folder / name).with_suffix(CONVERTED_SUFFIX))
 
     vocoder = need(
+        *explicit["bigvgan"],
         *_under(folder, "bigvgan", "bigvgan_generator.pt"),
         *_under(folder, "bigvgan", "bigvgan_generator.safetensors"),
         *_hub(folder, config.vocoder_name, "bigvgan_generator.pt"),
@@ -76,15 +84,18 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
         emotion_matrix=own(config.emo_matrix),
         classifier=classifier if (classifier / "config.json").is_file() else None,
         w2v_bert=need(
+            *(path / "model.safetensors" for path in explicit["w2v_bert"]),
             *_under(folder, "w2v-bert-2.0", "model.safetensors"),
             *_hub(folder, "facebook/w2v-bert-2.0", "model.safetensors"),
         ).parent,
         codec=need(
+            *explicit["codec"],
             *_under(folder, "semantic_codec_model.safetensors"),
             *_under(folder, "semantic_codec", "model.safetensors"),
             *_hub(folder, "amphion/MaskGCT", "semantic_codec/model.safetensors"),
         ),
         campplus=need(
+            *explicit["campplus"],
             *_under(folder, "campplus_cn_common.bin"),
             *_under(folder, "campplus_cn_common.safetensors"),
             *_hub(folder, "funasr/campplus", "campplus_cn_common.bin"),
@@ -101,6 +112,27 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
             "(facebook/w2v-bert-2.0, amphion/MaskGCT, funasr/campplus, nvidia/bigvgan_v2_22khz_80band_256x)."
         )
     return files
+
+
+def _explicit(path: Path) -> dict[str, list[Path]]:
+    """Paths of `auxiliary.yaml`: a folder for w2v_bert, files for codec, campplus and bigvgan."""
+    found: dict[str, list[Path]] = {name: [] for name in AUXILIARIES}
+    if not path.is_file():
+        return found
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not readable YAML ({error}). Mend or remove it.") from error
+    for name, value in (data if isinstance(data, dict) else {"": data}).items():
+        if name not in found or not isinstance(value, str):
+            raise ConfigError(
+                f"{path} says {name!r}: {value!r}; expected paths under the names {', '.join(AUXILIARIES)}."
+            )
+        given = path.parent / value
+        if not given.exists():
+            raise CheckpointError(f"{path} names {given}, which does not exist. Mend the path.")
+        found[name] = [given]
+    return found
 
 
 def _under(folder: Path, *parts: str) -> list[Path]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -325,7 +325,8 @@ class IndexTTS2:
         rows = self.cache.rows([first], inputs.prefix.shape[0] + 1)
         logits = self.parts.gpt.prefill(inputs.prefix, rows)
         self.cache.reorder(list(slots), [first] * len(slots))
-        search = make_search(inputs.search, inputs.prefix_length)
+        settings = replace(inputs.search, limit=min(inputs.search.limit, prompt.ceiling))
+        search = make_search(settings, inputs.prefix_length)
         state = _Speaking(search, logits.expand(len(slots), -1))
         return Utterance(
             prompt=prompt,
