@@ -108,6 +108,9 @@ def task_of(trace: Trace) -> Task:
 def perform(model: SpeechModel, task: Task) -> Tensor:
     """The samples [S] of the whole request; taps see every stage on the way."""
     request = task.request
+    if task.max_steps is not None:
+        fewer = min(task.max_steps, request.sampling.max_frames or task.max_steps)
+        request = replace(request, sampling=replace(request.sampling, max_frames=fewer))
     with torch.inference_mode():
         if task.audio is not None:
             request = replace(request, voice=model.encode_voice(task.audio, task.transcript))

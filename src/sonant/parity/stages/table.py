@@ -7,7 +7,7 @@ number, "talker.layer.{layer-1}.mlp"; where that falls below 0, `first` applies 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,7 +16,7 @@ PARTS = ("voice", "prompt", "decode", "audio")
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _REFERENCE = re.compile(r"\{(\w+)(-\d+)?\}")
-_SEGMENT = re.compile(r"segment\.\d+\.")
+_SEGMENT = re.compile(r"(segment\.\d+\.)?(call\.\d+\.)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +88,8 @@ class StageTable:
         if found is None:
             return None
         _, stage, numbers = found
-        prefix = match.group() if (match := _SEGMENT.match(name)) else ""
+        match = _SEGMENT.match(name)
+        prefix = match.group() if match else ""
         resolved = [resolve(edge, numbers) for edge in stage.inputs]
         if any(edge is None for edge in resolved) and stage.first:
             resolved = [resolve(edge, numbers) for edge in stage.first]
@@ -171,3 +172,14 @@ def decoder_stages(
             inputs=(f"{layer}.out",),
         ),
     )
+
+
+def maker(part: str) -> Callable[..., Stage]:
+    """A function that makes stages of one part: make(name, shape, what, *inputs, first=..., kind=...)."""
+
+    def make(
+        name: str, shape: str, what: str, *inputs: str, first: tuple[str, ...] = (), kind: str = "stage"
+    ) -> Stage:
+        return Stage(name=name, shape=shape, what=what, part=part, inputs=inputs, first=first, kind=kind)
+
+    return make
