@@ -40,7 +40,9 @@ class Codes:
             "frame_rate": self.frame_rate,
         }
         metadata = {"format": FORMAT, "codes": json.dumps(record)}
-        write_atomically(path, save({"tokens": self.tokens.cpu().contiguous()}, metadata=metadata))
+        write_atomically(
+            path, save({"tokens": self.tokens.cpu().contiguous()}, metadata=metadata), is_private=False
+        )
 
     @staticmethod
     def load(path: Path) -> Codes:

@@ -124,8 +124,26 @@ def _config(folder: Path) -> dict[str, Any]:
             continue
         try:
             text = path.read_text(encoding="utf-8")
-            data = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            data = json.loads(text) if path.suffix == ".json" else yaml.load(text, _plain_loader())
         except (OSError, ValueError, yaml.YAMLError):
             return {}
         return data if isinstance(data, dict) else {}
     return {}
+
+
+def _plain_loader() -> Any:
+    """YAML's safe loader that reads whatever a tag stands on as plain data, and never acts on the tag."""
+    import yaml
+
+    class PlainLoader(yaml.SafeLoader):
+        pass
+
+    def plain(loader: Any, suffix: str, node: Any) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return loader.construct_mapping(node, deep=True)
+        if isinstance(node, yaml.SequenceNode):
+            return loader.construct_sequence(node, deep=True)
+        return node.value
+
+    PlainLoader.add_multi_constructor("!", plain)
+    return PlainLoader

@@ -53,7 +53,7 @@ class Receipt:
         """Write it as JSON, whole or not at all."""
         data = {"format": FORMAT, **asdict(self)}
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(path, text.encode("utf-8", "surrogatepass"))
+        write_atomically(path, text.encode("utf-8", "surrogatepass"), is_private=False)
 
     @staticmethod
     def load(path: Path) -> Receipt:

@@ -130,8 +130,11 @@ def _bytes_dtype() -> Any:
     return torch.uint8
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """`data` at `path`, whole or not at all: a temporary neighbour is written, synced and renamed."""
+def write_atomically(path: Path, data: bytes, *, is_private: bool = True) -> None:
+    """`data` at `path`, whole or not at all: a temporary neighbour is written, synced and renamed.
+
+    Voices are private: only their owner may read them. Other files are as readable as any new file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
@@ -139,6 +142,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if not is_private:
+            os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

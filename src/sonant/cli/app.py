@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from sonant.cli import bench, codec, measure, models, parity, replay, say, serve, voice
+from sonant.cli import bench, codec, measure, models, parity, replay, say, serve, suite, voice
 
 app = typer.Typer(
     name="sonant",
@@ -26,6 +26,7 @@ app.command("pull")(models.pull)
 app.command("convert")(models.convert)
 app.add_typer(codec.app, name="codec")
 app.command("measure")(measure.measure)
+app.command("suite")(suite.suite)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 app.command("studio")(serve.studio)

@@ -1,0 +1,57 @@
+"""sonant suite: one text in every mode of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sonant.cli.completions import model_names
+
+if TYPE_CHECKING:
+    from sonant.suite import Take
+
+
+def suite(
+    model: Annotated[
+        str, typer.Option(help="Checkpoint folder or known name.", autocompletion=model_names)
+    ] = "builtin",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("suite"),
+    voice: Annotated[Path | None, typer.Option(help="A clip of 5 to 15 s to clone.")] = None,
+    transcript: Annotated[str | None, typer.Option(help="What the clip says.")] = None,
+    emotion_audio: Annotated[
+        Path | None, typer.Option(help="A clip whose emotion is copied; default the voice's.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="What is said in every mode.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language by name or code.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every mode.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, float64.")] = "auto",
+) -> None:
+    """Speak one text in every mode a model has: clips, metrics_report.json and a page to listen to."""
+    from sonant.cli.speaking import load_engine
+    from sonant.speech import Audio
+    from sonant.suite import DEFAULT_TEXT, PAGE, Material, run_suite
+
+    def read(path: Path | None) -> Audio | None:
+        return Audio.read(path, max_seconds=600) if path is not None else None
+
+    material = Material(
+        text=text or DEFAULT_TEXT,
+        clip=read(voice),
+        transcript=transcript,
+        emotion_clip=read(emotion_audio),
+        language=language,
+        seed=seed,
+    )
+
+    def tell(take: Take, total: int) -> None:
+        result = f"failed: {take.error}" if take.error else f"{take.seconds:.1f} s in {take.total:.1f} s"
+        typer.echo(f"{take.mode.name:<20} {result}", err=True)
+
+    with load_engine(model, device=device, dtype=dtype) as engine:
+        takes = run_suite(engine, material, output, on_take=tell)
+    typer.echo(str(output / PAGE))
+    if any(take.error for take in takes):
+        raise typer.Exit(1)
