@@ -142,10 +142,10 @@ def _add_error_answers(app: FastAPI) -> None:
     async def on_known(request: Request, error: Exception) -> Response:
         assert isinstance(error, (SonantError, HttpProblem))
         status, body, _ = describe_error(error)
-        # Never the message: it may quote the text.
-        log.info(
-            "request %s refused: %s %s %s", request.state.request_id, status, body["code"], body["param"]
-        )
+        # Never the message: it may quote the text. Those who wait for /ready ask again and again.
+        level = logging.DEBUG if body["code"] == "not_ready" else logging.INFO
+        request_id = request.state.request_id
+        log.log(level, "request %s refused: %s %s %s", request_id, status, body["code"], body["param"])
         return error_response(error)
 
     async def on_invalid(request: Request, error: Exception) -> Response:
