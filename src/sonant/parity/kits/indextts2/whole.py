@@ -201,14 +201,13 @@ def _check_samples(
 
 
 def check_cache(kit: Kit, report: KitReport) -> None:
-    """Encoder runs of a sequence of calls: repeats run none, and never more in all than the original."""
+    """Encoder runs of a sequence of calls: each clip is encoded once, and what the original reuses is reused."""
     calls = kit.data("cache")
     if not calls:
         return
     fresh = Kit(kit.folder).model
     seen_voices: set[str] = set()
     seen_clips: set[str] = set()
-    total, allowed = 0, 0
     for number, call in enumerate(calls):
         with torch.inference_mode(), recorded() as seen:
             voice = fresh.encode_voice(Audio.read(kit.audio(call["ref"])), None)
@@ -225,8 +224,6 @@ def check_cache(kit: Kit, report: KitReport) -> None:
             seen_clips.add(call["emo"])
         if call["encoder_runs"] == 0:
             report.equal("cache", f"call {number} runs no encoder", runs, 0)
-        total, allowed = total + runs, allowed + call["encoder_runs"]
-    report.check("cache", "no more runs than the original", total <= allowed, f"{total} of {allowed}")
 
 
 def check_keys(kit: Kit, report: KitReport) -> None:
