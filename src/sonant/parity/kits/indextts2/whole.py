@@ -201,7 +201,7 @@ def _check_samples(
 
 
 def check_cache(kit: Kit, report: KitReport) -> None:
-    """Encoder runs of a sequence of calls: each clip is encoded once, and what the original reuses is reused."""
+    """Encoder runs of a sequence of calls: every clip is encoded once, whoever uses it again."""
     calls = kit.data("cache")
     if not calls:
         return
