@@ -6,9 +6,11 @@ waits for the device. `rows(...)` gives the view that one forward pass works wit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +24,14 @@ class Rows(Protocol):
     def windowed(self, window: int) -> Tensor | None: ...
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]: ...
     def commit(self) -> None: ...
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros that take memory only where they are written: a cache is as large as the longest utterance
+    may become, and few become that long. On a CPU torch would write them all."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
 
 
 class KVCache:
@@ -39,8 +49,8 @@ class KVCache:
         device: torch.device | str = "cpu",
     ) -> None:
         shape = (slots, heads, capacity, head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+        self.keys = [_zeros(shape, dtype, torch.device(device)) for _ in range(layers)]
+        self.values = [_zeros(shape, dtype, torch.device(device)) for _ in range(layers)]
         self.lengths = [0] * slots
         self.capacity = capacity
 

@@ -360,3 +360,13 @@ def test_an_8_bit_96_khz_stereo_clip_works(base, tmp_path):
     voice = base.encode_voice(Audio.read(path), "Noise.")
     assert voice.tensors["xvector"].isfinite().all()
     assert voice.tensors["codes"].shape == (13, 16)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_speaks_the_same_greedy_tokens(kit, loaded):
+    device = load(kit / "checkpoints" / "custom_voice_1p7b", device=torch.device("cuda"), dtype=torch.float32)
+    sampling = Sampling(greedy=True, predictor_greedy=True, max_frames=8)
+    request = SpeechRequest("Good morning.", voice="ryan", seed=1, sampling=sampling)
+    here, there = (run_alone(m, m.prepare(request)[0]) for m in (loaded("custom_voice_1p7b"), device))
+    assert torch.equal(here, there.cpu())
