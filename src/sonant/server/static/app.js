@@ -29,6 +29,7 @@ function show(tab, focus) {
   if (focus) tab.focus();
   history.replaceState(null, "", `#${tab.id.slice(4)}`);
   redraw();
+  if (tab.id === "tab-health") health.refresh();
 }
 for (const tab of tabs) {
   tab.addEventListener("click", () => show(tab));

@@ -3,21 +3,23 @@ import { call, get } from "/static/api.js";
 import { $, alertUser, factor, make, refreshModels, seconds } from "/static/page.js";
 
 const size = (bytes) => (bytes ? (bytes > 1e9 ? `${(bytes / 2 ** 30).toFixed(1)} GiB` : `${Math.round(bytes / 2 ** 20)} MiB`) : "–");
-let changed = async () => {};
+let changed = async () => {}, timer = 0;
 
 export function start(onchange) {
   changed = onchange;
-  poll();
+  refresh();
 }
 
-async function poll() {
+export async function refresh() {
+  clearTimeout(timer);
   try {
     if (!document.hidden) show(await get("/v1/status"));
   } catch (error) {
     if (error.status === 401) alertUser(error);
     setState("bad", error.status ? error.message : "The server does not answer");
   }
-  setTimeout(poll, $("#panel-health").hidden ? 4000 : 1000);
+  clearTimeout(timer);
+  timer = setTimeout(refresh, $("#panel-health").hidden ? 4000 : 1000);
 }
 
 function setState(kind, text) {
