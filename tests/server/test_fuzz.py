@@ -1,4 +1,4 @@
-"""Random requests from the OpenAPI document, and damaged sound files: no 500, no hang, nothing left behind."""
+"""Random requests from the OpenAPI document, and damaged sound files: no 500, no hang, no file left."""
 
 import io
 import json
