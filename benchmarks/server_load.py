@@ -2,7 +2,7 @@
 
     python benchmarks/server_load.py --seconds 300 --clients 50 --tiny FOLDER --tiny-clients 8
 
-Every finished answer is compared byte for byte with the same request made alone before. Prints one JSON object.
+Every finished answer is compared byte for byte with the same request made alone before. Prints JSON.
 """
 
 import argparse

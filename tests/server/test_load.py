@@ -31,6 +31,7 @@ def check(report):
     assert memory["last_quarter"] - memory["second_quarter"] < 60
 
 
+@pytest.mark.slow
 def test_a_crowd_gets_what_each_gets_alone():
     check(load("--seconds", "5", "--clients", "12", "--variants", "4"))
 
