@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,15 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from sonant.audio.io import read_audio
+from sonant.registry import load
 from sonant.server.live import LONGEST_SENTENCE, SentenceCutter
+from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
+from sonant.speech import Audio
+from sonant.voice import Voice
 from tests.server.conftest import KEY, toy_source, wait_until
+
+COSY = Path(__file__).parents[1] / "data" / "cosyvoice3"
 
 
 def url(server):
@@ -177,6 +184,30 @@ def test_a_wrong_voice_is_told_and_text_after_done_is_refused(toy_server):
         tell(socket, type="flush")
         messages, _ = hear(socket)
         assert messages[-1]["error"]["param"] == "voice"
+
+
+def test_a_model_that_takes_text_word_by_word_is_fed_directly(start, library):
+    clip = Audio.read(COSY / "prompt_24k.wav")
+    library.add(Voice(name="zoe", clip=clip, transcript="a few words"))
+    source = ModelSource(name="cosy", open=lambda: load(COSY / "checkpoint", device="cpu", slots=1))
+    server = start(source)
+    with connect(url(server)) as socket:
+        tell(socket, type="start", voice="zoe", text_mode="model", seed=1, sampling={"max_frames": 40})
+        for piece in ("The lake is ", "quiet today, and a small", " boat crosses it."):
+            tell(socket, type="text", text=piece)
+        tell(socket, type="done")
+        messages, sound = hear(socket)
+    assert [m["type"] for m in messages] == ["started", "segment", "speech.audio.done"]
+    assert len(sound) > 1_000
+    wait_until(lambda: server.engine("cosy").load == (0, 0))
+
+
+def test_a_model_that_does_not_take_text_word_by_word_says_so(toy_server):
+    with connect(url(toy_server)) as socket:
+        tell(socket, type="start", text_mode="model")
+        tell(socket, type="text", text="Hello.")
+        messages, _ = hear(socket)
+        assert messages[-1]["error"]["code"] == "unsupported"
 
 
 @pytest.fixture(scope="module")

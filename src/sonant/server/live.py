@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import time
 from typing import Any, Literal
 
 from fastapi import WebSocket
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from sonant.audio.encode import Encoder, open_encoder
@@ -25,11 +26,13 @@ from sonant.server.delivery import encode
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
 from sonant.server.service import SpeechService
+from sonant.speech import TextFeed
 from sonant.text.segment import segment, sentences
 
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 300.0
+_HAS_WORD = re.compile(r"\w")
 LONGEST_SENTENCE = 600
 """Characters after which a sentence without an end is cut at the best place."""
 
@@ -39,6 +42,9 @@ class Start(Manner):
 
     type: Literal["start"]
     response_format: ResponseFormat = "pcm"
+    text_mode: Literal["sentence", "model"] = Field(
+        default="sentence", description="model: the model itself takes the text word by word (text_stream)."
+    )
 
 
 class Text(Body):
@@ -91,9 +97,12 @@ class LiveSession:
         self._id: str = socket.state.request_id
         self._manner = Manner.model_validate({})
         self._format: ResponseFormat = "pcm"
+        self._by_model = False
+        self._feed: TextFeed | None = None
+        self._fed = 0
         self._encoder: Encoder | None = None
         self._cutter = SentenceCutter()
-        self._sentences: asyncio.Queue[str | None] = asyncio.Queue()
+        self._sentences: asyncio.Queue[str | TextFeed | None] = asyncio.Queue()
         self._queued = 0
         self._spoken = 0
         self._current: asyncio.Task[None] | None = None
@@ -145,7 +154,7 @@ class LiveSession:
                     if kind == "cancel":
                         await self._cancel()
                         continue
-                    self._put(self._cutter.flush())
+                    self._flush()
                     if kind == "done" and not self._is_done:
                         self._is_done = True
                         self._sentences.put_nowait(None)
@@ -177,7 +186,8 @@ class LiveSession:
         if self._has_text:
             raise RequestError("start came after text; it must be the first message.", field="type")
         self._format = start.response_format
-        values = start.model_dump(exclude={"type", "response_format"}, exclude_unset=True)
+        self._by_model = start.text_mode == "model"
+        values = start.model_dump(exclude={"type", "response_format", "text_mode"}, exclude_unset=True)
         self._manner = Manner.model_validate(values)
         self._service.pool.resolve(self._manner.model)
 
@@ -185,14 +195,30 @@ class LiveSession:
         if self._is_done:
             raise RequestError("text came after done. Open another stream.", field="type")
         self._has_text = True
-        if self._queued + self._cutter.pending + len(text) > self._service.settings.max_input:
+        if self._queued + self._fed + self._cutter.pending + len(text) > self._service.settings.max_input:
             raise HttpProblem(
                 400,
                 "input_too_long",
                 f"more than {self._service.settings.max_input:,} characters wait to be spoken. Send less.",
                 param="text",
             )
-        self._put(self._cutter.push(text))
+        if not self._by_model:
+            self._put(self._cutter.push(text))
+            return
+        if self._feed is None:
+            self._feed, self._fed = TextFeed(), 0
+            self._sentences.put_nowait(self._feed)
+        self._fed += len(text)
+        self._feed.put(text)
+
+    def _flush(self) -> None:
+        self._put(self._cutter.flush())
+        self._close_feed()
+
+    def _close_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+        self._feed, self._fed = None, 0
 
     def _put(self, made: list[str]) -> None:
         for sentence in made:
@@ -201,6 +227,7 @@ class LiveSession:
 
     async def _cancel(self) -> None:
         self._cutter.flush()
+        self._close_feed()
         while not self._sentences.empty():
             self._sentences.get_nowait()
         self._queued = 0
@@ -216,7 +243,10 @@ class LiveSession:
     async def _speak(self) -> None:
         """Say the sentences in order until None."""
         while (sentence := await self._sentences.get()) is not None:
-            self._queued -= len(sentence)
+            if isinstance(sentence, str):
+                self._queued -= len(sentence)
+                if not _HAS_WORD.search(sentence):
+                    continue  # "---" is passed over; the session goes on
             self._current = asyncio.create_task(self._say(sentence))
             try:
                 await asyncio.wait({self._current})
@@ -231,7 +261,8 @@ class LiveSession:
         counts = {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
         await self._tell({"type": "speech.audio.done", "usage": counts})
 
-    async def _say(self, sentence: str) -> None:
+    async def _say(self, sentence: str | TextFeed) -> None:
+        text = sentence if isinstance(sentence, str) else ""
         number = self._spoken
         self._spoken += 1
         manner = self._manner
@@ -241,11 +272,12 @@ class LiveSession:
         try:
             async with self._service.speaking(
                 manner,
-                sentence,
+                text,
                 client=self._client,
                 request_id=f"{self._id}-{number}",
                 arrived=arrived,
                 response_format=self._format,
+                text_feed=None if isinstance(sentence, str) else sentence,
             ) as speaking:
                 if self._encoder is None:
                     self._encoder = open_encoder(self._format, speaking.sample_rate)
@@ -260,8 +292,8 @@ class LiveSession:
                             "sample_rate": self._encoder.sample_rate,
                         }
                     )
-                await self._tell({"type": "segment", "index": number, "text": sentence})
-                self._usage[0] += len(sentence)
+                await self._tell({"type": "segment", "index": number, "text": text})
+                self._usage[0] += len(text)
                 is_final = False
                 while not is_final:
                     chunk = await speaking.next()
@@ -273,10 +305,11 @@ class LiveSession:
                 self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
         except CancelledError:
             return
-        except RequestError as error:
-            # A sentence without anything to say ("---") is passed over; the session goes on.
-            if error.field != "text":
-                raise
+        finally:
+            if isinstance(sentence, TextFeed):
+                sentence.close()
+                if self._feed is sentence:  # it ended before its text: what comes next opens another
+                    self._feed, self._fed = None, 0
 
     async def _tell(self, content: dict[str, Any]) -> None:
         async with self._turn, asyncio.timeout(self._service.settings.stall_seconds):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sonant.errors import RequestError
-from sonant.speech import EMOTIONS, Audio, ChunkPolicy, Sampling, SpeechRequest, Style, TextLayout
+from sonant.speech import EMOTIONS, Audio, ChunkPolicy, Sampling, SpeechRequest, Style, TextFeed, TextLayout
 from sonant.voice import Voice
 
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -178,6 +178,7 @@ def to_request(
     voice: Voice | str | None,
     emotion_audio: Audio | None = None,
     source_audio: Audio | None = None,
+    text_feed: TextFeed | None = None,
     deadline: float,
 ) -> SpeechRequest:
     """The library's request. Raises RequestError naming the field."""
@@ -212,6 +213,7 @@ def to_request(
         normalize=body.normalize,
         glossary=body.glossary or {},
         source_audio=source_audio,
+        text_feed=text_feed,
         chunk_policy=ChunkPolicy() if first is None else ChunkPolicy(first=first, largest=max(16, first)),
         deadline=min(deadline, body.deadline) if body.deadline is not None else deadline,
         options=body.options or {},

@@ -17,7 +17,7 @@ from sonant.server.problems import HttpProblem
 from sonant.server.schemas import Manner, to_request
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from sonant.server.uploads import Clips
-from sonant.speech import Audio, AudioChunk, SpeechRequest
+from sonant.speech import Audio, AudioChunk, SpeechRequest, TextFeed
 from sonant.voice import Voice, VoiceLibrary
 
 _TASKS = {"CustomVoice": "preset_voice", "VoiceDesign": "voice_design", "Base": "clone"}
@@ -67,6 +67,7 @@ class SpeechService:
         streaming: bool = True,
         response_format: str = "",
         source_audio: str | None = None,
+        text_feed: TextFeed | None = None,
     ) -> AsyncIterator[Speaking]:
         """The request as a running job; however the block is left, the work stops and the record is kept."""
         model = self.pool.resolve(body.model)
@@ -76,7 +77,9 @@ class SpeechService:
             self.metrics.begin(record)
             try:
                 async with self.pool.use(model) as loaded:
-                    request = await self.request(loaded, body, text, source_audio=source_audio)
+                    request = await self.request(
+                        loaded, body, text, source_audio=source_audio, text_feed=text_feed
+                    )
                     async with await loaded.desk.submit(request, streaming=streaming) as job:
                         record.seed = job.stream.seed
                         voice = job.stream.request.voice
@@ -136,7 +139,13 @@ class SpeechService:
             )
 
     async def request(
-        self, loaded: LoadedModel, body: Manner, text: str, *, source_audio: str | None = None
+        self,
+        loaded: LoadedModel,
+        body: Manner,
+        text: str,
+        *,
+        source_audio: str | None = None,
+        text_feed: TextFeed | None = None,
     ) -> SpeechRequest:
         """The library's request, with clips decoded and the voice fitted to the model."""
         can = loaded.spec.capabilities
@@ -165,7 +174,13 @@ class SpeechService:
         voice = await self._voice(loaded, body)
         deadline = self.settings.deadline_for(len(text))
         return to_request(
-            body, text, voice=voice, emotion_audio=emotion, source_audio=source, deadline=deadline
+            body,
+            text,
+            voice=voice,
+            emotion_audio=emotion,
+            source_audio=source,
+            text_feed=text_feed,
+            deadline=deadline,
         )
 
     async def _voice(self, loaded: LoadedModel, body: Manner) -> Voice | str | None:
