@@ -1,6 +1,7 @@
 """Runs the command line in this process, as a shell would see it."""
 
 import io
+import logging
 import sys
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ def sonant(monkeypatch, tmp_path):
         raise SystemExit(code)
 
     monkeypatch.setattr(tree, "leave", leave)
+    monkeypatch.setattr(logging.getLogger("sonant"), "handlers", [])
 
     def run(*arguments, stdin=b""):
         out, err = _Bytes(), _Bytes()

@@ -244,6 +244,7 @@ def test_a_broken_model_leaves_the_spoken_part_and_an_error(sonant, toy, tmp_pat
     assert result.code == 6
     assert "the toy broke" in result.err
     assert "kept in speech.wav" in result.err
+    assert "Traceback" not in result.err
     with wave.open(str(tmp_path / "speech.wav")) as file:
         assert file.getnframes() > 100
 
@@ -262,14 +263,14 @@ def start(arguments, cwd):
     )
 
 
-@pytest.mark.parametrize("suffix", ["wav", "mp3"])
+@pytest.mark.parametrize("suffix", ["wav", pytest.param("mp3", marks=pytest.mark.slow)])
 def test_ctrl_c_stops_at_once_and_leaves_a_file_that_plays(tmp_path, suffix):
     process = start(["say", LONG, "-o", f"long.{suffix}", "--stream"], tmp_path)
     target = tmp_path / f"long.{suffix}"
     while process.poll() is None and not (target.exists() and target.stat().st_size > 20_000):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=5)
+    _, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
     assert b"stopped by Ctrl-C" in err
     assert b"Traceback" not in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import NoReturn
@@ -38,6 +39,7 @@ def main() -> None:
     """Run the command line; Sonant's own errors become one message and the exit code of the table."""
     from sonant.errors import SonantError, describe
 
+    show_warnings()
     try:
         app()
     except SonantError as error:
@@ -46,6 +48,18 @@ def main() -> None:
         leave(describe(error)[1])
     except SystemExit as error:
         leave(error.code if isinstance(error.code, int) else 1 if error.code else 0)
+
+
+def show_warnings() -> None:
+    """What the library logs, as one line on stderr; tracebacks only where SONANT_DEBUG is set."""
+
+    class OneLine(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return f"{record.levelname.lower()}: {record.getMessage()}"
+
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter() if os.environ.get("SONANT_DEBUG") else OneLine())
+    logging.getLogger("sonant").handlers = [handler]
 
 
 def leave(code: int) -> NoReturn:

@@ -252,8 +252,6 @@ def report(
     is_piped = target is not None and path is None
     for guard in outcome.guards:
         warn(guard.message)
-    if outcome.clipped:
-        warn(f"{outcome.clipped} samples were beyond full scale and were held at it; try --loudness -20")
     receipt_file = None
     if receipt and path is not None:
         receipt_file = receipt_path(path)
@@ -272,6 +270,7 @@ def report(
             "segments": len(outcome.segments),
             "chunks": outcome.chunks,
             "reused_pieces": spoken.reused,
+            "clipped_samples": outcome.clipped,
             "guards": [{"kind": g.kind, "message": g.message, "segment": g.segment} for g in outcome.guards],
             "timings": {name: round(value, 4) for name, value in stages.items()},
             "receipt": str(receipt_file) if receipt_file is not None else None,
