@@ -1,8 +1,12 @@
 """The command line answers at once: help is light, completion works, every command has help."""
 
+import itertools
+import re
 import resource
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import typer
@@ -95,6 +99,30 @@ def test_the_shell_completes_commands_and_names(words, offered):
     script = "import sys; sys.argv = ['sonant']; from sonant.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert offered in done.stdout.split()
+
+
+def documented():
+    """Every command line of the README and the documentation."""
+    root = Path(__file__).parents[2]
+    for page in (root / "README.md", *sorted((root / "docs").glob("*.md"))):
+        for block in re.findall(
+            r"```(?:sh|bash|console)\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL
+        ):
+            for line in block.replace("\\\n", " ").splitlines():
+                if command := re.search(r"(?:^|\| |\$ )sonant (.*)", line):
+                    yield page.name, command[1]
+
+
+@pytest.mark.parametrize(("page", "line"), list(documented()))
+def test_documented_commands_parse(page, line):
+    words = list(itertools.takewhile(lambda word: word not in {">", "|"}, shlex.split(line, comments=True)))
+    command, name = get_command(app), "sonant"
+    while words and hasattr(command, "commands") and words[0] in command.commands:
+        name = words.pop(0)
+        command = command.commands[name]
+    if words in (["--help"], ["--install-completion"]):
+        return
+    command.make_context(name, words)
 
 
 def test_a_mistyped_command_is_a_usage_error(sonant):
