@@ -1,0 +1,80 @@
+"""sonant bench: figures of a real run, the true shapes, and rivals in turn."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from sonant.bench import qwen3_tts_checkpoint
+from sonant.bench.checkpoints import folder_for
+from sonant.bench.compare import compare, merge, run_rival
+from sonant.bench.worker import Job, measure
+from sonant.cli.app import app
+from sonant.errors import CheckpointError, DependencyError, GenerationError
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "tensors"),
+    [
+        ("0.6b", "custom_voice", 402),
+        ("0.6b", "base", 478),
+        ("1.7b", "base", 480),
+        ("1.7b", "voice_design", 404),
+    ],
+)
+def test_random_checkpoints_have_as_many_tensors_as_the_released_files(size, kind, tensors):
+    shapes = dict(qwen3_tts_checkpoint.model_shapes(size, kind))
+    assert len(shapes) == tensors
+    if kind == "custom_voice":
+        total = 0
+        for shape in shapes.values():
+            count = 1
+            for extent in shape:
+                count *= extent
+            total += count
+        assert total == 905_788_672
+
+
+def test_the_codec_has_496_tensors():
+    assert len(dict(qwen3_tts_checkpoint.codec_shapes())) == 496
+
+
+def test_a_run_gives_every_documented_figure():
+    figures = measure(Job(model="builtin", runs=1, threads=1))
+    documented = "model precision batch threads device load_s ttfa_ms rtf ms_per_frame peak_mb"
+    assert set(documented.split()) <= figures.keys()
+    assert figures["audio_s"] > 3
+    assert 0 < figures["rtf"] < 1
+    assert figures["ms_per_frame"]["whole"] > figures["ms_per_frame"]["decode"] > 0
+
+
+def test_the_command_prints_one_json_object_and_the_ratio_of_a_command_line():
+    rival = f"{sys.executable} -c pass"
+    result = CliRunner().invoke(
+        app, ["bench", "builtin", "--runs", "1", "--json", "--compare", rival, "--seconds", "1"]
+    )
+    assert result.exit_code == 0, result.output
+    figures = json.loads(result.stdout.strip().splitlines()[-1])
+    assert figures["model"] == "builtin"
+    assert 0 < figures["ratio"] < 1  # doing nothing is faster
+    assert figures["rival"]["command_s"] > 0
+
+
+def test_rounds_become_medians():
+    rounds = [{"a": a, "s": {"x": x}, "n": "m"} for a, x in ((1.0, 5), (3.0, 7), (2.0, 6))]
+    assert merge(rounds) == {"a": 2.0, "s": {"x": 6}, "n": "m"}
+
+
+def test_what_is_missing_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("SONANT_MODELS", str(tmp_path))
+    monkeypatch.delenv("SONANT_RIVAL_PYTHON", raising=False)
+    with pytest.raises(CheckpointError, match="neither a folder"):
+        folder_for("no-such-model", tmp_path)
+    job = Job(model="builtin", runs=1)
+    with pytest.raises(DependencyError, match="--rival-python"):
+        run_rival("qwen-tts", job, tmp_path, python=None, dtype="float32")
+    with pytest.raises(GenerationError, match="failed"):
+        run_rival(f"{sys.executable} -c 'raise SystemExit(3)'", job, tmp_path, python=None, dtype="float32")
+    with pytest.raises(GenerationError, match="the measurement failed"):
+        compare(Job(model=str(tmp_path)), tmp_path, None, python=None, dtype="float32", rounds=1)
