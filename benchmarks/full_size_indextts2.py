@@ -150,6 +150,7 @@ def speak(folder, seconds, beams, dtype):
     for stage, spent in speech.timings.items():
         print(f"  {stage:<18}{spent:8.2f}")
     total = speech.timings["total"]
+    print(f"processor seconds   {time.process_time():8.2f} in all, on a shared machine the steadier number")
     print(f"real-time factor    {total / speech.seconds:8.2f}")
     print(f"peak resident       {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:8.2f} GB")
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
