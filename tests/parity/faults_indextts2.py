@@ -1,0 +1,188 @@
+"""Faults of IndexTTS2 ports, from the pitfalls of the original."""
+
+import torch.nn.functional as F
+
+from sonant.families.indextts2 import campplus, conditioning, dit, gpt, s2mel, search, semantic_codec, vocoder
+from sonant.nn.rope import rotate_half_split
+from tests.parity.faults import Fault, change, replace
+
+LAYER = "dit.layer.{layer}"
+ACTIVATIONS = ("bigvgan.stage.{stage}.block.{block}.activation.{index}", "bigvgan.activation_post")
+
+
+def both(leaf):
+    """A stage of the decoding pass and of the latent pass."""
+    return f"gpt.{leaf}", f"latent.gpt.{leaf}"
+
+
+FAULTS = (
+    Fault(
+        "final norm before the code head left out",
+        change(
+            gpt.IndexGpt,
+            "_blocks",
+            'self.final_norm(tap("gpt.ln_f", self.ln_f(x)))',
+            'tap("gpt.ln_f", self.ln_f(x))',
+        ),
+        both("final_norm"),
+    ),
+    Fault(
+        "consecutive code positions in the decode loop",
+        replace(gpt, "cached_code_position", lambda index: index),
+        ("gpt.input",),
+    ),
+    Fault(
+        "exact GELU for the one by tanh in the GPT",
+        change(gpt.Mlp, "forward", ', approximate="tanh"', ""),
+        both("h.{layer}.mlp"),
+    ),
+    Fault(
+        "speed rows in the other order",
+        change(gpt.IndexGpt, "conditions", "speeds[1:2], speeds[0:1]", "speeds[0:1], speeds[1:2]"),
+        ("gpt.prefix", "latent.gpt.input"),
+    ),
+    Fault(
+        "latent pass with the decode loop's positions",
+        change(
+            gpt.IndexGpt,
+            "latents",
+            "self.code_positions.weight[: len(fed)]",
+            "self.code_positions.weight[[cached_code_position(i) for i in range(len(fed))]]",
+        ),
+        ("latent.gpt.input",),
+    ),
+    Fault(
+        "latents one row late",
+        change(gpt.IndexGpt, "latents", "-len(fed) : -2", "1 - len(fed) : -1"),
+        ("latent.out",),
+    ),
+    Fault(
+        "repetition penalty without the prefix's history",
+        change(
+            search, "_first_history", "[HISTORY_FILL] * prefix_length + [settings.start]", "[settings.start]"
+        ),
+        ("search.scores",),
+    ),
+    Fault(
+        "temperature before the penalty's sign rule: penalty on log-probabilities",
+        change(
+            search.SingleSearch, "advance", "logits.float().cpu()", "logits.float().cpu().log_softmax(-1)"
+        ),
+        ("search.scores",),
+    ),
+    Fault(
+        "rotation of halves in the velocity network",
+        replace(dit, "rotate_interleaved", rotate_half_split),
+        (f"{LAYER}.query", f"{LAYER}.key"),
+    ),
+    Fault(
+        "adaptive norm with 1 + scale",
+        change(dit.AdaptiveNorm, "forward", "scale * self", "(1 + scale) * self"),
+        (f"{LAYER}.attention_norm", f"{LAYER}.ffn_norm", "dit.transformer"),
+    ),
+    Fault(
+        "skips taken back first in, first out",
+        change(dit.Transformer, "forward", "remembered.pop()", "remembered.pop(0) * 0.5"),
+        (f"{LAYER}.skip",),
+    ),
+    Fault(
+        "scale before shift in the final layer",
+        change(dit.FinalLayer, "forward", "shift, scale =", "scale, shift ="),
+        ("dit.final",),
+    ),
+    Fault(
+        "final layer modulated by the WaveNet's time",
+        change(
+            dit.Dit,
+            "forward",
+            "self.final_layer(tail, embedded)",
+            "self.final_layer(tail, self.t_embedder2(time))",
+        ),
+        ("dit.final",),
+    ),
+    Fault(
+        "sines before cosines in the time embedding",
+        change(dit.TimeEmbedding, "forward", "(angles.cos(), angles.sin())", "(angles.sin(), angles.cos())"),
+        ("dit.t", "dit.t2"),
+    ),
+    Fault(
+        "zeros instead of reflection in the WaveNet",
+        replace(dit, "reflect_pad", lambda x, left, right: F.pad(x, (left, right))),
+        ("dit.wavenet.{layer}.in",),
+    ),
+    Fault(
+        "null item first in the guidance",
+        change(
+            s2mel.S2Mel,
+            "generate",
+            "guided(moved[:1], moved[1:], guidance)",
+            "guided(moved[1:], moved[:1], guidance)",
+        ),
+        ("s2mel.step.{step}.x", "s2mel.mel"),
+    ),
+    Fault(
+        "prompt region integrated",
+        change(
+            s2mel.S2Mel,
+            "generate",
+            "torch.cat((torch.zeros_like(moved[..., :known]), moved[..., known:]), dim=-1)",
+            "moved",
+        ),
+        ("s2mel.step.{step}.x", "s2mel.mel"),
+    ),
+    Fault(
+        "linear for nearest interpolation in the length regulator",
+        change(s2mel.LengthRegulator, "forward", 'mode="nearest"', 'mode="linear"'),
+        ("reference.condition", "s2mel.condition"),
+    ),
+    Fault(
+        "normalised code vectors looked up",
+        change(
+            semantic_codec.SemanticCodec,
+            "embed",
+            "self.codebook(codes)",
+            "F.normalize(self.codebook(codes), dim=-1)",
+        ),
+        ("codec.out",),
+    ),
+    Fault(
+        "gate halves swapped in the perceiver",
+        change(conditioning.GatedFeedForward, "forward", "F.gelu(second) * first", "F.gelu(first) * second"),
+        ("gpt.speaker.perceiver.{layer}.feed_forward", "gpt.emotion.perceiver.{layer}.feed_forward"),
+    ),
+    Fault(
+        "relative shift in the conformer's attention",
+        change(
+            conditioning.PositionedAttention,
+            "forward",
+            "weights = ((content + placed)",
+            "placed = placed.roll(1, -1)\n    weights = ((content + placed)",
+        ),
+        ("gpt.speaker.layer.{layer}.attention", "gpt.emotion.layer.{layer}.attention"),
+    ),
+    Fault(
+        "biased deviation in the speaker network",
+        change(campplus.CampPlus, "forward", "correction=1", "correction=0"),
+        ("campplus.stats",),
+    ),
+    Fault(
+        "Snake before the vocoder's transposed convolutions",
+        change(vocoder.BigVgan, "forward", "up(x))", "up(x + x.sin() ** 2))"),
+        ("bigvgan.up.{stage}",),
+    ),
+    Fault(
+        "Snake parameters taken as they are, not as logarithms",
+        change(vocoder.OversampledSnake, "forward", "if self.is_log", "if False"),
+        tuple(f"{name}.snake" for name in ACTIVATIONS),
+    ),
+    Fault(
+        "zeros instead of repeated ends in the oversampling",
+        change(vocoder.OversampledSnake, "forward", '(half, half), mode="replicate"', "(half, half)"),
+        tuple(f"{name}.up" for name in ACTIVATIONS),
+    ),
+    Fault(
+        "tanh at the end instead of a clamp",
+        change(vocoder.BigVgan, "forward", "x.clamp(-1.0, 1.0)", "x.tanh()"),
+        ("bigvgan.out",),
+    ),
+)

@@ -1,0 +1,155 @@
+"""Faults of Qwen3-TTS ports, from the pitfalls of the original."""
+
+import sonant.nn.transformer as transformer
+from sonant.audio import mel
+from sonant.families.qwen3_tts import codec_encoder, decoding, model, speaker, talker
+from sonant.nn import cache, channel_last, quantize, snake
+from sonant.nn.rope import rotate_half_split, rotate_interleaved
+from tests.parity.faults import Fault, change, replace
+
+
+def stacks(*leaves):
+    """A stage of all three decoder stacks, in the order of computation."""
+    names = ("talker", "predictor", "codec.pre_transformer")
+    return tuple(f"{name}.layer.{{layer}}.{leaf}" for name in names for leaf in leaves)
+
+
+def normed_stacks(*leaves):
+    """A stage of the two stacks with query and key norms."""
+    return tuple(f"{name}.layer.{{layer}}.{leaf}" for name in ("talker", "predictor") for leaf in leaves)
+
+
+FAULTS = (
+    Fault(
+        "transposed conv trimmed on both sides",
+        change(
+            channel_last.TimeConvTranspose,
+            "forward",
+            "return y.view(batch, length * self.stride, outer), past",
+            "y = y.view(batch, length * self.stride, outer)\n    half = self.stride // 2 * self.overlaps\n"
+            "    return torch.cat((y[:, half:], y[:, :half] * 0), dim=1), past",
+        ),
+        ("codec.decoder.{block}.up",),
+    ),
+    Fault(
+        "RoPE on adjacent pairs instead of halves",
+        replace(transformer, "rotate_half_split", rotate_interleaved),
+        stacks("query", "key"),
+    ),
+    Fault(
+        "RoPE with the halves' signs swapped",
+        replace(transformer, "rotate_half_split", lambda x, cos, sin: rotate_half_split(x, cos, -sin)),
+        stacks("query", "key"),
+    ),
+    Fault(
+        "query and key norm after RoPE",
+        change(
+            transformer.Attention,
+            "forward",
+            "query, key = self.q_norm(query), self.k_norm(key)\n    query = tap(self._query_tap, "
+            "rotate_half_split(query.transpose(1, 2), cos, sin))",
+            "key = self.k_norm(key)\n    query = tap(self._query_tap, (self.q_norm if c.qk_norm else "
+            "nn.Identity())(rotate_half_split(query.transpose(1, 2), cos, sin)))",
+        ),
+        normed_stacks("query"),
+    ),
+    Fault(
+        "no final norm in the decoder stacks",
+        change(transformer.Decoder, "forward", "tap(self._norm_tap, self.norm(x))", "tap(self._norm_tap, x)"),
+        ("talker.norm", "predictor.norm", "codec.pre_transformer.norm"),
+    ),
+    Fault(
+        "GELU for SiLU in the gated MLP",
+        change(transformer.SwiGLU, "forward", "F.silu(", "F.gelu("),
+        stacks("mlp"),
+    ),
+    Fault(
+        "layer scale left out in the codec",
+        replace(transformer.LayerScale, "forward", lambda self, x: x),
+        (
+            "codec.pre_transformer.layer.{layer}.mlp",
+            "codec.pre_transformer.layer.{layer}.out",
+            "codec_encoder.layer.{layer}.out",
+        ),
+    ),
+    Fault(
+        "tanh GELU for the exact one in the ConvNeXt block",
+        change(channel_last.ConvNeXt, "forward", "F.gelu(self", "F.gelu(approximate='tanh', input=self"),
+        ("codec.upsample.{stage}.out",),
+    ),
+    Fault(
+        "cache positions off by one after the prefill",
+        change(
+            cache.CacheRows,
+            "__init__",
+            "starts = torch.tensor(self.starts, device=device)",
+            "starts = torch.tensor([s + (s > 0) for s in self.starts], device=device)",
+        ),
+        normed_stacks("query", "key"),
+    ),
+    Fault(
+        "predictor embeds a token with the next group's table",
+        change(
+            talker.CodePredictor,
+            "forward",
+            "embedded = table(token)",
+            "embedded = self.codec_embedding[group % len(self.codec_embedding)](token)",
+        ),
+        ("predictor.layer.{layer}.in", "talker.frame"),
+    ),
+    Fault(
+        "trailing text one position late",
+        change(model.Qwen3TTS, "advance", "spoken = len(state.history)", "spoken = len(state.history) + 1"),
+        ("talker.frame",),
+    ),
+    Fault(
+        "Snake parameters taken as they are, not as logarithms",
+        change(
+            snake.SnakeBeta,
+            "forward",
+            "self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)",
+            "self.alpha, 1.0 / (self.beta + 1e-9)",
+        ),
+        ("codec.decoder.{block}.up", "codec.decoder.{block}.unit.{unit}", "codec.decoder.{block}.out"),
+    ),
+    Fault(
+        "no SiLU in the text projection",
+        change(talker.TextProjection, "forward", "F.silu(self.linear_fc1(x))", "self.linear_fc1(x)"),
+        ("prompt.embeds", "prompt.trailing", "prompt.filler"),
+    ),
+    Fault(
+        "mel filters not normalised by their width",
+        change(mel, "mel_filters", "triangles * area[:, None]", "triangles"),
+        ("speaker.mel",),
+    ),
+    Fault(
+        "repetition penalty divides negative logits too",
+        change(decoding, "penalise_repetition", "chosen * penalty, chosen", "chosen / penalty, chosen"),
+        ("talker.scores",),
+    ),
+    Fault(
+        "end token allowed from the start",
+        change(decoding, "talker_scores", "len(past) < MIN_TOKENS", "False"),
+        ("talker.scores",),
+    ),
+    Fault(
+        "codebook usage not held to its floor",
+        replace(quantize, "USAGE_FLOOR", 1e-9),
+        ("codec.quantizer.semantic", "codec.quantizer.acoustic"),
+    ),
+    Fault(
+        "unbiased deviation in the speaker's statistics",
+        change(
+            speaker,
+            "_statistics",
+            ".sum(dim=2, keepdim=True)\n    return",
+            ".sum(dim=2, keepdim=True) * (x.shape[2] / (x.shape[2] - 1))\n    return",
+        ),
+        ("speaker.statistics",),
+    ),
+    Fault(
+        "zero padding before the encoder's downsampling",
+        change(codec_encoder.CodecEncoder, "embed", 'mode="replicate"', 'mode="constant"'),
+        ("codec_encoder.downsample.out",),
+    ),
+)

@@ -1,0 +1,44 @@
+"""Every deliberate fault is found: `compare` points at its first stage, `bisect` names all of its stages.
+
+`pytest -s tests/parity/test_mutations.py` prints the table.
+"""
+
+from importlib import import_module
+
+import pytest
+
+from sonant.parity.bisect import bisect
+from sonant.parity.compare import compare
+from sonant.parity.record import record
+from sonant.parity.stages import stage_table
+from tests.parity import cases
+
+FAULTS = [
+    (family, fault)
+    for family in cases.FAMILIES
+    for fault in import_module(f"tests.parity.faults_{family}").FAULTS
+]
+
+
+def test_there_are_ten_faults_for_each_family():
+    assert all(sum(name == family for name, _ in FAULTS) >= 10 for family in cases.FAMILIES)
+
+
+@pytest.mark.parametrize(("family", "fault"), FAULTS, ids=[f"{n}: {f.what}" for n, f in FAULTS])
+def test_compare_and_bisect_name_the_stage(family, fault, monkeypatch, capsys):
+    reference = cases.reference(family)
+    table = stage_table(family)
+    fault.inject(monkeypatch)
+    found = compare(reference, record(cases.load(family), cases.task(family)))
+    assert found.first_failed is not None
+    first = table.pattern_of(found.first_failed.split("@")[0])
+    split = bisect(cases.load(family), reference)
+    named = tuple(item.stage for item in split.faults)
+    with capsys.disabled():
+        print(
+            f"\n| {family} | {fault.what} | `{found.first_failed}` | {', '.join(f'`{n}`' for n in named)} |"
+        )
+    assert first == fault.stages[0]
+    assert found.inputs_differed in (False, None)
+    assert set(named) == set(fault.stages)
+    assert not split.stopped
