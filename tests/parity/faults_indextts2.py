@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 
 from sonant.families.indextts2 import campplus, conditioning, dit, gpt, s2mel, search, semantic_codec, vocoder
+from sonant.nn import snake
 from sonant.nn.rope import rotate_half_split
 from tests.parity.faults import Fault, change, replace
 
@@ -171,8 +172,8 @@ FAULTS = (
         ("bigvgan.up.{stage}",),
     ),
     Fault(
-        "Snake parameters taken as they are, not as logarithms",
-        change(vocoder.OversampledSnake, "forward", "if self.is_log", "if False"),
+        "Snake's sine not squared",
+        change(snake.SnakeBeta, "forward", ".square_()", ""),
         tuple(f"{name}.snake" for name in ACTIVATIONS),
     ),
     Fault(
@@ -181,8 +182,8 @@ FAULTS = (
         tuple(f"{name}.up" for name in ACTIVATIONS),
     ),
     Fault(
-        "tanh at the end instead of a clamp",
-        change(vocoder.BigVgan, "forward", "x.clamp(-1.0, 1.0)", "x.tanh()"),
-        ("bigvgan.out",),
+        "sum instead of the mean of the residual blocks",
+        change(vocoder.BigVgan, "forward", "total / count", "total"),
+        ("bigvgan.stage.{stage}",),
     ),
 )

@@ -67,9 +67,9 @@ FAULTS = (
         "layer scale left out in the codec",
         replace(transformer.LayerScale, "forward", lambda self, x: x),
         (
+            "codec_encoder.layer.{layer}.out",
             "codec.pre_transformer.layer.{layer}.mlp",
             "codec.pre_transformer.layer.{layer}.out",
-            "codec_encoder.layer.{layer}.out",
         ),
     ),
     Fault(
@@ -85,7 +85,7 @@ FAULTS = (
             "starts = torch.tensor(self.starts, device=device)",
             "starts = torch.tensor([s + (s > 0) for s in self.starts], device=device)",
         ),
-        normed_stacks("query", "key"),
+        (*normed_stacks("query", "key")[2:], *normed_stacks("query", "key")[:2]),
     ),
     Fault(
         "predictor embeds a token with the next group's table",
@@ -135,7 +135,7 @@ FAULTS = (
     Fault(
         "codebook usage not held to its floor",
         replace(quantize, "USAGE_FLOOR", 1e-9),
-        ("codec.quantizer.semantic", "codec.quantizer.acoustic"),
+        ("codec_encoder.tokens", "codec.quantizer.acoustic"),
     ),
     Fault(
         "unbiased deviation in the speaker's statistics",

@@ -13,18 +13,22 @@ from sonant.parity.record import record
 from sonant.parity.stages import stage_table
 from tests.parity import cases
 
+QUICK = 2
+"""Faults of each family that the default run injects; the slow run injects all."""
+
+LISTED = {family: import_module(f"tests.parity.faults_{family}").FAULTS for family in cases.FAMILIES}
 FAULTS = [
-    (family, fault)
-    for family in cases.FAMILIES
-    for fault in import_module(f"tests.parity.faults_{family}").FAULTS
+    pytest.param(family, fault, id=f"{family}: {fault.what}", marks=[pytest.mark.slow] * (index >= QUICK))
+    for family, faults in LISTED.items()
+    for index, fault in enumerate(faults)
 ]
 
 
 def test_there_are_ten_faults_for_each_family():
-    assert all(sum(name == family for name, _ in FAULTS) >= 10 for family in cases.FAMILIES)
+    assert all(len(faults) >= 10 for faults in LISTED.values())
 
 
-@pytest.mark.parametrize(("family", "fault"), FAULTS, ids=[f"{n}: {f.what}" for n, f in FAULTS])
+@pytest.mark.parametrize(("family", "fault"), FAULTS)
 def test_compare_and_bisect_name_the_stage(family, fault, monkeypatch, capsys):
     reference = cases.reference(family)
     table = stage_table(family)

@@ -155,3 +155,18 @@ def test_stage_names_resolve_to_their_inputs():
     assert table.inputs("unknown") is None
     assert table.pattern_of("l.17") == "l.{i}"
     assert resolve("a.{i-2}", {"i": 1}) is None
+
+
+@pytest.mark.parametrize(("count", "replacement"), [(1, False), (1, True), (4, False)])
+def test_a_watched_multinomial_draws_what_torch_draws(count, replacement):
+    from sonant.parity.record import DrawWatch
+
+    probabilities = torch.rand(3, 50, generator=torch.Generator().manual_seed(1))
+    drawn = [torch.Generator().manual_seed(5) for _ in range(2)]
+    plain = torch.multinomial(probabilities, count, replacement, generator=drawn[0])
+    seen = []
+    with DrawWatch(lambda name, tensor: seen.append(name)):
+        watched = torch.multinomial(probabilities, count, replacement, generator=drawn[1])
+    assert torch.equal(plain, watched)
+    assert torch.equal(drawn[0].get_state(), drawn[1].get_state())
+    assert seen == ["draw.exponential"]

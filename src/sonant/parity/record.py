@@ -26,9 +26,7 @@ _DRAWS: dict[Any, str] = {
     torch.randn_like: "normal",
     torch.rand_like: "uniform",
     torch.randint: "integers",
-    torch.multinomial: "multinomial",
     torch.bernoulli: "bernoulli",
-    Tensor.multinomial: "multinomial",
     Tensor.normal_: "normal",
     Tensor.uniform_: "uniform",
     Tensor.exponential_: "exponential",
@@ -46,12 +44,29 @@ class DrawWatch(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func in (torch.multinomial, Tensor.multinomial):
+            return self._multinomial(*args, **(kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        name = _DRAWS.get(func)
-        if name is None:
-            return result
-        replaced = self.sink(f"draw.{name}", result)
-        return result if replaced is None else result.copy_(replaced.reshape(result.shape))
+        return self._seen(f"draw.{_DRAWS[func]}", result) if func in _DRAWS else result
+
+    def _seen(self, name: str, drawn: Tensor) -> Tensor:
+        replaced = self.sink(name, drawn)
+        # What was drawn for another number of candidates says nothing here.
+        return drawn if replaced is None or replaced.shape != drawn.shape else drawn.copy_(replaced)
+
+    def _multinomial(
+        self,
+        probabilities: Tensor,
+        count: int,
+        replacement: bool = False,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The same draw as torch's on a CPU, taken apart: a race of exponential times, and who wins it."""
+        assert count == 1 or not replacement, "several draws with replacement are no race"
+        race = torch.empty_like(probabilities).exponential_(1, generator=generator)
+        race = self._seen("draw.exponential", race)
+        return (probabilities / race).topk(count, dim=-1).indices
 
 
 class Recorder:

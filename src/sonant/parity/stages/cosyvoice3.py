@@ -37,7 +37,7 @@ _DECODE = (
     *decoder_stages("lm", part="decode", source=("lm.input", "lm.token"), what="language model"),
     decode("lm.logits", "[B, V]", "raw output of the head", "lm.norm"),
     decode("lm.scores", "[V]", "log-probabilities after the minimum-length mask", "lm.logits"),
-    decode("lm.token", "[]", "the chosen id", "lm.scores", "draw.multinomial", kind="token"),
+    decode("lm.token", "[]", "the chosen id", "lm.scores", "draw.exponential", kind="token"),
 )
 
 _FLOW = (

@@ -183,7 +183,7 @@ _DECODE = (
         "[] or [1, 2 beams]",
         "the code, or the candidates of all beams",
         "search.scores",
-        "draw.multinomial",
+        "draw.exponential",
         kind="token",
     ),
 )
