@@ -9,8 +9,8 @@ from sonant.families.cosyvoice3.text import TextRules, remove_blanks, special_to
 
 @pytest.fixture(scope="module")
 def exact(shared_model):
-    """The rules with wetext's escapes, as recorded."""
-    return TextRules(lambda text: len(shared_model.tokenizer.encode(text)), escapes=True)
+    """The rules with the original's faults, as recorded."""
+    return TextRules(lambda text: len(shared_model.tokenizer.encode(text)), as_original=True)
 
 
 @pytest.mark.parametrize("mode", ["off", "none", "wetext"])
@@ -31,6 +31,15 @@ def test_token_ids_are_as_recorded(shared_model, rows):
     for row in rows["token_ids"]:
         assert shared_model.tokenizer.encode(row["text"]) == row["ids"]
     assert {token: shared_model.tokenizer.id(token) for token in special_tokens()} == rows["special"]
+
+
+def test_the_original_spells_digits_inside_tags(exact):
+    """Recorded from the original; for users tags stay whole (see the next test)."""
+    for mode, text, expected in (
+        ("none", "no [1] of 3 [AA1]", "no [one] of three [AAone]."),
+        ("wetext", "他说[AA1]好，[1]", "他说[AA一]好，[一]。"),
+    ):
+        assert exact.segments(text, normalizer=mode) == [expected]
 
 
 def test_inline_tags_pass_through_unchanged(shared_model):

@@ -39,6 +39,12 @@ def test_recorded_texts(front, row):
         assert split_segments(pieces, limit, quick=quick) == expected
 
 
+def test_pinyin_found_once_is_kept_inside_words_too(front):
+    """Recorded from the original, which protects the syllable wherever it stands."""
+    assert front.normalise("他读xiong2，不读naïvexiong2") == "他读XIONG2,不读naïveXIONG2"
+    assert front.normalise("读ma1，不读isma1") == "读ma1,不读isma1"
+
+
 def test_recorded_segmentations_of_random_pieces():
     for row in RECORDED["segment_only"]:
         assert split_segments(row["pieces"], row["max_tokens"], quick=row["quick"]) == row["segments"]

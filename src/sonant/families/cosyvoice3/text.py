@@ -68,12 +68,13 @@ class _Unreadable(Exception):
 class TextRules:
     """Text -> segments to speak. `length` counts the tokens of a text, for languages but Chinese.
 
-    wetext writes double quotes as \\"; with `escapes` that stays, as in the original, and is spoken.
+    With `as_original` the original's faults stay, for comparisons: the grammars' \\" for a double quote, and
+    tags they change ([AA1] becomes [AAone] and is no longer one).
     """
 
-    def __init__(self, length: Callable[[str], int], *, escapes: bool = False) -> None:
+    def __init__(self, length: Callable[[str], int], *, as_original: bool = False) -> None:
         self._length = length
-        self._escapes = escapes
+        self._as_original = as_original
 
     def segments(self, text: str, *, normalizer: Normalizer, reads_numbers: bool = True) -> list[str]:
         """Segments of a text, each a few sentences; none when there are only marks in it.
@@ -97,6 +98,8 @@ class TextRules:
             changed = self._apply(text, language, normalizer, reads_numbers)
         except _Unreadable:
             changed = ""
+        if self._as_original and changed:
+            return changed, language
         if changed and Counter(_TAG.findall(changed)) == Counter(_TAG.findall(text)):
             return changed, language
         # The grammars stumble over a tag, or the rules spell its digit: keep tags, read out what is between.
@@ -145,7 +148,7 @@ class TextRules:
             read: str = self._wetext[which].normalize(text)
         except (AssertionError, LookupError, RuntimeError, ValueError) as error:  # wetext has none of its own
             raise _Unreadable from error
-        return read if self._escapes else read.replace('\\"', '"')
+        return read if self._as_original else read.replace('\\"', '"')
 
     @cached_property
     def _inflect(self) -> Any:

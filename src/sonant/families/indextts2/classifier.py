@@ -46,23 +46,24 @@ def parse_answer(answer: str, text: str) -> tuple[float, ...]:
     try:
         found = json.loads(answer)
     except ValueError:
-        found = {name: float(number) for name, number in _PAIR.findall(answer) if _is_number(number)}
+        found = {name: _number(number, name) for name, number in _PAIR.findall(answer)}
     swapped = any(word in text.lower() for word in MELANCHOLIC_WORDS)
     if isinstance(found, dict) and swapped:
         found = _swapped(found)
-    values = _values(found)
-    values = [max(0.0, min(LARGEST, value)) for value in values]
+    values = [max(0.0, min(LARGEST, value)) for value in _values(found)]
     if not any(value > 0 for value in values):
         values[CALM] = 1.0
     return tuple(values)
 
 
-def _is_number(text: str) -> bool:
+def _number(value: Any, key: str) -> float:
     try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise GenerationError(
+            f"the emotion model answered {value!r} for {key}; expected a number. "
+            "Describe the emotion in other words, or give an emotion vector."
+        ) from error
 
 
 def _swapped(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -73,46 +74,35 @@ def _swapped(found: Mapping[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _label(value: Any) -> int | None:
-    """Position of a label in any of the two languages."""
+def _label(value: Any) -> str | None:
+    """The key that a label in any of the two languages means."""
     if not isinstance(value, str):
         return None
-    plain = value.strip().lower()
-    if plain in NAMES:
-        return NAMES.index(plain)
-    return KEYS.index(plain) if plain in KEYS else None
+    plain = value.strip()
+    if plain in KEYS:
+        return plain
+    return KEYS[NAMES.index(plain.lower())] if plain.lower() in NAMES else None
 
 
 def _values(found: Any) -> list[float]:
-    values = [0.0] * len(KEYS)
-    if isinstance(found, str):
-        position = _label(found)
-        if position is not None:
-            values[position] = 1.0
-        return values
+    """The numbers of the eight keys.
+
+    A label in place of a number moves: its own emotion counts as 1, whatever stood there, and the key it
+    stood under as 0.
+    """
     if not isinstance(found, dict):
-        return values
-    if not any(key in found for key in KEYS):
-        for key in LABEL_KEYS:
-            position = _label(found.get(key))
-            if position is not None:
-                values[position] = 1.0
-                return values
-        return values
-    for index, key in enumerate(KEYS):
-        value = found.get(key, 0.0)
-        position = _label(value)
-        if position is not None:
-            values[position] = 1.0
-            continue
-        try:
-            values[index] = max(values[index], float(value))
-        except (TypeError, ValueError) as error:
-            raise GenerationError(
-                f"the emotion model answered {value!r} for {key}; expected a number. "
-                "Describe the emotion in other words, or give an emotion vector."
-            ) from error
-    return values
+        label = _label(found)
+        return [float(key == label) for key in KEYS]
+    values = dict(found)
+    if not any(key in values for key in KEYS):
+        labels = [label for key in LABEL_KEYS if (label := _label(values.get(key))) is not None]
+        values = dict.fromkeys(labels[:1], 1.0)
+    for key in KEYS:
+        label = _label(values.get(key))
+        if label is not None:
+            values[key] = 0.0
+            values[label] = 1.0
+    return [_number(values.get(key, 0.0), key) for key in KEYS]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,6 +119,13 @@ class _Shelf:
     def put(self, pattern: re.Pattern[str], text: str) -> str:
         return pattern.sub(lambda found: self._placeholder(found.group()), text)
 
+    def put_everywhere(self, pattern: re.Pattern[str], text: str) -> str:
+        """Parity: a piece found once is put aside wherever it stands, even inside a word."""
+        pieces = dict.fromkeys(found.group() for found in pattern.finditer(text))
+        for piece in sorted(pieces, key=len, reverse=True):
+            text = text.replace(piece, self._placeholder(piece))
+        return text
+
     def _placeholder(self, piece: str) -> str:
         for mark, kept in self._kept.items():
             if kept == piece:
@@ -193,7 +200,7 @@ class TextFrontEnd:
         has_hyphens = protected != text
         pinyin, names = _Shelf(lambda tag: f"<pinyin_{tag}>"), _Shelf(lambda tag: f"<n_{tag}>")
         if path == "zh":
-            protected = names.put(_NAME, pinyin.put(PINYIN, protected))
+            protected = names.put_everywhere(_NAME, pinyin.put_everywhere(PINYIN, protected))
         spoken = self._read_out(protected, path) if read_out else protected
         spoken = pinyin.restore(names.restore(spoken), correct_pinyin)
         if has_hyphens:

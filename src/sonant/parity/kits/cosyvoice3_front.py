@@ -75,7 +75,7 @@ def text(kit: Kit, report: KitReport) -> None:
     """Normalisation, splitting and token ids."""
     data = kit.json("frontend.json")
     tokenizer = kit.model.tokenizer
-    rules = TextRules(lambda text: len(tokenizer.encode(text)), escapes=True)
+    rules = TextRules(lambda text: len(tokenizer.encode(text)), as_original=True)
     modes: tuple[Normalizer, ...] = ("off", "none", "wetext")
     for row in data["normalisation"]:
         for mode in modes:
