@@ -184,6 +184,15 @@ def test_models_are_loaded_and_unloaded_on_demand(server):
     assert error(httpx.get(f"{server.url}/v1/models/none"))[:2] == (404, "model_not_found")
 
 
+def test_other_servers_lists_are_served_under_their_names(narrow):
+    listed = httpx.get(f"{narrow.url}/v1/audio/models").json()["models"]
+    assert {"id": "tts-1", "name": "tts-1"} in listed
+    for path in ("/v1/audio/voices", "/v1/voices", "/audio/voices"):
+        answer = httpx.get(narrow.url + path).json()
+        assert answer["voices"] == answer["data"]
+        assert [(voice["id"], voice["name"]) for voice in answer["voices"]] == [("ann", "ann")]
+
+
 def test_a_finished_request_can_be_looked_up_without_its_text(server):
     answer = speech(server, input="a secret", seed=4)
     record = httpx.get(f"{server.url}/v1/requests/{answer.headers['x-request-id']}").json()

@@ -318,6 +318,12 @@ def _model_routes(service: SpeechService) -> APIRouter:
         entries += [entry(alias, target) for alias, target in pool.aliases.items()]
         return json_response({"object": "list", "data": entries})
 
+    @router.get("/v1/audio/models", include_in_schema=False)
+    async def audio_models() -> Response:
+        """The same list in the shape that Open WebUI reads."""
+        names = [*pool.names, *pool.aliases]
+        return json_response({"models": [{"id": name, "name": name} for name in names]})
+
     @router.get("/v1/models/{model:path}", summary="Describe a model")
     async def model(model: str) -> Response:
         """The model's capability document; null until it was loaded once."""
