@@ -108,6 +108,14 @@ def test_too_long_m4a_is_refused():
         read_audio(container("mp4", "aac"), max_seconds=0.3)
 
 
+@pytest.mark.parametrize("rate", [0, 999, 768_001, 2**31, 2**32 - 1])
+def test_a_wav_with_an_impossible_rate_is_refused_by_that_rate(rate):
+    data = bytearray(wav(np.zeros(100, np.float32)))
+    data[24:28] = rate.to_bytes(4, "little")
+    with pytest.raises(RequestError, match=f"sample rate of {rate} Hz"):
+        read_audio(bytes(data))
+
+
 def test_limits_on_bytes_channels_rate_and_samples(tmp_path):
     path = tmp_path / "a.wav"
     path.write_bytes(wav(tone()))

@@ -1,4 +1,4 @@
-"""The examples of docs/server.md are run against a real server; the files of deploy/ are checked for sense."""
+"""The examples of docs/server.md run against a real server; the files of deploy/ name what is there."""
 
 import os
 import re

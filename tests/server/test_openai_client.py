@@ -178,7 +178,7 @@ def test_models_are_listed_with_aliases_and_capabilities(client):
     model = client.models.retrieve("tts-1").model_dump()
     assert model["alias_of"] == "builtin"
     assert model["capabilities"]["voices"] == ["heart"]
-    assert model["capabilities"]["capabilities"] == ["preset_voice", "seed", "speed"]
+    assert model["capabilities"]["capabilities"] == ["preset_voice", "pronunciation", "seed", "speed"]
 
 
 def test_cancel_in_the_middle_stops_the_work(client, served):

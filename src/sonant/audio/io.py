@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -185,6 +186,10 @@ def _decode(data: bytes, limits: AudioLimits, max_seconds: float) -> tuple[Sampl
         file = soundfile.SoundFile(_Memory(data))
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
         reason = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+        if (
+            stated := _wav_header(data)
+        ) is not None:  # libsndfile calls a rate of 0 or above 2**31 incomplete
+            _check_header(*stated, limits)
         return _decode_ffmpeg(data, limits, max_seconds, reason)
     with file:
         _check_header(file.channels, file.samplerate, limits)
@@ -239,6 +244,20 @@ class _Collector:
     def mono(self) -> Samples:
         """Everything so far [S]."""
         return np.concatenate(self._pieces) if self._pieces else np.zeros(0, np.float32)
+
+
+def _wav_header(data: bytes) -> tuple[int, int] | None:
+    """Channels and sample rate as a wav file states them, or None when the bytes are no wav."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        return None
+    start = 12
+    while start + 16 <= len(data):
+        name, size = struct.unpack_from("<4sI", data, start)
+        if name == b"fmt ":
+            channels, rate = struct.unpack_from("<HI", data, start + 10)
+            return channels, rate
+        start += 8 + size + size % 2
+    return None
 
 
 def _check_header(channels: int, rate: int, limits: AudioLimits) -> None:
