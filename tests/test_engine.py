@@ -19,6 +19,7 @@ from sonant.errors import (
 )
 from sonant.families.builtin.model import BuiltinModel
 from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.voice import Voice
 from tests.laws import FamilyLaws, run_alone, run_together
 from tests.toy import ToyModel
 
@@ -236,3 +237,11 @@ def test_builtin_voice_speaks_the_phonemes_it_is_given(builtin):
 
     assert ids("Say [gif](/dʒˈɪf/) now.") != ids("Say gif now.")
     assert "pronunciation" in builtin.spec.capabilities
+
+
+def test_a_voice_of_nothing_but_a_name_is_one_of_the_models_own(builtin):
+    own = builtin.spec.voices[0]
+    with Engine(builtin) as engine:
+        assert len(engine.synthesize(SpeechRequest("Hi.", voice=Voice(name=own.upper()), seed=1)).samples)
+        with pytest.raises(VoiceError, match="own voices are"):
+            engine.submit(SpeechRequest("Hi.", voice=Voice(name="nobody")))

@@ -45,9 +45,9 @@ def test_families_import_foundation_and_blocks_but_never_each_other():
 
 
 def test_engine_knows_no_family():
-    for path in (SOURCE / "engine.py", SOURCE / "model.py"):
-        if path.exists():
-            assert not [n for n in imported(path) if n.startswith(("families", "registry"))]
+    for name in ("engine", "stream", "casting", "model"):
+        path = SOURCE / f"{name}.py"
+        assert not [n for n in imported(path) if n.startswith(("families", "registry"))]
 
 
 def test_only_registry_and_parity_name_families():

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sonant.engine import Engine, SpeechStream
+    from sonant.engine import Engine
     from sonant.registry import load
     from sonant.speech import (
         Audio,
@@ -24,11 +24,12 @@ if TYPE_CHECKING:
         Style,
         TextFeed,
     )
+    from sonant.stream import SpeechStream
     from sonant.voice import Voice, VoiceLibrary
 
 _HOMES = {
     "Engine": "sonant.engine",
-    "SpeechStream": "sonant.engine",
+    "SpeechStream": "sonant.stream",
     "load": "sonant.registry",
     "Audio": "sonant.speech",
     "AudioChunk": "sonant.speech",

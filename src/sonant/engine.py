@@ -12,9 +12,8 @@ import queue
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor
 
 from sonant.admission import check_request, spoken_parts
+from sonant.casting import Casting
 from sonant.errors import (
     BusyError,
     CancelledError,
@@ -29,13 +29,11 @@ from sonant.errors import (
     GenerationError,
     RequestError,
     SonantError,
-    VoiceError,
 )
-from sonant.model import AudioDecoder, Prompt, SpeechModel, Utterance
+from sonant.model import Prompt, SpeechModel
 from sonant.sampling import segment_seed
 from sonant.speech import (
     Audio,
-    AudioChunk,
     ChunkPolicy,
     GuardEvent,
     ModelSpec,
@@ -43,144 +41,10 @@ from sonant.speech import (
     Speech,
     SpeechRequest,
 )
+from sonant.stream import NO_SAMPLES, Segment, SpeechStream, join
 from sonant.voice import Voice, VoiceLibrary
 
 log = logging.getLogger(__name__)
-
-NO_SAMPLES: Samples = np.zeros(0, dtype=np.float32)
-
-
-@dataclass(eq=False)
-class _Segment:
-    """One prompt on its way from text to samples."""
-
-    prompt: Prompt
-    index: int
-    is_last: bool
-    utterance: Utterance | None = None
-    decoder: AudioDecoder | None = None
-    pending: list[Tensor] = field(default_factory=list)
-    frames: int = 0
-    decodes: int = 0
-    backlog: int = 0
-    """Frames handed to the decoding thread and not decoded yet."""
-    is_announced: bool = False
-    """True once a chunk of this segment went out, with its text."""
-
-
-class SpeechStream:
-    """One request being spoken: iterate for AudioChunk, `cancel()` to stop; also a context manager.
-
-    Leaving the `with` block or dropping the iterator early cancels. Errors of the request are raised by
-    the iteration. After the last chunk `guards`, `timings` and `seed` tell how it went.
-    """
-
-    def __init__(
-        self,
-        engine: Engine,
-        request: SpeechRequest,
-        prompts: Sequence[Prompt],
-        *,
-        streaming: bool,
-        limit: int | None,
-        notify: Callable[[], None] | None,
-    ) -> None:
-        self.request = request
-        self.sample_rate = engine.spec.sample_rate
-        self.seed = request.seed or 0
-        self.guards: list[GuardEvent] = []
-        self.timings: dict[str, float] = {
-            "prefill": 0.0, "generate": 0.0, "decode": 0.0, "frames": 0.0, "first_audio": 0.0, "total": 0.0,
-        }  # fmt: skip
-        self.segments = tuple(prompt.text for prompt in prompts)
-        self._engine = engine
-        self._streaming = streaming
-        self._limit = limit
-        self._notify = notify
-        self._waiting = deque(
-            _Segment(prompt, index, index == len(prompts) - 1) for index, prompt in enumerate(prompts)
-        )
-        self._running: list[_Segment] = []
-        self._chunks: queue.SimpleQueue[AudioChunk | SonantError] = queue.SimpleQueue()
-        self._submitted = time.monotonic()
-        self._samples = 0
-        self._index = 0
-        self._is_cancelled = False
-        self._is_closed = False
-        self._is_read = False
-
-    def __iter__(self) -> Iterator[AudioChunk]:
-        try:
-            while not self._is_read:
-                yield self.get()
-        finally:
-            self.cancel()
-
-    def __enter__(self) -> SpeechStream:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.cancel()
-
-    def get(self, timeout: float | None = None) -> AudioChunk:
-        """The next chunk. Raises queue.Empty after `timeout` seconds, StopIteration never: after the
-        final chunk a further call raises GenerationError."""
-        if self._is_read:
-            raise GenerationError("this stream was read to its end; submit the request again")
-        item = self._chunks.get(timeout=timeout)
-        if self._limit is not None and self._chunks.qsize() == self._limit - 1:
-            self._engine._wake()  # a paused utterance may go on
-        if isinstance(item, SonantError):
-            self._is_read = True
-            raise item
-        self._is_read = item.is_final
-        return item
-
-    def cancel(self) -> None:
-        """Stop: the rows are free before the next step. Harmless when already finished."""
-        if not self._is_closed:
-            self._is_cancelled = True
-            self._engine._wake()
-
-    @property
-    def produced_seconds(self) -> float:
-        """Seconds of speech made so far."""
-        return self._samples / self.sample_rate
-
-    @property
-    def is_finished(self) -> bool:
-        """True once nothing more will be made for this request."""
-        return self._is_closed
-
-    def _has_room(self) -> bool:
-        return self._limit is None or self._chunks.qsize() < self._limit
-
-    def _deliver(self, samples: Samples, *, is_final: bool, text: str | None) -> None:
-        if self._is_closed:
-            return
-        if not self.timings["first_audio"] and len(samples):
-            self.timings["first_audio"] = time.monotonic() - self._submitted
-        start = self._samples / self.sample_rate
-        chunk = AudioChunk(samples, self.sample_rate, self._index, start, is_final, text)
-        self._samples += len(samples)
-        self._index += 1
-        if is_final:
-            self.timings["total"] = time.monotonic() - self._submitted
-            self.timings["audio"] = self._samples / self.sample_rate
-            self._is_closed = True
-        self._chunks.put(chunk)
-        if self._notify is not None:
-            self._notify()
-
-    def _fail(self, error: SonantError) -> None:
-        if self._is_closed:
-            return
-        self._is_closed = True
-        self._chunks.put(error)
-        if self._notify is not None:
-            self._notify()
 
 
 class Engine:
@@ -218,8 +82,7 @@ class Engine:
         self._is_stopping = False
         self._thread: threading.Thread | None = None
         self._decode_thread: threading.Thread | None = None
-        self._encoded: OrderedDict[str, Voice] = OrderedDict()
-        self._encode_lock = threading.Lock()
+        self._casting = Casting(model, voices)
         self.steps = 0
         """Model steps taken so far, for tests and metrics."""
 
@@ -227,32 +90,7 @@ class Engine:
 
     def clone(self, audio: Audio, *, transcript: str | None = None, name: str = "") -> Voice:
         """A voice from a clip, encoded for this model; `transcript` is what the clip says."""
-        if "clone" not in self.spec.capabilities:
-            from sonant.errors import UnsupportedError
-
-            raise UnsupportedError(
-                f"{self.spec.name} cannot clone voices. Use a model that can: see sonant models.",
-                field="voice",
-            )
-        if audio.seconds > self.spec.max_reference_seconds:
-            raise RequestError(
-                f"the reference clip lasts {audio.seconds:.1f} s; {self.spec.name} takes at most "
-                f"{self.spec.max_reference_seconds:g} s. Cut it to one clear passage of 5 to 15 s.",
-                field="voice",
-            )
-        if audio.seconds < self.spec.min_reference_seconds:
-            raise RequestError(
-                f"the reference clip lasts {audio.seconds:.2f} s; at least "
-                f"{self.spec.min_reference_seconds:g} s are needed. Use a clip of 5 to 15 s.",
-                field="voice",
-            )
-        if not np.any(np.abs(audio.samples) > 1e-4):
-            raise RequestError(
-                "the reference clip is silent (no sample above -80 dB). Record it again.", field="voice"
-            )
-        with self._encode_lock, torch.inference_mode():
-            voice = self.model.encode_voice(audio, transcript)
-        return replace(voice, name=name) if name else voice
+        return self._casting.encode(audio, transcript=transcript, name=name)
 
     def design(self, request: SpeechRequest, *, name: str = "") -> Voice:
         """A voice from a description: `request` is spoken by this voice-design model and becomes the
@@ -287,7 +125,13 @@ class Engine:
         request, prompts = self._prepare(request)
         limit = chunk_limit if chunk_limit is not None else self.chunk_limit
         stream = SpeechStream(
-            self, request, prompts, streaming=streaming, limit=limit if streaming else None, notify=notify
+            self.spec,
+            request,
+            prompts,
+            streaming=streaming,
+            limit=limit if streaming else None,
+            wake=self._wake,
+            notify=notify,
         )
         stream._submitted = began
         stream.timings["prepare"] = time.monotonic() - began
@@ -308,7 +152,7 @@ class Engine:
         if request.seed is None:
             request = replace(request, seed=secrets.randbits(31))
         check_request(request, self.spec)
-        request = replace(request, voice=self._resolve(request.voice))
+        request = replace(request, voice=self._casting.find(request.voice))
         prompts: list[Prompt] = []
         with torch.inference_mode():
             for number, part in enumerate(spoken_parts(request)):
@@ -364,52 +208,6 @@ class Engine:
             alive = [stream for stream in self._streams if not stream._is_closed]
         running = sum(1 for stream in alive if stream._running)
         return running, len(alive) - running
-
-    # -- voices -------------------------------------------------------------------------------
-
-    def _resolve(self, voice: Voice | str | None) -> Voice | str | None:
-        spec = self.spec
-        if voice is None:
-            if spec.default_voice is not None:
-                return spec.default_voice
-            if spec.needs_voice:
-                raise RequestError(
-                    f"{spec.name} speaks only with a voice. Pass a clip or a stored voice "
-                    "(sonant voice add NAME CLIP).",
-                    field="voice",
-                )
-            return None
-        if isinstance(voice, str):
-            known = {name.lower(): name for name in spec.voices}
-            if voice.lower() in known:
-                return known[voice.lower()]
-            if self.voices is not None and "clone" in spec.capabilities:
-                return self._fit(self.voices.get(voice))
-            names = ", ".join(spec.voices) or "none"
-            raise VoiceError(f"{spec.name} has no voice {voice!r}; its own voices are: {names}.")
-        return self._fit(voice)
-
-    def _fit(self, voice: Voice) -> Voice | str:
-        spec = self.spec
-        if voice.family == spec.family and voice.fingerprint == spec.fingerprint and voice.tensors:
-            return voice
-        if not voice.tensors and voice.clip is None:
-            return str(self._resolve(voice.name))
-        if voice.clip is None:
-            raise VoiceError(
-                f"voice {voice.name!r} was made by {voice.family} ({voice.fingerprint}) and keeps no clip; "
-                f"this model is {spec.family} ({spec.fingerprint}). "
-                "Encode the reference again with: sonant voice add NAME CLIP"
-            )
-        key = voice.digest()
-        if key not in self._encoded:
-            log.info("encoding voice %s for %s", voice.name or key, spec.name)
-            made = self.clone(voice.clip, transcript=voice.transcript, name=voice.name)
-            self._encoded[key] = replace(made, language=voice.language, origin=voice.origin)
-            while len(self._encoded) > 16:
-                self._encoded.popitem(last=False)
-        self._encoded.move_to_end(key)
-        return self._encoded[key]
 
     # -- the loop -----------------------------------------------------------------------------
 
@@ -537,7 +335,7 @@ class Engine:
         if error is not None:
             stream._fail(error)
 
-    def _release(self, segment: _Segment) -> None:
+    def _release(self, segment: Segment) -> None:
         if segment.utterance is not None:
             self._free.extend(segment.utterance.slots)
             self._free.sort()
@@ -584,7 +382,7 @@ class Engine:
         self._free = list(range(slots))
         self._positions = positions
 
-    def _hand_over(self, stream: SpeechStream, segment: _Segment, *, is_final: bool) -> None:
+    def _hand_over(self, stream: SpeechStream, segment: Segment, *, is_final: bool) -> None:
         tokens = torch.cat(segment.pending) if segment.pending else None
         segment.pending = []
         segment.decodes += 1
@@ -657,25 +455,12 @@ class Engine:
 @dataclass(frozen=True, eq=False)
 class _Decode:
     stream: SpeechStream
-    segment: _Segment
+    segment: Segment
     tokens: Tensor | None
     is_final: bool
 
 
 _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
-
-
-def join(stream: SpeechStream, pieces: Sequence[Samples]) -> Speech:
-    """The whole answer of a stream that was read to its end."""
-    samples = np.concatenate(pieces) if pieces else NO_SAMPLES
-    return Speech(
-        samples,
-        stream.sample_rate,
-        seed=stream.seed,
-        guards=tuple(stream.guards),
-        timings=dict(stream.timings),
-        segments=stream.segments,
-    )
 
 
 def _samples(tensor: Tensor) -> Samples:

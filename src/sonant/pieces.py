@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from sonant import __version__
-from sonant.engine import Engine, SpeechStream
+from sonant.engine import Engine
 from sonant.errors import GenerationError, RequestError
 from sonant.job import Job
 from sonant.speech import AudioChunk, GuardEvent, Samples, SpeechRequest
+from sonant.stream import SpeechStream
 from sonant.text.segment import segment
 from sonant.voice import Voice, write_atomically
 

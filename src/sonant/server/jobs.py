@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from sonant.engine import Engine, SpeechStream
+from sonant.engine import Engine
 from sonant.speech import Audio, AudioChunk, SpeechRequest
+from sonant.stream import SpeechStream
 from sonant.voice import Voice
 
 KEPT_VOICES = 16

@@ -18,7 +18,6 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from sonant.audio.encode import Encoder, open_encoder
-from sonant.engine import NO_SAMPLES
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.sampling import segment_seed
 from sonant.server.auth import WEBSOCKET_KEY, client_of
@@ -27,6 +26,7 @@ from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
 from sonant.server.service import SpeechService
 from sonant.speech import TextFeed
+from sonant.stream import NO_SAMPLES
 from sonant.text.segment import segment, sentences
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,115 @@
+"""The voice of a request, found where it is kept and encoded for the loaded model."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from sonant.errors import RequestError, UnsupportedError, VoiceError
+from sonant.model import SpeechModel
+from sonant.speech import Audio, ModelSpec
+from sonant.voice import Voice, VoiceLibrary
+
+log = logging.getLogger(__name__)
+
+VOICES_KEPT = 16
+"""Encoded voices remembered by their content."""
+
+
+class Casting:
+    """Voices for one loaded model, from its own speakers, a library or a clip."""
+
+    def __init__(self, model: SpeechModel, library: VoiceLibrary | None) -> None:
+        self.model = model
+        self.spec: ModelSpec = model.spec
+        self.library = library
+        self._encoded: OrderedDict[str, Voice] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def encode(self, audio: Audio, *, transcript: str | None = None, name: str = "") -> Voice:
+        """A voice from a clip. Raises UnsupportedError or RequestError for what cannot be cloned."""
+        if "clone" not in self.spec.capabilities:
+            raise UnsupportedError(
+                f"{self.spec.name} cannot clone voices. Use a model that can: see sonant models.",
+                field="voice",
+            )
+        if audio.seconds > self.spec.max_reference_seconds:
+            raise RequestError(
+                f"the reference clip lasts {audio.seconds:.1f} s; {self.spec.name} takes at most "
+                f"{self.spec.max_reference_seconds:g} s. Cut it to one clear passage of 5 to 15 s.",
+                field="voice",
+            )
+        if audio.seconds < self.spec.min_reference_seconds:
+            raise RequestError(
+                f"the reference clip lasts {audio.seconds:.2f} s; at least "
+                f"{self.spec.min_reference_seconds:g} s are needed. Use a clip of 5 to 15 s.",
+                field="voice",
+            )
+        if not np.any(np.abs(audio.samples) > 1e-4):
+            raise RequestError(
+                "the reference clip is silent (no sample above -80 dB). Record it again.", field="voice"
+            )
+        with self._lock, torch.inference_mode():
+            voice = self.model.encode_voice(audio, transcript)
+        return replace(voice, name=name) if name else voice
+
+    def find(self, voice: Voice | str | None) -> Voice | str | None:
+        """What the model takes: a preset speaker's name, an encoded voice, or None where it needs neither.
+
+        Raises RequestError or VoiceError.
+        """
+        spec = self.spec
+        if voice is None:
+            if spec.default_voice is not None:
+                return spec.default_voice
+            if spec.needs_voice:
+                raise RequestError(
+                    f"{spec.name} speaks only with a voice. Pass a clip or a stored voice "
+                    "(sonant voice add NAME CLIP).",
+                    field="voice",
+                )
+            return None
+        if isinstance(voice, str):
+            is_preset = voice.lower() in (name.lower() for name in spec.voices)
+            if self.library is not None and "clone" in spec.capabilities and not is_preset:
+                return self._fit(self.library.get(voice))
+            return self._preset(voice)
+        return self._fit(voice)
+
+    def _preset(self, name: str) -> str:
+        known = {own.lower(): own for own in self.spec.voices}
+        if name.lower() not in known:
+            names = ", ".join(self.spec.voices) or "none"
+            raise VoiceError(
+                f"{self.spec.name} has no voice {name!r}; its own voices are: {names}. "
+                "Choose one of them, or give a clip to a model that clones."
+            )
+        return known[name.lower()]
+
+    def _fit(self, voice: Voice) -> Voice | str:
+        spec = self.spec
+        if voice.family == spec.family and voice.fingerprint == spec.fingerprint and voice.tensors:
+            return voice
+        if not voice.tensors and voice.clip is None:
+            return self._preset(voice.name)
+        if voice.clip is None:
+            raise VoiceError(
+                f"voice {voice.name!r} was made by {voice.family} ({voice.fingerprint}) and keeps no clip; "
+                f"this model is {spec.family} ({spec.fingerprint}). "
+                "Encode the reference again with: sonant voice add NAME CLIP"
+            )
+        key = voice.digest()
+        with self._lock:  # encoding includes: two who ask for one voice at once encode it once
+            if key not in self._encoded:
+                log.info("encoding voice %s for %s", voice.name or key, spec.name)
+                made = self.encode(voice.clip, transcript=voice.transcript, name=voice.name)
+                self._encoded[key] = replace(made, language=voice.language, origin=voice.origin)
+                if len(self._encoded) > VOICES_KEPT:
+                    self._encoded.popitem(last=False)
+            self._encoded.move_to_end(key)
+            return self._encoded[key]
