@@ -9,6 +9,8 @@ import httpx
 import pytest
 import torch
 
+from sonant.engine import SpeechStream
+from sonant.server.auth import hashes_of
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import toy_source, wait_until
 
@@ -19,7 +21,7 @@ def body(text="long", **more):
     return {"input": text, "model": "toy", "voice": "ann", "response_format": "pcm", "seed": 1, **more}
 
 
-def open_request(server, content):
+def open_request(server, content, *headers):
     """A connection that has sent its request and read nothing."""
     data = json.dumps(content).encode()
     connection = socket.socket()
@@ -28,7 +30,7 @@ def open_request(server, content):
     connection.connect(("127.0.0.1", server.port))
     head = (
         "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(data)}\r\n\r\n"
+        f"Content-Length: {len(data)}\r\n" + "".join(f"{line}\r\n" for line in headers) + "\r\n"
     )
     connection.sendall(head.encode() + data)
     return connection
@@ -52,6 +54,31 @@ def test_a_client_that_leaves_stops_the_work_at_the_next_step(start):
     assert engine.steps == steps
     wait_until(lambda: server.service.metrics.records)
     assert server.service.metrics.records[-1].outcome == "client_gone"
+
+
+def test_not_one_further_step_is_begun_once_the_departure_is_known(start, monkeypatch):
+    server = start(toy_source(chunk_limit=100_000, **ENDLESS))
+    engine = server.engine()
+    step = engine.model.step
+    known, after = threading.Event(), []
+
+    def slow(utterances):  # as slow as a large model: 20 ms
+        after.append(known.is_set())
+        time.sleep(0.02)
+        return step(utterances)
+
+    monkeypatch.setattr(engine.model, "step", slow)
+    cancel = SpeechStream.cancel
+    monkeypatch.setattr(SpeechStream, "cancel", lambda stream: (cancel(stream), known.set()))
+    connection = open_request(server, body())
+    assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+    left = time.monotonic()
+    connection.close()
+    assert known.wait(5)
+    assert time.monotonic() - left < 0.2
+    wait_until(lambda: engine.load == (0, 0))
+    time.sleep(0.1)
+    assert sum(after) <= 1  # the event is set just after the cancel: a step may lie between
 
 
 def test_a_client_that_leaves_before_the_first_sound_stops_too(start):
@@ -108,15 +135,48 @@ def test_a_full_queue_is_answered_with_503_and_when_to_come_back(start):
 
 
 def test_one_client_cannot_take_all_turns(start):
+    settings = ServerSettings(max_per_client=1, key_hashes=hashes_of(["sk-one", "sk-two"]))
+    server = start(toy_source(**ENDLESS, chunk_limit=1), settings=settings)
+    held = open_request(server, body(), "Authorization: Bearer sk-one")
+    wait_until(lambda: sum(server.engine().load) == 1)
+
+    def ask(key):
+        return httpx.post(f"{server.url}/v1/audio/speech", json=body("b"), headers={"X-Api-Key": key})
+
+    refused = ask("sk-one")
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"] == "1"
+    assert refused.json()["error"]["code"] == "too_many_requests"
+    assert ask("sk-two").status_code == 200
+    held.close()
+
+
+def test_a_key_nobody_asked_for_does_not_make_another_client(start):
     server = start(toy_source(**ENDLESS, chunk_limit=1), settings=ServerSettings(max_per_client=1))
     held = open_request(server, body())
     wait_until(lambda: sum(server.engine().load) == 1)
-    refused = httpx.post(f"{server.url}/v1/audio/speech", json=body("b"))
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "1"
-    other = httpx.post(f"{server.url}/v1/audio/speech", json=body("b"), headers={"X-Api-Key": "another"})
-    assert other.status_code == 200
+    answer = httpx.post(f"{server.url}/v1/audio/speech", json=body("b"), headers={"X-Api-Key": "made-up"})
+    assert answer.status_code == 429
     held.close()
+
+
+def test_a_body_that_does_not_arrive_is_a_408(start):
+    server = start(settings=ServerSettings(body_seconds=0.2))
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        answer = b""
+        while piece := connection.recv(4096):  # until the server closes
+            answer += piece
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b'"code":"request_timeout"' in answer
+    assert speak_once(server).status_code == 200
+
+
+def speak_once(server):
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body("b"))
 
 
 def test_a_deadline_before_the_first_sound_is_a_503(start):

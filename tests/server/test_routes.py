@@ -228,6 +228,20 @@ def test_metrics_count_what_happened(start):
     assert "process_resident_memory_bytes" in text
 
 
+def test_what_the_engine_stopped_is_told_by_every_way_out(start):
+    server = start(toy_source(end_bias=float("-inf")))
+    assert speech(server, stream=False).headers["x-sonant-guards"] == "length_ceiling"
+    events = speech(server, stream_format="sse").text.split("\n\n")
+    done = json.loads(events[-3].removeprefix("data: "))
+    assert done["type"] == "speech.audio.done"
+    assert done["guards"][0]["kind"] == "length_ceiling"
+    items = {"items": [{"input": "Hello.", "model": "toy"}]}
+    result = httpx.post(f"{server.url}/v1/audio/speech/batch", json=items).json()["results"][0]
+    assert [guard["kind"] for guard in result["guards"]] == ["length_ceiling"]
+    quiet = start(toy_source(end_bias=50.0))
+    assert speech(quiet, stream=False).headers["x-sonant-guards"] == "none"
+
+
 def test_two_apps_count_apart(start):
     one, two = start(), start()
     assert speech(one).status_code == 200

@@ -90,7 +90,7 @@ def create_app(
     _add_pages(app)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
     # The last one added is the first to see a request.
-    app.add_middleware(BodyLimit, max_bytes=settings.max_body)
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body, max_seconds=settings.body_seconds)
     app.add_middleware(Gate, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
@@ -104,6 +104,7 @@ def create_app(
                 "X-Sonant-Model",
                 "X-Sonant-Voice",
                 "X-Sonant-Seed",
+                "X-Sonant-Guards",
             ],
         )
     app.add_middleware(Observe, metrics=metrics)
@@ -273,6 +274,7 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
                     "sample_rate": encoder.sample_rate,
                     "seed": speaking.record.seed,
                     "usage": usage(speaking),
+                    "guards": speaking.guards(),
                 }
         except (SonantError, HttpProblem) as error:
             status, content, _ = describe_error(error)

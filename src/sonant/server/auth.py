@@ -84,11 +84,8 @@ def key_of(headers: Headers) -> str | None:
 
 
 def client_of(scope: Scope) -> str:
-    """Who asks: a short hash of the key, or the address."""
-    key = key_of(Headers(scope=scope))
-    if key is not None:
-        return hash_key(key)[7:19]
-    return str((scope.get("client") or ("unknown",))[0])
+    """Who asks, as the gate found: a short hash of an accepted key, or the address."""
+    return str(scope["state"]["client"])
 
 
 def _host_name(value: str) -> str:
@@ -107,6 +104,10 @@ class Gate:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
+        key = key_of(Headers(scope=scope)) if self._settings.key_hashes else None
+        # A key nobody checked would let one client pass for many.
+        who = hash_key(key)[7:19] if key is not None else str((scope.get("client") or ("unknown",))[0])
+        scope.setdefault("state", {})["client"] = who
         problem = self._problem(scope)
         if problem is None:
             await self._app(scope, receive, send)

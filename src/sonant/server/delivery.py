@@ -118,7 +118,9 @@ class SpeechAnswer(Response):
                 speaking.sent()
             if chunk.is_final:
                 break
-        await self._event({"type": "speech.audio.done", "usage": usage(speaking)})
+        await self._event(
+            {"type": "speech.audio.done", "usage": usage(speaking), "guards": speaking.guards()}
+        )
         await self._write(b"data: [DONE]\n\n", last=True)
 
     async def _event(self, content: dict[str, Any]) -> None:
@@ -147,8 +149,13 @@ class SpeechAnswer(Response):
         }
         if media_type is None:
             headers["Content-Disposition"] = f'inline; filename="speech{form.suffixes[0]}"'
-        if length is not None:
+        if (
+            length is not None
+        ):  # all is made: what the engine did on its own is known before the headers leave
             headers["Content-Length"] = str(length)
+            headers["X-Sonant-Guards"] = (
+                ", ".join(sorted({guard["kind"] for guard in speaking.guards()})) or "none"
+            )
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
 

@@ -108,6 +108,7 @@ class LiveSession:
         self._current: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._usage = [0, 0]
+        self._guards: list[dict[str, Any]] = []
         self._has_text = False
         self._is_done = False
 
@@ -259,7 +260,7 @@ class LiveSession:
             await self._sound(await encode(self._encoder, NO_SAMPLES, is_final=True))
         taken, made = self._usage
         counts = {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
-        await self._tell({"type": "speech.audio.done", "usage": counts})
+        await self._tell({"type": "speech.audio.done", "usage": counts, "guards": self._guards})
 
     async def _say(self, sentence: str | TextFeed) -> None:
         text = sentence if isinstance(sentence, str) else ""
@@ -303,6 +304,7 @@ class LiveSession:
                         await self._sound(data)
                         speaking.sent()
                 self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
+                self._guards += [{**guard, "segment": number} for guard in speaking.guards()]
         except CancelledError:
             return
         finally:

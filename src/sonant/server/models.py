@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sonant import hub, registry
 from sonant.engine import Engine
@@ -252,8 +253,7 @@ class ModelPool:
         log.info("unloading model %s", model.name)
         del self._loaded[model.name]
         self.unloads += 1
-        await asyncio.to_thread(model.desk.close)
-        gc.collect()
+        await asyncio.to_thread(_close_and_free, model)
 
     async def load(self, name: str) -> LoadedModel:
         """Make sure the model is in memory."""
@@ -286,6 +286,14 @@ class ModelPool:
         async with self._room:
             for model in list(self._loaded.values()):
                 await self._unload(model)
+
+
+def _close_and_free(model: LoadedModel) -> None:
+    model.desk.close()
+    del model.desk
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # torch keeps freed blocks for itself; other programs may want them
 
 
 def _open_warm(source: ModelSource) -> Engine:

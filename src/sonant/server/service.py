@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
 from sonant.server.jobs import Job
@@ -35,6 +36,13 @@ class Speaking:
     async def next(self) -> AudioChunk:
         """The next chunk."""
         return await self.job.next()
+
+    def guards(self) -> list[dict[str, Any]]:
+        """What the engine stopped or mended so far, as plain data."""
+        return [
+            {"kind": guard.kind, "message": guard.message, "segment": guard.segment}
+            for guard in self.job.stream.guards
+        ]
 
     def sent(self) -> None:
         """Sound has just left for the client."""
@@ -87,10 +95,11 @@ class SpeechService:
                             voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
                         )
                         record.segments = len(job.stream.segments)
+                        speaking = Speaking(job, record, arrived, job.stream.sample_rate)
                         try:
-                            yield Speaking(job, record, arrived, job.stream.sample_rate)
+                            yield speaking
                         finally:
-                            _take_timings(record, job)
+                            _take_timings(speaking)
                 record.outcome = "ok"
             except asyncio.CancelledError:
                 record.outcome = "client_gone"
@@ -230,13 +239,11 @@ class SpeechService:
         return [*loaded.spec.voices, *stored]
 
 
-def _take_timings(record: Record, job: Job) -> None:
-    stream = job.stream
+def _take_timings(speaking: Speaking) -> None:
+    record, stream = speaking.record, speaking.job.stream
     record.timings = {name: round(value, 6) for name, value in stream.timings.items()}
     record.frames = int(stream.timings.get("frames", 0))
     record.audio_seconds = stream.produced_seconds
-    record.guards = [
-        {"kind": guard.kind, "message": guard.message, "segment": guard.segment} for guard in stream.guards
-    ]
+    record.guards = speaking.guards()
     work = sum(stream.timings.get(stage, 0.0) for stage in ("prepare", "prefill", "generate", "decode"))
     record.rtf = work / record.audio_seconds if record.audio_seconds else None

@@ -43,6 +43,8 @@ class ServerSettings:
     uploads: UploadLimits = UploadLimits()
     max_body: int = 16 * 2**20
     """Bytes of any request body."""
+    body_seconds: float = 120.0
+    """Time any request body may take to arrive."""
     max_input: int = 100_000
     """Characters of one request's text; a model may allow fewer."""
     max_batch: int = 32

@@ -29,23 +29,24 @@ _DATA_URL = re.compile(r"data:[^,]{0,200},")
 Resolver = Callable[[str, int], Awaitable[list[str]]]
 
 
-class _TooLarge(Exception):
+class _Refused(Exception):
     pass
 
 
 class BodyLimit:
-    """ASGI middleware: a body above the limit is refused with 413, by its header or while it arrives."""
+    """ASGI middleware: 413 for a body above the limit, 408 for one that does not arrive in time."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, max_bytes: int, max_seconds: float) -> None:
         self._app = app
         self._max = max_bytes
+        self._seconds = max_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on with a counted `receive`."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        problem = HttpProblem(
+        too_large = HttpProblem(
             413,
             "payload_too_large",
             f"the body has more than {self._max / 2**20:.0f} MiB, the limit. Send a shorter clip or text.",
@@ -53,31 +54,46 @@ class BodyLimit:
         )
         announced = Headers(scope=scope).get("content-length", "")
         if announced.isdigit() and int(announced) > self._max:
-            await error_response(problem)(scope, receive, send)
+            await error_response(too_large)(scope, receive, send)
             return
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._seconds
         arrived = 0
-        is_answered = False
+        is_whole = is_answered = False
+        problem: HttpProblem | None = None
 
         async def counted() -> Message:
-            nonlocal arrived
-            message = await receive()
-            if message["type"] == "http.request":
-                arrived += len(message.get("body", b""))
-                if arrived > self._max:
-                    raise _TooLarge
+            nonlocal arrived, is_whole, problem
+            if is_whole:  # what comes now is only the client's departure
+                return await receive()
+            try:
+                async with asyncio.timeout_at(until):
+                    message = await receive()
+            except TimeoutError:
+                problem = HttpProblem(
+                    408,
+                    "request_timeout",
+                    f"the body did not arrive within {self._seconds:g} s. Send it again, over a faster line.",
+                    headers={"Connection": "close"},
+                )
+                raise _Refused from None
+            arrived += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
+            if arrived > self._max:
+                problem = too_large
+                raise _Refused
             return message
 
         async def watched(message: Message) -> None:
             nonlocal is_answered
-            # The body reader of the framework turns any exception into its own 400; the 413 replaces it.
-            if arrived > self._max:
-                return
-            is_answered = True
-            await send(message)
+            # The body reader of the framework turns any exception into its own 400; the problem replaces it.
+            if problem is None:
+                is_answered = True
+                await send(message)
 
-        with contextlib.suppress(_TooLarge):
+        with contextlib.suppress(_Refused):
             await self._app(scope, counted, watched)
-        if arrived > self._max and not is_answered:
+        if problem is not None and not is_answered:
             await error_response(problem)(scope, receive, send)
 
 
