@@ -20,7 +20,6 @@ from qwen_tts import Qwen3TTSModel
 from qwen_tts.core.models import modeling_qwen3_tts as talker_code
 from qwen_tts.core.tokenizer_12hz import modeling_qwen3_tts_tokenizer_v2 as codec_code
 from tracefile import Hooks, TraceWriter, hash_files, versions
-from transformers import LogitsProcessor, StoppingCriteria
 
 
 def time_first(x: torch.Tensor) -> torch.Tensor:
@@ -31,77 +30,6 @@ def time_first(x: torch.Tensor) -> torch.Tensor:
 def last(x: torch.Tensor) -> torch.Tensor:
     """[B, T, V] -> [B, V] of the last position, float32."""
     return x[:, -1].float()
-
-
-class SeenScores(LogitsProcessor):  # type: ignore[misc]
-    """Comes last of the processors and records the scores."""
-
-    def __init__(self, hooks: Hooks, name: str) -> None:
-        self.hooks, self.name = hooks, name
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.hooks.put(self.name, scores)
-        return scores
-
-
-class SeenToken(StoppingCriteria):  # type: ignore[misc]
-    """Is asked after every token and records it."""
-
-    def __init__(self, hooks: Hooks, name: str) -> None:
-        self.hooks, self.name = hooks, name
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.hooks.put(self.name, input_ids[:, -1], kind="token")
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
-def watch_stack(hooks: Hooks, stack: Any, name: str, code: Any, rotation: str) -> None:
-    """The layers of one decoder stack; `rotation` is the function in module `code` that turns q and k."""
-    running: list[str] = []
-    for index, layer in enumerate(stack.layers):
-        prefix = f"{name}.layer.{index}"
-        hooks.input(layer, f"{prefix}.in", keyword="hidden_states")
-
-        def enter(_module: Any, _args: Any, _kwargs: Any, prefix: str = prefix) -> None:
-            running.append(prefix)
-
-        layer.self_attn.register_forward_pre_hook(enter, with_kwargs=True)
-
-        def leave(_module: Any, _args: Any, _result: Any) -> None:
-            running.pop()
-
-        layer.self_attn.register_forward_hook(leave)
-        hooks.output(layer.self_attn, f"{prefix}.attention")
-        hooks.output(layer.mlp, f"{prefix}.mlp")
-        hooks.output(layer, f"{prefix}.out")
-    hooks.output(stack.norm, f"{name}.norm")
-
-    def rotated(result: Any, *_args: Any, **_kwargs: Any) -> None:
-        if running:
-            hooks.writer.add(f"{running[-1]}.query", result[0])
-            hooks.writer.add(f"{running[-1]}.key", result[1])
-
-    hooks.result(code, rotation, rotated)
-
-
-def watch_choices(hooks: Hooks, generator: Any, name: str, *, when_greedy: bool) -> None:
-    """Scores after all processors, and the tokens."""
-    processors, criteria = generator._get_logits_processor, generator._get_stopping_criteria
-
-    def with_scores(*args: Any, **kwargs: Any) -> Any:
-        made = processors(*args, **kwargs)
-        config: Any = kwargs["generation_config"] if "generation_config" in kwargs else args[0]
-        if when_greedy or config.do_sample:
-            made.append(SeenScores(hooks, f"{name}.scores"))
-        return made
-
-    def with_tokens(*args: Any, **kwargs: Any) -> Any:
-        made = criteria(*args, **kwargs)
-        made.append(SeenToken(hooks, f"{name}.token"))
-        return made
-
-    generator._get_logits_processor = with_scores
-    generator._get_stopping_criteria = with_tokens
 
 
 def watch_talker(hooks: Hooks, model: Any) -> None:
@@ -130,9 +58,9 @@ def watch_talker(hooks: Hooks, model: Any) -> None:
     hooks.input(
         talker.model, "talker.frame", lambda x: x if x.shape[1] == 1 else None, keyword="inputs_embeds"
     )
-    watch_stack(hooks, talker.model, "talker", talker_code, "apply_multimodal_rotary_pos_emb")
+    hooks.decoder(talker.model, "talker", talker_code, "apply_multimodal_rotary_pos_emb")
     hooks.output(talker.codec_head, "talker.logits", last)
-    watch_choices(hooks, talker, "talker", when_greedy=True)
+    hooks.choices(talker, "talker")
 
     hooks.input(
         predictor,
@@ -140,10 +68,10 @@ def watch_talker(hooks: Hooks, model: Any) -> None:
         lambda x: x if x is not None and x.shape[1] == 2 else None,
         keyword="inputs_embeds",
     )
-    watch_stack(hooks, predictor.model, "predictor", talker_code, "apply_rotary_pos_emb")
+    hooks.decoder(predictor.model, "predictor", talker_code, "apply_rotary_pos_emb")
     for head in predictor.lm_head:
         hooks.output(head, "predictor.logits", last)
-    watch_choices(hooks, predictor, "predictor", when_greedy=False)
+    hooks.choices(predictor, "predictor", when_greedy=False)
 
 
 def watch_speaker(hooks: Hooks, encoder: Any) -> None:
@@ -189,7 +117,7 @@ def watch_codec_decoder(hooks: Hooks, decoder: Any) -> None:
         quantizer, "decode", lambda result, *_a, **_k: hooks.put("codec.quantizer.out", result, time_first)
     )
     hooks.output(decoder.pre_conv, "codec.pre_conv.out", time_first)
-    watch_stack(hooks, decoder.pre_transformer, "codec.pre_transformer", codec_code, "apply_rotary_pos_emb")
+    hooks.decoder(decoder.pre_transformer, "codec.pre_transformer", codec_code, "apply_rotary_pos_emb")
     hooks.output(decoder.pre_transformer, "codec.pre_transformer.out")
     for index, (up, block) in enumerate(decoder.upsample):
         hooks.output(up, f"codec.upsample.{index}.up", time_first)

@@ -204,24 +204,80 @@ class Hooks:
         if value is not None:
             self.writer.add(name, value, kind=kind)
 
-    def draws(self) -> None:
-        """Record what `torch.multinomial` draws on the CPU as the exponential race that it is.
+    def decoder(self, stack: Any, name: str, code: Any, rotation: str) -> None:
+        """Record a decoder stack of `transformers`; `rotation` is the function of module `code` for q and k."""
+        running: list[str] = []
 
-        The chosen index is argmax(probabilities / race); another implementation can replay the race.
+        def enter(prefix: str) -> Any:
+            return lambda *_: running.append(prefix)
+
+        def leave(*_: Any) -> None:
+            running.pop()
+
+        def rotated(result: Any, *_args: Any, **_kwargs: Any) -> None:
+            if running:
+                self.writer.add(f"{running[-1]}.query", result[0])
+                self.writer.add(f"{running[-1]}.key", result[1])
+
+        for index, layer in enumerate(stack.layers):
+            prefix = f"{name}.layer.{index}"
+            self.input(layer, f"{prefix}.in", keyword="hidden_states")
+            layer.self_attn.register_forward_pre_hook(enter(prefix))
+            layer.self_attn.register_forward_hook(leave)
+            self.output(layer.self_attn, f"{prefix}.attention")
+            self.output(layer.mlp, f"{prefix}.mlp")
+            self.output(layer, f"{prefix}.out")
+        self.output(stack.norm, f"{name}.norm")
+        self.result(code, rotation, rotated)
+
+    def choices(self, generator: Any, name: str, *, when_greedy: bool = True, tokens: bool = True) -> None:
+        """Record scores after all processors of `transformers` generation, and the tokens."""
+        processors, criteria = generator._get_logits_processor, generator._get_stopping_criteria
+
+        def scores_seen(input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            self.put(f"{name}.scores", scores)
+            return scores
+
+        def token_seen(input_ids: torch.Tensor, scores: Any, **_kwargs: Any) -> torch.Tensor:
+            self.put(f"{name}.token", input_ids[:, -1], kind="token")
+            return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+        def with_scores(*args: Any, **kwargs: Any) -> Any:
+            made = processors(*args, **kwargs)
+            config: Any = kwargs["generation_config"] if "generation_config" in kwargs else args[0]
+            if when_greedy or config.do_sample:
+                made.append(scores_seen)
+            return made
+
+        def with_tokens(*args: Any, **kwargs: Any) -> Any:
+            made = criteria(*args, **kwargs)
+            made.append(token_seen)
+            return made
+
+        generator._get_logits_processor = with_scores
+        if tokens:
+            generator._get_stopping_criteria = with_tokens
+
+    def draws(self) -> None:
+        """Record what `multinomial` draws on the CPU as the exponential race that it is.
+
+        The chosen indices are the best of probabilities / race; another implementation can replay the race.
         """
         original = torch.multinomial
 
-        def watched(probabilities: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        def watched(
+            probabilities: torch.Tensor, count: int = 1, replacement: bool = False, **kwargs: Any
+        ) -> torch.Tensor:
+            count = kwargs.pop("num_samples", count)
             state = torch.random.get_rng_state()
             race = torch.empty_like(probabilities).exponential_(1)
             after = torch.random.get_rng_state()
             torch.random.set_rng_state(state)
-            chosen = original(probabilities, *args, **kwargs)
-            if chosen.shape[-1] == 1:
-                assert torch.equal(after, torch.random.get_rng_state()), "multinomial draws otherwise here"
-                self.writer.add("draw.exponential", race, kind="draw")
-            else:
-                self.writer.add("draw.multinomial", chosen, kind="draw")
+            chosen = original(probabilities, count, replacement, **kwargs)
+            assert count == 1 or not replacement, "several draws with replacement are no race"
+            assert torch.equal(after, torch.random.get_rng_state()), "multinomial draws otherwise here"
+            self.writer.add("draw.exponential", race, kind="draw")
             return chosen
 
         setattr(torch, "multinomial", watched)  # noqa: B010  the type checker knows another signature
+        setattr(torch.Tensor, "multinomial", watched)  # noqa: B010
