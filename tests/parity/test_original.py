@@ -13,6 +13,7 @@ from sonant.registry import load_model
 
 DATA = Path(__file__).parents[1] / "data"
 CASES = {
+    "cosyvoice3": (DATA / "parity/cosyvoice3_original.safetensors", DATA / "cosyvoice3/checkpoint"),
     "qwen3_tts": (DATA / "parity/qwen3_tts_original.safetensors", DATA / "qwen3_tts/checkpoints/base_1p7b")
 }
 
