@@ -107,6 +107,12 @@ class TraceWriter:
         occurrence = self._seen.get(name, 0)
         return name if occurrence == 0 else f"{name}@{occurrence}"
 
+    def skip(self, names: str) -> None:
+        """Count one occurrence that this run does not compute: of a name, or of all seen that fit a pattern."""
+        fitting = [name for name in self._seen if fnmatch.fnmatchcase(name, names)]
+        for name in fitting or [names]:
+            self._seen[name] = self._seen.get(name, 0) + 1
+
     def add(self, name: str, tensor: torch.Tensor, *, kind: str = "stage") -> str:
         """Store one more occurrence of `name`; its key, "name" or "name@k"."""
         assert kind in KINDS, kind
@@ -162,6 +168,8 @@ class Hooks:
 
     def __init__(self, writer: TraceWriter) -> None:
         self.writer = writer
+        self.held: list[tuple[str, torch.Tensor, str]] | None = None
+        """While a list, what is seen is kept here and not yet written."""
 
     def output(self, module: Any, name: str, change: Any = None) -> None:
         """Record the (first) output of a module; `change` turns it into the documented form."""
@@ -201,7 +209,9 @@ class Hooks:
             value = value.last_hidden_state
         if change is not None:
             value = change(value)
-        if value is not None:
+        if value is not None and self.held is not None:
+            self.held.append((name, value.detach().clone(), kind))
+        elif value is not None:
             self.writer.add(name, value, kind=kind)
 
     def decoder(self, stack: Any, name: str, code: Any, rotation: str) -> None:
