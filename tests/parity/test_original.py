@@ -10,18 +10,16 @@ from sonant.parity.record import record
 from sonant.parity.task import task_of
 from sonant.parity.trace import read_trace
 from sonant.registry import load_model
+from tests.parity import cases
 
 DATA = Path(__file__).parents[1] / "data"
-CASES = {
-    "cosyvoice3": (DATA / "parity/cosyvoice3_original.safetensors", DATA / "cosyvoice3/checkpoint"),
-    "qwen3_tts": (DATA / "parity/qwen3_tts_original.safetensors", DATA / "qwen3_tts/checkpoints/base_1p7b")
-}
+FAMILIES = ("qwen3_tts", "cosyvoice3", "indextts2")
 
 
-@pytest.fixture(params=CASES)
+@pytest.fixture(params=FAMILIES)
 def case(request):
-    trace, checkpoint = CASES[request.param]
-    return read_trace(trace), checkpoint
+    trace = read_trace(DATA / "parity" / f"{request.param}_original.safetensors")
+    return trace, cases.checkpoint(request.param)
 
 
 def test_sonant_equals_the_original_stage_by_stage_and_token_by_token(case):

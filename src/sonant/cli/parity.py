@@ -210,6 +210,8 @@ def bisect(
             typer.echo(f"  {fault.stage}: {fault.wrong} of {fault.of}, first {fault.first}; {fault.detail}")
         if found.uncovered:
             typer.echo(f"not in the reference: {', '.join(found.uncovered)}")
+        if found.sampled:
+            typer.echo(f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there")
         if everything:
             _table(found.comparison.stages)
     if found.faults or found.stopped:

@@ -2,11 +2,13 @@
 
 One run is enough. At every tap the network's own value is compared with the reference's, and the
 reference's goes on in its place. So a stage computes from correct inputs, tokens and draws whatever went
-wrong before it, and an error in one stage hides no other.
+wrong before it, and an error in one stage hides no other. Where the reference keeps only samples of a stage,
+the network's own value goes on, and the next stage is judged by the wider budget of a run of its own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,7 @@ from sonant.parity.reference.tracefile import TraceWriter
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
 from sonant.parity.task import Task, perform, task_of
-from sonant.parity.trace import Trace, from_writer
+from sonant.parity.trace import Entry, Trace, from_writer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,8 @@ class Bisection:
     stopped: str = ""
     uncovered: tuple[str, ...] = ()
     """Stages that the reference does not hold: an error there shows in the next stage that it holds."""
+    sampled: tuple[str, ...] = ()
+    """Stages of which the reference holds samples only: an error there spreads to what follows."""
 
     @property
     def headline(self) -> str:
@@ -62,6 +66,7 @@ class Bisection:
             "faults": [vars(fault) for fault in self.faults],
             "stopped": self.stopped,
             "uncovered": list(self.uncovered),
+            "sampled": list(self.sampled),
             "comparison": self.comparison.data(),
         }
 
@@ -103,10 +108,15 @@ def bisect(
         faults=faults_of(comparison, table),
         comparison=comparison,
         stopped=stopped,
-        uncovered=tuple(
-            dict.fromkeys(table.pattern_of(e.name) for e in found.entries if e.key not in reference.by_key)
-        ),
+        uncovered=_names(table, (e for e in found.entries if e.key not in reference.by_key)),
+        sampled=_names(table, (e for e in reference.entries if e.sampled is not None)),
     )
+
+
+def _names(table: StageTable, entries: Iterable[Entry]) -> tuple[str, ...]:
+    """Documented names of the computed stages among these entries, each once."""
+    computed = (entry.name for entry in entries if entry.kind in {"stage", "token"})
+    return tuple(dict.fromkeys(table.pattern_of(name) for name in computed))
 
 
 def faults_of(comparison: Comparison, table: StageTable) -> tuple[Fault, ...]:
@@ -117,7 +127,7 @@ def faults_of(comparison: Comparison, table: StageTable) -> tuple[Fault, ...]:
             groups.setdefault(table.pattern_of(result.key.split("@")[0]), []).append(result)
     faults = []
     for name, results in groups.items():
-        wrong = [r for r in results if r.distance.status != "ok"]
+        wrong = [r for r in results if r.distance.status != "ok" and not r.inputs_differed]
         if wrong:
             worst = max(wrong, key=lambda r: r.distance.over)
             faults.append(

@@ -14,7 +14,7 @@ from typing import Any
 from sonant.parity.budgets import coarser, find_budget
 from sonant.parity.measure import Distance, distance
 from sonant.parity.stages import stage_table
-from sonant.parity.stages.table import StageTable
+from sonant.parity.stages.table import StageTable, pattern_of
 from sonant.parity.trace import Entry, Trace
 
 SINGLE, TEACHER, UNJUDGED = "single_forward", "teacher_forced", "after_divergence"
@@ -144,8 +144,10 @@ def compare(
     step, is_parted, previous = 0, False, ""
     for entry in common:
         a, b = reference.by_key[entry.key], other.by_key[entry.key]
-        found = distance(a, b, find_budget(table, precision, entry.name), own=own)
         inputs = _nearest(entry, table, last, previous)
+        # Of a stage that is kept as samples only, the run's own value goes on, with all that has piled up.
+        is_fed = own and all(reference.by_key[key].sampled is None for key in inputs)
+        found = distance(a, b, find_budget(table, precision, entry.name), own=is_fed)
         is_bad = found.status != "ok"
         result = StageResult(
             key=entry.key,
@@ -160,8 +162,9 @@ def compare(
             is_forced=is_forced and entry.kind == "token" and not own,
         )
         results.append(result)
-        # A stage fed with the reference's values hands on equal values, whatever it computed itself.
-        differs[entry.key] = is_bad and not (own or (is_forced and entry.kind == "token"))
+        # Where the reference's value goes on, the next stage gets equal values, whatever was computed here.
+        is_replaced = own or (is_forced and entry.kind == "token")
+        differs[entry.key] = is_bad and not (is_replaced and a.sampled is None)
         last[entry.name], previous = entry.key, entry.key
         if entry.kind == "token":
             is_parted = is_parted or (is_bad and not is_forced)
@@ -192,7 +195,7 @@ def _nearest(entry: Entry, table: StageTable, last: Mapping[str, str], previous:
             seen.add(name)
             if "{" in name:
                 # A placeholder that the stage itself lacks: any of them, the latest recorded one.
-                found.extend(_latest(name, table, last))
+                found.extend(_latest(name, last))
             elif name in last:
                 found.append(last[name])
             else:
@@ -205,9 +208,9 @@ def _nearest(entry: Entry, table: StageTable, last: Mapping[str, str], previous:
     return tuple(dict.fromkeys(found))
 
 
-def _latest(pattern: str, table: StageTable, last: Mapping[str, str]) -> list[str]:
-    keys = [key for name, key in last.items() if table.pattern_of(name) == pattern]
-    return keys[-1:]
+def _latest(template: str, last: Mapping[str, str]) -> list[str]:
+    pattern = pattern_of(template)
+    return [key for name, key in last.items() if pattern.fullmatch(name)][-1:]
 
 
 def _group(entry: Entry, table: StageTable, step: int) -> str:

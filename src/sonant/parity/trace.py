@@ -29,7 +29,7 @@ from sonant.parity.reference.tracefile import (
     tensor_hash,
 )
 from sonant.parity.stages import guess_family, stage_table
-from sonant.parity.stages.table import Stage, resolve
+from sonant.parity.stages.table import pattern_of, resolve
 
 _RAW_TYPES = {
     "f64": torch.float64,
@@ -229,7 +229,7 @@ def _rename(key: str, names: Mapping[str, str]) -> str:
     for theirs, ours in names.items():
         if "{" not in theirs:
             continue
-        match = Stage(name=theirs, shape="", what="", part="").pattern.fullmatch(key)
+        match = pattern_of(theirs).fullmatch(key)
         if match:
             return resolve(ours, {k: int(v) for k, v in match.groupdict().items()}) or key
     return key.replace("/", ".")

@@ -365,7 +365,7 @@ def main() -> None:
 
     sys.path.insert(0, arguments.checkout)
     import indextts.infer_v2 as code
-    from indextts.gpt.transformers_beam_search import BeamSearchScorer
+    from indextts.gpt.transformers_generation_utils import BeamSearchScorer
     from indextts.s2mel.modules.gpt_fast import model as rotation_code
 
     original = code.IndexTTS2(

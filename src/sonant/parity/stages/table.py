@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 PARTS = ("voice", "prompt", "decode", "audio")
 """Reference encoder, prompt building, the autoregressive half, tokens to waveform."""
@@ -17,6 +17,16 @@ PARTS = ("voice", "prompt", "decode", "audio")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _REFERENCE = re.compile(r"\{(\w+)(-\d+)?\}")
 _SEGMENT = re.compile(r"(segment\.\d+\.)?(call\.\d+\.)?")
+
+
+@cache
+def pattern_of(template: str) -> re.Pattern[str]:
+    """A name with placeholders as a regex with one named group for each."""
+    parts = _PLACEHOLDER.split(template)
+    text = "".join(
+        re.escape(part) if index % 2 == 0 else rf"(?P<{part}>\d+)" for index, part in enumerate(parts)
+    )
+    return re.compile(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +46,7 @@ class Stage:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """The name as a regex with one named group for each placeholder."""
-        parts = _PLACEHOLDER.split(self.name)
-        text = "".join(
-            re.escape(part) if index % 2 == 0 else rf"(?P<{part}>\d+)" for index, part in enumerate(parts)
-        )
-        return re.compile(text)
+        return pattern_of(self.name)
 
 
 class StageTable:
