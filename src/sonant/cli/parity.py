@@ -211,7 +211,9 @@ def bisect(
         if found.uncovered:
             typer.echo(f"not in the reference: {', '.join(found.uncovered)}")
         if found.sampled:
-            typer.echo(f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there")
+            typer.echo(
+                f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there"
+            )
         if everything:
             _table(found.comparison.stages)
     if found.faults or found.stopped:

@@ -108,7 +108,7 @@ class TraceWriter:
         return name if occurrence == 0 else f"{name}@{occurrence}"
 
     def skip(self, names: str) -> None:
-        """Count one occurrence that this run does not compute: of a name, or of all seen that fit a pattern."""
+        """Count an occurrence that this run does not compute: of a name, or of all that fit a pattern."""
         fitting = [name for name in self._seen if fnmatch.fnmatchcase(name, names)]
         for name in fitting or [names]:
             self._seen[name] = self._seen.get(name, 0) + 1
@@ -215,7 +215,7 @@ class Hooks:
             self.writer.add(name, value, kind=kind)
 
     def decoder(self, stack: Any, name: str, code: Any, rotation: str) -> None:
-        """Record a decoder stack of `transformers`; `rotation` is the function of module `code` for q and k."""
+        """Record a decoder stack of `transformers`; function `rotation` of module `code` turns q and k."""
         running: list[str] = []
 
         def enter(prefix: str) -> Any:
