@@ -2,7 +2,7 @@
 
 Runs in the environment of a CosyVoice checkout; needs `tracefile.py` beside it and nothing of Sonant:
 
-    python cosyvoice3.py CHECKOUT CHECKPOINT --text "Hello." --voice clip.wav --transcript "..." -o a.safetensors
+    python cosyvoice3.py CHECKOUT CHECKPOINT --text "Hello." --voice a.wav --transcript "..." -o a.safetensors
 
 One text as it is written (no text rules), on the CPU in float32. With a transcript it is the original's
 zero-shot mode, with an instruction its instruct mode, with neither its cross-lingual mode.
