@@ -7,18 +7,85 @@ each checked tensor: case, name, shape, largest absolute error, tolerance, PASS 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sonant.errors import CheckpointError
 
 RUNNERS = ("qwen3_tts", "cosyvoice3", "indextts2")
 """Modules of `sonant.parity.kits`; each has `recognises(folder)` and `run(folder, report)`."""
+
+
+class Recorded(Mapping[str, Tensor]):
+    """Tensors of one file of a kit, which remembers what was read.
+
+    Looking for a key, or going through the keys, reads nothing; taking a tensor does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        from sonant.checkpoint import read_tensors
+
+        self._tensors = read_tensors(path)
+        self.unread = set(self._tensors)
+
+    def __getitem__(self, key: str) -> Tensor:
+        tensor = self._tensors[key]
+        self.unread.discard(key)
+        return tensor
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._tensors
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Shape of every tensor, none of them read."""
+        return {key: list(tensor.shape) for key, tensor in self._tensors.items()}
+
+    def groups(self) -> list[str]:
+        """Words before the first dot, in order."""
+        return list(dict.fromkeys(key.split(".")[0] for key in self._tensors))
+
+
+class RecordedFiles:
+    """Tensor files of one kit by path, each opened once; tells at the end what no check has read."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._open: dict[str, Recorded] = {}
+
+    def __getitem__(self, name: str) -> Recorded:
+        """The file `name`, a path in the folder without its suffix. Raises CheckpointError without it."""
+        if name not in self._open:
+            self._open[name] = Recorded(self.folder / f"{name}.safetensors")
+        return self._open[name]
+
+    def __contains__(self, name: object) -> bool:
+        return (self.folder / f"{name}.safetensors").is_file()
+
+    def names(self) -> list[str]:
+        """Every file of the folder and below it, sorted."""
+        paths = self.folder.rglob("*.safetensors")
+        return sorted(path.relative_to(self.folder).with_suffix("").as_posix() for path in paths)
+
+    def check_coverage(self, report: KitReport) -> None:
+        """One check: every tensor of every file was read by some check before."""
+        unread = [
+            f"{name}: {key}"
+            for name in self.names()
+            for key in (sorted(self._open[name].unread) if name in self._open else ["the whole file"])
+        ]
+        report.equal("coverage", "tensors that no check has read", unread, [])
 
 
 class KitReport:

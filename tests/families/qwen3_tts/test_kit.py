@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sonant.parity.kit import run_kit
-from sonant.parity.kits.qwen3_tts import _rows
+from sonant.parity.kits.qwen3_tts_rows import read_rows
 from sonant.speech import Sampling
 
 WHOLE_KIT = Path(__file__).parents[4] / "shared" / "qwen3_tts"
@@ -96,7 +96,7 @@ def test_drawn_tokens_equal_the_original_for_its_random_stream(kit, loaded, case
 
     sampling = Sampling(**sampling_fields(record["inputs"]["generate"]))
     with torch.inference_mode():
-        (row,) = _rows(kit, record["inputs"], model, sampling, len(expected) + 1)
+        (row,) = read_rows(kit, record["inputs"], model, sampling, len(expected) + 1)
         model.allocate(1, row.prompt.positions + 1)
         utterance = model.start(row.prompt, [0])
         utterance.generator = torch.Generator().manual_seed(record["inputs"]["seed"])

@@ -188,7 +188,8 @@ def build_inputs(
     elif layout == "full":
         parts += [torch.cat((spoken(words), end)) + codec_pad, filler + codec_begin]
     else:
-        parts.append(spoken(words[:1]) + codec_begin)
+        # Parity: of a text without a token, the marker behind it is the first one.
+        parts.append(spoken(text[ROLE_IDS : ROLE_IDS + 1]) + codec_begin)
         trailing = torch.cat((spoken(words[1:]), end)) if len(words) > 1 else end
     return TalkerInputs(
         embeds=tap("prompt.embeds", torch.cat(parts)),

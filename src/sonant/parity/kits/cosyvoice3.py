@@ -6,7 +6,6 @@ Every tensor of the kit has to be read by some check; the last check names those
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from sonant.families.cosyvoice3.loading import load
 from sonant.families.cosyvoice3.model import CosyVoice3Model
 from sonant.nn.tap import tapped
-from sonant.parity.kit import KitReport
+from sonant.parity.kit import KitReport, Recorded
 
 
 def recognises(folder: Path) -> bool:
@@ -29,30 +28,6 @@ def recognises(folder: Path) -> bool:
     except ValueError:
         return False
     return isinstance(data, dict) and data.get("family") == "cosyvoice3"
-
-
-class Recorded(Mapping[str, Tensor]):
-    """Tensors of one file of the kit, which remembers what was read."""
-
-    def __init__(self, path: Path) -> None:
-        from safetensors.torch import load_file
-
-        self._tensors = load_file(path)
-        self.unread = set(self._tensors)
-
-    def __getitem__(self, key: str) -> Tensor:
-        self.unread.discard(key)
-        return self._tensors[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._tensors)
-
-    def __len__(self) -> int:
-        return len(self._tensors)
-
-    def groups(self) -> list[str]:
-        """Words before the first dot, in order."""
-        return list(dict.fromkeys(key.split(".")[0] for key in self._tensors))
 
 
 class Kit:

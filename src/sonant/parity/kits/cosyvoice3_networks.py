@@ -16,8 +16,8 @@ from sonant.families.cosyvoice3.sampler import Pick, greedy
 from sonant.families.cosyvoice3.stream import LARGEST_HOP, ChunkSchedule, VocoderStream
 from sonant.model import Prompt, Utterance
 from sonant.nn.flow import cosine_times
-from sonant.parity.kit import KitReport
-from sonant.parity.kits.cosyvoice3 import Kit, Recorded, Taps, watched
+from sonant.parity.kit import KitReport, Recorded
+from sonant.parity.kits.cosyvoice3 import Kit, Taps, watched
 from sonant.parity.kits.cosyvoice3_front import inverse_cdf
 from sonant.speech import Audio, Sampling, SpeechRequest, Style
 

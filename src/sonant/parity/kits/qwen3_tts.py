@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ from sonant.families.qwen3_tts.talker import Network
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, MODEL_RULES, Codec, codec_rules
 from sonant.model import Prompt, Utterance
 from sonant.nn.tap import tapped
-from sonant.parity.kit import KitReport
-from sonant.speech import Audio, Sampling, SpeechRequest
+from sonant.parity.kit import KitReport, RecordedFiles
+from sonant.parity.kits.qwen3_tts_rows import Row, at_rate, read_rows
+from sonant.speech import Audio, Sampling
 
 PROMPT, HIDDEN, LOGITS, PREDICTOR, SCORES, PROBABILITIES = 1e-5, 2e-5, 2e-5, 5e-5, 5e-5, 1e-5
 CODEC, WAVEFORM, MEL, VECTOR = 1e-4, 5e-5, 1e-4, 1e-5
@@ -63,27 +64,29 @@ def run(folder: Path, report: KitReport) -> None:
         return loaded
 
     expected = folder / "expected"
+    files = RecordedFiles(expected)
     names = sorted(path.name for path in (folder / "checkpoints").iterdir() if path.is_dir())
     with torch.inference_mode():
         parts: tuple[tuple[str, Callable[[], None]], ...] = (
             ("tensor_names.json", lambda: _tensor_names(folder, names, report)),
             ("tokenizer.json", lambda: _tokenizer(folder, model(names[0]), report)),
             ("icl_trim.json", lambda: _trim(folder, report)),
-            ("sampling/sampling.json", lambda: _sampling(folder, report)),
-            ("codec/decode.json", lambda: _codec_decoder(folder, model(names[0]), report)),
-            ("codec/encode.json", lambda: _codec_encoder(folder, model(names[0]), report)),
+            ("sampling/sampling.json", lambda: _sampling(folder, files, report)),
+            ("codec/decode.json", lambda: _codec_decoder(folder, files, model(names[0]), report)),
+            ("codec/encode.json", lambda: _codec_encoder(folder, files, model(names[0]), report)),
         )
         for part, check in parts:
             if (expected / part).is_file():
                 with report.section(part):
                     check()
         for name in names:
-            if (expected / name / "speaker_encoder.safetensors").is_file():
+            if f"{name}/speaker_encoder" in files:
                 with report.section(f"{name}/speaker_encoder"):
-                    _speaker_encoder(folder, name, model(name), report)
+                    _speaker_encoder(folder, files, name, model(name), report)
             for case in sorted((expected / name).glob("*/case.json")):
                 with report.section(f"{name}/{case.parent.name}"):
-                    _case(folder, case.parent, model(name), report)
+                    _case(folder, files, case.parent, model(name), report)
+        files.check_coverage(report)
 
 
 @contextmanager
@@ -157,9 +160,9 @@ def _trim(folder: Path, report: KitReport) -> None:
         report.equal("icl_trim", f"{reference} + {generated} frames", found, cut)
 
 
-def _sampling(folder: Path, report: KitReport) -> None:
+def _sampling(folder: Path, files: RecordedFiles, report: KitReport) -> None:
     record = _json(folder / "expected" / "sampling" / "sampling.json")
-    tensors = read_tensors(folder / "expected" / "sampling" / "sampling.safetensors")
+    tensors = files["sampling/sampling"]
     for settings in record["sets"]:
         name = settings["name"]
         logits, history = tensors[f"{name}.logits"], tensors[f"{name}.history"]
@@ -181,12 +184,16 @@ def _sampling(folder: Path, report: KitReport) -> None:
 # -- codec ----------------------------------------------------------------------------------------
 
 
-def _codec_decoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
+def _codec_decoder(folder: Path, files: RecordedFiles, model: Qwen3TTS, report: KitReport) -> None:
     place = folder / "expected" / "codec"
+    if (place / "shapes.json").is_file():
+        for name, listed in _json(place / "shapes.json").items():
+            shapes = files[f"codec/{name.removesuffix('.safetensors')}"].shapes()
+            report.equal("codec/shapes", name, shapes, {key: shape for key, (_, shape) in listed.items()})
     record = _json(place / "decode.json")
     decoder = model.speech_tokenizer.codec.decoder
     for name in ("decode_stages", "decode_window"):
-        expected = read_tensors(place / f"{name}.safetensors")
+        expected = files[f"codec/{name}"]
         tokens = expected["codes"].transpose(1, 2)
         with _recorded() as seen:
             decoder(tokens)
@@ -200,7 +207,7 @@ def _codec_decoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
         pieces = [streaming.push(frame[None]) for frame in tokens[0]]
         streamed = torch.cat([*pieces, streaming.finish()])
         report.close(f"codec/{name}", "wav, frame by frame", streamed[None], expected["wav"], WAVEFORM)
-    expected = read_tensors(place / "decode_chunked.safetensors")
+    expected = files["codec/decode_chunked"]
     waveform = decoder.decode_in_chunks(
         expected["codes"][0].T, chunk=record["chunk_size"], context=record["left_context_size"]
     )
@@ -220,8 +227,9 @@ def _codec_decoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
         else:
             key, found = f"default.wav.{crop}", waveform[value[0] * frame : value[1] * frame]
         report.close("codec/decode_chunked", key, found[None], expected[key], WAVEFORM)
-    expected = read_tensors(place / "decode_batch.safetensors")
-    for row in range(len(record["batch_lengths"])):
+    expected = files["codec/decode_batch"]
+    for row, frames in enumerate(record["batch_lengths"]):
+        report.equal("codec/decode_batch", f"frames.{row}", len(expected[f"codes.{row}"]), frames)
         waveform = decoder.decode_in_chunks(expected[f"codes.{row}"])
         report.close("codec/decode_batch", f"wav.{row}", waveform, expected[f"wav.{row}"], WAVEFORM)
 
@@ -237,15 +245,15 @@ def _stages(expected: Tensors) -> list[str]:
     return sorted((key for key in expected if key != "codes"), key=rank)
 
 
-def _codec_encoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
+def _codec_encoder(folder: Path, files: RecordedFiles, model: Qwen3TTS, report: KitReport) -> None:
     place = folder / "expected" / "codec"
     record = _json(place / "encode.json")
     codec = model.speech_tokenizer
     for name in (key for key in record if key != "batch"):
-        case, expected = f"codec/encode_{name}", read_tensors(place / f"encode_{name}.safetensors")
+        case, expected = f"codec/encode_{name}", files[f"codec/encode_{name}"]
         audio = Audio.read(folder / record[name]["file"])
         report.equal(case, "source rate", audio.sample_rate, record[name]["source_rate"])
-        resampled = _at_rate(audio, codec.config.input_sample_rate)
+        resampled = at_rate(audio, codec.config.input_sample_rate)
         report.equal(case, "samples at 24 kHz", len(resampled), record[name]["samples_24k"])
         if "wav_mono" in expected:
             report.close(case, "wav_mono", audio.samples, expected["wav_mono"], WAVEFORM)
@@ -262,8 +270,8 @@ def _codec_encoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
     if "batch" not in record:
         return
     batch, case = record["batch"], "codec/encode_batch"
-    expected = read_tensors(place / "encode_batch.safetensors")
-    source = _at_rate(Audio.read(folder / batch["source"]), codec.config.input_sample_rate)
+    expected = files["codec/encode_batch"]
+    source = at_rate(Audio.read(folder / batch["source"]), codec.config.input_sample_rate)
     rows = [source[:length] for length in batch["lengths"]]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     together = codec.codec.encoder(padded, codec.quantizers)
@@ -275,20 +283,16 @@ def _codec_encoder(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
         report.equal(case, f"frames_equal_to_single.{row}", same, batch["frames_equal_to_single"][row])
 
 
-def _at_rate(audio: Audio, rate: int) -> Tensor:
-    from sonant.audio.resample import resample_soxr
-
-    return torch.from_numpy(resample_soxr(audio.samples, audio.sample_rate, rate))
-
-
-def _speaker_encoder(folder: Path, name: str, model: Qwen3TTS, report: KitReport) -> None:
+def _speaker_encoder(
+    folder: Path, files: RecordedFiles, name: str, model: Qwen3TTS, report: KitReport
+) -> None:
     case = f"{name}/speaker_encoder"
-    expected = read_tensors(folder / "expected" / name / "speaker_encoder.safetensors")
-    files = _json(folder / "expected" / "codec" / "encode.json")
+    expected = files[f"{name}/speaker_encoder"]
+    clips = _json(folder / "expected" / "codec" / "encode.json")
     encoder = model.network.speaker_encoder
     assert encoder is not None
     for clip in sorted({key.split(".")[0] for key in expected}):
-        samples = _at_rate(Audio.read(folder / files[clip]["file"]), encoder.config.sample_rate)
+        samples = at_rate(Audio.read(folder / clips[clip]["file"]), encoder.config.sample_rate)
         with _recorded() as seen:
             encoder(speaker_mel(samples[None], encoder.config))
         last = max(int(key.rsplit(".", 1)[1]) for key in seen if key.startswith("speaker.block."))
@@ -311,22 +315,14 @@ def _speaker_encoder(folder: Path, name: str, model: Qwen3TTS, report: KitReport
 # -- cases ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class _Row:
-    """One row of a case's batch."""
-
-    text: list[int]
-    instruction: list[int] | None
-    reference: prompts.Reference | None
-    vector: Tensor | None
-    prompt: Prompt
-
-
-def _case(folder: Path, place: Path, model: Qwen3TTS, report: KitReport) -> None:
+def _case(folder: Path, files: RecordedFiles, place: Path, model: Qwen3TTS, report: KitReport) -> None:
     record = _json(place / "case.json")
     inputs, summary = record["inputs"], record["summary"]
-    expected = read_tensors(place / "tensors.safetensors")
+    expected = files[f"{place.parent.name}/{place.name}/tensors"]
     case = f"{record['variant']}/{record['case']}"
+    if "tensors" in record:
+        listed = {key: shape for key, (_, shape) in record["tensors"].items()}
+        report.equal(case, "tensors listed", expected.shapes(), listed)
     compared: set[str] = set()
 
     def close(key: str, found: Tensor, limit: float, wanted: Tensor | None = None) -> None:
@@ -342,12 +338,12 @@ def _case(folder: Path, place: Path, model: Qwen3TTS, report: KitReport) -> None
     generation = {**read_generation_defaults(folder / record["checkpoint"]), **inputs["generate"]}
     sampling = Sampling(**sampling_fields(generation))
     frames = max(0, {**BUILT_IN_GENERATION, **generation}["max_new_tokens"] - 1)
-    rows = _rows(folder, inputs, model, sampling, frames)
+    rows = read_rows(folder, inputs, model, sampling, frames)
 
     for kind, numbered in (
         ("text", [row.text for row in rows]),
         ("instruct", [row.instruction for row in rows if row.instruction is not None]),
-        ("ref", [list(row.reference.ids) for row in rows if row.reference is not None]),
+        ("ref", [row.transcript for row in rows if row.transcript is not None]),
     ):
         for number, ids in enumerate(numbered):
             equal(f"ids.{kind}.{number}", torch.tensor(ids))
@@ -360,14 +356,13 @@ def _case(folder: Path, place: Path, model: Qwen3TTS, report: KitReport) -> None
     longest = max(lengths)
     _prompts(rows, longest, close, equal)
     report.equal(case, "summary.prompt_len", longest, summary["prompt_len"])
+    report.equal(case, "summary.batch", len(rows), summary["batch"])
 
-    steps = _forced(case, rows, expected, model, report, compared)
+    steps, best = _forced(case, rows, expected, model, report, compared)
     kv_length, positions = _tracks(steps, lengths, longest)
     equal("talker.kv_len", kv_length)
     if "talker.decode_positions" in expected:
-        wanted = expected["talker.decode_positions"]
-        for number, found in enumerate(positions):
-            equal("talker.decode_positions", found, wanted[number, : len(found)].to(found.dtype))
+        equal("talker.decode_positions", positions)
 
     # Drawn tokens depend on the original's random stream; that each survives the filters was checked
     # above, and the rest is checked on the recorded ones.
@@ -378,7 +373,9 @@ def _case(folder: Path, place: Path, model: Qwen3TTS, report: KitReport) -> None
         compared.add(f"codes.{number}")
         if is_greedy:
             equal(f"codes.{number}", found)
-        chain = [*found[:, 0].tolist(), *([end] if ended[number] else [])]
+        # Without an end the last token is chosen but becomes no frame; drawn, it can be any allowed one.
+        unheard = best[number] if sampling.greedy else int(expected["talker.tokens"][number, len(found)])
+        chain = [*found[:, 0].tolist(), end if ended[number] else unheard]
         equal("talker.tokens", torch.tensor(chain), expected["talker.tokens"][number, : len(chain)])
     report.equal(case, "summary.frames", [len(found) for found in tokens], summary["frames"])
     report.equal(case, "summary.eos_seen", list(ended), summary["eos_seen"])
@@ -400,66 +397,8 @@ def _case(folder: Path, place: Path, model: Qwen3TTS, report: KitReport) -> None
     report.equal(case, "tensors of the case not compared", left, [])
 
 
-def _rows(
-    folder: Path, inputs: Mapping[str, Any], model: Qwen3TTS, sampling: Sampling, frames: int
-) -> list[_Row]:
-    count = len(inputs["text"]) if isinstance(inputs["text"], list) else 1
-
-    def field(name: str) -> list[Any]:
-        value = inputs.get(name)
-        return value if isinstance(value, list) else [value] * count
-
-    def make(
-        text: str,
-        language: str | None,
-        speaker: str | None,
-        instruction: str | None,
-        clip: str | None,
-        transcript: str | None,
-        vector_only: bool | None,
-    ) -> _Row:
-        ids = prompts.text_ids(model.tokenizer, text, markers=True)
-        vector: Tensor | None = None
-        reference = None
-        given: Tensor | int | None = None
-        if inputs["mode"] == "base":
-            assert clip is not None
-            audio = Audio.read(folder / clip)
-            given = vector = model.speaker_vector(audio)
-            if not vector_only and transcript is not None:
-                reference = prompts.Reference(
-                    prompts.reference_ids(model.tokenizer, transcript, markers=True),
-                    model.encode_audio(audio),
-                )
-        elif inputs["mode"] == "custom_voice":
-            assert speaker is not None
-            given = prompts.speaker_id(model.config.talker, speaker)
-        # The original drops an instruction that the model cannot follow.
-        asked = (
-            prompts.instruction_ids(model.tokenizer, instruction, markers=True)
-            if instruction and model.config.follows_instructions
-            else None
-        )
-        vectors = prompts.build_inputs(
-            model.network,
-            model.config,
-            text=ids,
-            layout="full" if inputs["non_streaming_mode"] else "progressive",
-            language=prompts.language_id(model.config.talker, language, speaker),
-            speaker=given,
-            instruction=asked,
-            reference=reference,
-        )
-        made = model.make_prompt(text, vectors, request=SpeechRequest(text), words=len(ids), seed=0)
-        made = replace(made, sampling=sampling, ceiling=frames, positions=vectors.embeds.shape[0] + frames)
-        return _Row(ids, asked, reference, vector, made)
-
-    columns = ("text", "language", "speaker", "instruct", "ref_audio", "ref_text", "x_vector_only_mode")
-    return [make(*values) for values in zip(*(field(name) for name in columns), strict=True)]
-
-
 def _prompts(
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     longest: int,
     close: Callable[[str, Tensor, float], None],
     equal: Callable[[str, Tensor], None],
@@ -483,28 +422,30 @@ def _prompts(
     close("prompt.tts_pad", rows[0].prompt.inputs.filler, PROMPT)
 
 
-def _codes(expected: Tensors, rows: Sequence[_Row]) -> list[Tensor]:
+def _codes(expected: Tensors, rows: Sequence[Row]) -> list[Tensor]:
     return [expected[f"codes.{number}"] for number in range(len(rows))]
 
 
-def _start(model: Qwen3TTS, rows: Sequence[_Row]) -> list[Utterance]:
+def _start(model: Qwen3TTS, rows: Sequence[Row]) -> list[Utterance]:
     model.allocate(len(rows), max(row.prompt.positions for row in rows) + 1)
     return [model.start(row.prompt, [slot]) for slot, row in enumerate(rows)]
 
 
 def _forced(
     case: str,
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     expected: Tensors,
     model: Qwen3TTS,
     report: KitReport,
     compared: set[str],
-) -> list[list[int]]:
-    """Run each row on the recorded tokens and compare; cache lengths after every pass, row by row.
+) -> tuple[list[list[int]], list[int]]:
+    """Run each row on the recorded tokens and compare; cache lengths after every pass, row by row, and the
+    best token after the last one.
 
     A row is compared while it speaks: after its end the reference went on with tokens it never recorded.
     """
     lengths: list[list[int]] = []
+    best: list[int] = []
     for number, (row, codes) in enumerate(zip(rows, _codes(expected, rows), strict=True)):
         sampling = row.prompt.sampling
         end = model.config.talker.codec_eos_token_id
@@ -534,6 +475,8 @@ def _forced(
             hidden.append(utterance.state.hidden)
             track.append(model._cache.lengths[0])
         scores.append(_scores(utterance, sampling, end))
+        best.append(int(scores[-1].argmax()))
+        possible &= bool(scores[-1][expected["talker.tokens"][number, len(codes)]].isfinite())
         lengths.append(track)
         report.check(case, f"codes.{number} survive the filters", possible)
         for key, values, limit in (
@@ -549,7 +492,7 @@ def _forced(
                 wanted = expected[key][number, : len(values)]
                 found = torch.stack(values[: len(wanted)])
                 report.close(case, key + tag, found, wanted, limit)
-    return lengths
+    return lengths, best
 
 
 def _prefill(
@@ -567,16 +510,18 @@ def _scores(utterance: Utterance, sampling: Sampling, end: int) -> Tensor:
     return talker_scores(utterance.state.logits, utterance.state.history, sampling, end=end)
 
 
-def _tracks(
-    steps: Sequence[Sequence[int]], lengths: Sequence[int], longest: int
-) -> tuple[Tensor, list[Tensor]]:
-    """Cache length after each pass, pads counted as the original does; last position of each pass."""
+def _tracks(steps: Sequence[Sequence[int]], lengths: Sequence[int], longest: int) -> tuple[Tensor, Tensor]:
+    """Cache length after each pass, pads counted as the original does; last position of each pass [B, S].
+
+    Rows that ended take part in the passes of the others, so their positions go on.
+    """
     number = max(range(len(steps)), key=lambda row: len(steps[row]))
     cache = torch.tensor([length + longest - lengths[number] for length in steps[number]])
-    return cache, [torch.tensor(track) - 1 for track in steps]
+    whole = [[*track, *range(track[-1] + 1, track[-1] + 1 + len(cache) - len(track))] for track in steps]
+    return cache, torch.tensor(whole) - 1
 
 
-def _free(rows: Sequence[_Row], model: Qwen3TTS) -> tuple[list[Tensor], list[bool]]:
+def _free(rows: Sequence[Row], model: Qwen3TTS) -> tuple[list[Tensor], list[bool]]:
     """Tokens of all rows stepped as one batch, and whether each ended by itself."""
     running = list(enumerate(_start(model, rows)))
     tokens: list[list[Tensor]] = [[] for _ in rows]
@@ -595,7 +540,7 @@ def _decoded(prompt: Prompt, tokens: Tensor, model: Qwen3TTS) -> Tensor:
     return torch.cat((decoder.push(tokens), decoder.finish()))
 
 
-def _length(row: _Row, frames: int, model: Qwen3TTS) -> int:
+def _length(row: Row, frames: int, model: Qwen3TTS) -> int:
     """Samples of a row that is not decoded."""
     reference = 0 if row.reference is None else len(row.reference.tokens)
     samples = (reference + frames) * model.speech_tokenizer.config.decode_upsample_rate
