@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
@@ -18,6 +17,7 @@ from sonant.families.indextts2.layout import IndexFiles, locate
 from sonant.families.indextts2.loading import load_model
 from sonant.families.indextts2.model import IndexTTS2
 from sonant.nn.tap import tapped
+from sonant.parity.kit import Recorded, RecordedFiles
 
 # The kit's suggested absolute tolerances, by quantity, for float32 on recorded inputs.
 TOLERANCES = {
@@ -46,6 +46,7 @@ class Kit:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.checkpoint = folder / "checkpoint"
+        self.fixtures = RecordedFiles(folder / "fixtures")
 
     @cached_property
     def model(self) -> IndexTTS2:
@@ -59,12 +60,13 @@ class Kit:
 
     def names(self) -> list[str]:
         """Fixtures with tensors, sorted."""
-        return sorted(path.stem for path in (self.folder / "fixtures").glob("*.safetensors"))
+        return self.fixtures.names()
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        """A fixture's tensors; empty when the kit lacks it."""
-        path = self.folder / "fixtures" / f"{name}.safetensors"
-        return load_file(path) if path.is_file() else {}
+    def tensors(self, name: str) -> Recorded | dict[str, Tensor]:
+        """A fixture's tensors; empty when the kit lacks it. Taking one counts as checking it."""
+        if name not in self.fixtures:
+            return {}
+        return self.fixtures[name]
 
     def data(self, name: str) -> Any:
         """A fixture's JSON; None when the kit lacks it."""

@@ -85,9 +85,10 @@ def check_emotion(kit: Kit, report: KitReport) -> None:
 def _check_mixing(kit: Kit, report: KitReport, data: Any) -> None:
     tensors = kit.tensors("emotion")
     groups = kit.model.parts.emotion_groups
-    for key, base in tensors.items():
+    for key in tensors:
         if not key.startswith("base_emovec_"):
             continue
+        base = tensors[key]
         speaker = key.removeprefix("base_emovec_")
         style = kit.tensors(speaker)["style"][0]
         rows = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -59,7 +60,7 @@ def check_references(kit: Kit, report: KitReport) -> None:
                 _check_speaker(kit, report, name, tensors)
 
 
-def _check_speaker(kit: Kit, report: KitReport, name: str, tensors: dict[str, Tensor]) -> None:
+def _check_speaker(kit: Kit, report: KitReport, name: str, tensors: Mapping[str, Tensor]) -> None:
     encoder = kit.model.parts.reference
     with recorded() as seen:
         encoder.speaker(Audio.read(kit.audio(name)))
@@ -89,7 +90,7 @@ def _check_speaker(kit: Kit, report: KitReport, name: str, tensors: dict[str, Te
             report.close(name, key, seen[f"w2v.hidden.{index}"][0], tensors[key], T["w2v"])
 
 
-def _check_long(kit: Kit, report: KitReport, name: str, tensors: dict[str, Tensor]) -> None:
+def _check_long(kit: Kit, report: KitReport, name: str, tensors: Mapping[str, Tensor]) -> None:
     with recorded() as seen:
         speaker = kit.model.parts.reference.speaker(Audio.read(kit.audio(name)))
     narrow, bank = seen["reference.audio_16k"][0], seen["reference.fbank"][0]
@@ -109,17 +110,18 @@ def _check_long(kit: Kit, report: KitReport, name: str, tensors: dict[str, Tenso
         "ref_mel": (speaker.mel, -1, T["mel"]),
         "style": (speaker.style, -1, T["style"]),
     }
-    for key, expected in tensors.items():
+    for key in tensors:
         stem = re.sub(r"_(head|tail)$", "", key)
         if stem not in whole:
             continue
+        expected = tensors[key]
         found, axis, tolerance = whole[stem]
         length = expected.shape[axis]
         start = found.shape[axis] - length if key.endswith("_tail") else 0
         report.close(name, key, found.narrow(axis, start, length), expected, tolerance)
 
 
-def _check_emotion_clip(kit: Kit, report: KitReport, name: str, tensors: dict[str, Tensor]) -> None:
+def _check_emotion_clip(kit: Kit, report: KitReport, name: str, tensors: Mapping[str, Tensor]) -> None:
     with recorded() as seen:
         features = kit.model.parts.reference.emotion(Audio.read(kit.audio(name)))
     narrow = seen["reference.emotion_16k"][0]
@@ -173,12 +175,13 @@ def check_conditioning(kit: Kit, report: KitReport) -> None:
         gpt.emotion_vector(tensors["emo_in"])
     for prefix, name, key in (("spk", "gpt.speaker", "spk_latents"), ("emo", "gpt.emotion", "emovec")):
         tolerance = T[key]
-        for recorded_name, expected in tensors.items():
+        for recorded_name in tensors:
             if not recorded_name.startswith(f"{prefix}_"):
                 continue
             stage = _conditioning_stage(recorded_name.removeprefix(f"{prefix}_"))
             if stage is None:
                 continue
+            expected = tensors[recorded_name]
             found = seen[f"{name}.{stage}"][0]
             if stage == "latents" and found.ndim > expected.ndim:
                 found = found[0]
@@ -194,10 +197,10 @@ def check_conditioning(kit: Kit, report: KitReport) -> None:
         other = gpt.emotion_vector(tensors["emo_in"])[None]
     report.close(case, "emovec_base", own, tensors["emovec_base"], T["emovec"])
     report.close(case, "emovec_emo", other, tensors["emovec_emo"], T["emovec"])
-    for key, expected in tensors.items():
+    for key in tensors:
         if key.startswith("merge_"):
             blended = emotion.blend(own, other, float(key.removeprefix("merge_")))
-            report.close(case, key, blended, expected, T["emovec"])
+            report.close(case, key, blended, tensors[key], T["emovec"])
 
 
 def _conditioning_stage(name: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,7 @@ def check_decode(kit: Kit, report: KitReport) -> None:
 def _check_step(
     report: KitReport,
     step: int,
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
     seen: dict[str, list[Tensor]],
     logits: Tensor,
     length: int,
@@ -127,11 +128,11 @@ def _check_step(
     case = f"gpt_decode step {step}"
     position = gpt_module.cached_code_position(step)
     report.equal(case, "mel position used", position, int(tensors["mel_position_used"][step]))
-    for key, expected in tensors.items():
+    for key in tensors:
         found = re.match(rf"step{step}_(?:h(\d+)_(\w+)|(ln_f|final_norm))$", key)
         if found:
             stage = f"gpt.h.{found[1]}.{found[2]}" if found[1] is not None else f"gpt.{found[3]}"
-            report.close(case, key, seen[f"step{step}.{stage}"][0], expected, T["logits"])
+            report.close(case, key, seen[f"step{step}.{stage}"][0], tensors[key], T["logits"])
     report.close(case, "logits", logits[0], tensors["greedy_logits"][step], T["logits"])
     report.equal(case, "cache length", length, int(tensors["cache_lengths"][step]))
 
@@ -218,10 +219,11 @@ def check_sampling(kit: Kit, report: KitReport) -> None:
     if not tensors or data is None:
         return
     said = spoken(kit)
-    for key, expected in tensors.items():
+    for key in tensors:
         found = re.match(r"(greedy|sample|truncated)_b(\d+)_codes$", key)
         if not found:
             continue
+        expected = tensors[key]
         case, kind, beams = f"sampling {key.removesuffix('_codes')}", found[1], int(found[2])
         with report.section(case):
             codes = [int(code) for code in expected[0]]
@@ -237,7 +239,7 @@ def check_sampling(kit: Kit, report: KitReport) -> None:
 
 
 def _check_search(
-    report: KitReport, case: str, stem: str, tensors: dict[str, Tensor], made: _Searched
+    report: KitReport, case: str, stem: str, tensors: Mapping[str, Tensor], made: _Searched
 ) -> None:
     if f"{stem}_logits" in tensors:
         expected = tensors[f"{stem}_logits"]
@@ -266,10 +268,11 @@ EXTRA: dict[str, tuple[int, dict[str, Any]]] = {
 EXTRA_LIMIT = 40  # codes at most in the further searches
 
 
-def _check_extra(kit: Kit, report: KitReport, tensors: dict[str, Tensor], said: Spoken) -> None:
-    for key, expected in tensors.items():
+def _check_extra(kit: Kit, report: KitReport, tensors: Mapping[str, Tensor], said: Spoken) -> None:
+    for key in tensors:
         if not key.startswith("extra_"):
             continue
+        expected = tensors[key]
         case = f"sampling {key.removesuffix('_codes')}"
         with report.section(case):
             beams, given = EXTRA[key]
@@ -281,7 +284,7 @@ def _check_extra(kit: Kit, report: KitReport, tensors: dict[str, Tensor], said: 
             report.equal(case, "codes", made.codes, codes)
 
 
-def _check_processors(report: KitReport, tensors: dict[str, Tensor], data: Any) -> None:
+def _check_processors(report: KitReport, tensors: Mapping[str, Tensor], data: Any) -> None:
     """Each filter on the recorded logits, one after the other."""
     given = data["settings"]
     for key in tensors:
@@ -293,6 +296,9 @@ def _check_processors(report: KitReport, tensors: dict[str, Tensor], data: Any) 
         history = tensors[f"proc_b{beams}_history"]
         scores = tensors[key].log_softmax(dim=-1) if beams > 1 else tensors[key]
         names = sorted(name for name in tensors if re.match(rf"proc_b{beams}_\d+_", name))
+        applied = [name.split("_", 3)[3] for name in names]
+        named = data.get("processors", {}).get(f"sample_b{beams}", applied)
+        report.equal(case, "order", applied, named)
         for name in names:
             if "RepetitionPenalty" in name:
                 rows = zip(scores, history, strict=True)
@@ -308,9 +314,10 @@ def _check_processors(report: KitReport, tensors: dict[str, Tensor], data: Any) 
             kept = expected > -1e38
             report.equal(case, f"{name} removed", torch.isneginf(scores), ~kept)
             report.close(case, name, scores[kept], expected[kept], T["logits"])
-    for name, expected in tensors.items():
+    for name in tensors:
         found = re.match(r"typical_mass([\d.]+)_keep(\d+)$", name)
         if found:
+            expected = tensors[name]
             scores = keep_typical(tensors["typical_logits"], float(found[1]), at_least=int(found[2]))
             kept = expected > -1e38
             report.equal("sampling typical", f"{name} removed", torch.isneginf(scores), ~kept)

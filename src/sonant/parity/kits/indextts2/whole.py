@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def _check_segment(
     kit: Kit,
     report: KitReport,
     name: str,
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
     index: int,
     prompt: Prompt,
     rng: torch.Generator,
@@ -173,7 +174,7 @@ def _check_samples(
     report: KitReport,
     name: str,
     case: dict[str, Any],
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
     spoken: list[Tensor],
     sample_rate: int,
 ) -> None:
