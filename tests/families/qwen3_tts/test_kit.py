@@ -3,6 +3,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -83,6 +84,59 @@ def test_a_changed_id_fails_at_the_prompt(one_case):
 def test_a_crash_is_a_failure_of_its_case(one_case):
     (one_case / "expected" / "voice_design_1p7b" / "instruct_auto_stream" / "tensors.safetensors").unlink()
     assert "ran to its end" in failures(one_case)[0]
+
+
+def test_the_token_after_the_last_frame_is_checked(one_case):
+    """A row that stops at its limit has chosen one more token than it has frames."""
+    path = one_case / "expected" / "voice_design_1p7b" / "instruct_auto_stream" / "tensors.safetensors"
+    tensors = load_file(path)
+    assert tensors["talker.tokens"].shape[1] == len(tensors["codes.0"]) + 1
+    tensors["talker.tokens"][0, -1] += 1
+    save_file(tensors, path)
+    assert any("talker.tokens" in line for line in failures(one_case))
+
+
+def test_what_no_check_reads_is_a_failure(one_case):
+    save_file({"x": torch.zeros(1)}, one_case / "expected" / "unknown.safetensors")
+    assert "unknown: the whole file" in failures(one_case)[-1]
+
+
+def test_one_argument_holds_for_every_row_and_no_speaker_is_none(kit, loaded):
+    model = loaded("custom_voice_1p7b")
+    inputs = {
+        "mode": "custom_voice",
+        "text": ["One.", "Two."],
+        "speaker": [""],
+        "language": "Auto",
+        "non_streaming_mode": True,
+    }
+    with torch.inference_mode():
+        first, second = read_rows(kit, inputs, model, Sampling(), 4)
+        (named,) = read_rows(kit, {**inputs, "text": "One.", "speaker": "Vivian"}, model, Sampling(), 4)
+    assert len(second.prompt.inputs.embeds) == len(first.prompt.inputs.embeds)
+    assert len(named.prompt.inputs.embeds) == len(first.prompt.inputs.embeds) + 1
+
+
+def test_clips_of_one_rate_are_encoded_as_one_batch(kit, loaded, tmp_path):
+    """Parity: zeros behind a shorter clip change its last frame, and nothing else."""
+    samples, rate = soundfile.read(kit / "audio" / "ref_a_24k_mono.wav", dtype="float32")
+    for name, length in (("long", 20011), ("short", 8600)):
+        soundfile.write(tmp_path / f"{name}.wav", samples[:length], rate, subtype="PCM_16")
+    model = loaded("base_1p7b")
+    inputs = {
+        "mode": "base",
+        "text": ["One.", "Two."],
+        "ref_text": "Three.",
+        "language": "Auto",
+        "non_streaming_mode": True,
+    }
+    with torch.inference_mode():
+        both = {**inputs, "ref_audio": ["long.wav", "short.wav"]}
+        _, together = read_rows(tmp_path, both, model, Sampling(), 4)
+        alone, _ = read_rows(tmp_path, {**inputs, "ref_audio": "short.wav"}, model, Sampling(), 4)
+    found, expected = together.reference.tokens, alone.reference.tokens
+    assert torch.equal(found[:-1], expected[:-1])
+    assert not torch.equal(found[-1], expected[-1])
 
 
 @pytest.mark.parametrize("case", ["sampled_seeded", "sampled_seeded_topp"])
