@@ -34,7 +34,7 @@ class Job:
     model: str = "builtin"
     device: str = "auto"
     dtype: str = "auto"
-    precision: str | None = None
+    precision: str = "auto"
     voice: str | None = None
     """A preset speaker, a name in the library, a voice file or a clip."""
     transcript: str | None = None

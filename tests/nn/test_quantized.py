@@ -1,6 +1,7 @@
 """Quantised weights: the C kernel equals the plain torch arithmetic, on every path it was compiled with."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from sonant.nn.cache import KVCache
 from sonant.nn.quantized import (
     INT4,
     INT8,
+    LOSSLESS,
     NativeDecoder,
     NativeLinear,
     PackedStore,
@@ -133,6 +135,53 @@ def test_rows_of_different_age_do_not_touch_each_other(kernel):
         together = fast(torch.stack([x[0, 9:10], x[1, 4:5]]), rows=shared.rows([0, 2], 1))
     assert torch.equal(together[:1], expected[0])
     assert torch.equal(together[1:], expected[1])
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 9])
+def test_bfloat16_weights_lose_nothing(kernel, path, tokens):
+    torch.manual_seed(tokens)
+    weight, bias, x = torch.randn(192, 100).bfloat16(), torch.randn(192), torch.randn(tokens, 100) * 3
+    expected = torch.nn.functional.linear(x.double(), weight.double(), bias.double())
+    made = NativeLinear(kernel, weight, bias, LOSSLESS)
+    assert made._packed.sizes()[0] == weight.nbytes
+    assert (made(x) - expected).abs().max() <= 2e-6 * expected.abs().max()
+
+
+@pytest.mark.parametrize("switches", [{"qk_norm": True}, {"qkv_bias": True}])
+def test_lossless_stack_equals_the_float_network(kernel, path, switches):
+    decoder = stack(**switches).bfloat16().float()
+    fast = quantize_decoder(decoder, "toy", LOSSLESS)
+    assert isinstance(fast, NativeDecoder)
+    x = torch.randn(1, 80, 128)
+    with torch.inference_mode():
+        kept, own = cache(), cache()
+        for start, stop in ((0, 70), (70, 71), (71, 74), (74, 80)):
+            expected = decoder(x[:, start:stop], rows=kept.rows([1], stop - start))
+            found = fast(x[:, start:stop], rows=own.rows([1], stop - start))
+            assert (found - expected).abs().max() <= 1e-5
+    assert torch.allclose(own.keys[1], kept.keys[1], atol=1e-5)
+
+
+def test_lossless_leaves_alone_what_it_would_change():
+    decoder = stack()
+    assert quantize_decoder(decoder, "toy", LOSSLESS) is decoder
+    for linear in (torch.nn.Linear(128, 64), torch.nn.Linear(40, 30).bfloat16()):
+        assert quantize_linear(linear, LOSSLESS) is linear
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's account of memory")
+def test_freed_weights_give_their_memory_back(kernel):
+    def megabytes():
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+    torch.manual_seed(0)
+    weight = torch.randn(8192, 1024).bfloat16()
+    NativeLinear(kernel, weight, None, LOSSLESS)
+    before = megabytes()
+    for _ in range(8):
+        NativeLinear(kernel, weight, None, LOSSLESS)
+    assert megabytes() - before < 40
 
 
 def test_int8_stays_close_to_float(kernel):

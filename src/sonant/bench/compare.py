@@ -42,7 +42,7 @@ def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: 
                 f"the rival {rival} runs in an environment of its own, and none was named. Make one with "
                 f"pip install {rival}, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
             )
-        script = resources.files("sonant.bench.rivals").joinpath(rival.replace("-", "_") + ".py")
+        script = resources.files("sonant.bench.rivals").joinpath("run_" + rival.replace("-", "_") + ".py")
         arguments = {
             "folder": str(folder),
             "dtype": dtype,

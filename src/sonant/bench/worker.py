@@ -30,7 +30,7 @@ class Job:
     model: str
     device: str = "cpu"
     dtype: str = "auto"
-    precision: str | None = None
+    precision: str = "auto"
     threads: int = 2
     batch: int = 1
     seconds: float = 5.0
@@ -119,7 +119,7 @@ def measure(job: Job) -> dict[str, Any]:
     return {
         "model": spec.name,
         "family": spec.family,
-        "precision": job.precision or job.dtype,
+        "precision": job.dtype if job.precision == "full" else job.precision,
         "batch": job.batch,
         "threads": job.threads,
         "device": _device_name(job.device),

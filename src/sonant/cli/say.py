@@ -131,7 +131,7 @@ def say(
     ] = "builtin",
     device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
-    precision: Annotated[str | None, Machine(help="int8 or int4 weights, on a CPU, where offered.")] = None,
+    precision: Annotated[str, Machine(help="Weights on a CPU: auto, full, lossless, int8, int4.")] = "auto",
 ) -> None:
     """Turn text into speech."""
     from sonant.cli.speaking import speak

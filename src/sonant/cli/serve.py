@@ -23,6 +23,9 @@ Models = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
+Precision = Annotated[
+    str, typer.Option(help="Weights on a CPU, of models that offer it: auto, full, lossless, int8, int4.")
+]
 Slots = Annotated[int, typer.Option(min=1, max=256, help="Utterances spoken as one batch.")]
 Voices = Annotated[Path | None, typer.Option(help="Folder of stored voices.")]
 
@@ -33,6 +36,7 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    precision: Precision = "auto",
     slots: Slots = 4,
     voices: Voices = None,
     alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name of a model.")] = None,
@@ -101,6 +105,7 @@ def serve(
         voices=voices,
         device=device,
         dtype=dtype,
+        precision=precision,
         slots=slots,
         queue_limit=queue_limit,
         idle_seconds=idle_unload,
@@ -115,6 +120,7 @@ def studio(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
     device: Device = "auto",
     dtype: Dtype = "auto",
+    precision: Precision = "auto",
     slots: Slots = 4,
     voices: Voices = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the web browser.")] = True,
@@ -128,6 +134,7 @@ def studio(
         voices=voices,
         device=device,
         dtype=dtype,
+        precision=precision,
         slots=slots,
         queue_limit=64,
         idle_seconds=None,
@@ -162,6 +169,7 @@ def build_app(
     voices: Path | None,
     device: str,
     dtype: str,
+    precision: str,
     slots: int,
     queue_limit: int,
     idle_seconds: float | None,
@@ -181,7 +189,15 @@ def build_app(
     from sonant.voice import VoiceLibrary
 
     library = VoiceLibrary(voices)
-    sources = find_sources(models, library, device=device, dtype=dtype, slots=slots, queue_limit=queue_limit)
+    sources = find_sources(
+        models,
+        library,
+        device=device,
+        dtype=dtype,
+        precision=precision,
+        slots=slots,
+        queue_limit=queue_limit,
+    )
     pool = ModelPool(sources, aliases=settings.model_aliases, max_bytes=max_bytes, idle_seconds=idle_seconds)
     return create_app(pool, library, settings, warm=tuple(pool.names) if preload else None)
 

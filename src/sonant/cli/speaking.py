@@ -49,9 +49,7 @@ def status(words: str) -> Iterator[None]:
         yield
 
 
-def load_engine(
-    model: str, *, device: str = "auto", dtype: str = "auto", precision: str | None = None
-) -> Engine:
+def load_engine(model: str, *, device: str = "auto", dtype: str = "auto", precision: str = "auto") -> Engine:
     """An engine for one request at a time, over the user's voice library."""
     from sonant.registry import load
 

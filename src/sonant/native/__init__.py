@@ -1,4 +1,4 @@
-"""The C kernel of quantised decoder stacks: compiled on first use when a compiler is there, then cached.
+"""The C kernel of decoder stacks with narrow weights, compiled on first use where a compiler is, then cached.
 
 `library()` gives the loaded library or None; nothing here runs at import. SONANT_NATIVE=0 switches the
 kernel off, and the plain torch path in `sonant.nn.quantized` does the same arithmetic.
@@ -26,13 +26,13 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_best_path": (N, ()),
     "sonant_choose_path": (None, (N,)),
     "sonant_weight_bytes": (S, (N, N, N)),
-    "sonant_scale_count": (S, (N, N, N)),
+    "sonant_scale_count": (S, (N, N, N, N)),
     "sonant_linear_new": (P, (N, N, N, N)),
     "sonant_linear_free": (None, (P,)),
     "sonant_linear_weights": (P, (P,)),
     "sonant_linear_scales": (P, (P,)),
     "sonant_linear_pack": (None, (P, P)),
-    "sonant_linear_run": (None, (P, N, P, P, P, P, P, N)),
+    "sonant_linear_run": (N, (P, N, P, P, P, N)),
     "sonant_stack_new": (P, (N, N, N, N, N, N, F, F, N)),
     "sonant_stack_free": (None, (P,)),
     "sonant_stack_layer": (None, (P, N, P, P, P, P, P, P, P, P, P)),
@@ -69,7 +69,7 @@ def library() -> ctypes.CDLL | None:
         return None
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
     if compiler is None:
-        log.warning("no C compiler found: int8 and int4 run on the slower torch path. Install gcc or clang.")
+        log.warning("no C compiler found: models run on the slower torch path. Install gcc or clang.")
         return None
     source = resources.files("sonant.native").joinpath("stack.c").read_text(encoding="utf-8")
     key = hashlib.sha256(
@@ -108,7 +108,7 @@ def _compile(compiler: str, source: str, target: Path) -> bool:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:
             detail = getattr(error, "stderr", "") or str(error)
-            log.warning("the kernel did not compile (%s); int8 and int4 run on the torch path", detail[:400])
+            log.warning("the kernel did not compile (%s); models run on the slower torch path", detail[:400])
             return False
         os.replace(made, target)
     return True

@@ -1,14 +1,16 @@
-/* Decoder stack of the Qwen kind with int8 or int4 weights, for CPUs. Plain C behind a C ABI.
+/* Decoder stack of the Qwen kind with bfloat16, int8 or int4 weights, for CPUs. Plain C behind a C ABI.
 
    One call runs M tokens through all layers: RMS norm, grouped-query attention over a float32 cache
-   that the caller owns, rotary positions, SwiGLU. Weights are quantised symmetrically by groups along
+   that the caller owns, rotary positions, SwiGLU. int8 and int4 weights are quantised symmetrically by groups along
    the input axis, activations to int8 by the same groups on the fly; sums are exact int32 within a
-   group and float32 across groups. src/sonant/native/__init__.py compiles and wraps this file, and a
+   group and float32 across groups. bfloat16 weights meet float32 activations: nothing is lost when the
+   checkpoint was bfloat16, and half the bytes of float32 are read. src/sonant/native/__init__.py compiles and wraps this file, and a
    test holds it to the float network.
 
    Weight layout: tiles of 64 output rows; inside a tile [K/4][64][4] bytes holding w + 128 (int8), or
    [K/8][64][4] bytes with w + 8 of k..k+3 in the low nibbles and k+4..k+7 in the high ones (int4);
-   scales [tile][K/group][64]. Stored unsigned, because the dot product instructions multiply
+   scales [tile][K/group][64]; or, for bfloat16, [K][2][16][2] with rows i and i + 16 of a half tile side
+   by side, so that one shift and one mask widen them. Integers are stored unsigned, because the dot product instructions multiply
    unsigned by signed bytes; the offset is taken out through the sum of the activations. */
 #include <math.h>
 #include <omp.h>
@@ -25,10 +27,13 @@
 #define TILE 64
 #define MAX_BLOCK 4
 
+typedef struct Slab Slab;
+
 typedef struct {
   int rows, inputs, bits, group;
   uint8_t *weights;
   float *scales;
+  Slab *slab;
 } Linear;
 
 typedef struct {
@@ -42,39 +47,96 @@ typedef struct {
   const float *final_norm;
   Layer *layer;
   float *x, *wide, *attended, *active; /* scratch, [max_tokens][...] */
-  int8_t *codes;                       /* scratch, quantised activations */
-  float *code_scales;
-  int32_t *code_sums;
+  struct Input *input;                 /* scratch, tokens as the next matrix takes them */
 } Stack;
 
-/* Huge pages nearly double what one core reads from memory; ask for them, the system decides. */
-static void *big_alloc(size_t bytes) {
-  size_t page = (size_t)2 << 20;
-  bytes = (bytes + page - 1) / page * page;
-  void *memory = aligned_alloc(page, bytes);
-  if (!memory) return NULL;
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-  madvise(memory, bytes, MADV_HUGEPAGE);
+/* Weights lie in slabs that ask for huge pages, which nearly double what one core reads from memory.
+   Fresh from the system, because recycled memory already has small pages. A slab goes when the last
+   matrix in it is freed. */
+#define SLAB ((size_t)64 << 20)
+#define HUGE_PAGE ((size_t)2 << 20)
+
+struct Slab {
+  char *memory;
+  void *mapped;
+  size_t size, used, mapped_size;
+  int owners;
+};
+
+static Slab *open_slab;
+
+static Slab *new_slab(size_t bytes) {
+  Slab *slab = calloc(1, sizeof *slab);
+  if (!slab) return NULL;
+  slab->size = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+#if defined(__linux__)
+  slab->mapped_size = slab->size + HUGE_PAGE;
+  slab->mapped = mmap(NULL, slab->mapped_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (slab->mapped == MAP_FAILED) { free(slab); return NULL; }
+  slab->memory = (char *)(((uintptr_t)slab->mapped + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
+#if defined(MADV_HUGEPAGE)
+  madvise(slab->memory, slab->size, MADV_HUGEPAGE);
 #endif
-  return memory;
+#else
+  slab->mapped = slab->memory = aligned_alloc(4096, slab->size);
+  if (!slab->memory) { free(slab); return NULL; }
+#endif
+  return slab;
+}
+
+static void leave_slab(Slab *slab) {
+#pragma omp critical(sonant_slabs)
+  if (slab && --slab->owners == 0) {
+    if (slab == open_slab) open_slab = NULL;
+#if defined(__linux__)
+    munmap(slab->mapped, slab->mapped_size);
+#else
+    free(slab->mapped);
+#endif
+    free(slab);
+  }
+}
+
+static void *take(size_t bytes, Slab **owner) {
+  void *taken = NULL;
+  bytes = (bytes + 4095) / 4096 * 4096;
+#pragma omp critical(sonant_slabs)
+  {
+    Slab *slab = open_slab;
+    if (!slab || slab->used + bytes > slab->size) {
+      slab = new_slab(bytes > SLAB ? bytes : SLAB);
+      if (slab) open_slab = slab;
+    }
+    if (slab) {
+      taken = slab->memory + slab->used;
+      slab->used += bytes;
+      slab->owners++;
+    }
+    *owner = slab;
+  }
+  return taken;
 }
 
 size_t sonant_weight_bytes(int rows, int inputs, int bits) { return (size_t)rows * inputs * bits / 8; }
-size_t sonant_scale_count(int rows, int inputs, int group) { return (size_t)rows * (inputs / group); }
+size_t sonant_scale_count(int rows, int inputs, int bits, int group) {
+  return bits == 16 ? 0 : (size_t)rows * (inputs / group);
+}
 
-/* rows must be a multiple of 64, inputs of group, group of 32. NULL when memory runs out. */
+/* rows must be a multiple of 64; inputs of group and group of 32 unless bits is 16. NULL when memory
+   runs out. */
 Linear *sonant_linear_new(int rows, int inputs, int bits, int group) {
   Linear *made = calloc(1, sizeof *made);
   if (!made) return NULL;
-  *made = (Linear){rows, inputs, bits, group, NULL, NULL};
-  made->weights = big_alloc(sonant_weight_bytes(rows, inputs, bits));
-  made->scales = big_alloc(sonant_scale_count(rows, inputs, group) * sizeof(float));
-  if (!made->weights || !made->scales) { free(made->weights); free(made->scales); free(made); return NULL; }
+  *made = (Linear){rows, inputs, bits, group, NULL, NULL, NULL};
+  size_t weights = sonant_weight_bytes(rows, inputs, bits);
+  made->weights = take(weights + sonant_scale_count(rows, inputs, bits, group) * sizeof(float), &made->slab);
+  if (!made->weights) { free(made); return NULL; }
+  made->scales = (float *)(made->weights + weights);
   return made;
 }
 
 void sonant_linear_free(Linear *l) {
-  if (l) { free(l->weights); free(l->scales); free(l); }
+  if (l) { leave_slab(l->slab); free(l); }
 }
 
 uint8_t *sonant_linear_weights(Linear *l) { return l->weights; }
@@ -82,7 +144,21 @@ float *sonant_linear_scales(Linear *l) { return l->scales; }
 
 /* Quantise float weights [rows][inputs]: scale = largest magnitude of the group / 127 (or / 8 towards
    the sign of that magnitude for int4, which then uses all sixteen levels). */
+static void pack_bfloat16(Linear *l, const float *weights) {
+  uint16_t *to = (uint16_t *)l->weights;
+#pragma omp parallel for schedule(static)
+  for (int tile = 0; tile < l->rows / TILE; tile++)
+    for (int k = 0; k < l->inputs; k++)
+      for (int j = 0; j < TILE; j++) {
+        uint32_t bits;
+        memcpy(&bits, weights + (size_t)(tile * TILE + j) * l->inputs + k, 4);
+        size_t place = ((size_t)tile * l->inputs + k) * TILE + (j / 32) * 32 + (j % 16) * 2 + (j / 16) % 2;
+        to[place] = (uint16_t)(bits >> 16); /* the caller made sure that nothing is cut off */
+      }
+}
+
 void sonant_linear_pack(Linear *l, const float *weights) {
+  if (l->bits == 16) { pack_bfloat16(l, weights); return; }
   const int groups = l->inputs / l->group, inputs = l->inputs;
 #pragma omp parallel
   {
@@ -144,6 +220,71 @@ static void quantise(const float *x, int inputs, int group, int8_t *codes, float
   }
 }
 
+/* Tokens as a matrix takes them: floats for bfloat16 weights, codes with scales and sums otherwise. */
+typedef struct Input {
+  float *x;
+  int8_t *codes;
+  float *scales;
+  int32_t *sums;
+} Input;
+
+/* Token m of the input. */
+static void put(const Linear *l, const Input *in, int m, const float *x) {
+  const int groups = l->inputs / l->group;
+  if (l->bits == 16)
+    memcpy(in->x + (size_t)m * l->inputs, x, sizeof(float) * l->inputs);
+  else
+    quantise(x, l->inputs, l->group, in->codes + (size_t)m * l->inputs, in->scales + (size_t)m * groups,
+             in->sums + (size_t)m * groups);
+}
+
+#if defined(__AVX512F__)
+static inline __attribute__((always_inline)) void wide_avx512(const Linear *l, int count, const float *x,
+                                                              float *out, int out_stride, int first, int last) {
+  const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+  for (int tile = first; tile < last; tile++) {
+    const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, 16);
+    __m512 total[MAX_BLOCK][4];
+    for (int m = 0; m < count; m++)
+      for (int j = 0; j < 4; j++) total[m][j] = _mm512_setzero_ps();
+    for (int k = 0; k < l->inputs; k++, w += 2 * TILE) {
+      __m512i a = _mm512_load_si512(w), b = _mm512_load_si512(w + 64);
+      __m512 v[4] = {_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(_mm512_and_si512(a, high)),
+                     _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), _mm512_castsi512_ps(_mm512_and_si512(b, high))};
+      for (int m = 0; m < count; m++) {
+        __m512 by = _mm512_set1_ps(x[(size_t)m * l->inputs + k]);
+        for (int j = 0; j < 4; j++) total[m][j] = _mm512_fmadd_ps(v[j], by, total[m][j]);
+      }
+    }
+    for (int m = 0; m < count; m++)
+      for (int j = 0; j < 4; j++)
+        _mm512_storeu_ps(out + (size_t)m * out_stride + tile * TILE + j * 16, total[m][j]);
+  }
+}
+#endif
+
+/* The same for any processor; the compiler makes vectors of the inner loops. */
+static void wide_plain(const Linear *l, int count, const float *x, float *out, int out_stride, int first,
+                       int last) {
+  for (int tile = first; tile < last; tile++)
+    for (int m = 0; m < count; m++) {
+      const uint32_t *w = (const uint32_t *)(l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, 16));
+      float total[TILE] = {0};
+      for (int k = 0; k < l->inputs; k++, w += TILE / 2) {
+        float by = x[(size_t)m * l->inputs + k];
+        for (int half = 0; half < 2; half++) {
+          float *to = total + half * 32;
+          for (int i = 0; i < 16; i++) {
+            union { uint32_t bits; float value; } low = {w[half * 16 + i] << 16}, up = {w[half * 16 + i] & 0xffff0000u};
+            to[i] += low.value * by;
+            to[16 + i] += up.value * by;
+          }
+        }
+      }
+      memcpy(out + (size_t)m * out_stride + tile * TILE, total, sizeof total);
+    }
+}
+
 /* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens. */
 #if defined(__AVX512VNNI__)
 #define DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
@@ -166,8 +307,7 @@ static inline __attribute__((always_inline)) void tiles_avx512(
         for (int j = 0; j < 4; j++) acc[m][j] = start;
       }
       if (bits == 8) {
-        for (int k = 0; k < group; k += 4, w += 256) {
-          for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 2048 + j * 64, _MM_HINT_T0);
+        for (int k = 0; k < group; k += 4, w += 256) { /* the processor's own prefetch does best here */
           __m512i v[4];
           for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(w + j * 64);
           for (int m = 0; m < count; m++) {
@@ -179,7 +319,7 @@ static inline __attribute__((always_inline)) void tiles_avx512(
         }
       } else {
         for (int k = 0; k < group; k += 8, w += 256) {
-          for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 2048 + j * 64, _MM_HINT_T0);
+          for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 8192 + j * 64, _MM_HINT_T0);
           for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_load_si512(w + j * 64);
             __m512i lower = _mm512_and_si512(v, low), upper = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
@@ -306,21 +446,39 @@ int sonant_best_path(void) {
 
 void sonant_choose_path(int path) { chosen_path = path; }
 
-static void run_tiles(const Linear *l, int count, const int8_t *codes, const float *scales,
-                      const int32_t *sums, int code_stride, int scale_stride, float *out, int out_stride,
-                      int first, int last) {
-  int path = chosen_path < 0 ? sonant_best_path() : chosen_path;
+static void run_tiles(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
+                      int last) {
+  const int groups = l->inputs / l->group;
+#if defined(__AVX2__)
+  const int path = chosen_path < 0 ? sonant_best_path() : chosen_path;
+#endif
   for (int m = 0; m < count; m += MAX_BLOCK) {
-    int block = count - m < MAX_BLOCK ? count - m : MAX_BLOCK;
-    const int8_t *c = codes + (size_t)m * code_stride;
-    const float *s = scales + (size_t)m * scale_stride;
-    const int32_t *u = sums + (size_t)m * scale_stride;
+    const int block = count - m < MAX_BLOCK ? count - m : MAX_BLOCK;
     float *o = out + (size_t)m * out_stride;
+    if (l->bits == 16) {
+      const float *x = in->x + (size_t)m * l->inputs;
+#if defined(__AVX512F__)
+      if (path == 2) {
+        switch (block) {
+          case 1: wide_avx512(l, 1, x, o, out_stride, first, last); break;
+          case 2: wide_avx512(l, 2, x, o, out_stride, first, last); break;
+          case 3: wide_avx512(l, 3, x, o, out_stride, first, last); break;
+          default: wide_avx512(l, 4, x, o, out_stride, first, last);
+        }
+        continue;
+      }
+#endif
+      wide_plain(l, block, x, o, out_stride, first, last);
+      continue;
+    }
+    const int8_t *c = in->codes + (size_t)m * l->inputs;
+    const float *s = in->scales + (size_t)m * groups;
+    const int32_t *u = in->sums + (size_t)m * groups;
 #if defined(__AVX512VNNI__)
     if (path == 2) {
 #define CASE(M, B) \
   if (block == M && l->bits == B) { \
-    tiles_avx512(l, M, B, c, s, u, code_stride, scale_stride, o, out_stride, first, last); \
+    tiles_avx512(l, M, B, c, s, u, l->inputs, groups, o, out_stride, first, last); \
     continue; \
   }
       CASE(1, 8) CASE(2, 8) CASE(3, 8) CASE(4, 8) CASE(1, 4) CASE(2, 4) CASE(3, 4) CASE(4, 4)
@@ -329,27 +487,37 @@ static void run_tiles(const Linear *l, int count, const int8_t *codes, const flo
 #endif
 #if defined(__AVX2__)
     if (path >= 1) {
-      tiles_avx2(l, block, l->bits, c, s, u, code_stride, scale_stride, o, out_stride, first, last);
+      tiles_avx2(l, block, l->bits, c, s, u, l->inputs, groups, o, out_stride, first, last);
       continue;
     }
 #endif
-    tiles_plain(l, block, l->bits, c, s, u, code_stride, scale_stride, o, out_stride, first, last);
+    tiles_plain(l, block, l->bits, c, s, u, l->inputs, groups, o, out_stride, first, last);
   }
 }
 
-/* y [count][rows] = x [count][inputs] times the weights. scratch: codes [count][inputs], scales and
-   sums [count][inputs / group]. */
-void sonant_linear_run(const Linear *l, int count, const float *x, float *y, int8_t *codes, float *scales,
-                       int32_t *sums, int threads) {
+/* y [count][rows] = x [count][inputs] times the weights, plus bias [rows] if there is one. False when
+   memory runs out. */
+int sonant_linear_run(const Linear *l, int count, const float *x, const float *bias, float *y, int threads) {
   const int groups = l->inputs / l->group;
-  for (int m = 0; m < count; m++)
-    quantise(x + (size_t)m * l->inputs, l->inputs, l->group, codes + (size_t)m * l->inputs,
-             scales + (size_t)m * groups, sums + (size_t)m * groups);
+  Input in = {(float *)x, NULL, NULL, NULL};
+  if (l->bits != 16) {
+    in.codes = malloc((size_t)count * l->inputs);
+    in.scales = malloc(sizeof(float) * count * groups);
+    in.sums = malloc(sizeof(int32_t) * count * groups);
+    if (!in.codes || !in.scales || !in.sums) { free(in.codes); free(in.scales); free(in.sums); return 0; }
+    for (int m = 0; m < count; m++) put(l, &in, m, x + (size_t)m * l->inputs);
+  }
 #pragma omp parallel num_threads(threads)
   {
     int t = omp_get_thread_num(), n = omp_get_num_threads(), tiles = l->rows / TILE;
-    run_tiles(l, count, codes, scales, sums, l->inputs, groups, y, l->rows, tiles * t / n, tiles * (t + 1) / n);
+    int first = tiles * t / n, last = tiles * (t + 1) / n;
+    run_tiles(l, count, &in, y, l->rows, first, last);
+    if (bias)
+      for (int m = 0; m < count; m++)
+        for (int i = first * TILE; i < last * TILE; i++) y[(size_t)m * l->rows + i] += bias[i];
   }
+  free(in.codes); free(in.scales); free(in.sums);
+  return 1;
 }
 
 Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head_dim, int intermediate,
@@ -369,16 +537,19 @@ Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head
   st->wide = malloc(sizeof(float) * max_tokens * widest);
   st->attended = malloc(sizeof(float) * max_tokens * inner);
   st->active = malloc(sizeof(float) * max_tokens * intermediate);
-  st->codes = malloc((size_t)max_tokens * input);
-  st->code_scales = malloc(sizeof(float) * max_tokens * (input / 32));
-  st->code_sums = malloc(sizeof(int32_t) * max_tokens * (input / 32));
+  st->input = malloc(sizeof *st->input);
+  st->input->x = malloc(sizeof(float) * max_tokens * input);
+  st->input->codes = malloc((size_t)max_tokens * input);
+  st->input->scales = malloc(sizeof(float) * max_tokens * (input / 32));
+  st->input->sums = malloc(sizeof(int32_t) * max_tokens * (input / 32));
   return st;
 }
 
 void sonant_stack_free(Stack *st) {
   if (!st) return;
   free(st->layer); free(st->x); free(st->wide); free(st->attended); free(st->active);
-  free(st->codes); free(st->code_scales); free(st->code_sums); free(st);
+  free(st->input->x); free(st->input->codes); free(st->input->scales); free(st->input->sums);
+  free(st->input); free(st);
 }
 
 /* gate_up holds gate and up rows interleaved by tiles of 64. Pointers stay the caller's. */
@@ -418,7 +589,7 @@ static inline float fast_exp(float x) {
 
 
 /* Run `count` tokens x [count][width]; token m is position positions[m] of cache row rows[m]. keys[l],
-   values[l] are [slots][kv_heads][capacity][head_dim]; cosines and sines are [count][head_dim / 2].
+   values[l] are [slots][kv_heads][capacity][head_dim]; cosines and sines are [capacity][head_dim / 2].
    hidden [count][width] gets the output of the final norm. */
 void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
                       float *const *keys, float *const *values, int capacity, const float *cosines,
@@ -438,15 +609,13 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
 #define EACH_TOKEN for (int m = t; m < count; m += n)
     for (int index = 0; index < st->layers; index++) {
       const Layer *l = &st->layer[index];
-      int groups = width / l->qkv->group;
       EACH_TOKEN {
         rms_norm(st->x + (size_t)m * width, l->input_norm, normed, width, st->eps);
-        quantise(normed, width, l->qkv->group, st->codes + (size_t)m * width,
-                 st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+        put(l->qkv, st->input, m, normed);
       }
 #pragma omp barrier
-      run_tiles(l->qkv, count, st->codes, st->code_scales, st->code_sums, width, groups, st->wide, qkv_width,
-                qkv_width / TILE * t / n, qkv_width / TILE * (t + 1) / n);
+      run_tiles(l->qkv, count, st->input, st->wide, qkv_width, qkv_width / TILE * t / n,
+                qkv_width / TILE * (t + 1) / n);
 #pragma omp barrier
       for (int unit = t; unit < count * kv; unit += n) { /* keys and values of one token and kv head */
         int m = unit / kv, g = unit % kv;
@@ -459,7 +628,7 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
         if (l->key_norm) rms_norm(k, l->key_norm, k, dim, st->eps);
         size_t place = (((size_t)rows[m] * kv + g) * capacity + positions[m]) * dim;
         float *to = keys[index] + place;
-        const float *c = cosines + (size_t)m * half, *s = sines + (size_t)m * half;
+        const float *c = cosines + (size_t)positions[m] * half, *s = sines + (size_t)positions[m] * half;
         for (int i = 0; i < half; i++) {
           to[i] = k[i] * c[i] - k[i + half] * s[i];
           to[i + half] = k[i + half] * c[i] + k[i] * s[i];
@@ -471,7 +640,7 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
         int m = unit / kv, g = unit % kv, length = positions[m] + 1;
         const float *kc = keys[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
         const float *vc = values[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
-        const float *c = cosines + (size_t)m * half, *s = sines + (size_t)m * half;
+        const float *c = cosines + (size_t)positions[m] * half, *s = sines + (size_t)positions[m] * half;
         float scale = 1 / sqrtf((float)dim);
         for (int h = 0; h < share; h++) {
           float *q = st->wide + (size_t)m * qkv_width + (g * share + h) * dim;
@@ -505,29 +674,23 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
         }
       }
 #pragma omp barrier
-      groups = inner / l->out->group;
-      EACH_TOKEN quantise(st->attended + (size_t)m * inner, inner, l->out->group, st->codes + (size_t)m * inner,
-                          st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+      EACH_TOKEN put(l->out, st->input, m, st->attended + (size_t)m * inner);
 #pragma omp barrier
       {
         int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
-        run_tiles(l->out, count, st->codes, st->code_scales, st->code_sums, inner, groups, st->wide, width, first,
-                  last);
+        run_tiles(l->out, count, st->input, st->wide, width, first, last);
         for (int m = 0; m < count; m++)
           for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
       }
 #pragma omp barrier
-      groups = width / l->gate_up->group;
       EACH_TOKEN {
         rms_norm(st->x + (size_t)m * width, l->post_norm, normed, width, st->eps);
-        quantise(normed, width, l->gate_up->group, st->codes + (size_t)m * width,
-                 st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+        put(l->gate_up, st->input, m, normed);
       }
 #pragma omp barrier
       {
         int pairs = middle / TILE, first = pairs * t / n, last = pairs * (t + 1) / n;
-        run_tiles(l->gate_up, count, st->codes, st->code_scales, st->code_sums, width, groups, st->wide,
-                  2 * middle, 2 * first, 2 * last);
+        run_tiles(l->gate_up, count, st->input, st->wide, 2 * middle, 2 * first, 2 * last);
         for (int m = 0; m < count; m++)
           for (int b = first; b < last; b++) {
             const float *gate = st->wide + (size_t)m * 2 * middle + (size_t)b * 2 * TILE, *up = gate + TILE;
@@ -537,14 +700,11 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
           }
       }
 #pragma omp barrier
-      groups = middle / l->down->group;
-      EACH_TOKEN quantise(st->active + (size_t)m * middle, middle, l->down->group, st->codes + (size_t)m * middle,
-                          st->code_scales + (size_t)m * groups, st->code_sums + (size_t)m * groups);
+      EACH_TOKEN put(l->down, st->input, m, st->active + (size_t)m * middle);
 #pragma omp barrier
       {
         int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
-        run_tiles(l->down, count, st->codes, st->code_scales, st->code_sums, middle, groups, st->wide, width,
-                  first, last);
+        run_tiles(l->down, count, st->input, st->wide, width, first, last);
         for (int m = 0; m < count; m++)
           for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
       }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -93,17 +94,27 @@ class CacheRows:
         self.total = max(self.starts) + new
         if self.total > cache.capacity:
             raise ValueError(f"{self.total} positions do not fit a cache of {cache.capacity}")
-        device = cache.keys[0].device
         first = self.slots[0]
         self._is_range = self.slots == list(range(first, first + len(self.slots)))
         self._is_even = len(set(self.starts)) == 1
-        starts = torch.tensor(self.starts, device=device)
-        self.positions = starts[:, None] + torch.arange(new, device=device)  # [B, new]
-        self._index = None if self._is_range else torch.tensor(self.slots, device=device)
-        self.mask: Tensor | None = None
-        if not (self._is_even and new == 1):
-            seen = torch.arange(self.total, device=device)
-            self.mask = (seen[None, None, :] <= self.positions[:, :, None])[:, None]
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[B, new]"""
+        device = self.cache.keys[0].device
+        return torch.tensor(self.starts, device=device)[:, None] + torch.arange(self.new, device=device)
+
+    @cached_property
+    def mask(self) -> Tensor | None:
+        """[B, 1, new, total], or None"""
+        if self._is_even and self.new == 1:
+            return None
+        seen = torch.arange(self.total, device=self.positions.device)
+        return (seen[None, None, :] <= self.positions[:, :, None])[:, None]
+
+    @cached_property
+    def _index(self) -> Tensor:
+        return torch.tensor(self.slots, device=self.cache.keys[0].device)
 
     def windowed(self, window: int) -> Tensor | None:
         """`mask` narrowed so that a query sees itself and `window - 1` earlier positions."""
@@ -133,7 +144,6 @@ class CacheRows:
             return view[:, :, : self.total]
         for row, (slot, start) in enumerate(zip(self.slots, self.starts, strict=True)):
             storage[slot, :, start : start + self.new] = fresh[row]
-        assert self._index is not None
         return storage[:, :, : self.total].index_select(0, self._index)
 
     def commit(self) -> None:

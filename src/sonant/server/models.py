@@ -50,21 +50,32 @@ def weight_bytes(folder: Path) -> int:
 
 
 def find_sources(
-    names: Sequence[str], library: VoiceLibrary, *, device: str, dtype: str, slots: int, queue_limit: int
+    names: Sequence[str],
+    library: VoiceLibrary,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str = "auto",
+    slots: int,
+    queue_limit: int,
 ) -> list[ModelSource]:
     """Models by folder, known name, "builtin", or NAME=FOLDER. With no names: the built-in voice, then every
-    known model on this machine. Raises CheckpointError for one that is not there."""
+    known model on this machine. A model without `precision` keeps "auto". Raises CheckpointError for a model
+    that is not there, ConfigError for a precision that none of them has."""
     wanted = list(names)
     if not wanted:
         on_disk = (model.name for model in hub.KNOWN if (hub.models_folder() / model.name).is_dir())
         wanted = [registry.BUILTIN, *on_disk]
     sources: dict[str, ModelSource] = {}
+    is_offered = False
     for given in wanted:
         name, _, place = (
             given.partition("=") if "=" in given and not Path(given).exists() else ("", "", given)
         )
         family, folder = registry.find(place)
         is_builtin = family == registry.BUILTIN
+        offers = precision in registry.precisions(place)
+        is_offered = is_offered or offers
         name = name or (place if not Path(place).is_dir() or is_builtin else folder.resolve().name)
         if name in sources:
             raise ConfigError(f"two models are named {name!r}. Name one of them with --model NAME=FOLDER.")
@@ -78,6 +89,7 @@ def find_sources(
                 place,
                 device=device,
                 dtype=dtype,
+                precision=precision if offers else "auto",
                 slots=slots,
                 voices=library,
                 queue_limit=queue_limit,
@@ -85,6 +97,10 @@ def find_sources(
             ),
             bytes=size,
             about=about or ("the small built-in English voice" if is_builtin else f"a {family} checkpoint"),
+        )
+    if not is_offered:
+        raise ConfigError(
+            f"no model has the precision {precision!r} ({', '.join(sources)}); leave --precision out."
         )
     return list(sources.values())
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PRECISIONS", "describe", "detect", "load"]
 
-PRECISIONS = ("int8", "int4")
-"""Reduced precisions that `load` takes."""
+PRECISIONS = ("lossless", "int8", "int4")
+"""Precisions of the weights that `load` takes on a CPU."""
 
 
 def detect(path: Path) -> bool:

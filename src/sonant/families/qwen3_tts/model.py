@@ -492,7 +492,8 @@ def load_folder(
     """A model folder, or a speech tokenizer's folder, as a SpeechModel.
 
     `precision` "int8" or "int4" quantises the weights of talker and code predictor, and runs the codec's
-    decoder in bfloat16 where the processor has instructions for it.
+    decoder in bfloat16 where the processor has instructions for it. "lossless" keeps them as wide as the
+    checkpoint has them.
     """
     from sonant.checkpoint import read_json
 
@@ -514,11 +515,12 @@ def load_folder(
     if quantized is not None:
         dtype = torch.float32  # activations and cache of the quantised networks
     codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
-    if quantized is not None and has_bfloat16():
+    reduces = quantized is not None and not quantized.is_lossless
+    if reduces and has_bfloat16():
         codec.decoder.narrow(torch.bfloat16)
     store: PackedStore | None = None
-    if quantized is not None:
-        key = f"{fingerprint(folder, ['config.json', WEIGHTS])}-{precision}-g{quantized.group}-v1"
+    if quantized is not None and reduces:
+        key = f"{fingerprint(folder, ['config.json', WEIGHTS])}-{precision}-g{quantized.group}-v2"
         store = PackedStore(cache_folder() / "weights" / f"{key}.safetensors")
     network = load_network(folder, config, device=device, dtype=dtype, precision=quantized, store=store)
     front_end = None if config.front_end is None else PacedPhonemes.load(folder)

@@ -1,5 +1,7 @@
 """The original qwen-tts measured in its own environment; prints one JSON object. Imports nothing of Sonant.
 
+The file must not bear the package's own name: its folder comes first on the path.
+
 Run by `sonant bench --compare qwen-tts`; needs only the packages that qwen-tts itself needs.
 """
 
