@@ -25,6 +25,7 @@ P, N, F, S = ctypes.c_void_p, ctypes.c_int, ctypes.c_float, ctypes.c_size_t
 SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_best_path": (N, ()),
     "sonant_choose_path": (None, (N,)),
+    "sonant_limit_threads": (None, (N,)),
     "sonant_weight_bytes": (S, (N, N, N)),
     "sonant_scale_count": (S, (N, N, N, N)),
     "sonant_linear_new": (P, (N, N, N, N)),

@@ -14,6 +14,7 @@
    unsigned by signed bytes; the offset is taken out through the sum of the activations. */
 #include <math.h>
 #include <omp.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,12 +43,17 @@ typedef struct {
 } Layer;
 
 typedef struct {
+  int arrived, round;
+} Barrier;
+
+typedef struct {
   int layers, width, heads, kv_heads, head_dim, intermediate, max_tokens;
   float eps, theta;
   const float *final_norm;
   Layer *layer;
   float *x, *wide, *attended, *active; /* scratch, [max_tokens][...] */
   struct Input *input;                 /* scratch, tokens as the next matrix takes them */
+  Barrier barrier;
 } Stack;
 
 /* Weights lie in slabs that ask for huge pages, which nearly double what one core reads from memory.
@@ -444,6 +450,9 @@ int sonant_best_path(void) {
 #endif
 }
 
+/* Threads that OpenMP, and so torch, uses for work begun on the calling thread. */
+void sonant_limit_threads(int threads) { omp_set_num_threads(threads); }
+
 void sonant_choose_path(int path) { chosen_path = path; }
 
 static void run_tiles(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
@@ -588,6 +597,27 @@ static inline float fast_exp(float x) {
 }
 
 
+/* All threads meet here. OpenMP's own barrier spins for milliseconds, which on a busy machine keeps the
+   thread that is waited for from running; this one soon gives its processor away. */
+static void meet(Barrier *b, int threads) {
+  if (threads == 1) return;
+  const int round = __atomic_load_n(&b->round, __ATOMIC_ACQUIRE);
+  if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == threads) {
+    __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
+    __atomic_store_n(&b->round, round + 1, __ATOMIC_RELEASE);
+    return;
+  }
+  for (int turn = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; turn++) {
+    if (turn < 4000) {
+#if defined(__x86_64__) || defined(__i386__)
+      __builtin_ia32_pause();
+#endif
+    } else {
+      sched_yield();
+    }
+  }
+}
+
 /* Run `count` tokens x [count][width]; token m is position positions[m] of cache row rows[m]. keys[l],
    values[l] are [slots][kv_heads][capacity][head_dim]; cosines and sines are [capacity][head_dim / 2].
    hidden [count][width] gets the output of the final norm. */
@@ -613,10 +643,10 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
         rms_norm(st->x + (size_t)m * width, l->input_norm, normed, width, st->eps);
         put(l->qkv, st->input, m, normed);
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
       run_tiles(l->qkv, count, st->input, st->wide, qkv_width, qkv_width / TILE * t / n,
                 qkv_width / TILE * (t + 1) / n);
-#pragma omp barrier
+      meet(&st->barrier, n);
       for (int unit = t; unit < count * kv; unit += n) { /* keys and values of one token and kv head */
         int m = unit / kv, g = unit % kv;
         float *k = st->wide + (size_t)m * qkv_width + inner + g * dim, *v = k + kv * dim;
@@ -635,7 +665,7 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
         }
         memcpy(values[index] + place, v, sizeof(float) * dim);
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
       for (int unit = t; unit < count * kv; unit += n) {
         int m = unit / kv, g = unit % kv, length = positions[m] + 1;
         const float *kc = keys[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
@@ -673,21 +703,21 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
           for (int i = 0; i < dim; i++) to[i] *= inverse;
         }
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
       EACH_TOKEN put(l->out, st->input, m, st->attended + (size_t)m * inner);
-#pragma omp barrier
+      meet(&st->barrier, n);
       {
         int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
         run_tiles(l->out, count, st->input, st->wide, width, first, last);
         for (int m = 0; m < count; m++)
           for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
       EACH_TOKEN {
         rms_norm(st->x + (size_t)m * width, l->post_norm, normed, width, st->eps);
         put(l->gate_up, st->input, m, normed);
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
       {
         int pairs = middle / TILE, first = pairs * t / n, last = pairs * (t + 1) / n;
         run_tiles(l->gate_up, count, st->input, st->wide, 2 * middle, 2 * first, 2 * last);
@@ -699,16 +729,16 @@ void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows,
             for (int i = 0; i < TILE; i++) to[i] = gate[i] / (1 + fast_exp(-gate[i])) * up[i];
           }
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
       EACH_TOKEN put(l->down, st->input, m, st->active + (size_t)m * middle);
-#pragma omp barrier
+      meet(&st->barrier, n);
       {
         int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
         run_tiles(l->down, count, st->input, st->wide, width, first, last);
         for (int m = 0; m < count; m++)
           for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
       }
-#pragma omp barrier
+      meet(&st->barrier, n);
     }
     EACH_TOKEN rms_norm(st->x + (size_t)m * width, st->final_norm, hidden + (size_t)m * width, width, st->eps);
     free(normed);

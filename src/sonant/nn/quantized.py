@@ -42,7 +42,7 @@ BLOCK = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Precision:
-    """How weights are stored: 8 or 4 bits in groups of `group` inputs with one scale each, or 16: bfloat16."""
+    """How weights are stored: 8 or 4 bits by groups of `group` inputs with a scale each; 16 is bfloat16."""
 
     bits: int
     group: int = 1
