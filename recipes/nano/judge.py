@@ -18,6 +18,9 @@ from recipes.nano.progress import Progress
 from recipes.nano.settings import Settings
 from recipes.nano.texts import held_out
 
+MOS_CLIPS = 20
+"""DNSMOS takes seconds for a clip, so about this many, evenly spread, are judged for sound."""
+
 
 def judge(model: Path | str, folder: Path, sentences: list[str], seed: int) -> dict[str, float]:
     """Speak and score; writes the audio and what was heard into `folder`."""
@@ -39,7 +42,7 @@ def judge(model: Path | str, folder: Path, sentences: list[str], seed: int) -> d
         speech.write(folder / f"{index:03d}.wav")
         understood = ear.score(speech.samples, speech.sample_rate, text, total)
         heard.append({"text": text, "heard": understood, "seconds": round(speech.seconds, 2)})
-        if mos is not None and speech.seconds > 0.5:
+        if mos is not None and speech.seconds > 0.5 and index % max(1, len(sentences) // MOS_CLIPS) == 0:
             sounds.append(mos.score(speech.samples, speech.sample_rate))
         progress.bar((index + 1) / len(sentences), understood)
     table = {
