@@ -2,7 +2,7 @@
 
 Codebook 0 (semantic) and the chain of the others (acoustic) are both fitted on the same features, because the
 codec's encoder quantises the same embedding twice. No network is trained, so codes exist after two minutes.
-codes/fit.pt: mean, basis, books; codes/codes.npz: codes [N, K] and the first frame of every sentence.
+codes/fit.pt: mean, basis, books; codes/NNN.npz: codes [N, K] of the shard of speech with that number.
 """
 
 from __future__ import annotations
@@ -115,11 +115,10 @@ def _features(samples: np.ndarray) -> Tensor:
 def make(s: Settings) -> None:
     """Fit once on the first shards, then give every shard its codes."""
     folder = s.folder("codes")
-    shards = speech.load(s)
     progress = Progress("codes", folder)
     if not (folder / "fit.pt").exists():
         chance = torch.Generator().manual_seed(s.seed)
-        x = torch.cat([_features(samples) for samples, _ in shards[: s.code_shards]])
+        x = torch.cat([_features(speech.samples(s, n)) for n in speech.numbers(s)[: s.code_shards]])
         mean = x.mean(0)
         x = x - mean
         values, vectors = torch.linalg.eigh(x.T @ x / len(x))
@@ -137,11 +136,14 @@ def make(s: Settings) -> None:
             progress.log(book=k, left=float(rest.pow(2).sum() / total))
         torch.save({"mean": mean, "basis": basis, "books": torch.stack(books)}, folder / "fit.pt")
     fit = Codes.load(s)
-    for number, (samples, lines) in enumerate(shards):
+    for number in speech.numbers(s):
         path = folder / f"{number:03d}.npz"
         if path.exists():
             continue
-        found = fit.encode((_features(samples) - fit.mean) @ fit.basis).numpy().astype(np.int16)
-        np.savez(path, codes=found, lengths=np.array([line[1] for line in lines], np.int32))
-        progress.bar((number + 1) / len(shards))
+        features = (_features(speech.samples(s, number)) - fit.mean) @ fit.basis
+        part = path.with_suffix(".part")
+        with part.open("wb") as file:  # a talker in training may look for this file at any moment
+            np.savez(file, codes=fit.encode(features).numpy().astype(np.int16))
+        part.replace(path)
+        progress.bar((number + 1) / len(speech.numbers(s)))
     progress.close()

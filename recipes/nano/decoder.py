@@ -52,9 +52,9 @@ class Clips:
 
     def __init__(self, s: Settings) -> None:
         self.s, self.chance = s, np.random.default_rng(s.seed)
-        shards = speech.load(s)
-        self.samples = np.concatenate([samples for samples, _ in shards])
-        files = [s.folder("codes") / f"{n:03d}.npz" for n in range(len(shards))]
+        shards = speech.numbers(s)[: s.decoder_shards]
+        self.samples = np.concatenate([speech.samples(s, n) for n in shards])
+        files = [s.folder("codes") / f"{n:03d}.npz" for n in shards]
         self.codes = torch.from_numpy(np.concatenate([np.load(f)["codes"] for f in files]).astype(np.int64))
         assert len(self.codes) * FRAME == len(self.samples), "codes and speech belong together"
         loud = np.abs(self.samples[::64].astype(np.int32)).reshape(len(self.codes), -1).mean(1)

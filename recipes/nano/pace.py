@@ -22,7 +22,7 @@ def make(s: Settings) -> None:
     folder = s.folder("pace")
     if (folder / "front_end.json").exists():
         return
-    lines = [line for _, shard in speech.load(s) for line in shard]
+    lines = [line for number in speech.numbers(s) for line in speech.lines(s, number)]
     apart, lines = lines[: len(lines) // 20], lines[len(lines) // 20 :]
     torch.manual_seed(s.seed)
     chance = np.random.default_rng(s.seed)

@@ -33,7 +33,7 @@ class Settings:
     """Training stages take at least so many steps, whatever their time (for very slow machines)."""
     compiled: bool = True
     """Compile the codec's activation: three times as fast after half a minute of compiling."""
-    texts: int = 9000
+    texts: int = 42_000
     speech_shard: int = 300
     """Sentences in one file of speech: what a resumed run loses at most."""
     code_shards: int = 8
@@ -43,6 +43,8 @@ class Settings:
     features: int = 128
     """Width of a codebook vector: principal components of a frame's 640 log-mel values."""
     latent: int = 256
+    decoder_shards: int = 30
+    """Shards of speech that the codec's networks are trained on: eight hours are plenty for them."""
     decoder_width: int = 128
     decoder_layers: int = 2
     decoder_window: int = 8
@@ -64,11 +66,13 @@ class Settings:
     predictor_layers: int = 2
     predictor_share: float = 0.34
     """Share of frames in each batch on which the code predictor is trained."""
+    apart_shard: int = 0
+    """This shard of speech is kept from the talker, for its curve."""
     talker_frames: int = 640
     """Frames of one batch, about."""
     talker_seconds: float = 3000.0
     talker_rate: float = 2e-3
-    talker_noise: float = 0.12
+    talker_noise: float = 0.2
     """Share of past frames whose codes are replaced in training, so that the text is listened to."""
     held_out: int = 100
 
@@ -88,7 +92,6 @@ def settings(work: Path, scale: str) -> Settings:
         return replace(
             full,
             threads=8,
-            texts=24_000,
             latent=384,
             decoder_width=256,
             decoder_batch=48,

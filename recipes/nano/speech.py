@@ -114,11 +114,19 @@ def make(s: Settings, shards: int | None = None) -> None:
     progress.close()
 
 
-def load(s: Settings) -> list[tuple[np.ndarray, list[list[Any]]]]:
-    """All shards so far: samples and lines [text, frames, sounds, word ends, milliseconds]."""
-    shards = []
-    for path in sorted(s.folder("speech").glob("*.npz")):
-        if re.fullmatch(r"\d+", path.stem):
-            with np.load(path) as file:
-                shards.append((file["samples"], json.loads(file["lines"].tobytes())))
-    return shards
+def numbers(s: Settings) -> list[int]:
+    """Numbers of the shards so far."""
+    return sorted(int(p.stem) for p in s.folder("speech").glob("*.npz") if re.fullmatch(r"\d+", p.stem))
+
+
+def lines(s: Settings, number: int) -> list[list[Any]]:
+    """A shard's lines [text, frames, sounds, word ends, milliseconds]."""
+    with np.load(s.folder("speech") / f"{number:03d}.npz") as file:
+        found: list[list[Any]] = json.loads(file["lines"].tobytes())
+    return found
+
+
+def samples(s: Settings, number: int) -> np.ndarray:
+    """A shard's speech [S] int16."""
+    with np.load(s.folder("speech") / f"{number:03d}.npz") as file:
+        return file["samples"]

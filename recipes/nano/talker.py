@@ -31,20 +31,28 @@ def text_frames(sounds: list[int], milliseconds: list[float], frames: int) -> np
 
 
 class Sentences:
-    """All sentences as (text frames, codes); the last shard is kept apart for the curve."""
+    """All sentences as (text frames, codes); one shard is kept apart for the curve."""
 
     def __init__(self, s: Settings) -> None:
         self.s, self.train, self.apart = s, [], []
-        shards = speech.load(s)
-        for number, (_, lines) in enumerate(shards):
-            codes = np.load(s.folder("codes") / f"{number:03d}.npz")["codes"].astype(np.int64)
-            first = 0
-            for _, frames, sounds, _, milliseconds in lines:
-                item = (text_frames(sounds, milliseconds, frames), codes[first : first + frames])
-                (self.apart if number == len(shards) - 1 else self.train).append(item)
-                first += frames
-        self.train.sort(key=lambda item: len(item[1]))
+        self.known: set[int] = set()
         self.chance = np.random.default_rng(s.seed)
+        self.look_for_more()
+
+    def look_for_more(self) -> bool:
+        """Read shards that have got their codes since the last look; whether there were any."""
+        more = [n for n in speech.numbers(self.s) if n not in self.known]
+        more = [n for n in more if (self.s.folder("codes") / f"{n:03d}.npz").exists()]
+        for number in more:
+            codes = np.load(self.s.folder("codes") / f"{number:03d}.npz")["codes"].astype(np.int16)
+            first = 0
+            for _, frames, sounds, _, milliseconds in speech.lines(self.s, number):
+                item = (text_frames(sounds, milliseconds, frames), codes[first : first + frames])
+                (self.apart if number == self.s.apart_shard else self.train).append(item)
+                first += frames
+        self.known.update(more)
+        self.train.sort(key=lambda item: len(item[1]))
+        return bool(more)
 
     def draw(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Sentences of about the same length, `talker_frames` frames in all; some are two or three joined.
@@ -165,6 +173,8 @@ def make(s: Settings) -> None:
             if step % 500 == 0:
                 extra = dict(zip(("apart_first", "apart_others"), apart(net, data), strict=True))
             progress.log(step=step, frames=passed, first=a, others=b, **extra)
+            if data.look_for_more():
+                progress.log(step=step, sentences=len(data.train))
         if progress.seconds - saved > 120:
             _keep(folder, net, optimiser, step, passed, progress.seconds)
             saved = progress.seconds

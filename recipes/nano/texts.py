@@ -1,4 +1,4 @@
-"""Sentences to be spoken: example sentences of WordNet, templates with numbers, random word strings.
+"""Sentences to be spoken: WordNet's examples and definitions, templates with numbers, random word strings.
 
 Natural sentences come from the Debian package wordnet-base (WordNet licence), unpacked anywhere or installed;
 words from the lexicon of hibari-tts (Apache-2.0). Without the
@@ -66,6 +66,20 @@ def wordnet_examples(root: Path) -> list[str]:
     return found
 
 
+def wordnet_definitions(root: Path) -> list[str]:
+    """WordNet's definitions without their examples: dry, but with tens of thousands of different words."""
+    found: list[str] = []
+    for name in ("data.noun", "data.verb", "data.adj", "data.adv"):
+        path = root / "usr/share/wordnet" / name
+        if not path.exists():
+            continue
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            text = line.partition("|")[2].partition(";")[0].strip()
+            if re.fullmatch(r"[A-Za-z',\- ]+", text) and 5 <= len(text.split()) <= 16:
+                found.append(text[0].upper() + text[1:] + ".")
+    return found
+
+
 def lexicon() -> list[str]:
     """Plain words of 3 to 10 letters that the teacher's lexicon knows."""
     packed = importlib.resources.files("hibari").joinpath("assets/lexicon_us_gold.json.gz").read_bytes()
@@ -118,8 +132,10 @@ def make(s: Settings, packages: Path) -> None:
     words = lexicon()
     banned = {re.sub(r"\W+", " ", t.lower()).strip() for t in held_out()}
     natural = sorted(set(wordnet_examples(packages)))
+    defined = sorted(set(wordnet_definitions(packages)))
     dice.shuffle(natural)
-    pool = natural[: s.texts * 55 // 100]
+    dice.shuffle(defined)
+    pool = natural[: s.texts * 65 // 100] + defined[: s.texts * 15 // 100]
     if not natural:
         print("texts: no WordNet found, templates and word strings only")
     while len(pool) < s.texts:
@@ -127,4 +143,4 @@ def make(s: Settings, packages: Path) -> None:
     pool = [t for t in pool if re.sub(r"\W+", " ", t.lower()).strip() not in banned]
     dice.shuffle(pool)
     out.write_text(json.dumps(pool, ensure_ascii=False, indent=0), encoding="utf-8")
-    print(f"texts: {len(pool)} sentences, {len(natural)} natural ones at hand")
+    print(f"texts: {len(pool)} sentences; at hand were {len(natural)} examples, {len(defined)} definitions")
