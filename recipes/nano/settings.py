@@ -32,7 +32,7 @@ class Settings:
     least_steps: int = 0
     """Training stages take at least so many steps, whatever their time (for very slow machines)."""
     compiled: bool = True
-    """Compile the codec's activation: three times as fast after half a minute of compiling."""
+    """Compile the codec's activation (three times as fast) and the talker (twice), after a minute or two."""
     texts: int = 42_000
     speech_shard: int = 300
     """Sentences in one file of speech: what a resumed run loses at most."""

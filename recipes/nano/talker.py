@@ -143,6 +143,10 @@ def make(s: Settings) -> None:
         step, passed = old["step"], old["frames"]
         data.chance = np.random.default_rng(s.seed + step)
         torch.manual_seed(s.seed + step)
+    if s.compiled:
+        torch._dynamo.config.recompile_limit = 64
+        for stack in (net.decoder, net.predictor):
+            stack.forward = torch.compile(stack.forward, dynamic=True)  # type: ignore[method-assign]
     progress = Progress("talker", folder, spent)
     progress.log(parameters=sum(p.numel() for p in net.parameters()), sentences=len(data.train))
     seen: list[tuple[float, float]] = []
@@ -187,7 +191,7 @@ def make(s: Settings) -> None:
 def apart(net: TalkerNet, data: Sentences) -> tuple[float, float]:
     """Losses on up to 64 sentences kept apart."""
     net.eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
         a, b = losses(net, data.apart[:64], noise=0.0, share=1.0, language=True)
     net.train()
     return float(a), float(b)
