@@ -136,6 +136,6 @@ def settings(work: Path, scale: str) -> Settings:
             predictor_layers=1,
             talker_frames=300,
             talker_seconds=10.0,
-            held_out=2,
+            held_out=1,
         )
     raise SystemExit(f"scale {scale!r} is not known; expected full, gpu or smoke")

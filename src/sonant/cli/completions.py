@@ -7,7 +7,9 @@ def model_names(incomplete: str) -> list[str]:
     """Known models; folders are completed by the shell."""
     from sonant.hub import KNOWN
 
-    return [name for name in ("builtin", "nano", *(model.name for model in KNOWN)) if name.startswith(incomplete)]
+    return [
+        name for name in ("builtin", "nano", *(model.name for model in KNOWN)) if name.startswith(incomplete)
+    ]
 
 
 def voice_names(incomplete: str) -> list[str]:
