@@ -27,6 +27,11 @@ BUNDLED = Path(__file__).parent / "assets"
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 
 
+def bundled() -> list[str]:
+    """Names of the checkpoints inside the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
 def detect(path: Path) -> str | None:
     """The family whose checkpoint this folder holds, or None. Imports no torch."""
     for family in FAMILIES:

@@ -6,10 +6,10 @@ from __future__ import annotations
 def model_names(incomplete: str) -> list[str]:
     """Known models; folders are completed by the shell."""
     from sonant.hub import KNOWN
+    from sonant.registry import BUILTIN, bundled
 
-    return [
-        name for name in ("builtin", "nano", *(model.name for model in KNOWN)) if name.startswith(incomplete)
-    ]
+    names = (BUILTIN, *bundled(), *(model.name for model in KNOWN))
+    return [name for name in names if name.startswith(incomplete)]
 
 
 def voice_names(incomplete: str) -> list[str]:

@@ -22,11 +22,14 @@ def models(
     """Known models: what each is for, and whether it is on this machine."""
     from sonant.errors import SonantError
     from sonant.hub import KNOWN, models_folder
-    from sonant.registry import describe
+    from sonant.registry import BUNDLED, bundled, describe
 
     rows: list[dict[str, Any]] = [
         {"name": "builtin", "about": "small English voice, always there", "is_here": True, "path": None}
     ]
+    for name in bundled():
+        about = "a few million parameters in a family's official layout, inside the package"
+        rows.append({"name": name, "about": about, "is_here": True, "path": str(BUNDLED / name)})
     for model in KNOWN:
         path = models_folder() / model.name
         is_here = path.is_dir()
