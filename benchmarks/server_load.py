@@ -38,6 +38,7 @@ class Tally:
     wrong: list = field(default_factory=list)
     refused: int = 0
     left: int = 0
+    stopped: list = field(default_factory=list)
     trickled: int = 0
     memory: list = field(default_factory=list)
 
@@ -71,8 +72,8 @@ def request(model, number):
     return body
 
 
-async def speak(client, body):
-    """The answer's bytes, and seconds to the first of them; None when refused."""
+async def speak(client, body, seen=None):
+    """The answer's bytes, and seconds to the first of them; None when refused. Its id goes into `seen`."""
     began = time.perf_counter()
     first = None
     pieces = []
@@ -80,6 +81,8 @@ async def speak(client, body):
         if answer.status_code in (429, 503):
             return None, None
         assert answer.status_code == 200, (answer.status_code, await answer.aread())
+        if seen is not None:
+            seen.append(answer.headers["x-request-id"])
         async for piece in answer.aiter_raw():
             if first is None and piece:
                 first = time.perf_counter() - began
@@ -104,14 +107,22 @@ async def user(client, model, alone, tally, until, seed):
 
 
 async def leaver(client, tally, until):
-    """Leaves in the middle of its answers."""
+    """Leaves in the middle of its answers; learns from the server how long each was worked on afterwards."""
     pick = random.Random(99)
     while time.monotonic() < until:
+        seen, began = [], time.monotonic()
         try:
-            async with asyncio.timeout(pick.uniform(0.01, 1.5)):
-                await speak(client, {"input": LONG, "model": "builtin", "response_format": "mp3"})
+            async with asyncio.timeout(pick.uniform(0.01, 6.0)):
+                await speak(client, {"input": LONG, "model": "builtin", "response_format": "mp3"}, seen)
         except TimeoutError:
             tally.left += 1
+            stayed = time.monotonic() - began
+            for _ in range(100 if seen else 0):
+                record = (await client.get(f"/v1/requests/{seen[0]}")).json()
+                if record.get("outcome") == "client_gone":
+                    tally.stopped.append(max(0.0, record["seconds"] - stayed))
+                    break
+                await asyncio.sleep(0.1)
 
 
 async def trickle(address, expected, tally, until):
@@ -125,12 +136,12 @@ async def trickle(address, expected, tally, until):
     data = json.dumps({"input": LONG, "model": "builtin", "response_format": "wav", "seed": 7}).encode()
     head = f"POST /v1/audio/speech HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
     await loop.sock_sendall(made, f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-    got = b""
-    while time.monotonic() < until:
+    got = body = b""
+    while time.monotonic() < until or len(body) < 3:
         got += await loop.sock_recv(made, 1 if b"\r\n\r\n" in got else 64)
-        await asyncio.sleep(0.0 if b"\r\n\r\n" not in got else 1.0)
+        body = got.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2]  # after the first chunk's length
+        await asyncio.sleep(1.0 if b"\r\n\r\n" in got else 0.0)
     made.close()
-    body = got.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2]  # after the first chunk's length
     assert expected.startswith(body), "the slow reader got other bytes"
     tally.trickled = len(body)
 
@@ -203,6 +214,11 @@ async def work(options, process, address):
         "wrong": tally.wrong,
         "refused": tally.refused,
         "left_in_the_middle": tally.left,
+        "work_stopped_after_leaving": {
+            "measured": len(tally.stopped),
+            "p50": round(percentile(tally.stopped, 0.5) or 0.0, 3),
+            "most": round(max(tally.stopped, default=0.0), 3),
+        },
         "bytes_of_the_slow_reader": tally.trickled,
         "still_running_at_the_end": len(status["running"]),
         "first_audio_alone_p50": round(percentile(single, 0.5), 3),

@@ -199,6 +199,14 @@ def test_a_chosen_file_can_be_tried_without_saving(page, spoken):
     speak(page, "Hello.")
 
 
+def test_a_model_that_needs_a_voice_says_so_before_it_is_asked(page):
+    page.select_option("#model", "tiny")
+    page.wait_for_selector("#voice option:has-text('add a voice first')", state="attached")
+    page.click("#speak")
+    page.wait_for_selector("#alert:has-text('under Voices')")
+    assert page.locator("#history li").count() == 0
+
+
 def test_a_bad_clip_is_called_bad(page, tmp_path):
     path = tmp_path / "quiet.wav"
     write_audio(path, np.zeros(24_000, np.float32), 24_000)

@@ -1,6 +1,6 @@
 // The Compare section: the same text twice, side by side; blind when asked for.
 import { speak } from "/static/api.js";
-import { $, alertUser, bindSlider, can, factor, fillModels, fillVoices, make, seconds, voiceFields } from "/static/page.js";
+import { $, alertUser, bindSlider, can, factor, fillModels, fillVoices, lacksVoice, models, seconds, voiceFields } from "/static/page.js";
 import { Peaks, drawWave, joined, wavBytes } from "/static/sound.js";
 
 const tally = { A: 0, B: 0, same: 0 };
@@ -56,8 +56,9 @@ async function one(side, name) {
 async function compare(event) {
   event.preventDefault();
   const button = $("#compare"), [a, b] = sides();
-  button.disabled = true;
   alertUser(null);
+  if ([a, b].some((side) => lacksVoice(models.get($(".side-model", side).value)?.spec, $(".side-voice", side).value))) return;
+  button.disabled = true;
   try {
     // One after the other, so that neither figure suffers from the other's work.
     results = [await one(a, "A"), await one(b, "B")];

@@ -61,6 +61,13 @@ export async function fillVoices(select, model) {
   return spec;
 }
 
+// True, and told, when this model speaks only with a voice and none is chosen.
+export function lacksVoice(spec, value) {
+  const lacks = Boolean(spec?.needs_voice && !value);
+  if (lacks) alertUser("This model speaks only with a voice: record one or choose a clip under Voices.");
+  return lacks;
+}
+
 // The voice a select stands for, as fields of a request.
 export function voiceFields(value) {
   if (value === "\u0000clip") return { ref_audio: trial.clip.data, ...(trial.clip.transcript ? { ref_text: trial.clip.transcript } : {}) };

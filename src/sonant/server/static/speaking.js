@@ -1,6 +1,6 @@
 // The Speak section: settings, live segments, streamed playback, pictures of the sound, history.
 import { call, get, speak } from "/static/api.js";
-import { $, alertUser, bindSlider, can, factor, fillModels, fillVoices, make, models, seconds, voiceFields } from "/static/page.js";
+import { $, alertUser, bindSlider, can, factor, fillModels, fillVoices, lacksVoice, make, models, seconds, voiceFields } from "/static/page.js";
 import { Player } from "/static/player.js";
 import { Peaks, Spectrogram, drawSpectrogram, drawWave, wavBytes } from "/static/sound.js";
 
@@ -92,7 +92,8 @@ async function showSegments() {
   const { input, model, voice, language, ref_audio, ref_text, instructions } = requestBody();
   segmentCall?.abort();
   segmentCall = new AbortController();
-  if (!input.trim()) { $("#segments").replaceChildren(); $("#segments-count").textContent = ""; return; }
+  const isUnvoiced = spec?.needs_voice && !voice && !ref_audio;
+  if (!input.trim() || isUnvoiced) { $("#segments").replaceChildren(); $("#segments-count").textContent = isUnvoiced ? "(with a voice)" : ""; return; }
   try {
     const answer = await call("/v1/audio/speech/segments", { method: "POST", json: { input, model, voice, language, ref_audio, ref_text, instructions }, signal: segmentCall.signal });
     const { data } = await answer.json();
@@ -108,6 +109,7 @@ async function showSegments() {
 async function begin(body) {
   stop();
   alertUser(null);
+  if (body.model === $("#model").value && lacksVoice(spec, body.voice || body.ref_audio)) return;
   const control = new AbortController();
   running = control;
   $("#stop").disabled = false;
