@@ -7,6 +7,7 @@ Every finished answer is compared byte for byte with the same request made alone
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import random
@@ -72,8 +73,8 @@ def request(model, number):
     return body
 
 
-async def speak(client, body, seen=None):
-    """The answer's bytes, and seconds to the first of them; None when refused. Its id goes into `seen`."""
+async def speak(client, body):
+    """The answer's bytes, and seconds to the first of them; None when refused."""
     began = time.perf_counter()
     first = None
     pieces = []
@@ -81,8 +82,6 @@ async def speak(client, body, seen=None):
         if answer.status_code in (429, 503):
             return None, None
         assert answer.status_code == 200, (answer.status_code, await answer.aread())
-        if seen is not None:
-            seen.append(answer.headers["x-request-id"])
         async for piece in answer.aiter_raw():
             if first is None and piece:
                 first = time.perf_counter() - began
@@ -107,22 +106,29 @@ async def user(client, model, alone, tally, until, seed):
 
 
 async def leaver(client, tally, until):
-    """Leaves in the middle of its answers; learns from the server how long each was worked on afterwards."""
+    """Leaves, every other time in the queue and in the middle of the answer; then asks the server when its
+    work on that answer ended."""
     pick = random.Random(99)
+    body = {"input": LONG, "model": "builtin", "response_format": "mp3"}
     while time.monotonic() < until:
-        seen, began = [], time.monotonic()
-        try:
-            async with asyncio.timeout(pick.uniform(0.01, 6.0)):
-                await speak(client, {"input": LONG, "model": "builtin", "response_format": "mp3"}, seen)
-        except TimeoutError:
-            tally.left += 1
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pick.uniform(0.01, 1.5)):
+                await speak(client, body)
+        tally.left += 1
+        began = time.monotonic()
+        async with client.stream("POST", "/v1/audio/speech", json=body) as answer:
+            if answer.status_code != 200:
+                continue
+            await anext(answer.aiter_raw())
+            await asyncio.sleep(pick.uniform(0.0, 1.0))
             stayed = time.monotonic() - began
-            for _ in range(100 if seen else 0):
-                record = (await client.get(f"/v1/requests/{seen[0]}")).json()
-                if record.get("outcome") == "client_gone":
-                    tally.stopped.append(max(0.0, record["seconds"] - stayed))
-                    break
-                await asyncio.sleep(0.1)
+        tally.left += 1
+        for _ in range(100):
+            record = (await client.get(f"/v1/requests/{answer.headers['x-request-id']}")).json()
+            if record.get("outcome") == "client_gone":
+                tally.stopped.append(max(0.0, record["seconds"] - stayed))
+                break
+            await asyncio.sleep(0.1)
 
 
 async def trickle(address, expected, tally, until):
