@@ -245,3 +245,22 @@ def test_a_voice_of_nothing_but_a_name_is_one_of_the_models_own(builtin):
         assert len(engine.synthesize(SpeechRequest("Hi.", voice=Voice(name=own.upper()), seed=1)).samples)
         with pytest.raises(VoiceError, match="own voices are"):
             engine.submit(SpeechRequest("Hi.", voice=Voice(name="nobody")))
+
+
+def test_models_that_ignore_threads_share_the_cores_between_stepping_and_decoding(monkeypatch):
+    from sonant import native
+
+    limits = []
+    monkeypatch.setattr(native, "limit_threads", limits.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    request = SpeechRequest("A longer sentence, so that there are many frames to decode.", seed=3)
+    with Engine(ToyModel()) as plain:
+        expected = plain.synthesize(request).samples
+    assert not limits
+    model = ToyModel()
+    model.ignores_threads = True
+    with Engine(model) as engine:
+        assert np.allclose(engine.synthesize(request).samples, expected, atol=1e-6)
+    assert limits.count(2)
+    assert 4 in limits
+    assert set(limits) <= {2, 4}

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sonant import native
 from sonant.admission import check_request, spoken_parts
 from sonant.casting import Casting
 from sonant.errors import (
@@ -53,7 +54,8 @@ class Engine:
     slots: cache rows, that is how many utterances run as one batch (beams take several each).
     queue_limit: requests waiting or running before BusyError.
     chunk_limit: chunks a reader may lag behind before its utterance pauses.
-    pipelined: decode tokens to samples on a second thread while the first goes on generating.
+    pipelined: decode tokens to samples on a second thread while the first goes on generating. On a CPU the
+    two then share the cores; None does so for models whose steps give the same on any number of threads.
     """
 
     def __init__(
@@ -64,7 +66,7 @@ class Engine:
         voices: VoiceLibrary | None = None,
         queue_limit: int = 64,
         chunk_limit: int = 8,
-        pipelined: bool = False,
+        pipelined: bool | None = None,
     ) -> None:
         self.model = model
         self.spec: ModelSpec = model.spec
@@ -72,7 +74,11 @@ class Engine:
         self.slots = slots
         self.queue_limit = queue_limit
         self.chunk_limit = chunk_limit
-        self._pipelined = pipelined
+        shares = getattr(model, "ignores_threads", False) and torch.get_num_threads() > 1
+        self._pipelined = shares if pipelined is None else pipelined
+        self._threads = torch.get_num_threads() if shares and self._pipelined else 0
+        """Threads that stepping and decoding share; 0 leaves both with torch's number."""
+        self._whole = _MEANWHILE if self._pipelined and self.spec.streams_by == "frame" else _WHOLE
         self._decode_queue: queue.SimpleQueue[_Decode | None] = queue.SimpleQueue()
         self._streams: list[SpeechStream] = []
         self._free: list[int] = []
@@ -257,11 +263,14 @@ class Engine:
             if segment.utterance is not None
             and not segment.utterance.is_finished
             and stream._has_room()
-            and segment.backlog <= 64
+            and segment.handed_over - segment.decoded <= 64
         ]
         if not ready:
             return worked
         began = time.monotonic()
+        if self._threads:
+            is_decoding = any(segment.handed_over > segment.decoded for _, segment in ready)
+            native.limit_threads(self._threads - self._threads // 2 if is_decoding else self._threads)
         try:
             steps = self.model.step([s.utterance for _, s in ready if s.utterance is not None])
         except Exception as error:
@@ -291,7 +300,7 @@ class Engine:
                         segment.index,
                     )
                 )
-            policy = stream.request.chunk_policy if stream._streaming else _WHOLE
+            policy = stream.request.chunk_policy if stream._streaming else self._whole
             gathered = sum(tokens.shape[0] for tokens in segment.pending)
             if step.is_final or gathered >= policy.size(segment.decodes):
                 self._hand_over(stream, segment, is_final=step.is_final)
@@ -388,17 +397,19 @@ class Engine:
         segment.decodes += 1
         item = _Decode(stream, segment, tokens, is_final)
         if self._pipelined:
-            segment.backlog += 0 if tokens is None else tokens.shape[0]
+            segment.handed_over += 0 if tokens is None else tokens.shape[0]
             self._decode_queue.put(item)
         else:
             self._decode(item)
 
     def _run_decoding(self) -> None:
+        if self._threads:
+            native.limit_threads(self._threads // 2)
         with torch.inference_mode():
             while (item := self._decode_queue.get()) is not None:
                 self._decode(item)
                 if item.tokens is not None:
-                    item.segment.backlog -= item.tokens.shape[0]
+                    item.segment.decoded += item.tokens.shape[0]
                 self._wake()
 
     def _decode(self, item: _Decode) -> None:
@@ -461,6 +472,8 @@ class _Decode:
 
 
 _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
+_MEANWHILE = ChunkPolicy(first=16, growth=1.0, largest=16)
+"""Pieces that are decoded while the next are made, for a caller who wants the whole."""
 
 
 def _samples(tensor: Tensor) -> Samples:

@@ -34,8 +34,10 @@ class Segment:
     pending: list[Tensor] = field(default_factory=list)
     frames: int = 0
     decodes: int = 0
-    backlog: int = 0
-    """Frames handed to the decoding thread and not decoded yet."""
+    handed_over: int = 0
+    """Frames given to the decoding thread; written by the engine's thread alone."""
+    decoded: int = 0
+    """Frames of these that are samples now; written by the decoding thread alone."""
     is_announced: bool = False
     """True once a chunk of this segment went out, with its text."""
 

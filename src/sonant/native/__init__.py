@@ -88,6 +88,16 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def limit_threads(count: int) -> None:
+    """Threads that the kernel and torch use for what the calling thread begins; other threads keep theirs.
+
+    Without the kernel nothing changes: only its results are the same for every number of threads.
+    """
+    loaded = library()
+    if loaded is not None:
+        loaded.sonant_limit_threads(count)
+
+
 def _processor() -> str:
     """The processor's feature flags, so that a shared home folder never serves another machine's code."""
     try:

@@ -32,7 +32,7 @@ from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load
 from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
 from sonant.native import cache_folder
 from sonant.nn.cache import KVCache
-from sonant.nn.quantized import PRECISIONS, PackedStore, Precision
+from sonant.nn.quantized import PRECISIONS, NativeDecoder, NativeLinear, PackedStore, Precision
 from sonant.nn.tap import tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
@@ -103,6 +103,15 @@ class Qwen3TTS:
         self.spec = _spec(folder, config, speech_tokenizer.config, generation)
 
     # -- voices -------------------------------------------------------------------------------
+
+    @property
+    def ignores_threads(self) -> bool:
+        """True when steps run in the C kernel, which sums alike on any number of threads."""
+        talker, predictor = self.network.talker, self.network.predictor
+        stacks, heads = (talker.decoder, predictor.decoder), (talker.codec_head, *predictor.lm_head)
+        return all(isinstance(stack, NativeDecoder) for stack in stacks) and all(
+            isinstance(head, NativeLinear) for head in heads
+        )
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """A voice from a clip: its speaker vector, and its tokens when a transcript allows to continue it."""
