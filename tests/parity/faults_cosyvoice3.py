@@ -96,6 +96,11 @@ FAULTS = (
         ("voice.logmel", "voice.mel"),
     ),
     Fault(
+        "prompt mel offset by 2.5, as with a logarithm of other units",
+        change(flow.Flow, "inputs", ".to(mu).T", ".to(mu).T + 2.5"),
+        (f"{STEP}cond",),
+    ),
+    Fault(
         "speaker vector not normalised",
         change(
             flow.Flow, "inputs", "F.normalize(speaker.to(weight)[None], dim=1)", "speaker.to(weight)[None]"

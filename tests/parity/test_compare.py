@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,8 @@ from sonant.parity.budgets import Budget, budget_table, coarser, find_budget
 from sonant.parity.compare import compare
 from sonant.parity.measure import distance
 from sonant.parity.stages import FAMILIES, stage_table
-from sonant.parity.trace import Entry
+from sonant.parity.stages.table import Stage, StageTable
+from sonant.parity.trace import Entry, Trace
 from tests.parity.toy_stages import TABLE, toy_task, toy_trace
 from tests.toy import ToyModel
 
@@ -177,3 +179,41 @@ def test_budgets_name_documented_stages_only():
         for stages in budget_table().get(family, {}).values():
             assert set(stages) - {"*"} <= {stage.name for stage in table}
         assert find_budget(table, "float32", "no such stage").accumulated > 0
+
+
+def test_an_input_with_a_number_of_its_own_is_found_by_the_numbers_that_are_known():
+    """`mean.{stage}` is computed from `block.{stage}.{block}`: the latest block of the same stage."""
+    table = StageTable(
+        "x",
+        [
+            Stage(name="block.{stage}.{block}", shape="", what="", part="audio"),
+            Stage(name="mean.{stage}", shape="", what="", part="audio", inputs=("block.{stage}.{block}",)),
+        ],
+    )
+    names = ("block.0.0", "block.0.1", "mean.0", "block.1.0", "mean.1")
+    trace = Trace(tuple(entry(torch.ones(2), key=name) for name in names))
+    inputs = {stage.key: stage.inputs for stage in compare(trace, trace, table=table).stages}
+    assert inputs["mean.0"] == ("block.0.1",)
+    assert inputs["mean.1"] == ("block.1.0",)
+
+
+def test_bisection_by_a_reference_of_samples_blames_the_first_wrong_stage_only():
+    """Where only samples are kept, the network's own value goes on; what follows is wrong because of it."""
+    reference = toy_trace(max_elements=3)
+    clean = bisect(ToyModel(end_bias=float("-inf")), reference, task=toy_task(), table=TABLE)
+    assert clean.faults == ()
+    assert "toy.logits" in clean.sampled
+    found = bisect(broken(double_mlp(1)), reference, task=toy_task(), table=TABLE)
+    assert [fault.stage for fault in found.faults] == ["toy.layer.{layer}.mlp"]
+
+
+def test_a_forced_draw_of_another_shape_is_not_put_in():
+    reference = toy_trace()
+    wider = Trace(
+        tuple(
+            replace(e, stored=torch.ones(5), shape=(5,)) if e.kind == "draw" else e for e in reference.entries
+        ),
+        reference.metadata,
+    )
+    found = toy_trace(forced=wider)
+    assert found.by_key["draw.exponential"].shape == reference.by_key["draw.exponential"].shape

@@ -85,8 +85,12 @@ def record(
     from sonant.parity.trace import read_trace
     from sonant.registry import load_model
 
+    _check_place(output)
     if (text is None) == (like is None):
-        raise RequestError("give what to say: either --text, or --like with a trace to repeat.")
+        raise RequestError(
+            f"{'both' if text is not None else 'neither'} of --text and --like given; expected one of them. "
+            "Say what to speak with --text, or repeat the request of a trace with --like."
+        )
     task = (
         _task(text, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
         if text is not None
@@ -141,6 +145,13 @@ def _task(
         except json.JSONDecodeError:
             parsed = value
         (sampling if name in known else options)[name] = parsed
+    try:
+        chosen = Sampling(**sampling)
+    except TypeError as error:
+        raise RequestError(
+            f"--set {' '.join(settings)} is not understood ({error}); expected numbers, true or false. "
+            "Write for example --set top_k=5 --set greedy=true"
+        ) from error
     is_file = voice is not None and Path(voice).is_file()
     return Task(
         request=SpeechRequest(
@@ -148,7 +159,7 @@ def _task(
             voice=None if is_file else voice,
             language=language,
             style=Style(instruction=instruction),
-            sampling=Sampling(**sampling),
+            sampling=chosen,
             seed=seed,
             options=options,
         ),
@@ -175,6 +186,8 @@ def compare(
     """
     from sonant.parity.compare import compare as compare_traces
 
+    _check_place(html)
+    _check_precision(precision)
     traces = _read(reference, names, family), _read(other, names, family)
     found = compare_traces(*traces, precision=precision)
     _report(html, found, *traces)
@@ -199,6 +212,7 @@ def bisect(
     from sonant.parity.budgets import coarser
     from sonant.registry import load_model
 
+    _check_precision(precision)
     trace = _read(reference, names, "")
     precision = precision or coarser(trace.dtype, "float32" if dtype == "auto" else dtype)
     found = find(load_model(model, device=device, dtype=dtype), trace, precision=precision)
@@ -242,6 +256,7 @@ def drift(
     """The same network in several precisions on the same inputs: which stage loses most?"""
     from sonant.parity.drift import measure_drift, update_budgets
 
+    _check_place(write_budgets)
     task = _task(text, voice, transcript, None, instruction, 0, True, [], steps)
     found = measure_drift(model, task, tuple(precisions.split(",")), device=device)
     if write_budgets is not None:
@@ -267,6 +282,7 @@ def report(
     """Write the comparison of two traces as one HTML page."""
     from sonant.parity.compare import compare as compare_traces
 
+    _check_place(html)
     traces = _read(reference, names, family), _read(other, names, family)
     found = compare_traces(*traces)
     _report(html, found, *traces)
@@ -280,14 +296,47 @@ def stages(
     """Print the documented stages of a family as a Markdown table."""
     from sonant.parity.stages.markdown import stage_markdown
 
+    _check_family(family)
     typer.echo(stage_markdown(family), nl=False)
 
 
 def _read(path: Path, names: Path | None, family: str) -> Trace:
-    from sonant.parity.trace import read_trace
+    from sonant.parity.trace import read_names, read_trace
 
-    mapping = json.loads(names.read_text(encoding="utf-8")) if names else None
-    return read_trace(path, names=mapping, family=family)
+    if family:
+        _check_family(family)
+    return read_trace(path, names=read_names(names) if names else None, family=family)
+
+
+def _check_place(path: Path | None) -> None:
+    """Raise RequestError before any work when nothing can be written there."""
+    from sonant.errors import RequestError
+
+    if path is not None and (not path.parent.is_dir() or path.is_dir()):
+        what = "is a folder" if path.is_dir() else f"lies in {path.parent}, which does not exist"
+        raise RequestError(
+            f"{path} {what}; expected a file to write. Make the folder, or choose another file."
+        )
+
+
+def _check_family(family: str) -> None:
+    from sonant.errors import RequestError
+    from sonant.parity.stages import FAMILIES
+
+    if family not in FAMILIES:
+        raise RequestError(
+            f"{family!r} has no documented stages; expected one of {', '.join(FAMILIES)}. Choose one of them."
+        )
+
+
+def _check_precision(precision: str | None) -> None:
+    from sonant.errors import RequestError
+    from sonant.parity.budgets import PRECISIONS
+
+    if precision is not None and precision not in PRECISIONS:
+        raise RequestError(
+            f"{precision!r} has no budgets; expected one of {', '.join(PRECISIONS)}. Choose one of them."
+        )
 
 
 def _report(path: Path | None, found: Comparison, reference: Trace, other: Trace) -> None:

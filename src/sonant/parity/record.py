@@ -82,6 +82,8 @@ class Recorder:
         given = None
         if self.forced is not None and kind in {"token", "draw"}:
             given = replacement(self.forced, self.writer.next_key(name), tensor)
+            if given is not None and given.shape != tensor.shape:
+                given = None  # for another length or number of candidates it says nothing
         # A token is noted as the run's own choice, a draw as what was put in its place.
         self.writer.add(name, tensor if given is None or kind == "token" else given, kind=kind)
         return given

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -160,10 +161,38 @@ def read_trace(
     if not path.is_file():
         raise RequestError(f"{path} does not exist; expected a trace. Make one with: sonant parity record")
     if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
-        return _foreign(found, path, names, family)
+        return _foreign(_read_npz(path), path, names, family)
     return _read_safetensors(path, names, family)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
+    except (ValueError, TypeError, OSError, EOFError, BadZipFile, AttributeError) as error:
+        raise RequestError(
+            f"{path} is not a readable .npz of plain arrays ({error}). Write it with numpy.savez."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Data of a JSON file. Raises RequestError when it is none."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path} is not readable JSON ({error}). Correct the file.") from error
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """A mapping of foreign stage names to documented ones. Raises RequestError when it is none."""
+    data = read_json(path)
+    if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+        raise RequestError(
+            f"{path} maps no names; expected a JSON object such as "
+            '{"blk{n}_q": "talker.layer.{n}.query"}. '
+            "Documented names are printed by: sonant parity stages FAMILY"
+        )
+    return data
 
 
 def _read_safetensors(path: Path, names: Mapping[str, str] | None, family: str) -> Trace:
@@ -243,7 +272,7 @@ def _read_raw_folder(folder: Path) -> dict[str, Tensor]:
     """
     described: list[tuple[str, Path, Mapping[str, Any]]] = []
     for path in sorted(folder.glob("*.json")):
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
         beside = path.with_suffix(".bin")
         if isinstance(data, dict) and "shape" in data and beside.is_file():
             described.append((str(data.get("name", path.stem)), beside, data))
@@ -266,12 +295,22 @@ def _named(items: Iterable[Any]) -> list[tuple[str, Any]]:
 
 def _read_raw(path: Path, item: Mapping[str, Any]) -> Tensor:
     kind = str(item.get("dtype", "f32")).lower().removeprefix("torch.")
-    shape = [int(size) for size in item["shape"]]
+    try:
+        shape = [int(size) for size in item["shape"]]
+    except (TypeError, ValueError) as error:
+        raise RequestError(
+            f"{path.name} has the shape {item['shape']!r}; expected whole numbers. Correct its JSON."
+        ) from error
     if kind not in _RAW_TYPES:
-        raise RequestError(f"{path.name} has dtype {kind!r}; expected one of {', '.join(_RAW_TYPES)}.")
+        raise RequestError(
+            f"{path.name} has dtype {kind!r}; expected one of {', '.join(_RAW_TYPES)}. Convert it."
+        )
     dtype = _RAW_TYPES[kind]
     if not path.is_file():
-        raise RequestError(f"{path.name} is missing in {path.parent}, but the JSON there describes it.")
+        raise RequestError(
+            f"{path.name} is missing in {path.parent}; expected it beside the JSON that describes it. "
+            "Write the file, or take it out of the JSON."
+        )
     raw = bytearray(path.read_bytes())
     expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if len(raw) != expected:

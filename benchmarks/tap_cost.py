@@ -1,0 +1,133 @@
+"""What inactive taps cost: the same decoding with them and with every `tap(name, x)` compiled as `x`.
+
+    python benchmarks/tap_cost.py MODEL [--voice CLIP] [--transcript TEXT] [--frames N] [--rounds N]
+
+Both versions run in one process on the same loaded model, in turns; the answer is the median of the ratios of
+neighbouring runs, in processor time on one thread.
+"""
+
+import argparse
+import ast
+import inspect
+import random
+import statistics
+import sys
+import time
+from pathlib import Path
+from types import CodeType, FunctionType
+
+import torch
+
+from sonant.nn.tap import tap, tapped
+from sonant.parity.task import Task, perform
+from sonant.registry import load_model
+from sonant.speech import Audio, Sampling, SpeechRequest
+
+
+class _Untapped(ast.NodeTransformer):
+    def visit_Call(self, node):
+        self.generic_visit(node)
+        is_tap = isinstance(node.func, ast.Name) and node.func.id == "tap" and len(node.args) == 2
+        return node.args[1] if is_tap else node
+
+
+def codes_in(code):
+    """Every code object below this one, by qualified name."""
+    for value in code.co_consts:
+        if isinstance(value, CodeType):
+            yield value.co_qualname, value
+            yield from codes_in(value)
+
+
+def functions_of(module):
+    """The functions and methods that a module defines, without their decorators."""
+    owners = [module, *(value for value in vars(module).values() if inspect.isclass(value))]
+    for owner in owners:
+        for value in vars(owner).values():
+            value = value.fget if isinstance(value, property) else getattr(value, "__func__", value)
+            value = inspect.unwrap(value) if callable(value) else value
+            if isinstance(value, FunctionType) and value.__module__ == module.__name__:
+                yield value
+
+
+def switches():
+    """(function, its code, the same code without taps) for every function of Sonant that has a tap."""
+    found = []
+    for name, module in sorted(sys.modules.items()):
+        if (
+            not name.startswith("sonant.")
+            or getattr(module, "tap", None) is not tap
+            or name == tap.__module__
+        ):
+            continue
+        tree = _Untapped().visit(ast.parse(inspect.getsource(module)))
+        plain = dict(codes_in(compile(ast.fix_missing_locations(tree), module.__file__, "exec")))
+        for function in functions_of(module):
+            code = function.__code__
+            other = plain.get(code.co_qualname, code)  # methods that a dataclass makes are not in the source
+            if code.co_code != other.co_code or code.co_consts != other.co_consts:
+                found.append((function, code, other))
+    return found
+
+
+def measure(model, task, *, rounds):
+    """Median ratio (inactive over removed), median seconds without taps, and tap calls of one run."""
+    calls = 0
+
+    def count(_name, _tensor):
+        nonlocal calls
+        calls += 1
+
+    with tapped(count):
+        perform(model, task)
+    found = switches()
+    assert found, "no function with a tap was found"
+
+    def run(version):
+        for function, *codes in found:
+            function.__code__ = codes[version]
+        start = time.process_time()
+        perform(model, task)
+        return time.process_time() - start
+
+    ratios, plain = [], []
+    order = random.Random(0)
+    try:
+        for version in (0, 1):
+            run(version)
+        for _ in range(rounds):
+            first = order.randrange(2)
+            seconds = {version: run(version) for version in (first, 1 - first)}
+            ratios.append(seconds[0] / seconds[1])
+            plain.append(seconds[1])
+    finally:
+        for function, code, _ in found:
+            function.__code__ = code
+    return statistics.median(ratios), statistics.median(plain), calls
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model")
+    parser.add_argument("--text", default="One two three.")
+    parser.add_argument("--voice", help="reference audio file, or a preset")
+    parser.add_argument("--transcript")
+    parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=100)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model(arguments.model, device="cpu")
+    voice = arguments.voice
+    if voice and Path(voice).is_file():
+        voice = model.encode_voice(Audio.read(arguments.voice), arguments.transcript)
+    sampling = Sampling(max_frames=arguments.frames)
+    request = SpeechRequest(arguments.text, voice=voice, seed=0, sampling=sampling)
+    ratio, seconds, calls = measure(model, Task(request=request), rounds=arguments.rounds)
+    print(
+        f"{model.spec.name}: {calls} taps in {1000 * seconds:.1f} ms; inactive over removed "
+        f"{ratio:.4f} ({100 * (ratio - 1):+.2f} %), median of {arguments.rounds} pairs"
+    )
+
+
+if __name__ == "__main__":
+    main()
