@@ -1,5 +1,8 @@
 """Against recordings that the originals' own code made on the same tiny checkpoints."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,3 +42,23 @@ def test_no_stage_is_wrong_by_itself(case):
     found = bisect(load_model(checkpoint, device="cpu"), reference)
     assert found.faults == ()
     assert not found.stopped
+
+
+@pytest.mark.slow
+def test_the_documented_example_finds_both_mistakes(tmp_path):
+    """examples/find_a_fault.py, as docs/parity.md shows it; in a process of its own, since it breaks things."""
+    root = Path(__file__).parents[2]
+    checkpoint, clip = DATA / "cosyvoice3/checkpoint", DATA / "cosyvoice3/prompt_24k.wav"
+    result = subprocess.run(
+        [sys.executable, root / "examples/find_a_fault.py", checkpoint, clip],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root / "src")},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    first, second = result.stdout.splitlines()
+    assert first.startswith("First stage out of budget: flow.step.1.time.sinus (")
+    assert second == "Wrong by themselves: flow.step.{step}.time.sinus, vocoder.conv_post."
+    assert {path.name for path in tmp_path.iterdir()} == {"right.safetensors", "port.safetensors"}

@@ -178,7 +178,7 @@ def compare(
         verdicts=_verdicts(results, reference, other, is_forced=is_forced),
         first_failed=first.key if first else None,
         inputs_differed=first.inputs_differed if first else None,
-        warnings=tuple(_warnings(reference, other, results)),
+        warnings=tuple(_warnings(reference, other, results, table)),
         missing=tuple(e.key for e in reference.entries if e.key not in other.by_key),
     )
 
@@ -246,7 +246,7 @@ def _judge(results: list[StageResult]) -> Verdict:
         failed=len(failed),
         first_failed=failed[0].key if failed else None,
         worst=worst.key,
-        detail=describe(worst.distance),
+        detail="" if status == "equal" else f"worst {worst.key}: {describe(worst.distance)}",
     )
 
 
@@ -298,7 +298,14 @@ def rank_and_margin(token: StageResult, reference: Trace, other: Trace) -> str:
     return ""
 
 
-def _warnings(reference: Trace, other: Trace, results: list[StageResult]) -> Iterable[str]:
+def _warnings(reference: Trace, other: Trace, results: list[StageResult], table: StageTable) -> Iterable[str]:
+    for trace, against in ((reference, other), (other, reference)):
+        strange = [e.key for e in trace.entries if not table.find(e.name) and e.key not in against.by_key]
+        if trace.metadata.get("foreign") and strange:
+            yield (
+                f"{len(strange)} of {len(trace.entries)} names of {_title(trace)} are not documented, first "
+                f"{strange[0]}; a file for --names maps them"
+            )
     for kind, words in (("input", "inputs"), ("draw", "random draws")):
         given = [r for r in results if r.kind == kind]
         wrong = [r for r in given if r.distance.status != "ok"]

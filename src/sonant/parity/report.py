@@ -107,12 +107,13 @@ def _worst(found: Comparison, reference: Trace, other: Trace) -> str:
     ]
     failed = [r for r in shown if r.key == found.first_failed]
     if not shown:
-        return "<h2>Worst tensor</h2><p>No tensor of equal shape differs.</p>"
+        return "<h2>Tensors</h2><p>No tensor of equal shape differs.</p>"
     result = failed[0] if failed else max(shown, key=lambda r: r.distance.over)
     a, b = reference.by_key[result.key], other.by_key[result.key]
+    title = f"<h2>{'First out of' if failed else 'Nearest to its'} budget: {_text(result.key)}</h2>"
     left, right = _matrix(a), _matrix(b)
     if left is None or right is None or left.shape != right.shape:
-        return f"<h2>Worst tensor</h2><p>{_text(result.key)} is stored as samples; no picture.</p>"
+        return f"{title}<p>It is stored as samples; no picture.</p>"
     limit = float(max(np.abs(left).max(initial=0), np.abs(right).max(initial=0), 1e-30))
     difference = np.abs(left - right)
     peak = float(difference.max(initial=0)) or 1.0
@@ -123,12 +124,12 @@ def _worst(found: Comparison, reference: Trace, other: Trace) -> str:
         (f"absolute difference, white is 0, darkest {peak:.2e}", _sequential(difference / peak)),
     ]
     body = "".join(
-        f'<figure><img alt="{_text(title)}" src="{_png(pixels)}">'
-        f"<figcaption>{_text(title)}</figcaption></figure>"
-        for title, pixels in figures
+        f'<figure><img alt="{_text(caption)}" src="{_png(pixels)}">'
+        f"<figcaption>{_text(caption)}</figcaption></figure>"
+        for caption, pixels in figures
     )
     return (
-        f"<h2>Worst tensor: {_text(result.key)}</h2><p>{_text(describe(result.distance))}. Shape "
+        f"{title}<p>{_text(describe(result.distance))}. Shape "
         f"{_text(list(result.shape))}, shown as {rows} x {columns}; red is positive, blue negative, "
         f"full colour {limit:.2e}.</p>{body}"
     )

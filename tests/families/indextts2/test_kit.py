@@ -1,16 +1,72 @@
-"""The whole conformance kit, where it lies beside the repository."""
+"""The runner of conformance kits: on a small kit of recorded fixtures, and whole where one lies beside."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from sonant.parity.kit import run_kit
+from tests.families.indextts2.conftest import DATA
 
 KIT = Path(__file__).parents[4] / "shared" / "indextts2"
+
+
+@pytest.fixture
+def small_kit(checkpoint, tmp_path):
+    """The recorded parts that need no reference encoder: its weights are not the recorded ones here."""
+    folder = tmp_path / "kit"
+    shutil.copytree(checkpoint, folder / "checkpoint")
+    (folder / "fixtures").mkdir()
+    for name in ("dit", "gpt_cond", "gpt_decode", "length_regulator", "sampling"):
+        shutil.copy(DATA / f"{name}.safetensors", folder / "fixtures")
+    for name in ("text", "sampling"):
+        shutil.copy(DATA / f"{name}.json", folder / "fixtures")
+    emotion = json.loads((DATA / "emotion.json").read_text(encoding="utf-8"))
+    emotion["nearest"] = {}
+    (folder / "fixtures" / "emotion.json").write_text(json.dumps(emotion), encoding="utf-8")
+    return folder
+
+
+def run(folder):
+    lines = []
+    is_good = run_kit(folder, lines.append)
+    return is_good, lines
+
+
+def test_the_small_kit_passes(small_kit):
+    is_good, lines = run(small_kit)
+    assert is_good, [line for line in lines if line.startswith("FAIL")]
+    assert int(lines[-1].split()[0]) > 700
+    named = "\n".join(lines)
+    for part in ("gpt_decode", "sampling", "dit", "classifier.0", "segments.0", "pinyin", "parser.0"):
+        assert part in named
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor", "part"),
+    [
+        ("gpt_decode", "greedy_logits", "gpt_decode"),
+        ("dit", "act_final_layer", "dit"),
+        ("length_regulator", "out_39", "length_regulator"),
+    ],
+)
+def test_another_recorded_number_fails_in_its_part(small_kit, file, tensor, part):
+    for other in ("text.json", "emotion.json", "sampling.json", "sampling.safetensors"):
+        (small_kit / "fixtures" / other).unlink()
+    path = small_kit / "fixtures" / f"{file}.safetensors"
+    tensors = load_file(path)
+    tensors[tensor] = tensors[tensor] + 1e-3
+    save_file(tensors, path)
+    is_good, lines = run(small_kit)
+    assert not is_good
+    failed = [line.split()[1] for line in lines if line.startswith("FAIL")]
+    assert set(failed) == {part}
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not KIT.is_dir(), reason="the conformance kit is not beside this repository")
 def test_the_whole_kit_passes():
-    lines = []
-    assert run_kit(KIT, lines.append), [line for line in lines if line.startswith("FAIL")]
+    is_good, lines = run(KIT)
+    assert is_good, [line for line in lines if line.startswith("FAIL")]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sonant.parity.stages import stage_table
+from sonant.parity.stages import FAMILIES, stage_table
 from sonant.parity.stages.table import PARTS
 
 TITLES = {
@@ -33,3 +33,13 @@ def stage_markdown(family: str) -> str:
             lines.append(f"| `{stage.name}` | `{stage.shape}` | {what} | {sources} |")
         lines.append("")
     return "\n".join(lines)
+
+
+def stage_page() -> str:
+    """docs/parity-stages.md: the tables of all families."""
+    head = (
+        "# Documented stages\n\nIn the order of computation. A placeholder such as `{layer}` stands for a "
+        "number from 0; the second and later times a stage is computed, its key ends in `@1`, `@2`, ... "
+        "Printed by `sonant parity stages FAMILY`.\n"
+    )
+    return head + "".join(f"\n## {family}\n\n{stage_markdown(family)}" for family in FAMILIES)
