@@ -46,7 +46,7 @@ def test_no_stage_is_wrong_by_itself(case):
 
 @pytest.mark.slow
 def test_the_documented_example_finds_both_mistakes(tmp_path):
-    """examples/find_a_fault.py, as docs/parity.md shows it; in a process of its own, since it breaks things."""
+    """As docs/parity.md shows it; in a process of its own, since it breaks things."""
     root = Path(__file__).parents[2]
     checkpoint, clip = DATA / "cosyvoice3/checkpoint", DATA / "cosyvoice3/prompt_24k.wav"
     result = subprocess.run(
