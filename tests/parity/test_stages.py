@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "parity-stages.md"
 
 
 def test_the_documented_tables_are_the_ones_in_use():
-    """Written by: python -c "from sonant.parity.stages import markdown as m; print(m.stage_page(), end='')"."""
+    """Written by `stage_page()` of sonant.parity.stages.markdown."""
     assert PAGE.read_text(encoding="utf-8") == stage_page()
 
 
