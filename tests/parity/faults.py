@@ -4,6 +4,7 @@ import inspect
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,16 @@ def change(owner, attribute, old, new):
     """An injection that replaces a piece of a function's source by another."""
 
     def inject(patch):
-        function = inspect.unwrap(inspect.getattr_static(owner, attribute))
-        is_static = isinstance(function, staticmethod)
-        function = function.__func__ if is_static else function
+        found = inspect.unwrap(inspect.getattr_static(owner, attribute))
+        is_static, is_cached = isinstance(found, staticmethod), isinstance(found, cached_property)
+        function = found.__func__ if is_static else found.func if is_cached else found
         source = textwrap.dedent(inspect.getsource(function))
         assert source.count(old) >= 1, f"{attribute} has no {old!r}"
         source = "from __future__ import annotations\n" + source.replace(old, new)
         made = {}
         exec(compile(source, f"<fault in {attribute}>", "exec"), function.__globals__, made)
+        if is_cached:
+            made[attribute].__set_name__(owner, attribute)
         patch.setattr(owner, attribute, staticmethod(made[attribute]) if is_static else made[attribute])
 
     return inject

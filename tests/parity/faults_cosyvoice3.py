@@ -46,7 +46,8 @@ FAULTS = (
     Fault(
         "epsilon 1e-5 for 1e-6 in the modulated norms",
         replace(estimator, "NORM_EPS", 1e-5),
-        (f"{BLOCK}.norm", f"{BLOCK}.feed_norm", f"{STEP}norm_out"),
+        # Barely above the budget of a run of its own, so the first norm is not the first to be named.
+        (f"{BLOCK}.feed_norm", f"{BLOCK}.norm", f"{STEP}norm_out"),
     ),
     Fault(
         "linear for the cosine schedule",

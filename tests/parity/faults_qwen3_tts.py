@@ -81,9 +81,9 @@ FAULTS = (
         "cache positions off by one after the prefill",
         change(
             cache.CacheRows,
-            "__init__",
-            "starts = torch.tensor(self.starts, device=device)",
-            "starts = torch.tensor([s + (s > 0) for s in self.starts], device=device)",
+            "positions",
+            "torch.tensor(self.starts, device=device)",
+            "torch.tensor([s + (s > 0) for s in self.starts], device=device)",
         ),
         (*normed_stacks("query", "key")[2:], *normed_stacks("query", "key")[:2]),
     ),

@@ -124,7 +124,11 @@ def test_foreign_names_are_mapped_by_patterns(tmp_path):
     [
         (lambda p: None, "does not exist"),
         (lambda p: p.write_bytes(b"nothing"), "not a readable safetensors"),
-        (lambda p: (p.mkdir(), (p / "a.json").write_text('{"shape": [2], "dtype": "f32"}')), "no tensors"),
+        (
+            lambda p: (p.mkdir(), (p / "a.json").write_text('{"shape": [2], "dtype": "f32"}')),
+            "a.bin is missing",
+        ),
+        (lambda p: p.mkdir(), "no tensors"),
     ],
 )
 def test_what_is_no_trace_is_refused_with_a_reason(tmp_path, write, words):
@@ -170,3 +174,44 @@ def test_a_watched_multinomial_draws_what_torch_draws(count, replacement):
     assert torch.equal(plain, watched)
     assert torch.equal(drawn[0].get_state(), drawn[1].get_state())
     assert seen == ["draw.exponential"]
+
+
+def test_foreign_entries_are_in_the_order_of_computation(tmp_path):
+    names = [
+        "flow.step.1.x",
+        "flow.step.0.block.1.norm",
+        "flow.step.0.norm_out",
+        "flow.step.0.block.0.attention",
+        "flow.step.0.block.0.norm",
+        "flow.step.0.x",
+        "vocoder.conv_pre",
+        "lm.norm@1",
+        "lm.layer.1.in",
+        "lm.norm",
+        "lm.layer.0.out",
+        "lm.input",
+        "something.else",
+    ]
+    save_file({name: torch.zeros(1) for name in names}, tmp_path / "x.safetensors")
+    found = [entry.key for entry in read_trace(tmp_path / "x.safetensors").entries]
+    assert found == [
+        "lm.input",
+        "lm.layer.0.out",
+        "lm.layer.1.in",
+        "lm.norm",
+        "lm.norm@1",
+        "flow.step.0.x",
+        "flow.step.0.block.0.norm",
+        "flow.step.0.block.0.attention",
+        "flow.step.0.block.1.norm",
+        "flow.step.0.norm_out",
+        "flow.step.1.x",
+        "vocoder.conv_pre",
+        "something.else",
+    ]
+
+
+def test_two_tensors_for_one_stage_are_refused(tmp_path):
+    save_file({"a": torch.zeros(1), "talker.logits": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(RequestError, match="two tensors for talker.logits"):
+        read_trace(tmp_path / "x.safetensors", names={"a": "talker.logits"})

@@ -67,7 +67,11 @@ def record(
     greedy: Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")] = False,
     setting: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A sampling field or family option, such as top_k=5.", metavar="K=V"),
+        typer.Option(
+            "--set",
+            help="A field of sampling or style, or a family option: top_k=5, emotion_audio=FILE.",
+            metavar="K=V",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="At most so many decoding steps.")] = None,
     stages: Annotated[
@@ -134,6 +138,8 @@ def _task(
     from sonant.speech import Audio, Sampling, SpeechRequest, Style
 
     known = {field.name for field in fields(Sampling)}
+    styles = {field.name for field in fields(Style)}
+    style: dict[str, Any] = {"instruction": instruction}
     sampling: dict[str, Any] = {"greedy": True, "predictor_greedy": True} if greedy else {}
     options: dict[str, Any] = {}
     for item in settings:
@@ -144,9 +150,12 @@ def _task(
             parsed = json.loads(value)
         except json.JSONDecodeError:
             parsed = value
-        (sampling if name in known else options)[name] = parsed
+        if name in styles:
+            style[name] = _style_value(name, parsed)
+        else:
+            (sampling if name in known else options)[name] = parsed
     try:
-        chosen = Sampling(**sampling)
+        chosen, chosen_style = Sampling(**sampling), Style(**style)
     except TypeError as error:
         raise RequestError(
             f"--set {' '.join(settings)} is not understood ({error}); expected numbers, true or false. "
@@ -158,7 +167,7 @@ def _task(
             text,
             voice=None if is_file else voice,
             language=language,
-            style=Style(instruction=instruction),
+            style=chosen_style,
             sampling=chosen,
             seed=seed,
             options=options,
@@ -167,6 +176,14 @@ def _task(
         transcript=transcript,
         max_steps=steps,
     )
+
+
+def _style_value(name: str, value: Any) -> Any:
+    from sonant.speech import Audio
+
+    if name == "emotion_audio":
+        return Audio.read(str(value))
+    return tuple(value) if isinstance(value, list) else value
 
 
 @app.command("compare")

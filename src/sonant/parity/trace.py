@@ -224,9 +224,16 @@ def _foreign(
     tensors: Mapping[str, Tensor], path: Path, names: Mapping[str, str] | None, family: str
 ) -> Trace:
     """Entries of plain named tensors, in documented order; undocumented names keep their place at the end."""
-    renamed = {_rename(key, names or {}): tensor for key, tensor in tensors.items()}
+    renamed: dict[str, Tensor] = {}
+    for theirs, tensor in tensors.items():
+        ours = _rename(theirs, names or {})
+        if ours in renamed:
+            raise RequestError(
+                f"{path} has two tensors for {ours}, one of them {theirs!r}; expected one. Correct the names."
+            )
+        renamed[ours] = tensor
     if not renamed:
-        raise RequestError(f"{path} holds no tensors; expected stages by their documented names.")
+        raise RequestError(f"{path} holds no tensors; expected stages by their documented names. Write some.")
     family = family or guess_family([split_key(key)[0] for key in renamed])
     table = stage_table(family)
     entries = [
@@ -241,11 +248,10 @@ def _foreign(
         )
         for key, tensor in renamed.items()
     ]
-    last = len(table.stages)
 
-    def place(entry: Entry) -> tuple[int, int]:
-        found = table.find(entry.name)
-        return entry.occurrence, found[0] if found else last
+    def place(entry: Entry) -> tuple[int, ...]:
+        part, *rest = table.place(entry.name)
+        return part, entry.occurrence, *rest
 
     entries.sort(key=place)
     return Trace(tuple(entries), {"family": family, "made_by": path.name, "foreign": True})
@@ -274,7 +280,7 @@ def _read_raw_folder(folder: Path) -> dict[str, Tensor]:
     for path in sorted(folder.glob("*.json")):
         data = read_json(path)
         beside = path.with_suffix(".bin")
-        if isinstance(data, dict) and "shape" in data and beside.is_file():
+        if isinstance(data, dict) and "shape" in data:
             described.append((str(data.get("name", path.stem)), beside, data))
             continue
         items = data.get("tensors", data) if isinstance(data, dict) else data

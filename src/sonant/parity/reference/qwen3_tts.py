@@ -189,6 +189,8 @@ def main() -> None:
     kind = model.tts_model_type
     rates: dict[str, int] = {}
     call: dict[str, Any] = {"text": arguments.text, "language": arguments.language}
+    if kind == "base" and arguments.voice is None:
+        parser.error("this checkpoint speaks with the voice of a clip; give one with --voice")
     if kind == "base":
         samples, rate = soundfile.read(arguments.voice, dtype="float32", always_2d=True)
         samples = samples.mean(axis=1)

@@ -57,6 +57,11 @@ class StageTable:
         self.stages = tuple(stages)
         self.token = token
         self._plain = {stage.name: (index, stage) for index, stage in enumerate(stages)}
+        self._loops: dict[str, int] = {}
+        """Where each loop over a placeholder begins, by the name up to it."""
+        for index, stage in enumerate(stages):
+            for match in _PLACEHOLDER.finditer(stage.name):
+                self._loops.setdefault(stage.name[: match.end()], index)
         self._found: dict[str, tuple[int, Stage, dict[str, int]] | None] = {}
 
     def find(self, name: str) -> tuple[int, Stage, dict[str, int]] | None:
@@ -74,6 +79,17 @@ class StageTable:
             if match:
                 return index, stage, {key: int(value) for key, value in match.groupdict().items()}
         return None
+
+    def place(self, name: str) -> tuple[int, ...]:
+        """Sorts recorded names of one pass in the order of computation: a layer is whole before the next."""
+        found = self.find(name)
+        if found is None:
+            return (len(PARTS),)
+        index, stage, numbers = found
+        loops: list[int] = []
+        for match in _PLACEHOLDER.finditer(stage.name):
+            loops += (self._loops[stage.name[: match.end()]], numbers[match.group(1)])
+        return (PARTS.index(stage.part), *loops, index)
 
     def pattern_of(self, name: str) -> str:
         """The documented name with its placeholders, or the name itself."""
