@@ -115,18 +115,17 @@ async def leaver(client, tally, until):
             async with asyncio.timeout(pick.uniform(0.01, 1.5)):
                 await speak(client, body)
         tally.left += 1
-        began = time.monotonic()
         async with client.stream("POST", "/v1/audio/speech", json=body) as answer:
             if answer.status_code != 200:
                 continue
             await anext(answer.aiter_raw())
             await asyncio.sleep(pick.uniform(0.0, 1.0))
-            stayed = time.monotonic() - began
+            left = time.time()
         tally.left += 1
         for _ in range(100):
             record = (await client.get(f"/v1/requests/{answer.headers['x-request-id']}")).json()
             if record.get("outcome") == "client_gone":
-                tally.stopped.append(max(0.0, record["seconds"] - stayed))
+                tally.stopped.append(record["started_at"] + record["seconds"] - left)
                 break
             await asyncio.sleep(0.1)
 

@@ -1,7 +1,11 @@
 """Keys, hosts, origins, and what is public."""
 
+import queue
+import webbrowser
+
 import httpx
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
 from sonant.cli.app import app as cli
@@ -111,3 +115,25 @@ def test_a_taken_port_is_told(start):
     result = CliRunner().invoke(cli, ["serve", "--port", str(server.port)])
     assert isinstance(result.exception, ConfigError)
     assert "--port" in str(result.exception)
+
+
+@pytest.mark.parametrize("options", [[], ["--no-browser"]])
+def test_studio_listens_on_this_machine_alone_and_opens_the_browser(monkeypatch, options):
+    opened, served = queue.Queue(), []
+
+    def run(server, sockets):
+        served.append((sockets[0].getsockname(), server.config.app.state.service.settings))
+        sockets[0].close()
+
+    monkeypatch.setattr(uvicorn.Server, "run", run)
+    monkeypatch.setattr(webbrowser, "open", opened.put)
+    result = CliRunner().invoke(cli, ["studio", "--model", "builtin", *options])
+    assert result.exit_code == 0, result.output
+    [((host, port), settings)] = served
+    assert host == "127.0.0.1"
+    assert settings.allowed_hosts == ("localhost", "127.0.0.1", "::1")
+    assert f"http://127.0.0.1:{port}" in result.output
+    if options:
+        assert opened.empty()
+    else:
+        assert opened.get(timeout=10) == f"http://127.0.0.1:{port}"

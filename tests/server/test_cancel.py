@@ -186,6 +186,8 @@ def test_a_deadline_before_the_first_sound_is_a_503(start):
     answer = httpx.post(f"{server.url}/v1/audio/speech", json=body("b", deadline=0.1))
     assert answer.status_code == 503
     assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert answer.headers["retry-after"]
+    assert answer.headers["x-should-retry"] == "false"  # or a client's own retries would cost it all again
     held.close()
 
 

@@ -150,6 +150,26 @@ def test_leaving_stops_the_work(start):
     assert engine.steps < 8_000
 
 
+def test_a_listener_that_does_not_read_holds_up_itself_alone(start):
+    server = start(toy_source(end_bias=float("-inf"), length=8_000, slots=2, chunk_limit=4))
+    engine = server.engine()
+    with connect(url(server), max_queue=1) as slow:
+        tell(slow, type="text", text="long story. And")
+        wait_until(lambda: engine.load == (1, 0))
+        steps = -1
+        while engine.steps != steps:  # until every buffer is full and it is paused
+            steps = engine.steps
+            time.sleep(0.1)
+        assert steps < 7_000
+        with connect(url(server)) as other:
+            tell(other, type="text", text="short")
+            tell(other, type="done")
+            assert len(hear(other)[1]) > 1_000
+        assert engine.load == (1, 0)
+        tell(slow, type="cancel")  # is heard even now
+        wait_until(lambda: engine.load == (0, 0))
+
+
 @pytest.mark.parametrize(
     ("message", "code"),
     [

@@ -332,14 +332,14 @@ def _model_routes(service: SpeechService) -> APIRouter:
         target = pool.resolve(model)
         return json_response(entry(model, target if target != model else None))
 
-    @router.post("/v1/models/{model}/load", summary="Load a model")
+    @router.post("/v1/models/{model:path}/load", summary="Load a model")
     async def load(model: str) -> Response:
         """Bring the model into memory and warm it up; answers when it can speak."""
         name = pool.resolve(model)
         await pool.load(name)
         return json_response(entry(name))
 
-    @router.post("/v1/models/{model}/unload", summary="Unload a model")
+    @router.post("/v1/models/{model:path}/unload", summary="Unload a model")
     async def unload(model: str) -> Response:
         """Drop the model from memory; 503 while it speaks."""
         name = pool.resolve(model)

@@ -65,8 +65,11 @@ def describe_error(error: SonantError | HttpProblem) -> tuple[int, dict[str, Any
         param = HTTP_FIELDS.get(param, param) if param is not None else None
         if isinstance(error, BusyError):
             headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    if status in (500, 501):
-        headers["X-Should-Retry"] = "false"  # the same request fails again; official clients obey this
+    if status == 503:
+        headers.setdefault("Retry-After", "5")
+    if status in (500, 501) or code == "deadline_exceeded":
+        # The same request fails again, or has cost its full time already; official clients obey this.
+        headers["X-Should-Retry"] = "false"
     return status, error_body(status, code, str(error), param), headers
 
 
