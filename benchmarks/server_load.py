@@ -118,7 +118,8 @@ async def leaver(client, tally, until):
         async with client.stream("POST", "/v1/audio/speech", json=body) as answer:
             if answer.status_code != 200:
                 continue
-            await anext(answer.aiter_raw())
+            pieces = answer.aiter_raw()  # kept: a forgotten iterator closes its connection
+            await anext(pieces)
             await asyncio.sleep(pick.uniform(0.0, 1.0))
             left = time.time()
         tally.left += 1

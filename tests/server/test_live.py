@@ -166,8 +166,9 @@ def test_a_listener_that_does_not_read_holds_up_itself_alone(start):
             tell(other, type="done")
             assert len(hear(other)[1]) > 1_000
         assert engine.load == (1, 0)
-        tell(slow, type="cancel")  # is heard even now
+        tell(slow, type="cancel")  # is obeyed even now
         wait_until(lambda: engine.load == (0, 0))
+        hear(slow, until="cancelled")
 
 
 @pytest.mark.parametrize(
