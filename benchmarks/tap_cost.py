@@ -2,8 +2,9 @@
 
     python benchmarks/tap_cost.py MODEL [--voice CLIP] [--transcript TEXT] [--frames N] [--rounds N]
 
-Both versions run in one process on the same loaded model, in turns; the answer is the median of the ratios of
-neighbouring runs, in processor time on one thread.
+All versions run in one process on the same loaded model, in turns and in random order; the answer is the
+median of the ratios within a round, in processor time on one thread. A second copy of the code without taps
+is the control: it shows how far two equal versions come apart.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def functions_of(module):
 
 
 def switches():
-    """(function, its code, the same code without taps) for every function of Sonant that has a tap."""
+    """(function, its code, the same without taps, a copy of that) for each function of Sonant that has a tap."""
     found = []
     for name, module in sorted(sys.modules.items()):
         if (
@@ -66,12 +67,12 @@ def switches():
             code = function.__code__
             other = plain.get(code.co_qualname, code)  # methods that a dataclass makes are not in the source
             if code.co_code != other.co_code or code.co_consts != other.co_consts:
-                found.append((function, code, other))
+                found.append((function, code, other, other.replace()))
     return found
 
 
 def measure(model, task, *, rounds):
-    """Median ratio (inactive over removed), median seconds without taps, and tap calls of one run."""
+    """Median ratios to the code without taps: inactive taps, control; median seconds; tap calls of one run."""
     calls = 0
 
     def count(_name, _tensor):
@@ -90,20 +91,22 @@ def measure(model, task, *, rounds):
         perform(model, task)
         return time.process_time() - start
 
-    ratios, plain = [], []
+    inactive, control, plain = [], [], []
     order = random.Random(0)
+    versions = [0, 1, 2]
     try:
-        for version in (0, 1):
+        for version in versions:
             run(version)
         for _ in range(rounds):
-            first = order.randrange(2)
-            seconds = {version: run(version) for version in (first, 1 - first)}
-            ratios.append(seconds[0] / seconds[1])
+            order.shuffle(versions)
+            seconds = {version: run(version) for version in versions}
+            inactive.append(seconds[0] / seconds[1])
+            control.append(seconds[2] / seconds[1])
             plain.append(seconds[1])
     finally:
-        for function, code, _ in found:
+        for function, code, *_ in found:
             function.__code__ = code
-    return statistics.median(ratios), statistics.median(plain), calls
+    return statistics.median(inactive), statistics.median(control), statistics.median(plain), calls
 
 
 def main():
@@ -122,10 +125,10 @@ def main():
         voice = model.encode_voice(Audio.read(arguments.voice), arguments.transcript)
     sampling = Sampling(max_frames=arguments.frames)
     request = SpeechRequest(arguments.text, voice=voice, seed=0, sampling=sampling)
-    ratio, seconds, calls = measure(model, Task(request=request), rounds=arguments.rounds)
+    inactive, control, seconds, calls = measure(model, Task(request=request), rounds=arguments.rounds)
     print(
-        f"{model.spec.name}: {calls} taps in {1000 * seconds:.1f} ms; inactive over removed "
-        f"{ratio:.4f} ({100 * (ratio - 1):+.2f} %), median of {arguments.rounds} pairs"
+        f"{model.spec.name}: {calls} taps in {1000 * seconds:.1f} ms; inactive {100 * (inactive - 1):+.2f} %, "
+        f"control {100 * (control - 1):+.2f} %, medians of {arguments.rounds} rounds"
     )
 
 

@@ -1,13 +1,121 @@
-"""The conformance kit, where it lies beside the repository."""
+"""The runner of conformance kits: on a small kit of recorded fixtures, and whole where one lies beside."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
-from sonant.parity.kit import run_kit
-from sonant.parity.kits import cosyvoice3
+from sonant.families.cosyvoice3.config import read_config
+from sonant.families.cosyvoice3.noise import ReferenceNoise
+from sonant.parity.kit import KitReport, run_kit
+from sonant.parity.kits import cosyvoice3, cosyvoice3_front, cosyvoice3_networks
+from tests.families.cosyvoice3.conftest import DATA
 
 KIT = Path(__file__).parents[4] / "shared" / "cosyvoice3"
+FRAMES, START = 600, 729
+
+
+@pytest.fixture
+def small_kit(checkpoint, expected, rows, tmp_path):
+    """The recorded tensors of the tests in a kit's layout."""
+    (tmp_path / "model").symlink_to(checkpoint)
+    (tmp_path / "audio").mkdir()
+    for name in ("prompt_24k.wav", "source_16k.wav"):
+        shutil.copy(DATA / name, tmp_path / "audio")
+    files = {}
+    for key, tensor in expected.items():
+        name, _, rest = key.partition(".")
+        files.setdefault(name, {})[rest] = tensor
+    noise = ReferenceNoise(read_config(checkpoint))
+    frames = files["hift"]["mel"].shape[-1]
+    files["noise"] = {
+        "flow.rand_noise": noise.flow(FRAMES)[None],
+        "hift.sine_noise": noise.source(0, frames)[None],
+    }
+    files["flow"]["t_span"] = 1 - torch.cos(torch.linspace(0, 1, 11) * torch.pi / 2)
+    files["hift"] |= {"chunk_cuts": torch.tensor([frames]), "chunk0.wav": files["hift"]["final.wav"]}
+    files["llm"]["ras_run.uniforms"] = torch.tensor(rows["uniforms"])
+    scores = torch.randn(START + 3, generator=torch.Generator().manual_seed(1))
+    masked = scores.index_fill(0, torch.tensor(START), -1e30)
+    files["sampling"] |= {"ignore_eos.in": scores, "ignore_eos.out": masked}
+    for name, tensors in files.items():
+        save_file(
+            {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()},
+            tmp_path / f"{name}.safetensors",
+        )
+    spoken = {
+        name: {"calls": [one_call(files["e2e"], name)], "token_hop_len_after": 25}
+        for name in ("zero_shot", "vc")
+    }
+    data = {
+        "manifest": {"family": "cosyvoice3"},
+        "sampling": rows["sampling"],
+        "llm": {"ras_run.uniforms_f64": rows["uniforms"]},
+        "e2e": {"texts": rows["texts"], "stream_plans": {"plans": rows["plans"]}, **spoken},
+    }
+    for name, value in data.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+    return tmp_path
+
+
+def one_call(tensors, name):
+    """The decoder is asked once for everything that was said."""
+    return {
+        "n_tokens": len(tensors[f"{name}.speech_tokens"]),
+        "streaming": False,
+        "finalize": True,
+        "token_offset": 0,
+        "samples": tensors[f"{name}.wav"].shape[-1],
+    }
+
+
+CHECKS = (
+    cosyvoice3_front.sampling,
+    cosyvoice3_networks.language,
+    cosyvoice3_networks.flow,
+    cosyvoice3_networks.vocoder,
+    cosyvoice3_networks.requests,
+    cosyvoice3_networks.stream_plans,
+)
+
+
+def run(folder, checks):
+    lines = []
+    report = KitReport(lines.append)
+    with torch.inference_mode():
+        kit = cosyvoice3.Kit(folder)
+        for check in checks:
+            with report.section(check.__name__):
+                check(kit, report)
+    return report, [line for line in lines if line.startswith("FAIL")]
+
+
+def test_the_small_kit_passes(small_kit):
+    assert cosyvoice3.recognises(small_kit)
+    report, failed = run(small_kit, CHECKS)
+    assert failed == []
+    assert report.passed > 250
+
+
+@pytest.mark.parametrize(
+    ("file", "tensor", "check", "words"),
+    [
+        ("flow", "full.final.v_step10", cosyvoice3_networks.flow, "flow full.final"),
+        ("hift", "final.conv_pre", cosyvoice3_networks.vocoder, "conv_pre"),
+        ("llm", "ras_run.tokens", cosyvoice3_networks.language, "ras_run"),
+    ],
+)
+def test_another_recorded_number_fails_in_its_part(small_kit, file, tensor, check, words):
+    path = small_kit / f"{file}.safetensors"
+    tensors = load_file(path)
+    tensors[tensor] = tensors[tensor] + 1
+    save_file(tensors, path)
+    _, failed = run(small_kit, [check])
+    assert len(failed) == 1
+    assert words in failed[0]
 
 
 @pytest.mark.slow
