@@ -97,7 +97,7 @@ def test_the_small_kit_passes(small_kit):
     assert cosyvoice3.recognises(small_kit)
     report, failed = run(small_kit, CHECKS)
     assert failed == []
-    assert report.passed > 250
+    assert report.passed > 150
 
 
 @pytest.mark.parametrize(
