@@ -2,10 +2,10 @@
 
     python benchmarks/tap_cost.py MODEL [--voice CLIP] [--transcript TEXT] [--frames N] [--rounds N]
 
-All versions run in one process on the same loaded model, in turns and in random order, in processor time on one
-thread. Two answers: the median of the ratios within a round, and the ratio of the fastest runs, which a busy
-machine disturbs less. A second copy of the code without taps is the control: how far two equal versions come
-apart.
+All versions run in one process on the same loaded model, in turns and in random order, in processor time on
+one thread. Two answers: the median of the ratios within a round, and the ratio of the fastest runs, which a
+busy machine disturbs less. A second copy of the code without taps is the control: how far two equal versions
+come apart.
 """
 
 import argparse
@@ -134,7 +134,8 @@ def main():
     rows, calls = measure(model, Task(request=request), rounds=arguments.rounds)
     fastest = min(row[1] for row in rows)
     print(
-        f"{model.spec.name}: {calls} taps in {1000 * fastest:.1f} ms, {arguments.rounds} rounds; median / fastest"
+        f"{model.spec.name}: {calls} taps in {1000 * fastest:.1f} ms, {arguments.rounds} rounds; "
+        "median / fastest"
     )
     print(f"  inactive taps {compared(rows, 0)}, control {compared(rows, 2)}")
 
