@@ -190,7 +190,7 @@ def test_first_audio_comes_before_the_end(endless):
         (SpeechRequest(" \n"), RequestError, "empty"),
         (SpeechRequest("x" * 100_001), RequestError, "100,001"),
         (SpeechRequest("bad \ud800 half"), RequestError, "surrogate"),
-        (SpeechRequest("[pause:2s]"), RequestError, "nothing to say"),
+        (SpeechRequest("[pause:2s]"), RequestError, "no letter or digit"),
         (SpeechRequest("x", voice="bob"), VoiceError, "ann"),
         (SpeechRequest("x", language="klingon"), RequestError, "english"),
         (SpeechRequest("x", speed=2.0), UnsupportedError, "speed"),

@@ -6,8 +6,10 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from sonant.errors import RequestError, UnsupportedError
-from sonant.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest
+from sonant.speech import LANGUAGE_CODES, Audio, ModelSpec, SpeechRequest
 from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
 
 
@@ -20,25 +22,26 @@ class Part:
 
 
 def spoken_parts(request: SpeechRequest) -> Iterator[Part]:
-    """The request's text with the glossary applied, cut at pause tags."""
+    """The request's text with the glossary applied, cut at pause tags.
+
+    A part without a letter or digit only adds its pause. Raises RequestError when no part has one.
+    """
     if request.source_audio is not None or request.text_feed is not None:
         yield Part("", 0.0)
         return
     text = apply_glossary(request.text, request.glossary)
     parts = [(piece, pause) for piece, pause in split_pauses(text) if piece.strip() or pause]
-    carried = 0.0
     spoken: list[Part] = []
     for piece, pause in parts:
-        if piece.strip():
+        if any(letter.isalnum() for letter in piece):
             spoken.append(Part(piece, pause))
         elif spoken:
             last = spoken[-1]
             spoken[-1] = Part(last.text, last.pause_after + pause)
-        else:
-            carried += pause  # a pause before the first word says nothing
     if not spoken:
         raise RequestError(
-            f"the text {request.text[:60]!r} has nothing to say in it. Give at least one word.", field="text"
+            f"the text {request.text[:60]!r} has no letter or digit to say. Give at least one word.",
+            field="text",
         )
     yield from spoken
 
@@ -91,6 +94,40 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
                 field=name,
             )
     _check_language(request.language, spec)
+    if style.emotion_audio is not None:
+        check_clip(style.emotion_audio, spec, field="emotion_audio", what="emotion clip")
+    if request.source_audio is not None:
+        _check_numbers(request.source_audio, field="source_audio", what="source recording")
+
+
+def check_clip(audio: Audio, spec: ModelSpec, *, field: str, what: str) -> None:
+    """Raise RequestError for a clip that is too long, too short, silent or no sound at all."""
+    if audio.seconds > spec.max_reference_seconds:
+        raise RequestError(
+            f"the {what} lasts {audio.seconds:.1f} s; {spec.name} takes at most "
+            f"{spec.max_reference_seconds:g} s. Cut it to one clear passage of 5 to 15 s.",
+            field=field,
+        )
+    if audio.seconds < spec.min_reference_seconds:
+        raise RequestError(
+            f"the {what} lasts {audio.seconds:.2f} s; at least {spec.min_reference_seconds:g} s are needed. "
+            "Use a clip of 5 to 15 s.",
+            field=field,
+        )
+    _check_numbers(audio, field=field, what=what)
+    if np.abs(audio.samples).max() <= 1e-4:
+        raise RequestError(
+            f"the {what} is silent (no sample above -80 dB); expected speech. Record it again.", field=field
+        )
+
+
+def _check_numbers(audio: Audio, *, field: str, what: str) -> None:
+    if not np.isfinite(audio.samples).all():
+        raise RequestError(
+            f"the {what} has samples that are no finite numbers; expected values in -1 to 1. Record or "
+            "export it again.",
+            field=field,
+        )
 
 
 def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:

@@ -7,9 +7,9 @@ import threading
 from collections import OrderedDict
 from dataclasses import replace
 
-import numpy as np
 import torch
 
+from sonant.admission import check_clip
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.model import SpeechModel
 from sonant.speech import Audio, ModelSpec
@@ -38,22 +38,7 @@ class Casting:
                 f"{self.spec.name} cannot clone voices. Use a model that can: see sonant models.",
                 field="voice",
             )
-        if audio.seconds > self.spec.max_reference_seconds:
-            raise RequestError(
-                f"the reference clip lasts {audio.seconds:.1f} s; {self.spec.name} takes at most "
-                f"{self.spec.max_reference_seconds:g} s. Cut it to one clear passage of 5 to 15 s.",
-                field="voice",
-            )
-        if audio.seconds < self.spec.min_reference_seconds:
-            raise RequestError(
-                f"the reference clip lasts {audio.seconds:.2f} s; at least "
-                f"{self.spec.min_reference_seconds:g} s are needed. Use a clip of 5 to 15 s.",
-                field="voice",
-            )
-        if not np.any(np.abs(audio.samples) > 1e-4):
-            raise RequestError(
-                "the reference clip is silent (no sample above -80 dB). Record it again.", field="voice"
-            )
+        check_clip(audio, self.spec, field="voice", what="reference clip")
         with self._lock, torch.inference_mode():
             voice = self.model.encode_voice(audio, transcript)
         return replace(voice, name=name) if name else voice

@@ -295,8 +295,8 @@ class Engine:
                     GuardEvent(
                         "length_ceiling",
                         f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
-                        f"gave no end token within what its text allows ({segment.prompt.ceiling} steps). "
-                        "Its end may be missing or garbled; try another seed.",
+                        f"gave no end token within {segment.prompt.ceiling} steps (what its text allows, or "
+                        "max_frames). Its end may be missing or garbled; try another seed.",
                         segment.index,
                     )
                 )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from sonant.voice import VoiceLibrary
 
 FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
-"""Packages of `sonant.families`; each gives `detect(path)`, `describe(path)`, `load(path, *, device, "
-"dtype)`."""
+"""Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
+`load(path, *, device, dtype)`, and `convert(source, target)` where its release has pickles."""
 
 BUILTIN = "builtin"
 BUNDLED = Path(__file__).parent / "assets"
@@ -179,6 +179,7 @@ def load(
 
     `precision` as for `load_model`.
     """
+    find(model)  # a wrong name is told before torch is imported
     from sonant.engine import Engine
     from sonant.voice import VoiceLibrary
 

@@ -132,8 +132,10 @@ def run_suite(
     *,
     on_take: Callable[[Take, int], None] = lambda take, total: None,
 ) -> list[Take]:
-    """Speak every mode into `folder`, write the report and the page. A mode that fails is reported, not "
-    "fatal."""
+    """Speak every mode into `folder`, write the report and the page.
+
+    A mode that fails is reported, not fatal.
+    """
     from sonant.suite_page import page
 
     planned = modes(engine.spec, material)

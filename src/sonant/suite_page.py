@@ -98,8 +98,7 @@ def _section(take: Take, folder: Path) -> str:
 
 
 def spectrogram(samples: Samples, sample_rate: int) -> npt.NDArray[np.uint8]:
-    """Picture [PICTURE_HEIGHT, PICTURE_WIDTH, 3]: time to the right, frequency upwards on a mel-like "
-    "scale."""
+    """Picture [PICTURE_HEIGHT, PICTURE_WIDTH, 3]: time to the right, frequency upwards as a mel scale."""
     size = max(64, int(0.04 * sample_rate))
     padded = np.pad(samples.astype(np.float64), (size // 2, size))
     starts = np.linspace(0, len(padded) - size, PICTURE_WIDTH).astype(int)

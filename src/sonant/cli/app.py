@@ -41,7 +41,7 @@ def main() -> None:
 
     show_warnings()
     try:
-        app()
+        app(prog_name="sonant")  # also for python -m sonant, where completion needs the name
     except SonantError as error:
         notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", ()))
         typer.echo(f"error: {error}{notes}", err=True)

@@ -121,6 +121,10 @@ def say(
     flow_steps: Annotated[int | None, Decoding()] = None,
     guidance: Annotated[float | None, Decoding()] = None,
     max_frames: Annotated[int | None, Decoding()] = None,
+    noise: Annotated[
+        str | None,
+        Decoding(help='"reference": the noise of the original\'s constructors, bit for bit (CosyVoice3).'),
+    ] = None,
     option: Annotated[
         list[str] | None,
         Decoding("--option", help="A switch of one family, see sonant inspect.", metavar="NAME=VALUE"),
@@ -186,7 +190,10 @@ def say(
         normalize=normalize,
         glossary=read_glossary(glossary) if glossary is not None else {},
         source_audio=str(source_audio) if source_audio is not None else None,
-        options=dict(parse_option(item) for item in option or ()),
+        options={
+            **({"noise": noise} if noise is not None else {}),
+            **dict(parse_option(item) for item in option or ()),
+        },
         is_streamed=stream,
         in_pieces=resume,
         format=format,
@@ -283,8 +290,8 @@ def report(
         typer.echo(str(path))
     if timings and not as_json:
         for name, value in stages.items():
-            unit = "" if name == "frames" else " s"
-            typer.echo(f"  {name:<12}{value:9.3f}{unit}", err=True)
+            shown = f"{value:9.0f}" if name == "frames" else f"{value:9.3f} s"
+            typer.echo(f"  {name:<12}{shown}", err=True)
         if outcome.seconds and stages.get("total"):
             typer.echo(
                 f"  {'real time':<12}{stages['total'] / outcome.seconds:9.3f} of the audio's length", err=True

@@ -9,6 +9,7 @@ import torch
 from sonant.engine import Engine
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from tests.bad_inputs import BadInputs
 from tests.laws import FamilyLaws, run_alone
 
 from .conftest import load
@@ -42,6 +43,16 @@ class TestLaws(FamilyLaws):
                 style=Style(instruction="Be cheerful."),
             ),
         ]
+
+
+class TestBadInputs(BadInputs):
+    @pytest.fixture
+    def model(self, shared_model):
+        return shared_model
+
+    @pytest.fixture
+    def voice(self, untold):
+        return untold
 
 
 def parity(text, **fields):

@@ -13,8 +13,9 @@ from sonant.families.indextts2.model import IndexTTS2
 from sonant.families.indextts2.options import OPTIONS, PRESETS, IndexOptions
 from sonant.families.indextts2.weights import load_gpt
 from sonant.nn.tap import tapped
-from sonant.speech import Sampling, SpeechRequest, Style
+from sonant.speech import Audio, Sampling, SpeechRequest, Style
 from sonant.voice import Voice
+from tests.bad_inputs import BadInputs
 from tests.families.indextts2.conftest import clip
 from tests.laws import FamilyLaws, run_alone, run_together
 
@@ -36,6 +37,18 @@ class TestLaws(FamilyLaws):
             request("你好，欢迎使用。", voices[1], seed=3, sampling=one),
             request("A much longer sentence is spoken here by the second voice.", voices[1], seed=4),
         ]
+
+
+class TestBadInputs(BadInputs):
+    @pytest.fixture
+    def voice(self, voices):
+        return voices[0]
+
+    @pytest.mark.parametrize("audio", [np.zeros(48_000), np.full(48_000, np.nan)])
+    def test_an_emotion_clip_without_sound_is_refused(self, engine, voice, audio):
+        style = Style(emotion_audio=Audio(audio.astype(np.float32), 24_000))
+        with pytest.raises(RequestError, match="emotion clip"):
+            engine.segments(request("Hi.", voice, style=style))
 
 
 def test_float64_batches_are_exact(loaded, checkpoint, voices):

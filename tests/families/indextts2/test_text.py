@@ -107,3 +107,8 @@ def test_ids_are_spelled_back_as_the_original_does(front):
 def test_a_missing_piece_model_says_so(tmp_path):
     with pytest.raises(CheckpointError, match=r"bpe\.model is missing"):
         TextFrontEnd(tmp_path / "bpe.model")
+
+
+def test_pieces_the_model_does_not_know_are_told(front, caplog):
+    assert front.ids_of(["☃"]) == [front.unknown_id]
+    assert "☃" in caplog.text

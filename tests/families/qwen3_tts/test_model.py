@@ -11,7 +11,8 @@ from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import load
 from sonant.speech import Audio, Sampling, SpeechRequest, Style
 from sonant.voice import Voice
-from tests.laws import run_alone
+from tests.bad_inputs import BadInputs
+from tests.laws import run_alone, run_together
 
 FEW = Sampling(max_frames=5)
 CPU = torch.device("cpu")
@@ -228,8 +229,6 @@ def test_other_precisions_speak_and_keep_the_codec_wide(kit, dtype):
 
 
 def test_a_batch_equals_singles_exactly_in_float64(kit):
-    from tests.laws import run_together
-
     model = load(kit / "checkpoints" / "custom_voice_1p7b", device=CPU, dtype=torch.float64)
     prompts = [
         model.prepare(SpeechRequest(text, voice="ryan", seed=seed, sampling=Sampling(max_frames=12)))[0]
@@ -237,6 +236,16 @@ def test_a_batch_equals_singles_exactly_in_float64(kit):
     ]
     for one, other in zip(run_together(model, prompts), [run_alone(model, p) for p in prompts], strict=True):
         assert torch.equal(one, other)
+
+
+class TestBadInputs(BadInputs):
+    @pytest.fixture
+    def model(self, base):
+        return base
+
+    @pytest.fixture
+    def voice(self, base, clip):
+        return base.encode_voice(clip, None)
 
 
 # -- text -----------------------------------------------------------------------------------------

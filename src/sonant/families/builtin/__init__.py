@@ -28,6 +28,6 @@ def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel
 
 def describe(path: Path) -> ModelSpec:
     """What the built-in voice is and can do; its network is loaded when it first speaks."""
-    from sonant.families.builtin.model import BuiltinModel
+    from sonant.families.builtin.spec import builtin_spec
 
-    return BuiltinModel().spec
+    return builtin_spec()

@@ -12,7 +12,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,10 @@ import torch
 from torch import Tensor
 
 from sonant.errors import RequestError, UnsupportedError
+from sonant.families.builtin.spec import builtin_spec
 from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, SpeechRequest
+from sonant.speech import Audio, SpeechRequest
 from sonant.voice import Voice
 
 IDS_PER_STEP = 16
@@ -45,20 +45,7 @@ class BuiltinModel:
     """One voice, English, about a hundred times faster than real time on one core."""
 
     def __init__(self) -> None:
-        self.spec = ModelSpec(
-            family="builtin",
-            name="builtin",
-            fingerprint=f"hibari-{version('hibari-tts')}",
-            sample_rate=24_000,
-            frame_rate=12.5,
-            languages=("english",),
-            voices=("heart",),
-            default_voice="heart",
-            capabilities=frozenset({"preset_voice", "speed", "pronunciation", "seed"}),
-            streams_by="segment",
-            licence="Apache-2.0 (hibari-tts, distilled from Kokoro-82M)",
-            note="small built-in English voice, not one of the three model families",
-        )
+        self.spec = builtin_spec()
 
     @cached_property
     def _voice(self) -> Any:

@@ -243,8 +243,13 @@ class TextFrontEnd:
         return self._pieces.Encode(text, out_type=kind)
 
     def ids_of(self, pieces: list[str]) -> list[int]:
-        """Ids of pieces; pieces the model does not know give its unknown id."""
-        return [int(self._pieces.PieceToId(piece)) for piece in pieces]
+        """Ids of pieces; pieces the model does not know give its unknown id, and a warning."""
+        ids = [int(self._pieces.PieceToId(piece)) for piece in pieces]
+        unknown = [piece for piece, id_ in zip(pieces, ids, strict=True) if id_ == self.unknown_id]
+        if unknown:
+            shown = " ".join(dict.fromkeys(piece.strip("▁") for piece in unknown))
+            _log.warning("the model's vocabulary lacks %s; it may not be spoken", shown[:80])
+        return ids
 
     def spell(self, ids: list[int], *, lower: bool = False) -> str:
         """Ids back to text, without the blanks around CJK characters.
