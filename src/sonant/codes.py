@@ -68,8 +68,7 @@ class Codes:
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             raise RequestError(
                 f"cannot read {path} as speech tokens ({error}); expected a file that sonant codec encode "
-                f"wrote. "
-                "Check the path."
+                "wrote. Check the path."
             ) from error
 
 
@@ -98,8 +97,7 @@ def decode(model: SpeechModel, codes: Codes) -> Audio:
     if codes.family != model.spec.family:
         raise RequestError(
             f"the tokens are of {codes.family}; {model.spec.name} is {model.spec.family} and would make "
-            f"noise of "
-            "them. Decode them with a model of their own family."
+            "noise of them. Decode them with a model of their own family."
         )
     with torch.inference_mode():
         samples: Tensor = method(codes.tokens)
@@ -111,7 +109,6 @@ def _method(model: SpeechModel, name: str, what: str) -> Any:
     if method is None:
         raise UnsupportedError(
             f"{model.spec.name} ({model.spec.family}) has no codec that {what}; expected one such as "
-            f"Qwen3-TTS "
-            "or its speech tokenizer. Choose another --model."
+            "Qwen3-TTS or its speech tokenizer. Choose another --model."
         )
     return method

@@ -69,8 +69,8 @@ def check_target(target: Path, format: str | None) -> str:
         raise RequestError(f"{target} is a folder; expected a file to write to. Add a file name.")
     if not target.absolute().parent.is_dir():
         raise RequestError(
-            f"{target} cannot be written: there is no folder {target.absolute().parent}; expected one. "
-            f"Make it first."
+            f"{target} cannot be written: there is no folder {target.absolute().parent}; expected one. Make "
+            "it first."
         )
     return name
 

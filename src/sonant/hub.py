@@ -259,8 +259,7 @@ def _pull_hub(
             if not target.resolve().is_relative_to(folder.resolve()):
                 raise CheckpointError(
                     f"{place} names a file {file.path!r} outside its own folder; expected plain relative "
-                    f"names. "
-                    "Do not use this repository."
+                    "names. Do not use this repository."
                 )
             if not (target.is_file() and _is_whole(target, file)):
                 target.unlink(missing_ok=True)
@@ -271,7 +270,7 @@ def _pull_hub(
                     raise CheckpointError(
                         f"{file.path} of {place} arrived damaged (its checksum differs from the hub's "
                         f"{(file.sha256 or file.blob or '')[:12]}); it was removed. Run the same command "
-                        f"again."
+                        "again."
                     )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(fetched, target)
@@ -331,8 +330,7 @@ def _pull_modelscope(repository: str, folder: Path, revision: str | None) -> str
     except Exception as error:  # its client raises errors of many packages
         raise CheckpointError(
             f"cannot fetch {repository} from ModelScope ({type(error).__name__}: {error}); expected its "
-            f"files. "
-            "Check the network and the revision, then run the same command again, or use --from hf."
+            "files. Check the network and the revision, then run the same command again, or use --from hf."
         ) from error
     return revision or "master"
 

@@ -114,15 +114,15 @@ class Job:
             raise RequestError(
                 f"the recorded job has {'unknown fields ' + ', '.join(unknown) if unknown else 'no text'}; "
                 f"expected fields among {', '.join(sorted(known))}. It may come from another version of "
-                f"Sonant."
+                "Sonant."
             )
         try:
             emotion = data.get("emotion")
             return Job(**{**data, "emotion": tuple(emotion) if emotion is not None else None})
         except TypeError as error:
             raise RequestError(
-                f"the recorded job is damaged ({error}); expected what sonant say --receipt wrote. Make "
-                f"it again."
+                f"the recorded job is damaged ({error}); expected what sonant say --receipt wrote. Make it "
+                "again."
             ) from error
 
     def style(self) -> Style:
@@ -205,8 +205,7 @@ def find_voice(
         if transcript is not None:
             raise RequestError(
                 f"a transcript was given with {reference!r}, a voice of {spec.name} itself; expected one "
-                f"only "
-                "with a clip. Leave out --transcript.",
+                "only with a clip. Leave out --transcript.",
                 field="transcript",
             )
         return presets[reference.lower()]
@@ -232,8 +231,8 @@ def find_voice(
         kept = ", ".join(library.names()) or "none yet"
         raise VoiceError(
             f"{reference!r} is no voice: {spec.name} has {presets_there}; the library in {library.folder} "
-            f"has "
-            f"{kept}; and there is no such file. Give one of these names or the path of a clip of 5 to 15 s."
+            f"has {kept}; and there is no such file. Give one of these names or the path of a clip of 5 to "
+            "15 s."
         )
     if transcript is None:
         return voice
@@ -303,9 +302,8 @@ def read_glossary(path: str | Path) -> dict[str, str]:
             data = yaml.safe_load(content) or {}
         except yaml.YAMLError as error:
             raise RequestError(
-                f"the glossary {place} is no valid {place.suffix[1:]} ({error}); expected a mapping of "
-                f"word to "
-                "spelling. Mend the file.",
+                f"the glossary {place} is no valid {place.suffix[1:]} ({error}); expected a mapping of word "
+                "to spelling. Mend the file.",
                 field="glossary",
             ) from error
         if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
@@ -323,7 +321,7 @@ def read_glossary(path: str | Path) -> dict[str, str]:
         if not equals or not word.strip():
             raise RequestError(
                 f"line {number} of the glossary {place} is {line!r}; expected word = spelling. Mend the "
-                f"line.",
+                "line.",
                 field="glossary",
             )
         glossary[word.strip()] = spelling.strip()

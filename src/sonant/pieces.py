@@ -84,9 +84,8 @@ class Narration:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RequestError(
-                f"cannot make the folder {folder} for finished pieces ({error}); expected a place to "
-                f"write to. "
-                "Check the folder and its permissions."
+                f"cannot make the folder {folder} for finished pieces ({error}); expected a place to write "
+                "to. Check the folder and its permissions."
             ) from error
 
     def _describe(self, job: Job, voice: Voice | str | None) -> str:

@@ -68,7 +68,7 @@ class Receipt:
         except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
             raise RequestError(
                 f"{path} is no receipt ({error}); expected a file that sonant say --receipt wrote. Check "
-                f"the path."
+                "the path."
             ) from error
 
 

@@ -57,7 +57,7 @@ def _length(found: Measurement) -> list[str]:
     if found.seconds < SHORTEST:
         return [
             f"It lasts {found.seconds:.1f} s; at least {SHORTEST:g} s are needed, 5 to 15 s are best. "
-            f"Record more."
+            "Record more."
         ]
     if found.seconds > LONGEST:
         return [f"It lasts {found.seconds:.0f} s; 5 to 15 s are best. Cut it to one clear passage."]
@@ -78,8 +78,7 @@ def _pace(found: Measurement, transcript: str) -> list[str]:
     fewer = "fewer" if pace < SLOWEST else "more"
     return [
         f"The transcript has {fewer} words than {found.seconds:.1f} s of speech can hold ({pace:.0f} "
-        f"letters a "
-        "second). Write down all that the clip says, and nothing else."
+        "letters a second). Write down all that the clip says, and nothing else."
     ]
 
 

@@ -83,8 +83,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
     if not hasattr(package, "convert"):
         raise UnsupportedError(
             f"{source} ({family}) has nothing to convert: it brings safetensors, or no folder at all; "
-            f"expected a "
-            "release with .pt or .pth files. Use it as it is."
+            "expected a release with .pt or .pth files. Use it as it is."
         )
     package.convert(path, Path(target))
 

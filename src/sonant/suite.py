@@ -75,8 +75,7 @@ def modes(spec: ModelSpec, material: Material) -> list[Mode]:
         if clip is None:
             raise RequestError(
                 f"{spec.name} speaks only with a cloned voice and no clip was given; expected one of 5 to "
-                f"15 s. "
-                "Add --voice clip.wav.",
+                "15 s. Add --voice clip.wav.",
                 field="voice",
             )
         voice = Voice(name="clip", clip=clip)
@@ -144,7 +143,7 @@ def run_suite(
     except OSError as error:
         raise RequestError(
             f"cannot make the folder {folder} ({error.strerror}); expected a place to write to. Choose "
-            f"another."
+            "another."
         ) from error
     takes = []
     for mode in planned:

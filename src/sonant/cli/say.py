@@ -218,8 +218,8 @@ def read_text(argument: str) -> str:
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise RequestError(
             f"cannot read the text from {argument if argument != '-' else 'standard input'} ({error}); "
-            f"expected "
-            "UTF-8 text. Check the path and the encoding; a text that begins with @ can be piped in with -.",
+            "expected UTF-8 text. Check the path and the encoding; a text that begins with @ can be piped "
+            "in with -.",
             field="text",
         ) from error
 
