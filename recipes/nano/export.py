@@ -387,7 +387,7 @@ def check(s: Settings, net: TalkerNet, voice: CodecDecoder, fit: Codes, folder: 
     """The exported files, loaded by Sonant, against the training networks rounded to bfloat16."""
     from recipes.nano.codec_net import Snake
     from sonant.families.qwen3_tts import prompt as prompts
-    from sonant.families.qwen3_tts.model import load_folder
+    from sonant.families.qwen3_tts.loading import load_folder
 
     Snake.compiled = False
     loaded: Any = load_folder(folder, device=torch.device("cpu"), dtype=torch.float32)

@@ -31,13 +31,13 @@ def load(
     path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
 ) -> SpeechModel:
     """The model of a folder. Raises CheckpointError or ConfigError when it is incomplete or wrong."""
-    from sonant.families.qwen3_tts.model import load_folder
+    from sonant.families.qwen3_tts.loading import load_folder
 
     return load_folder(path, device=device, dtype=dtype, precision=precision)
 
 
 def describe(path: Path) -> ModelSpec:
     """What the model of a folder is and can do, without its weights."""
-    from sonant.families.qwen3_tts.model import describe_folder
+    from sonant.families.qwen3_tts.loading import describe_folder
 
     return describe_folder(path)

@@ -13,6 +13,7 @@ from sonant.config import from_dict
 from sonant.errors import CheckpointError, ConfigError
 from sonant.nn.transformer import DecoderConfig
 
+FAMILY = "qwen3_tts"
 CODEC_FOLDER = "speech_tokenizer"
 MODEL_TYPE = "qwen3_tts"
 CODEC_MODEL_TYPE = "qwen3_tts_tokenizer_12hz"

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
-from sonant.checkpoint import fingerprint
-from sonant.errors import CheckpointError, RequestError, UnsupportedError, VoiceError
+from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
-from sonant.families.qwen3_tts.config import (
-    CODEC_FOLDER,
-    CODEC_MODEL_TYPE,
-    CodecConfig,
-    ModelConfig,
-    read_codec_config,
-    read_generation_defaults,
-    read_model_config,
-    sampling_fields,
-)
+from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
 from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker
 from sonant.families.qwen3_tts.speaker import speaker_mel
-from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer, codec_spec
+from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
-from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
-from sonant.model import AudioDecoder, Prompt, SpeechModel, Step, Utterance
-from sonant.native import cache_folder
+from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
-from sonant.nn.quantized import PRECISIONS, NativeDecoder, NativeLinear, PackedStore, Precision
+from sonant.nn.quantized import NativeDecoder, NativeLinear
 from sonant.nn.tap import tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
@@ -40,8 +26,6 @@ from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.segment import segment
 from sonant.text.tokenizer import BytePairTokenizer
 from sonant.voice import Voice
-
-FAMILY = "qwen3_tts"
 
 # Guard against speech without end: frames allowed for a text, generous next to the 2 to 5 frames that a
 # token of ordinary speech takes.
@@ -55,14 +39,6 @@ WIDE_LETTER = 2.5
 """How many Latin letters an ideograph, kana or hangul counts for: it takes about as long to say."""
 FRONT_END_LENGTH = 150
 """The same for models with a front end: they are small and learned from sentences of this length."""
-
-OPTIONS: Mapping[str, str] = {
-    "codec_chunks": "decode 300 frames at a time with 25 of context, as the original's interface does; "
-    "audio then comes at the end of a segment only",
-}
-BASE_OPTIONS: Mapping[str, str] = {
-    "speaker_vector_only": "use a voice's speaker vector alone, even if its clip has a transcript",
-}
 
 
 @dataclass(eq=False)
@@ -82,14 +58,14 @@ class Qwen3TTS:
 
     def __init__(
         self,
-        folder: Path,
+        spec: ModelSpec,
         config: ModelConfig,
         network: Network,
         tokenizer: BytePairTokenizer,
         speech_tokenizer: SpeechTokenizer,
-        generation: Mapping[str, Any],
         front_end: PacedPhonemes | None = None,
     ) -> None:
+        self.spec = spec
         self.config = config
         self.front_end = front_end
         self._segment_length = SEGMENT_LENGTH if front_end is None else FRONT_END_LENGTH
@@ -100,7 +76,6 @@ class Qwen3TTS:
         self.device, self.dtype = weight.device, weight.dtype
         self._cache: KVCache | None = None
         self._predictor_cache: KVCache | None = None
-        self.spec = _spec(folder, config, speech_tokenizer.config, generation)
 
     # -- voices -------------------------------------------------------------------------------
 
@@ -444,121 +419,3 @@ def _segments(text: str, limit: int) -> list[tuple[str, float]]:
 def _spoken_length(text: str) -> int:
     """Length in Latin letters: scripts from the East Asian blocks on count more."""
     return round(sum(WIDE_LETTER if letter >= "\u2e80" else 1.0 for letter in text))
-
-
-def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Mapping[str, Any]) -> ModelSpec:
-    talker, kind = config.talker, config.kind
-    capabilities = {"text_layout", "frame_streaming", "seed"}
-    if kind == "base":
-        capabilities |= {"clone", "clone_in_context"}
-    elif kind == "custom_voice":
-        capabilities |= {"preset_voice"}
-    else:
-        capabilities |= {"voice_design"}
-    if config.follows_instructions:
-        capabilities |= {"instruction"}
-    if config.front_end is not None:
-        capabilities = (capabilities | {"speed"}) - {"text_layout"}
-    voices = tuple(sorted(name.lower() for name in talker.spk_id)) if kind == "custom_voice" else ()
-    return ModelSpec(
-        family=FAMILY,
-        name=folder.name,
-        fingerprint=fingerprint(
-            folder, ["config.json", WEIGHTS, f"{CODEC_FOLDER}/config.json", f"{CODEC_FOLDER}/{WEIGHTS}"]
-        ),
-        sample_rate=codec.output_sample_rate,
-        frame_rate=codec.output_sample_rate / codec.decode_upsample_rate,
-        languages=talker.languages,
-        voices=voices,
-        default_voice=voices[0] if len(voices) == 1 else None,
-        capabilities=frozenset(capabilities),
-        sampling=sampling_fields(generation),
-        options={**OPTIONS, **BASE_OPTIONS} if kind == "base" else OPTIONS,
-        needs_voice=kind == "base",
-        needs_instruction=kind == "voice_design",
-        max_reference_seconds=60.0,
-        min_reference_seconds=0.5,
-        streams_by="frame",
-        licence="Apache-2.0",
-        note=f"Qwen3-TTS, {kind.replace('_', ' ')}, size {config.size}",
-    )
-
-
-def describe_folder(folder: Path) -> ModelSpec:
-    """The spec of a folder, from its configs."""
-    from sonant.checkpoint import read_json
-
-    folder = folder.resolve()
-    if read_json(folder / "config.json").get("model_type") == CODEC_MODEL_TYPE:
-        return codec_spec(folder, read_codec_config(folder))
-    codec = read_codec_config(folder / CODEC_FOLDER)
-    return _spec(folder, read_model_config(folder), codec, read_generation_defaults(folder))
-
-
-def load_folder(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
-) -> SpeechModel:
-    """A model folder, or a speech tokenizer's folder, as a SpeechModel.
-
-    `precision` "int8" or "int4" quantises the weights of talker and code predictor, and runs the codec's
-    decoder in bfloat16 where the processor has instructions for it. "lossless" keeps them as wide as the
-    checkpoint has them.
-    """
-    from sonant.checkpoint import read_json
-
-    folder = folder.resolve()
-    codec_dtype = torch.float64 if dtype == torch.float64 else torch.float32
-    if read_json(folder / "config.json").get("model_type") == CODEC_MODEL_TYPE:
-        codec_config = read_codec_config(folder)
-        return CodecOnly(
-            folder, codec_config, load_codec(folder, codec_config, device=device, dtype=codec_dtype)
-        )
-    config = read_model_config(folder)
-    codec_folder = folder / CODEC_FOLDER
-    codec_config = read_codec_config(codec_folder)
-    generation = read_generation_defaults(folder)
-    tokenizer = BytePairTokenizer.load(folder)
-    _check_tokenizer(folder, config, tokenizer)
-    _check_codec(folder, config, codec_config)
-    quantized: Precision | None = None if precision is None else PRECISIONS[precision]
-    if quantized is not None:
-        dtype = torch.float32  # activations and cache of the quantised networks
-    codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
-    reduces = quantized is not None and not quantized.is_lossless
-    if reduces and has_bfloat16():
-        codec.decoder.narrow(torch.bfloat16)
-    store: PackedStore | None = None
-    if quantized is not None and reduces:
-        key = f"{fingerprint(folder, ['config.json', WEIGHTS])}-{precision}-g{quantized.group}-v2"
-        store = PackedStore(cache_folder() / "weights" / f"{key}.safetensors")
-    network = load_network(folder, config, device=device, dtype=dtype, precision=quantized, store=store)
-    front_end = None if config.front_end is None else PacedPhonemes.load(folder)
-    speech_tokenizer = SpeechTokenizer(codec_config, codec)
-    return Qwen3TTS(folder, config, network, tokenizer, speech_tokenizer, generation, front_end)
-
-
-def _check_tokenizer(folder: Path, config: ModelConfig, tokenizer: BytePairTokenizer) -> None:
-    role = tokenizer.encode(prompts.ROLE)
-    after = tokenizer.encode(prompts.AFTER_TEXT)
-    expected = [config.im_start_token_id, config.assistant_token_id]
-    fits = (
-        len(role) == prompts.ROLE_IDS
-        and len(after) == prompts.AFTER_TEXT_IDS
-        and role[:2] == expected
-        and after[0] == config.im_end_token_id
-        and len(tokenizer) <= config.talker.text_vocabulary
-    )
-    if not fits:
-        raise CheckpointError(
-            f"the tokenizer in {folder} has {len(tokenizer)} ids and gives {role} for the chat markers; the "
-            f"config expects at most {config.talker.text_vocabulary} ids and {expected} first. "
-            "The files are of different checkpoints; download it again."
-        )
-
-
-def _check_codec(folder: Path, config: ModelConfig, codec: CodecConfig) -> None:
-    if codec.decoder.quantizers != config.talker.groups:
-        raise CheckpointError(
-            f"the speech tokenizer in {folder / CODEC_FOLDER} has {codec.decoder.quantizers} codebooks; the "
-            f"model speaks {config.talker.groups}. The files are of different checkpoints."
-        )

@@ -15,7 +15,7 @@ from sonant.audio.resample import resample_soxr
 from sonant.checkpoint import fingerprint
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.qwen3_tts.codec import CodecDecoder, CodecState
-from sonant.families.qwen3_tts.config import CodecConfig
+from sonant.families.qwen3_tts.config import FAMILY, CodecConfig
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec
 from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.speech import Audio, ModelSpec, SpeechRequest
@@ -181,7 +181,7 @@ class SpeechTokenizer:
 def codec_spec(folder: Path, config: CodecConfig) -> ModelSpec:
     """The spec of a folder that holds only the speech tokenizer."""
     return ModelSpec(
-        family="qwen3_tts",
+        family=FAMILY,
         name=folder.name,
         fingerprint=fingerprint(folder, ["config.json", WEIGHTS]),
         sample_rate=config.output_sample_rate,

@@ -28,7 +28,8 @@ from sonant.families.qwen3_tts.config import (
     sampling_fields,
 )
 from sonant.families.qwen3_tts.decoding import predictor_scores, talker_scores
-from sonant.families.qwen3_tts.model import Qwen3TTS, load_folder
+from sonant.families.qwen3_tts.loading import load_folder
+from sonant.families.qwen3_tts.model import Qwen3TTS
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import reference_samples
 from sonant.families.qwen3_tts.talker import Network
