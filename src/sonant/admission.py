@@ -153,7 +153,7 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
     if len(text) > spec.max_text:
         raise RequestError(
             f"the text has {len(text):,} characters; {spec.name} takes at most {spec.max_text:,} in one "
-            "request. Split it, for example by chapter.",
+            "request. Split it, for example by chapter, or read it with: sonant say @FILE --resume",
             field="text",
         )
     try:

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -64,5 +65,6 @@ def sonant(monkeypatch, tmp_path):
 def toy(monkeypatch):
     """Every model is the toy, however it is named; the toy is returned for changes."""
     model = ToyModel()
+    monkeypatch.setattr("sonant.registry.find", lambda name: ("toy", Path()))
     monkeypatch.setattr("sonant.registry.load_model", lambda *args, **options: model)
     return model
