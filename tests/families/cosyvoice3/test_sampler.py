@@ -56,6 +56,12 @@ def test_below_the_minimum_only_the_first_special_id_is_masked():
     assert torch.isinf(masked).tolist() == [False] * 6 + [True] + [False] * 3
 
 
+def test_what_lies_behind_a_whole_sum_is_no_candidate_even_at_top_p_1():
+    """Parity: how many candidates there are decides how much of the random stream a draw uses."""
+    probabilities = torch.tensor([0.75, 1e-9, 0.25])
+    assert nucleus(probabilities, 1.0, 25)[1].tolist() == [0, 2]
+
+
 def test_nucleus_can_be_switched_off():
     probabilities = torch.tensor([0.1, 0.6, 0.3])
     assert nucleus(probabilities, 1.0, 0)[1].tolist() == [1, 2, 0]

@@ -22,15 +22,13 @@ def nucleus(probabilities: Tensor, top_p: float, top_k: int) -> tuple[Tensor, Te
     """The candidates of probabilities [V]: their probabilities and ids, both [n], best first.
 
     Candidates are taken while those before them sum to less than `top_p` and are fewer than `top_k`.
-    top_k 0 and top_p 1 are off.
+    top_k 0 is off, and so is top_p 1 but for entries behind those that sum to 1 in float32.
     """
     ordered, ids = probabilities.sort(descending=True, stable=True)
     limit = min(top_k, len(ordered)) if top_k > 0 else len(ordered)
-    count = limit
-    if top_p < 1:
-        # Parity: the original sums in float32, one by one; so does numpy's cumsum.
-        sums = np.cumsum(ordered[:limit].numpy(), dtype=ordered.numpy().dtype)
-        count = min(limit, 1 + int(np.count_nonzero(sums[:-1] < ordered.numpy().dtype.type(top_p))))
+    # Parity: the original sums in float32, one by one; so does numpy's cumsum.
+    sums = np.cumsum(ordered[:limit].numpy(), dtype=ordered.numpy().dtype)
+    count = min(limit, 1 + int(np.count_nonzero(sums[:-1] < ordered.numpy().dtype.type(top_p))))
     return ordered[:count], ids[:count]
 
 
