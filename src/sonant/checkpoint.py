@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.errors import CheckpointError
+from sonant.errors import CheckpointError, ConfigError
 
 Rules = Sequence[tuple[str, str]]
 
@@ -121,6 +121,12 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if partner not in folded:
                 raise CheckpointError(f"{key} has no partner {partner}; the file is incomplete.")
             gain, direction = folded.pop(key), folded.pop(partner)
+            if direction.ndim < 1 or gain.shape != (len(direction), *[1] * (direction.ndim - 1)):
+                # Asked before torch is: its kernel reads whatever lies behind a gain that is too short.
+                raise CheckpointError(
+                    f"{key} {tuple(gain.shape)} and {partner} {tuple(direction.shape)} are no weight and its "
+                    "norm. The file is damaged: download it again."
+                )
             # The same kernel torch's own parametrization runs, so folded weights are bit equal.
             folded[f"{stem}.weight"] = torch._weight_norm(direction, gain, 0)
     return folded
@@ -139,8 +145,8 @@ def load_strict(
     """Put the tensors into `module` (which may be on `meta`), strictly, and set it to eval mode.
 
     `ignored` are regexes of source keys that inference never reads, each listed with a reason by its
-    family. Floating tensors are cast to `dtype` when given. Missing, unexpected and misshapen keys are
-    reported together in one CheckpointError.
+    family. Floating tensors are cast to `dtype` when given. Missing, unexpected, misshapen and mistyped keys
+    are reported together in one CheckpointError.
     """
     skip = [re.compile(pattern) for pattern in ignored]
     used = {key: t for key, t in tensors.items() if not any(p.search(key) for p in skip)}
@@ -153,13 +159,19 @@ def load_strict(
         for key in sorted(expected.keys() & named.keys())
         if named[key].shape != expected[key].shape
     ]
-    if missing or unexpected or misshapen:
+    mistyped = [
+        f"{key}: found {named[key].dtype}, expected {expected[key].dtype}"
+        for key in sorted(expected.keys() & named.keys())
+        if named[key].is_floating_point() != expected[key].is_floating_point()
+    ]
+    if missing or unexpected or misshapen or mistyped:
         parts = [
             _listing(title, names)
             for title, names in (
                 ("missing", missing),
                 ("unexpected", unexpected),
                 ("wrong shape", misshapen),
+                ("wrong type", mistyped),
             )
             if names
         ]
@@ -185,9 +197,16 @@ def build(make: Callable[[], nn.Module]) -> Any:
     """A module built without memory for its weights (on `meta`); fill it with `load_strict`.
 
     Modules that compute tables in their constructor keep them as plain attributes made on first use.
+    Raises ConfigError for sizes that no network can have.
     """
-    with torch.device("meta"):
-        return make()
+    try:
+        with torch.device("meta"):
+            return make()
+    except (ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"the sizes in the checkpoint's config make no network ({error}). Compare them with the official "
+            "config, or download the checkpoint again."
+        ) from error
 
 
 def fingerprint(folder: str | os.PathLike[str], names: Iterable[str]) -> str:
