@@ -215,3 +215,34 @@ def test_two_tensors_for_one_stage_are_refused(tmp_path):
     save_file({"a": torch.zeros(1), "talker.logits": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(RequestError, match=r"two tensors for talker\.logits"):
         read_trace(tmp_path / "x.safetensors", names={"a": "talker.logits"})
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ('{"format": "sonant-trace-0"}', "this version reads"),
+        ('{"format": "sonant-trace-1"}', "damaged trace"),
+        ('{"format": "sonant-trace-1", "entries": [{"key": "gone"}]}', "damaged trace"),
+        ("[]", "damaged trace"),
+        ("{", "damaged trace"),
+    ],
+)
+def test_a_damaged_trace_is_refused(tmp_path, record, words):
+    save_file({"a": torch.zeros(1)}, tmp_path / "x.safetensors", metadata={"sonant_trace": record})
+    with pytest.raises(RequestError, match=words):
+        read_trace(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "precision"),
+    [
+        ((torch.float32, torch.int64), "float32"),
+        ((torch.float64,), "float64"),
+        ((torch.float32, torch.bfloat16), "bfloat16"),
+        ((torch.int64,), "float32"),
+    ],
+)
+def test_a_foreign_trace_is_of_the_coarsest_type_in_it(tmp_path, dtypes, precision):
+    tensors = {f"x{index}": torch.zeros(1, dtype=dtype) for index, dtype in enumerate(dtypes)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    assert read_trace(tmp_path / "x.safetensors").dtype == precision

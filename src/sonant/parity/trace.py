@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from sonant.errors import RequestError
+from sonant.parity.budgets import coarser
 from sonant.parity.reference.tracefile import (
     FORMAT,
     METADATA_KEY,
@@ -210,14 +211,19 @@ def _read_safetensors(path: Path, names: Mapping[str, str] | None, family: str) 
         ) from error
     if record is None:
         return _foreign(tensors, path, names, family)
-    metadata = json.loads(record)
-    if metadata.get("format") != FORMAT:
+    try:
+        metadata = json.loads(record)
+        version = metadata.get("format")
+        if version == FORMAT:
+            entries = tuple(_entry(item, tensors[item["key"]]) for item in metadata.pop("entries"))
+            return Trace(entries, metadata)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RequestError(
-            f"{path} has the trace format {metadata.get('format')!r}; this version reads {FORMAT!r}. "
-            "Record it again."
-        )
-    entries = tuple(_entry(item, tensors[item["key"]]) for item in metadata.pop("entries"))
-    return Trace(entries, metadata)
+            f"{path} is a damaged trace ({error!r}); expected a record of each tensor. Record it again."
+        ) from error
+    raise RequestError(
+        f"{path} has the trace format {version!r}; this version reads {FORMAT!r}. Record it again."
+    )
 
 
 def _foreign(
@@ -254,7 +260,10 @@ def _foreign(
         return part, entry.occurrence, *rest
 
     entries.sort(key=place)
-    return Trace(tuple(entries), {"family": family, "made_by": path.name, "foreign": True})
+    floats = [entry.dtype for entry in entries if entry.stored.is_floating_point()]
+    precision = reduce(coarser, floats, "float64") if floats else "float32"
+    metadata = {"family": family, "made_by": path.name, "foreign": True, "dtype": precision}
+    return Trace(tuple(entries), metadata)
 
 
 def _rename(key: str, names: Mapping[str, str]) -> str:
