@@ -206,3 +206,11 @@ def test_half_precision_is_for_the_gpt_only(checkpoint):
     assert made.parts.gpt.dtype == torch.bfloat16
     assert made.parts.codec.codebook.weight.dtype == torch.float32
     assert next(made.parts.vocoder.parameters()).dtype == torch.float32
+
+
+def test_a_damaged_tokenizer_of_the_emotion_model_is_named(checkpoint, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(checkpoint, folder)
+    (folder / "qwen0.6bemo4-merge" / "tokenizer.json").write_text('{"version": "1.0"')
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is no tokenizer"):
+        load_model(folder, device="cpu", dtype=torch.float32)

@@ -186,7 +186,12 @@ class EmotionClassifier:
         file = folder / "tokenizer.json"
         if not file.is_file():
             raise CheckpointError(f"{file.name} is missing in {folder}. Download the emotion model again.")
-        self.tokenizer = Tokenizer.from_file(str(file))
+        try:
+            self.tokenizer = Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises nothing narrower
+            raise CheckpointError(
+                f"{file} is no tokenizer ({error}); it is probably damaged. Download the emotion model again."
+            ) from error
         tensors: dict[str, Tensor] = {}
         for part in sorted(folder.glob("*.safetensors")):
             tensors.update(read_tensors(part))
