@@ -124,6 +124,13 @@ class PackedStore:
             except (SafetensorError, OSError, ValueError) as error:
                 log.warning("%s is damaged (%s) and will be written anew", path, error)
 
+    @classmethod
+    def of(cls, checkpoint: str, precision: str, form: Precision) -> PackedStore:
+        """The file of a checkpoint, by its fingerprint, in the user's cache folder."""
+        from sonant.native import cache_folder
+
+        return cls(cache_folder() / "weights" / f"{checkpoint}-{precision}-g{form.group}-v2.safetensors")
+
     def fill(self, name: str, packed: _Packed) -> bool:
         """Copy the matrix of this name into the kernel's memory; False when it is not there."""
         parts = [self._found.get(f"{name}.{part}") for part in ("weights", "scales")]
@@ -229,8 +236,13 @@ class NativeLinear(nn.Module):
     ) -> None:
         super().__init__()
         self._library = library
-        self._packed = _Packed(library, [weight], precision, name=name, store=store)
-        self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
+        self.out_features, self.in_features = weight.shape
+        surplus = -self.out_features % TILE  # rows of zeros fill the last tile
+        self._packed = _Packed(
+            library, [F.pad(weight, (0, 0, 0, surplus))], precision, name=name, store=store
+        )
+        padded = None if bias is None else F.pad(bias.float(), (0, surplus))
+        self.bias = None if padded is None else nn.Parameter(padded, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         packed = self._packed
@@ -246,7 +258,7 @@ class NativeLinear(nn.Module):
         )
         if not done:
             raise MemoryError(f"no memory for {flat.shape[0]} tokens of {packed.inputs} values")
-        return out.view(*x.shape[:-1], packed.rows)
+        return out[:, : self.out_features].reshape(*x.shape[:-1], self.out_features)
 
 
 class NativeDecoder(nn.Module):
@@ -418,11 +430,10 @@ def quantize_linear(
     from sonant.native import library
 
     assert isinstance(linear, nn.Linear)
-    rows, inputs = linear.weight.shape
     loaded = library()
     if precision.is_lossless and not is_bfloat16(linear.weight):
         return linear
-    if loaded is None or rows % TILE or inputs % precision.group:
+    if loaded is None or linear.in_features % precision.group:
         return linear if precision.is_lossless else PlainLinear(linear.weight, linear.bias, precision)
     return NativeLinear(loaded, linear.weight, linear.bias, precision, name=name, store=store)
 

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["convert", "describe", "detect", "load"]
+__all__ = ["PRECISIONS", "convert", "describe", "detect", "load"]
+
+PRECISIONS = ("lossless", "int8", "int4")
+"""Precisions of the language model's weights that `load` takes on a CPU."""
 
 
 def detect(path: Path) -> bool:
@@ -19,11 +22,13 @@ def detect(path: Path) -> bool:
     return any((path / name).is_file() for name in ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml"))
 
 
-def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+def load(
+    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> SpeechModel:
     """The model of a checkpoint folder. Raises ConfigError and CheckpointError."""
     from sonant.families.cosyvoice3 import loading
 
-    return loading.load(path, device=device, dtype=dtype)
+    return loading.load(path, device=device, dtype=dtype, precision=precision)
 
 
 def convert(source: Path, target: Path) -> None:

@@ -28,9 +28,9 @@ class LanguageModel(nn.Module):
         self.config = config
         width, rows = config.decoder.width, config.speech_tokens + SPECIAL_SPEECH_ROWS
         self.text_embedding = nn.Embedding(config.text_vocabulary, width)
-        self.decoder = Decoder(config.decoder, "lm")
+        self.decoder: nn.Module = Decoder(config.decoder, "lm")
         self.speech_embedding = nn.Embedding(rows, width)
-        self.head = nn.Linear(width, rows, bias=False)
+        self.head: nn.Module = nn.Linear(width, rows, bias=False)
 
     def prompt(self, text: Tensor, prompt_speech: Tensor) -> Tensor:
         """Embeddings [1, L, D] of text tokens [n] (prompt and target) and prompt speech tokens [m]."""

@@ -17,6 +17,7 @@ from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_confi
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME, Encoders
 from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer, make_spec
 from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
+from sonant.nn.quantized import PRECISIONS, PackedStore
 from sonant.speech import ModelSpec
 
 IDENTITY = (
@@ -36,15 +37,27 @@ CONVERTED = "sonant.json"
 FORMAT = "sonant-cosyvoice3-1"
 
 
-def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> CosyVoice3Model:
-    """The model; the language model in `dtype`, flow and vocoder in float32 (float64 widens the flow)."""
+def load(
+    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> CosyVoice3Model:
+    """The model; the language model in `dtype`, flow and vocoder in float32 (float64 widens the flow).
+
+    `precision` narrows the language model's weights on a CPU.
+    """
     refuse_older(path)
     config = read_config(path)
     flow_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     presets = read_presets(path, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
+    narrow = None if precision is None else PRECISIONS[precision]
+    store: PackedStore | None = None
+    if narrow is not None:
+        dtype = torch.float32  # activations and cache
+        store = None if narrow.is_lossless else PackedStore.of(identity(path), precision, narrow)
     return CosyVoice3Model(
         config=config,
-        language=weights.load_language(path, config, device=device, dtype=dtype),
+        language=weights.load_language(
+            path, config, device=device, dtype=dtype, precision=narrow, store=store
+        ),
         flow=weights.load_flow(path, config, device=device, dtype=flow_dtype),
         vocoder=weights.load_vocoder(path, config, device=device),
         encoders=Encoders(path, device),

@@ -332,7 +332,7 @@ class CosyVoice3Model:
     def allocate(self, slots: int, positions: int) -> None:
         """Room for `slots` utterances of `positions`."""
         decoder = self.config.language.decoder
-        weight = self.language.head.weight
+        weight = self.language.speech_embedding.weight
         self._cache = KVCache(
             layers=decoder.layers,
             slots=slots,

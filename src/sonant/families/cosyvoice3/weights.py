@@ -19,6 +19,7 @@ from sonant.families.cosyvoice3.config import CosyVoice3Config
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.vocoder import Vocoder
+from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
 LANGUAGE_RULES = (
     (r"^llm\.model\.model\.embed_tokens\.", "text_embedding."),
@@ -53,9 +54,15 @@ def folded_vocoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_language(
-    folder: Path, config: CosyVoice3Config, *, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    config: CosyVoice3Config,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: Precision | None = None,
+    store: PackedStore | None = None,
 ) -> LanguageModel:
-    """The language model in `dtype`."""
+    """The language model in `dtype`; its layers and its head with narrow weights if `precision` says so."""
     model: LanguageModel = build(lambda: LanguageModel(config.language))
     load_strict(
         model,
@@ -66,6 +73,11 @@ def load_language(
         device=device,
         where=f"{folder / 'llm'}",
     )
+    if precision is not None:
+        model.decoder = quantize_decoder(model.decoder, "lm", precision, store=store)
+        model.head = quantize_linear(model.head, precision, name="lm.head", store=store)
+        if store is not None:
+            store.save()
     return model
 
 

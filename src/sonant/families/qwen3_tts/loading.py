@@ -26,7 +26,6 @@ from sonant.families.qwen3_tts.model import Qwen3TTS
 from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer, codec_spec
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
 from sonant.model import SpeechModel
-from sonant.native import cache_folder
 from sonant.nn.quantized import PRECISIONS, PackedStore, Precision
 from sonant.speech import ModelSpec
 from sonant.text.paced_phonemes import PacedPhonemes
@@ -119,9 +118,8 @@ def load_folder(
     if reduces and has_bfloat16():
         codec.decoder.narrow(torch.bfloat16)
     store: PackedStore | None = None
-    if quantized is not None and reduces:
-        key = f"{fingerprint(folder, ['config.json', WEIGHTS])}-{precision}-g{quantized.group}-v2"
-        store = PackedStore(cache_folder() / "weights" / f"{key}.safetensors")
+    if precision is not None and quantized is not None and reduces:
+        store = PackedStore.of(fingerprint(folder, ["config.json", WEIGHTS]), precision, quantized)
     network = load_network(folder, config, device=device, dtype=dtype, precision=quantized, store=store)
     front_end = None if config.front_end is None else PacedPhonemes.load(folder)
     speech_tokenizer = SpeechTokenizer(codec_config, codec)
