@@ -618,130 +618,268 @@ static void meet(Barrier *b, int threads) {
   }
 }
 
-/* Run `count` tokens x [count][width]; token m is position positions[m] of cache row rows[m]. keys[l],
-   values[l] are [slots][kv_heads][capacity][head_dim]; cosines and sines are [capacity][head_dim / 2].
-   hidden [count][width] gets the output of the final norm. */
-void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
-                      float *const *keys, float *const *values, int capacity, const float *cosines,
-                      const float *sines, float *hidden, int threads) {
+/* What a phase needs of all tokens is split over threads by token when there are many. */
+#define EACH_TOKEN for (int m = t; m < count; m += n)
+
+/* A cache that the caller owns: keys[l], values[l] are [slots][kv_heads][capacity][head_dim]; cosines and
+   sines are [capacity][head_dim / 2]. */
+typedef struct {
+  float *const *keys, *const *values;
+  int capacity;
+  const float *cosines, *sines;
+} Cache;
+
+/* What thread t of n does for the `count` tokens in st->x; token m is position positions[m] of cache row
+   rows[m]. hidden [count][width] gets the output of the final norm, complete after the next `meet`. */
+static void run_layers(Stack *st, int t, int n, int count, const int32_t *rows, const int32_t *positions,
+                       const Cache *cache, float *hidden) {
+  float *const *keys = cache->keys, *const *values = cache->values;
+  const float *cosines = cache->cosines, *sines = cache->sines;
+  const int capacity = cache->capacity;
   const int width = st->width, dim = st->head_dim, heads = st->heads, kv = st->kv_heads;
   const int inner = heads * dim, qkv_width = inner + 2 * kv * dim, middle = st->intermediate;
   const int share = heads / kv, half = dim / 2;
   int longest = 0;
   for (int m = 0; m < count; m++) longest = positions[m] + 1 > longest ? positions[m] + 1 : longest;
-  memcpy(st->x, x, sizeof(float) * count * width);
-#pragma omp parallel num_threads(threads)
-  {
-    const int t = omp_get_thread_num(), n = omp_get_num_threads();
-    float *normed = malloc(sizeof(float) * width);
-    float *weights = malloc(sizeof(float) * (longest + 16) * share);
-    /* What a phase needs of all tokens is split over threads by token when there are many. */
-#define EACH_TOKEN for (int m = t; m < count; m += n)
-    for (int index = 0; index < st->layers; index++) {
-      const Layer *l = &st->layer[index];
-      EACH_TOKEN {
-        rms_norm(st->x + (size_t)m * width, l->input_norm, normed, width, st->eps);
-        put(l->qkv, st->input, m, normed);
-      }
-      meet(&st->barrier, n);
-      run_tiles(l->qkv, count, st->input, st->wide, qkv_width, qkv_width / TILE * t / n,
-                qkv_width / TILE * (t + 1) / n);
-      meet(&st->barrier, n);
-      for (int unit = t; unit < count * kv; unit += n) { /* keys and values of one token and kv head */
-        int m = unit / kv, g = unit % kv;
-        float *k = st->wide + (size_t)m * qkv_width + inner + g * dim, *v = k + kv * dim;
-        if (l->qkv_bias)
-          for (int i = 0; i < dim; i++) {
-            k[i] += l->qkv_bias[inner + g * dim + i];
-            v[i] += l->qkv_bias[inner + (kv + g) * dim + i];
-          }
-        if (l->key_norm) rms_norm(k, l->key_norm, k, dim, st->eps);
-        size_t place = (((size_t)rows[m] * kv + g) * capacity + positions[m]) * dim;
-        float *to = keys[index] + place;
-        const float *c = cosines + (size_t)positions[m] * half, *s = sines + (size_t)positions[m] * half;
-        for (int i = 0; i < half; i++) {
-          to[i] = k[i] * c[i] - k[i + half] * s[i];
-          to[i + half] = k[i + half] * c[i] + k[i] * s[i];
-        }
-        memcpy(values[index] + place, v, sizeof(float) * dim);
-      }
-      meet(&st->barrier, n);
-      for (int unit = t; unit < count * kv; unit += n) {
-        int m = unit / kv, g = unit % kv, length = positions[m] + 1;
-        const float *kc = keys[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
-        const float *vc = values[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
-        const float *c = cosines + (size_t)positions[m] * half, *s = sines + (size_t)positions[m] * half;
-        float scale = 1 / sqrtf((float)dim);
-        for (int h = 0; h < share; h++) {
-          float *q = st->wide + (size_t)m * qkv_width + (g * share + h) * dim;
-          if (l->qkv_bias)
-            for (int i = 0; i < dim; i++) q[i] += l->qkv_bias[(g * share + h) * dim + i];
-          if (l->query_norm) rms_norm(q, l->query_norm, q, dim, st->eps);
-          for (int i = 0; i < half; i++) {
-            float a = q[i], b = q[i + half];
-            q[i] = a * c[i] - b * s[i];
-            q[i + half] = b * c[i] + a * s[i];
-          }
-          float *w = weights + (size_t)h * (longest + 16), peak = -INFINITY, sum = 0;
-          for (int j = 0; j < length; j++) {
-            const float *key = kc + (size_t)j * dim;
-            float dot = 0;
-#pragma omp simd reduction(+ : dot)
-            for (int i = 0; i < dim; i++) dot += q[i] * key[i];
-            w[j] = dot * scale;
-            peak = w[j] > peak ? w[j] : peak;
-          }
-#pragma omp simd reduction(+ : sum)
-          for (int j = 0; j < length; j++) { w[j] = fast_exp(w[j] - peak); sum += w[j]; }
-          float *to = st->attended + (size_t)m * inner + (g * share + h) * dim, inverse = 1 / sum;
-          for (int i = 0; i < dim; i++) to[i] = 0;
-          for (int j = 0; j < length; j++) {
-            float by = w[j];
-            const float *value = vc + (size_t)j * dim;
-            for (int i = 0; i < dim; i++) to[i] += by * value[i];
-          }
-          for (int i = 0; i < dim; i++) to[i] *= inverse;
-        }
-      }
-      meet(&st->barrier, n);
-      EACH_TOKEN put(l->out, st->input, m, st->attended + (size_t)m * inner);
-      meet(&st->barrier, n);
-      {
-        int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
-        run_tiles(l->out, count, st->input, st->wide, width, first, last);
-        for (int m = 0; m < count; m++)
-          for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
-      }
-      meet(&st->barrier, n);
-      EACH_TOKEN {
-        rms_norm(st->x + (size_t)m * width, l->post_norm, normed, width, st->eps);
-        put(l->gate_up, st->input, m, normed);
-      }
-      meet(&st->barrier, n);
-      {
-        int pairs = middle / TILE, first = pairs * t / n, last = pairs * (t + 1) / n;
-        run_tiles(l->gate_up, count, st->input, st->wide, 2 * middle, 2 * first, 2 * last);
-        for (int m = 0; m < count; m++)
-          for (int b = first; b < last; b++) {
-            const float *gate = st->wide + (size_t)m * 2 * middle + (size_t)b * 2 * TILE, *up = gate + TILE;
-            float *to = st->active + (size_t)m * middle + (size_t)b * TILE;
-#pragma omp simd
-            for (int i = 0; i < TILE; i++) to[i] = gate[i] / (1 + fast_exp(-gate[i])) * up[i];
-          }
-      }
-      meet(&st->barrier, n);
-      EACH_TOKEN put(l->down, st->input, m, st->active + (size_t)m * middle);
-      meet(&st->barrier, n);
-      {
-        int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
-        run_tiles(l->down, count, st->input, st->wide, width, first, last);
-        for (int m = 0; m < count; m++)
-          for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
-      }
-      meet(&st->barrier, n);
+  float *normed = malloc(sizeof(float) * width);
+  float *weights = malloc(sizeof(float) * (longest + 16) * share);
+  for (int index = 0; index < st->layers; index++) {
+    const Layer *l = &st->layer[index];
+    EACH_TOKEN {
+      rms_norm(st->x + (size_t)m * width, l->input_norm, normed, width, st->eps);
+      put(l->qkv, st->input, m, normed);
     }
-    EACH_TOKEN rms_norm(st->x + (size_t)m * width, st->final_norm, hidden + (size_t)m * width, width, st->eps);
-    free(normed);
-    free(weights);
+    meet(&st->barrier, n);
+    run_tiles(l->qkv, count, st->input, st->wide, qkv_width, qkv_width / TILE * t / n,
+              qkv_width / TILE * (t + 1) / n);
+    meet(&st->barrier, n);
+    for (int unit = t; unit < count * kv; unit += n) { /* keys and values of one token and kv head */
+      int m = unit / kv, g = unit % kv;
+      float *k = st->wide + (size_t)m * qkv_width + inner + g * dim, *v = k + kv * dim;
+      if (l->qkv_bias)
+        for (int i = 0; i < dim; i++) {
+          k[i] += l->qkv_bias[inner + g * dim + i];
+          v[i] += l->qkv_bias[inner + (kv + g) * dim + i];
+        }
+      if (l->key_norm) rms_norm(k, l->key_norm, k, dim, st->eps);
+      size_t place = (((size_t)rows[m] * kv + g) * capacity + positions[m]) * dim;
+      float *to = keys[index] + place;
+      const float *c = cosines + (size_t)positions[m] * half, *s = sines + (size_t)positions[m] * half;
+      for (int i = 0; i < half; i++) {
+        to[i] = k[i] * c[i] - k[i + half] * s[i];
+        to[i + half] = k[i + half] * c[i] + k[i] * s[i];
+      }
+      memcpy(values[index] + place, v, sizeof(float) * dim);
+    }
+    meet(&st->barrier, n);
+    for (int unit = t; unit < count * kv; unit += n) {
+      int m = unit / kv, g = unit % kv, length = positions[m] + 1;
+      const float *kc = keys[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
+      const float *vc = values[index] + ((size_t)rows[m] * kv + g) * capacity * dim;
+      const float *c = cosines + (size_t)positions[m] * half, *s = sines + (size_t)positions[m] * half;
+      float scale = 1 / sqrtf((float)dim);
+      for (int h = 0; h < share; h++) {
+        float *q = st->wide + (size_t)m * qkv_width + (g * share + h) * dim;
+        if (l->qkv_bias)
+          for (int i = 0; i < dim; i++) q[i] += l->qkv_bias[(g * share + h) * dim + i];
+        if (l->query_norm) rms_norm(q, l->query_norm, q, dim, st->eps);
+        for (int i = 0; i < half; i++) {
+          float a = q[i], b = q[i + half];
+          q[i] = a * c[i] - b * s[i];
+          q[i + half] = b * c[i] + a * s[i];
+        }
+        float *w = weights + (size_t)h * (longest + 16), peak = -INFINITY, sum = 0;
+        for (int j = 0; j < length; j++) {
+          const float *key = kc + (size_t)j * dim;
+          float dot = 0;
+#pragma omp simd reduction(+ : dot)
+          for (int i = 0; i < dim; i++) dot += q[i] * key[i];
+          w[j] = dot * scale;
+          peak = w[j] > peak ? w[j] : peak;
+        }
+#pragma omp simd reduction(+ : sum)
+        for (int j = 0; j < length; j++) { w[j] = fast_exp(w[j] - peak); sum += w[j]; }
+        float *to = st->attended + (size_t)m * inner + (g * share + h) * dim, inverse = 1 / sum;
+        for (int i = 0; i < dim; i++) to[i] = 0;
+        for (int j = 0; j < length; j++) {
+          float by = w[j];
+          const float *value = vc + (size_t)j * dim;
+          for (int i = 0; i < dim; i++) to[i] += by * value[i];
+        }
+        for (int i = 0; i < dim; i++) to[i] *= inverse;
+      }
+    }
+    meet(&st->barrier, n);
+    EACH_TOKEN put(l->out, st->input, m, st->attended + (size_t)m * inner);
+    meet(&st->barrier, n);
+    {
+      int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
+      run_tiles(l->out, count, st->input, st->wide, width, first, last);
+      for (int m = 0; m < count; m++)
+        for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
+    }
+    meet(&st->barrier, n);
+    EACH_TOKEN {
+      rms_norm(st->x + (size_t)m * width, l->post_norm, normed, width, st->eps);
+      put(l->gate_up, st->input, m, normed);
+    }
+    meet(&st->barrier, n);
+    {
+      int pairs = middle / TILE, first = pairs * t / n, last = pairs * (t + 1) / n;
+      run_tiles(l->gate_up, count, st->input, st->wide, 2 * middle, 2 * first, 2 * last);
+      for (int m = 0; m < count; m++)
+        for (int b = first; b < last; b++) {
+          const float *gate = st->wide + (size_t)m * 2 * middle + (size_t)b * 2 * TILE, *up = gate + TILE;
+          float *to = st->active + (size_t)m * middle + (size_t)b * TILE;
+#pragma omp simd
+          for (int i = 0; i < TILE; i++) to[i] = gate[i] / (1 + fast_exp(-gate[i])) * up[i];
+        }
+    }
+    meet(&st->barrier, n);
+    EACH_TOKEN put(l->down, st->input, m, st->active + (size_t)m * middle);
+    meet(&st->barrier, n);
+    {
+      int first = width / TILE * t / n, last = width / TILE * (t + 1) / n;
+      run_tiles(l->down, count, st->input, st->wide, width, first, last);
+      for (int m = 0; m < count; m++)
+        for (int i = first * TILE; i < last * TILE; i++) st->x[(size_t)m * width + i] += st->wide[(size_t)m * width + i];
+    }
+    meet(&st->barrier, n);
   }
+  EACH_TOKEN rms_norm(st->x + (size_t)m * width, st->final_norm, hidden + (size_t)m * width, width, st->eps);
+  free(normed);
+  free(weights);
+}
+
+/* Run tokens x [count][width] through all layers. */
+void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
+                      float *const *keys, float *const *values, int capacity, const float *cosines,
+                      const float *sines, float *hidden, int threads) {
+  const Cache cache = {keys, values, capacity, cosines, sines};
+  memcpy(st->x, x, sizeof(float) * count * st->width);
+#pragma omp parallel num_threads(threads)
+  run_layers(st, omp_get_thread_num(), omp_get_num_threads(), count, rows, positions, &cache, hidden);
+}
+
+/* The k-th largest of n values, which are moved about. */
+static float kth_largest(float *values, int n, int k) {
+  int low = 0, high = n - 1, wanted = k - 1;
+  while (low < high) {
+    float pivot = values[(low + high) / 2];
+    int i = low, j = high;
+    while (i <= j) {
+      while (values[i] > pivot) i++;
+      while (values[j] < pivot) j--;
+      if (i <= j) {
+        float kept = values[i];
+        values[i++] = values[j];
+        values[j--] = kept;
+      }
+    }
+    if (wanted <= j) high = j;
+    else if (wanted >= i) low = i;
+    else break;
+  }
+  return values[wanted];
+}
+
+/* A token from scores [n]: the largest, or the winner of an exponential race among the top k (0: all). */
+static int pick(const float *scores, int n, int is_greedy, float temperature, int top_k, const float *race,
+                float *scratch) {
+  int best = 0;
+  if (is_greedy) {
+    for (int i = 1; i < n; i++) best = scores[i] > scores[best] ? i : best;
+    return best;
+  }
+  float peak = scores[0], least = -INFINITY, most = -1;
+  for (int i = 0; i < n; i++) peak = scores[i] > peak ? scores[i] : peak;
+  for (int i = 0; i < n; i++)
+    if (scores[i] != scores[i]) return 0; /* not a number: nothing to choose from */
+  if (top_k > 0 && top_k < n) {
+    memcpy(scratch, scores, sizeof(float) * n);
+    least = kth_largest(scratch, n, top_k);
+  }
+  for (int i = 0; i < n; i++)
+    if (scores[i] >= least) {
+      float value = expf((scores[i] - peak) / temperature) / race[i];
+      if (value > most) { most = value; best = i; }
+    }
+  return best;
+}
+
+/* How each row of a batch chooses its tokens; race [groups][batch][vocabulary] holds exponential draws. */
+typedef struct {
+  const int32_t *greedy, *top_k;
+  const float *temperature, *race;
+} Choice;
+
+/* All other tokens of one frame for `batch` rows: hidden, first [batch][source] are the two positions that
+   begin each row, tables[g] [vocabulary][source] embeds token g, heads[g] scores it. tokens [batch][groups];
+   total [batch][source] is the sum of the tokens' embeddings. project (with its bias) leads from source to
+   the stack's width; NULL when they are the same. False when memory runs out. */
+int sonant_frame_run(Stack *st, int batch, int groups, int source, int vocabulary, const float *hidden,
+                     const float *first, const Linear *project, const float *project_bias,
+                     Linear *const *heads, const float *const *tables, float *const *keys,
+                     float *const *values, int capacity, const float *cosines, const float *sines,
+                     const int32_t *greedy, const int32_t *top_k, const float *temperature, const float *race,
+                     int64_t *tokens, float *total, int threads) {
+  const Cache cache = {keys, values, capacity, cosines, sines};
+  const Choice choice = {greedy, top_k, temperature, race};
+  const int width = st->width, scored = heads[0]->rows, most = 2 * batch;
+  const int parts = project ? source / project->group : 1;
+  float *x = malloc(sizeof(float) * most * source), *out = malloc(sizeof(float) * most * width);
+  float *scores = malloc(sizeof(float) * batch * scored), *scratch = malloc(sizeof(float) * batch * vocabulary);
+  int32_t *rows = malloc(sizeof(int32_t) * most), *positions = malloc(sizeof(int32_t) * most);
+  Input in = {malloc(sizeof(float) * most * source), malloc((size_t)most * source),
+              malloc(sizeof(float) * most * parts), malloc(sizeof(int32_t) * most * parts)};
+  int fits = x && out && scores && scratch && rows && positions && in.x && in.codes && in.scales && in.sums;
+  for (int b = 0; fits && b < batch; b++) {
+    memcpy(x + (size_t)(2 * b) * source, hidden + (size_t)b * source, sizeof(float) * source);
+    memcpy(x + (size_t)(2 * b + 1) * source, first + (size_t)b * source, sizeof(float) * source);
+    for (int i = 0; i < 2; i++) { rows[2 * b + i] = b; positions[2 * b + i] = i; }
+    memset(total + (size_t)b * source, 0, sizeof(float) * source);
+  }
+  if (fits) {
+#pragma omp parallel num_threads(threads)
+    {
+      const int t = omp_get_thread_num(), n = omp_get_num_threads();
+      for (int g = 0; g < groups; g++) {
+        const int count = g ? batch : 2 * batch;
+        if (project) {
+          EACH_TOKEN put(project, &in, m, x + (size_t)m * source);
+          meet(&st->barrier, n);
+          int from = width / TILE * t / n, to = width / TILE * (t + 1) / n;
+          run_tiles(project, count, &in, st->x, width, from, to);
+          if (project_bias)
+            for (int m = 0; m < count; m++)
+              for (int i = from * TILE; i < to * TILE; i++) st->x[(size_t)m * width + i] += project_bias[i];
+        } else {
+          EACH_TOKEN memcpy(st->x + (size_t)m * width, x + (size_t)m * width, sizeof(float) * width);
+        }
+        meet(&st->barrier, n);
+        run_layers(st, t, n, count, rows, positions, &cache, out);
+        meet(&st->barrier, n);
+        for (int b = t; b < batch; b += n) put(heads[g], st->input, b, out + (size_t)(g ? b : 2 * b + 1) * width);
+        meet(&st->barrier, n);
+        run_tiles(heads[g], batch, st->input, scores, scored, scored / TILE * t / n, scored / TILE * (t + 1) / n);
+        meet(&st->barrier, n);
+        for (int b = t; b < batch; b += n) {
+          int token = pick(scores + (size_t)b * scored, vocabulary, choice.greedy[b], choice.temperature[b],
+                           choice.top_k[b], choice.race + ((size_t)g * batch + b) * vocabulary,
+                           scratch + (size_t)b * vocabulary);
+          const float *embedding = tables[g] + (size_t)token * source;
+          tokens[(size_t)b * groups + g] = token;
+          memcpy(x + (size_t)b * source, embedding, sizeof(float) * source);
+          for (int i = 0; i < source; i++) total[(size_t)b * source + i] += embedding[i];
+        }
+        meet(&st->barrier, n);
+        if (t == 0)
+          for (int b = 0; b < batch; b++) { rows[b] = b; positions[b] = g + 2; }
+        meet(&st->barrier, n);
+      }
+    }
+  }
+  free(x); free(out); free(scores); free(scratch); free(rows); free(positions);
+  free(in.x); free(in.codes); free(in.scales); free(in.sums);
+  return fits;
 }

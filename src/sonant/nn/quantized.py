@@ -241,6 +241,7 @@ class NativeLinear(nn.Module):
         self._packed = _Packed(
             library, [F.pad(weight, (0, 0, 0, surplus))], precision, name=name, store=store
         )
+        self.handle = self._packed.handle
         padded = None if bias is None else F.pad(bias.float(), (0, surplus))
         self.bias = None if padded is None else nn.Parameter(padded, requires_grad=False)
 
@@ -279,13 +280,13 @@ class NativeDecoder(nn.Module):
         config = decoder.config
         assert fits(decoder, precision), "sizes were checked by quantize_decoder"
         self.config = config
-        self._library = library
+        self.library = library
         self._norm_tap = f"{name}.norm"
         self._kept: list[Any] = []  # weights and norms that C points to
         self._rope = rope_table(torch.arange(0), config.head_dim, config.rope_theta)
         self._cache: weakref.ref[KVCache] | None = None
         self._storage: tuple[Any, Any] = ((), ())
-        self._stack = library.sonant_stack_new(
+        self.handle = library.sonant_stack_new(
             config.layers,
             config.width,
             config.heads,
@@ -298,7 +299,7 @@ class NativeDecoder(nn.Module):
         )
         for index, layer in enumerate(decoder.layers):
             self._add(index, layer, precision, f"{name}.layer.{index}", store)
-        library.sonant_stack_norm(self._stack, self._pointer(decoder.norm.weight))
+        library.sonant_stack_norm(self.handle, self._pointer(decoder.norm.weight))
 
     def _add(
         self, index: int, layer: Any, precision: Precision, name: str, store: PackedStore | None
@@ -312,7 +313,7 @@ class NativeDecoder(nn.Module):
         projections = [attention.q_proj.weight, attention.k_proj.weight, attention.v_proj.weight]
         matrices = [
             _Packed(
-                self._library,
+                self.library,
                 parts,
                 precision,
                 interleave=part == "gate_up",
@@ -328,8 +329,8 @@ class NativeDecoder(nn.Module):
         ]
         self._kept.extend(matrices)
         has_norm = self.config.qk_norm
-        self._library.sonant_stack_layer(
-            self._stack,
+        self.library.sonant_stack_layer(
+            self.handle,
             index,
             *(matrix.handle for matrix in matrices),
             self._pointer(layer.input_layernorm.weight),
@@ -345,8 +346,8 @@ class NativeDecoder(nn.Module):
         return kept.data_ptr()
 
     def __del__(self) -> None:
-        if getattr(self, "_stack", None):
-            self._library.sonant_stack_free(self._stack)
+        if getattr(self, "handle", None):
+            self.library.sonant_stack_free(self.handle)
 
     def forward(
         self, x: Tensor, *, rows: CacheRows, positions: Tensor | None = None, mask: Tensor | None = None
@@ -358,13 +359,13 @@ class NativeDecoder(nn.Module):
         integers = ctypes.c_int32 * count
         slots = integers(*(slot for slot in rows.slots for _ in range(length)))
         places = integers(*(start + i for start in rows.starts for i in range(length)))
-        keys, values = self._pointers(rows.cache)
-        cos, sin = self._table(rows.cache.capacity)
+        keys, values = self.storage(rows.cache)
+        cos, sin = self.table(rows.cache.capacity)
         flat = x.reshape(-1, width).float().contiguous()
         hidden = torch.empty_like(flat)
         for start in range(0, count, BLOCK):
-            self._library.sonant_stack_run(
-                self._stack,
+            self.library.sonant_stack_run(
+                self.handle,
                 min(BLOCK, count - start),
                 flat.data_ptr() + 4 * width * start,
                 ctypes.addressof(slots) + 4 * start,
@@ -380,13 +381,13 @@ class NativeDecoder(nn.Module):
         rows.commit()
         return tap(self._norm_tap, hidden.view(batch, length, width))
 
-    def _table(self, capacity: int) -> tuple[Tensor, Tensor]:
+    def table(self, capacity: int) -> tuple[Tensor, Tensor]:
         """cos and sin [at least capacity, head_dim / 2] of the positions from 0."""
         if len(self._rope[0]) < capacity:
             self._rope = rope_table(torch.arange(capacity), self.config.head_dim, self.config.rope_theta)
         return self._rope
 
-    def _pointers(self, cache: KVCache) -> tuple[Any, Any]:
+    def storage(self, cache: KVCache) -> tuple[Any, Any]:
         """Where keys and values of each layer lie; gathered once for a cache."""
         if self._cache is None or self._cache() is not cache:
             pointers = ctypes.c_void_p * self.config.layers

@@ -27,6 +27,11 @@ def tap(name: str, tensor: Tensor) -> Tensor:
     return tensor if replaced is None else replaced
 
 
+def is_tapped() -> bool:
+    """True while a sink is active, so that a shortcut past taps must not be taken."""
+    return _sink is not None
+
+
 @contextmanager
 def tapped(sink: Sink) -> Iterator[None]:
     """Send every tap inside the block to `sink(name, tensor)`. Not reentrant; one trace at a time."""

@@ -50,7 +50,7 @@ def load(
     presets = read_presets(path, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
     narrow = None if precision is None else PRECISIONS[precision]
     store: PackedStore | None = None
-    if narrow is not None:
+    if precision is not None and narrow is not None:
         dtype = torch.float32  # activations and cache
         store = None if narrow.is_lossless else PackedStore.of(identity(path), precision, narrow)
     return CosyVoice3Model(

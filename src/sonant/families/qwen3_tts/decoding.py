@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from sonant.nn.native_frame import Choice
 from sonant.nn.tap import tap
 from sonant.sampling import NEGATIVE_INFINITY, draw, keep_top_k, keep_top_p, penalise_repetition
 from sonant.speech import Sampling
@@ -47,6 +48,23 @@ def predictor_scores(logits: Tensor, sampling: Sampling) -> Tensor:
 def _shape(scores: Tensor, temperature: float | None, top_k: int | None, top_p: float | None) -> Tensor:
     scores = scores / (1.0 if temperature is None else temperature)
     return keep_top_p(keep_top_k(scores, top_k or 0), 1.0 if top_p is None else top_p)
+
+
+def quick_choices(
+    samplings: Sequence[Sampling], generators: Sequence[torch.Generator]
+) -> list[Choice] | None:
+    """The same settings for the code predictor in C; None when one of them is not for it (top_p)."""
+    if any(not s.predictor_greedy and (s.predictor_top_p or 1.0) < 1.0 for s in samplings):
+        return None
+    return [
+        Choice(
+            is_greedy=bool(s.predictor_greedy),
+            temperature=1.0 if s.predictor_temperature is None else s.predictor_temperature,
+            top_k=s.predictor_top_k or 0,
+            generator=rng,
+        )
+        for s, rng in zip(samplings, generators, strict=True)
+    ]
 
 
 def choose_talker(

@@ -12,14 +12,14 @@ from sonant.audio.resample import resample_soxr
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
-from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker
+from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, quick_choices
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
 from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.quantized import NativeDecoder, NativeLinear
-from sonant.nn.tap import tap
+from sonant.nn.tap import is_tapped, tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
 from sonant.text.paced_phonemes import PacedPhonemes
@@ -379,12 +379,18 @@ class Qwen3TTS:
         generators = [utterance.generator for utterance in utterances]
         first = torch.tensor(chosen, device=self.device)
         embedded = talker.codec_embedding(first)
-        others, total = self.network.predictor(
-            torch.stack([state.hidden for state in states]),
-            embedded,
-            self._predictor_cache,
-            choose or (lambda _, logits: choose_predictor(logits, samplings, generators)),
-        )
+        hidden = torch.stack([state.hidden for state in states])
+        frame = self.network.predictor.frame
+        quick = quick_choices(samplings, generators)
+        if choose is None and frame and quick and frame.takes(len(quick)) and not is_tapped():
+            others, total = frame(hidden, embedded, self._predictor_cache, quick)
+        else:
+            others, total = self.network.predictor(
+                hidden,
+                embedded,
+                self._predictor_cache,
+                choose or (lambda _, logits: choose_predictor(logits, samplings, generators)),
+            )
         words = []
         for utterance, state in zip(utterances, states, strict=True):
             inputs: prompts.TalkerInputs = utterance.prompt.inputs

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from sonant.families.qwen3_tts.config import ModelConfig, PredictorConfig, TalkerConfig
 from sonant.families.qwen3_tts.speaker import SpeakerEncoder
 from sonant.nn.cache import KVCache, Rows
+from sonant.nn.native_frame import NativeFrame
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder
 
@@ -91,6 +92,9 @@ class CodePredictor(nn.Module):
         self.lm_head = nn.ModuleList(
             nn.Linear(config.width, config.vocabulary, bias=False) for _ in range(others)
         )
+
+        self.frame: NativeFrame | None = None
+        """The same steps in one call, where every part is in C."""
 
     def cache(self, slots: int, dtype: torch.dtype, device: torch.device) -> KVCache:
         """Storage for one frame of `slots` rows; every frame starts over in it."""

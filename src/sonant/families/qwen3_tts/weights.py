@@ -13,6 +13,7 @@ from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
 from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
+from sonant.nn.native_frame import NativeFrame
 from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
 WEIGHTS = "model.safetensors"
@@ -121,12 +122,24 @@ def load_network(
 
 def _quantize(network: Network, precision: Precision, store: PackedStore | None) -> None:
     talker, predictor = network.talker, network.predictor
+    projection = predictor.small_to_mtp_projection
     talker.decoder = quantize_decoder(talker.decoder, "talker", precision, store=store)
     talker.codec_head = quantize_linear(talker.codec_head, precision, name="talker.head", store=store)
     predictor.decoder = quantize_decoder(predictor.decoder, "predictor", precision, store=store)
     for index, head in enumerate(predictor.lm_head):
         name = f"predictor.head.{index}"
         predictor.lm_head[index] = quantize_linear(head, precision, name=name, store=store)
+    predictor.small_to_mtp_projection = (
+        projection
+        if isinstance(projection, nn.Identity)
+        else quantize_linear(projection, precision, name="predictor.projection", store=store)
+    )
+    predictor.frame = NativeFrame.of(
+        predictor.decoder,
+        predictor.small_to_mtp_projection,
+        list(predictor.lm_head),
+        [table for table in predictor.codec_embedding if isinstance(table, nn.Embedding)],
+    )
     if store is not None:
         store.save()
 

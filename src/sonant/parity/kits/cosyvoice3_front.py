@@ -63,7 +63,7 @@ def weights(kit: Kit, report: KitReport) -> None:
         ("eos", config.end),
         ("task_id", config.task),
         ("fill", config.fill),
-        ("stop_ids", [config.start, kit.model.language.head.out_features - 1]),
+        ("stop_ids", [config.start, kit.model.language.speech_embedding.num_embeddings - 1]),
     ):
         report.equal("weights", f"special id {name}", found, special[name])
     report.equal("weights", "speech_token_size", config.speech_tokens, kit.manifest["speech_token_size"])

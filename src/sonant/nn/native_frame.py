@@ -1,0 +1,118 @@
+"""All tokens of one frame after its first, in one call into C: stack, heads, choice and embeddings.
+
+A step of a code predictor is small, and there are fifteen in a frame; the time between the steps would
+count for more than a tenth of the frame. The arithmetic is that of `NativeDecoder` and `NativeLinear`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sonant.nn.cache import KVCache
+from sonant.nn.quantized import BLOCK, NativeDecoder, NativeLinear
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How one row chooses: greedily, or from its own generator among the `top_k` best (0 is all)."""
+
+    is_greedy: bool
+    temperature: float
+    top_k: int
+    generator: torch.Generator
+
+
+class NativeFrame:
+    """The steps of a code predictor whose parts are all in C.
+
+    project leads from the talker's width to the predictor's (None where they are equal); heads and tables
+    are those of the tokens in order.
+    """
+
+    def __init__(
+        self,
+        decoder: NativeDecoder,
+        project: NativeLinear | None,
+        heads: Sequence[NativeLinear],
+        tables: Sequence[nn.Embedding],
+    ) -> None:
+        self._decoder, self._project = decoder, project
+        self._heads, self._tables = list(heads), list(tables)
+        self._handles = (ctypes.c_void_p * len(heads))(*(head.handle for head in heads))
+
+    @classmethod
+    def of(
+        cls,
+        decoder: nn.Module,
+        project: nn.Module,
+        heads: Sequence[nn.Module],
+        tables: Sequence[nn.Embedding],
+    ) -> NativeFrame | None:
+        """The frame of these parts, or None when one of them is not in C or an output has a bias."""
+        if not isinstance(decoder, NativeDecoder) or not isinstance(project, (nn.Identity, NativeLinear)):
+            return None
+        linear = [head for head in heads if isinstance(head, NativeLinear) and head.bias is None]
+        if len(linear) < len(heads):
+            return None
+        return cls(decoder, project if isinstance(project, NativeLinear) else None, linear, tables)
+
+    def takes(self, batch: int) -> bool:
+        """True when a batch is small enough, and every table is float32."""
+        return 2 * batch <= BLOCK and all(table.weight.dtype == torch.float32 for table in self._tables)
+
+    def __call__(
+        self, hidden: Tensor, first: Tensor, cache: KVCache, choices: Sequence[Choice]
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens [B, G] and the sum [B, D] of their embeddings.
+
+        hidden [B, D] and first [B, D] are the frame's two first positions; the rows 0 .. B-1 of `cache` are
+        used anew. A row that is not greedy draws once for each token, as `sampling.draw` does.
+        """
+        batch, source = hidden.shape
+        groups, vocabulary = len(self._heads), self._heads[0].out_features
+        race = torch.empty(groups, batch, vocabulary)
+        for row, choice in enumerate(choices):
+            if not choice.is_greedy:
+                for group in range(groups):
+                    race[group, row].exponential_(1, generator=choice.generator)
+        integers, floats = ctypes.c_int32 * batch, ctypes.c_float * batch
+        tables = (ctypes.c_void_p * groups)(*(table.weight.data_ptr() for table in self._tables))
+        keys, values = self._decoder.storage(cache)
+        cos, sin = self._decoder.table(cache.capacity)
+        hidden, first = hidden.float().contiguous(), first.float().contiguous()
+        tokens = torch.empty(batch, groups, dtype=torch.int64)
+        total = torch.empty(batch, source)
+        project, bias = self._project, None if self._project is None else self._project.bias
+        done = self._decoder.library.sonant_frame_run(
+            self._decoder.handle,
+            batch,
+            groups,
+            source,
+            vocabulary,
+            hidden.data_ptr(),
+            first.data_ptr(),
+            None if project is None else project.handle,
+            None if bias is None else bias.data_ptr(),
+            self._handles,
+            tables,
+            keys,
+            values,
+            cache.capacity,
+            cos.data_ptr(),
+            sin.data_ptr(),
+            integers(*(choice.is_greedy for choice in choices)),
+            integers(*(choice.top_k for choice in choices)),
+            floats(*(choice.temperature for choice in choices)),
+            race.data_ptr(),
+            tokens.data_ptr(),
+            total.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if not done:
+            raise MemoryError(f"no memory for a frame of {batch} rows")
+        return tokens, total
