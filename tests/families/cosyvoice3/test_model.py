@@ -46,7 +46,6 @@ class TestLaws(FamilyLaws):
         ]
 
 
-<<<<<<< HEAD
 class TestBadInputs(BadInputs):
     @pytest.fixture
     def model(self, shared_model):
@@ -55,14 +54,14 @@ class TestBadInputs(BadInputs):
     @pytest.fixture
     def voice(self, untold):
         return untold
-=======
+
+
 SHORT = Sampling(flow_steps=1, max_frames=30)
 
 
 def fresh_rows(model, x):
     model.allocate(1, x.shape[1])
     return model._cache.rows([0], x.shape[1])
->>>>>>> dfe5550 (Qwen3-TTS: a frame's other tokens in one call into C; narrow weights for CosyVoice3's language model)
 
 
 def parity(text, **fields):
