@@ -86,6 +86,20 @@ def test_generation_defaults_of_the_file_count(copied):
     assert spec.sampling["max_frames"] == 8191
 
 
+@pytest.mark.parametrize(("key", "value"), [("max_new_tokens", []), ("top_k", "50"), ("temperature", True)])
+def test_generation_defaults_of_a_wrong_type_are_named(copied, key, value):
+    folder = copied("custom_voice_1p7b")
+    edit(folder / "generation_config.json", lambda data: data.update({key: value}))
+    with pytest.raises(ConfigError, match=key):
+        loads(folder)
+
+
+def test_null_in_the_generation_defaults_switches_a_filter_off(copied):
+    folder = copied("custom_voice_1p7b")
+    edit(folder / "generation_config.json", lambda data: data.update(top_p=None))
+    assert loads(folder).spec.sampling["top_p"] in {None, 1.0}
+
+
 def test_weights_of_another_kind_are_reported_completely(copied, kit):
     folder = copied("base_1p7b")
     tensors = load_file(kit / "checkpoints" / "voice_design_1p7b" / "model.safetensors")
@@ -118,7 +132,10 @@ def test_a_config_of_another_model_is_refused(copied):
         (lambda c: c["talker_config"].pop("hidden_size"), "missing key 'hidden_size'"),
         (lambda c: c["talker_config"].update(surprise=1), "unknown key 'surprise'"),
         (lambda c: c["talker_config"].update(rope_scaling={"rope_type": "yarn"}), "rope scaling"),
+        (lambda c: c["talker_config"].update(rope_scaling=True), "rope_scaling True"),
         (lambda c: c["talker_config"]["code_predictor_config"].update(num_code_groups=8), "code groups"),
+        (lambda c: c["talker_config"]["code_predictor_config"].update(layer_types=5), "windowed"),
+        (lambda c: c["talker_config"]["code_predictor_config"].update(vocab_size=-1), "make no network"),
         (lambda c: c["talker_config"].update(attention_bias=True), "attention_bias"),
         (lambda c: c.pop("speaker_encoder_config"), "speaker_encoder_config"),
         (lambda c: c.update(tts_model_type="singing"), "singing"),

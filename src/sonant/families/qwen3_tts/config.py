@@ -345,9 +345,12 @@ def read_model_config(folder: Path) -> ModelConfig:
     # Three identical position rows make either multimodal layout plain rotary positions; other kinds
     # of scaling would not be.
     scaling = talker.pop("rope_scaling", None) or {}
+    if not isinstance(scaling, dict):
+        raise ConfigError(f"{where} has rope_scaling {scaling!r}; expected a mapping or null.")
     if scaling.get("rope_type", scaling.get("type", "default")) != "default":
         raise ConfigError(f"{where} asks for rope scaling {scaling}; only the default is supported.")
-    if set(predictor.pop("layer_types", ())) - {"full_attention"}:
+    kinds = predictor.pop("layer_types", None) or []
+    if not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds):
         raise ConfigError(f"{where} asks for windowed attention in the code predictor; expected full.")
     kind = data.get("tts_model_type")
     speaker = None
@@ -492,4 +495,15 @@ def read_generation_defaults(folder: Path) -> dict[str, Any]:
     """The original's generation arguments from `generation_config.json`, which a folder may lack."""
     path = folder / "generation_config.json"
     data = read_json(path) if path.is_file() else {}
-    return {key: value for key, value in data.items() if key in BUILT_IN_GENERATION}
+    given = {key: value for key, value in data.items() if key in BUILT_IN_GENERATION}
+    for key, value in given.items():
+        if value is None and key != "max_new_tokens":
+            continue  # null switches a filter off
+        expected = type(BUILT_IN_GENERATION[key])
+        fits = isinstance(value, (int, float)) if expected is float else isinstance(value, expected)
+        if not fits or (isinstance(value, bool) and expected is not bool):
+            raise ConfigError(
+                f"{path} has {key} {value!r}; expected a value such as {BUILT_IN_GENERATION[key]!r}. "
+                "Correct it, or download the file again."
+            )
+    return given
