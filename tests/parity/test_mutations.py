@@ -13,7 +13,7 @@ from sonant.parity.record import record
 from sonant.parity.stages import stage_table
 from tests.parity import cases
 
-QUICK = 2
+QUICK = 1
 """Faults of each family that the default run injects; the slow run injects all."""
 
 LISTED = {family: import_module(f"tests.parity.faults_{family}").FAULTS for family in cases.FAMILIES}
