@@ -214,7 +214,10 @@ class ModelConfig:
     def follows_instructions(self) -> bool:
         """Instructions work in VoiceDesign and in CustomVoice, except its small size."""
         # Parity: the original decides by this very substring of the size tag.
-        return self.kind == "voice_design" or (self.kind == "custom_voice" and self.size not in "0b6")
+        has_learned_them = (
+            self.size not in "0b6" and self.front_end is None
+        )  # a front end reads phonemes only
+        return self.kind == "voice_design" or (self.kind == "custom_voice" and has_learned_them)
 
 
 @dataclass(frozen=True, kw_only=True)
