@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from sonant.errors import CheckpointError
@@ -175,7 +176,12 @@ def run_kit(folder: Path, write: Callable[[str], None], *, verbose: bool = False
         runner = import_module(f"sonant.parity.kits.{name}")
         if runner.recognises(folder):
             report = KitReport(write, verbose=verbose)
-            runner.run(folder, report)
+            threads = torch.get_num_threads()
+            torch.set_num_threads(1)  # kits are recorded with one
+            try:
+                runner.run(folder, report)
+            finally:
+                torch.set_num_threads(threads)
             write("")
             write(f"{report.passed} passed, {report.failed} failed")
             return report.failed == 0 and report.passed > 0

@@ -68,17 +68,22 @@ def run(folder: Path, report: KitReport) -> None:
     """Check everything the kit records, in order of computation."""
     from sonant.parity.kits import cosyvoice3_front, cosyvoice3_networks
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the kit was recorded with one
-    try:
-        with torch.inference_mode():
-            kit = Kit(folder)
-            for check in (*cosyvoice3_front.CHECKS, *cosyvoice3_networks.CHECKS):
-                with report.section(check.__name__):
-                    check(kit, report)
-            unread = sorted(
-                f"{name}: {key}" for name, tensors in kit.tensors.items() for key in tensors.unread
-            )
-            report.equal("coverage", "tensors that no check has read", unread, [])
-    finally:
-        torch.set_num_threads(threads)
+    with torch.inference_mode():
+        kit = Kit(folder)
+        with report.section("tensors.json"):
+            _listing(kit, report)
+        for check in (*cosyvoice3_front.CHECKS, *cosyvoice3_networks.CHECKS):
+            with report.section(check.__name__):
+                check(kit, report)
+        unread = sorted(f"{name}: {key}" for name, tensors in kit.tensors.items() for key in tensors.unread)
+        report.equal("coverage", "tensors that no check has read", unread, [])
+
+
+def _listing(kit: Kit, report: KitReport) -> None:
+    """The files hold what the kit lists, in number and in shape."""
+    if (kit.folder / "tensors.json").is_file():
+        for name, listed in kit.json("tensors.json").items():
+            expected = {key: shape for key, (shape, _) in listed.items()}
+            report.equal("tensors.json", name, kit.tensors[Path(name).stem].shapes(), expected)
+    for name, count in kit.manifest.get("files", {}).items():
+        report.equal("manifest", f"tensors in {name}", len(kit.tensors[Path(name).stem]), count)
