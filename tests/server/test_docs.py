@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,12 @@ from typer.testing import CliRunner
 from sonant.audio.io import read_audio, write_audio
 from sonant.cli.app import app as cli
 from sonant.registry import load
+from sonant.server.app import create_app
+from sonant.server.models import ModelPool, ModelSource
+from sonant.server.settings import ServerSettings
 from sonant.speech import SpeechRequest
-from tests.server.conftest import ProcessServer, wait_ready
+from sonant.voice import VoiceLibrary
+from tests.server.conftest import ThreadServer
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "server.md").read_text(encoding="utf-8"), re.S)
@@ -27,13 +32,13 @@ def blocks(language, word):
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
-    """A server as the page starts it, without a key, and a folder with the files the examples name."""
+    """A server without a key on the built-in voice, and a folder with the files the examples name."""
     folder = tmp_path_factory.mktemp("examples")
     with load("builtin") as engine:
         speech = engine.synthesize(SpeechRequest("What Ann says, in a few words.", seed=1))
     write_audio(folder / "ann.wav", speech.samples, speech.sample_rate)
-    server = ProcessServer("--voices", str(folder / "voices"), env={"SONANT_API_KEYS": ""})
-    wait_ready(server.url)
+    pool = ModelPool([ModelSource(name="builtin", open=partial(load, "builtin"))])
+    server = ThreadServer(create_app(pool, VoiceLibrary(folder / "voices"), ServerSettings()))
     yield server, folder
     server.stop()
 

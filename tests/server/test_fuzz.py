@@ -19,7 +19,7 @@ from sonant.server.settings import ServerSettings, UploadLimits
 from sonant.voice import VoiceLibrary
 from tests.server.conftest import ThreadServer, toy_source
 
-AMOUNTS = [300, pytest.param(10_500, marks=[pytest.mark.slow, pytest.mark.timeout(1_500)])]
+AMOUNTS = [150, pytest.param(10_500, marks=[pytest.mark.slow, pytest.mark.timeout(1_500)])]
 SECONDS = 15.0
 """A request that takes longer hangs."""
 

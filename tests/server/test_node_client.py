@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -68,3 +69,13 @@ def test_a_long_input_is_spoken_and_a_cancelled_one_stops(told):
     assert report["long"] > 1_000_000
     assert report["outcome"] == "client_gone"
     assert report["models"][0] == "builtin"
+
+
+def test_the_example_of_the_handbook_runs(told, served):
+    folder = told[1]
+    page = (Path(__file__).parents[2] / "docs" / "server.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```js\n(.*?)```", page, re.S)
+    code = code.replace("http://127.0.0.1:8000", served.url).replace('"none"', json.dumps(KEY))
+    (folder / "example.mjs").write_text(code, encoding="utf-8")
+    subprocess.run([NODE, "example.mjs"], cwd=folder, check=True, timeout=60)
+    assert read_audio(folder / "hello.mp3")[1] == 24_000
