@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sonant import __version__
+from sonant import __version__, native
 from sonant.errors import RequestError
 from sonant.job import Job, file_hash
 from sonant.voice import Voice, write_atomically
@@ -85,12 +85,14 @@ def describe_voice(voice: Voice | str | None, spec: ModelSpec) -> dict[str, str]
 
 
 def versions() -> dict[str, str]:
-    """Of Sonant, Python, the machine and the packages in PACKAGES that are installed."""
+    """Of Sonant, Python, the machine and the packages in PACKAGES; the C kernel's path, if it is in use."""
     found = {
         "sonant": __version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
     }
+    if (kernel := native.path_in_use()) is not None:
+        found["kernel"] = kernel
     for name in PACKAGES:
         try:
             found[name] = version(name)

@@ -264,3 +264,8 @@ def test_packed_weights_are_kept_on_disk_and_their_floats_are_not_read_again(ker
     assert torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, again)), expected)
     path.write_bytes(path.read_bytes()[:100])
     assert not torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, PackedStore(path))), expected)
+
+
+def test_the_path_in_use_is_known_once_a_model_asked_for_it(kernel):
+    assert native.library() is not None
+    assert native.path_in_use() in native.PATHS

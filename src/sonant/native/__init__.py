@@ -89,6 +89,12 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def path_in_use() -> str | None:
+    """Which of PATHS the kernel takes on this processor; None when no model has asked for the kernel."""
+    loaded = library() if library.cache_info().currsize else None
+    return None if loaded is None else PATHS[loaded.sonant_best_path()]
+
+
 def limit_threads(count: int) -> None:
     """Threads that the kernel and torch use for what the calling thread begins; other threads keep theirs.
 
