@@ -137,6 +137,7 @@ def test_the_command_prints_the_page_and_fails_when_a_mode_did(monkeypatch, tmp_
 
     from sonant.cli.suite import suite
 
+    monkeypatch.setattr("sonant.registry.find", lambda model: ("toy", tmp_path))
     monkeypatch.setattr("sonant.registry.load_model", lambda *args, **options: Emotional())
     CLIP.write(tmp_path / "clip.wav")
     with pytest.raises(typer.Exit) as caught:
