@@ -140,7 +140,8 @@ def known(name: str) -> KnownModel:
             return model
     names = ", ".join(model.name for model in KNOWN)
     raise CheckpointError(
-        f"{name!r} is neither a folder on this machine nor a known model. Known models: builtin, nano, {names}."
+        f"{name!r} is neither a folder on this machine nor a known model. "
+        f"Known models: builtin, nano, {names}."
     )
 
 
