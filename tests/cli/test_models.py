@@ -14,6 +14,7 @@ from sonant.inspection import inspect_folder
 from sonant.speech import Audio
 from tests.hub_server import Hub, serve
 
+DATA = Path(__file__).parents[1] / "data"
 KITS = Path(__file__).parents[3] / "shared"
 NAME = "qwen3-tts-0.6b-base"
 
@@ -57,25 +58,26 @@ def test_inspect_tells_of_the_built_in_voice(sonant):
 @pytest.mark.parametrize(
     ("folder", "family", "can"),
     [
-        ("qwen3_tts/checkpoints/base_0p6b", "qwen3_tts", "clone_in_context"),
-        ("cosyvoice3/model", "cosyvoice3", "voice_conversion"),
-        ("indextts2/checkpoint", "indextts2", "emotion_text"),
+        (DATA / "qwen3_tts" / "checkpoints" / "base_1p7b", "qwen3_tts", "clone_in_context"),
+        (DATA / "cosyvoice3" / "checkpoint", "cosyvoice3", "voice_conversion"),
+        (KITS / "qwen3_tts" / "checkpoints" / "custom_voice_1p7b", "qwen3_tts", "preset_voice"),
+        (KITS / "cosyvoice3" / "model", "cosyvoice3", "voice_conversion"),
+        (KITS / "indextts2" / "checkpoint", "indextts2", "emotion_text"),
     ],
 )
 def test_a_described_model_is_the_loaded_one(sonant, folder, family, can):
     from sonant.registry import describe, load_model
 
-    path = KITS / folder
-    if not path.is_dir():
-        pytest.skip(f"the conformance kit {folder} is not beside the repository")
-    assert describe(path) == load_model(path).spec
-    data = json.loads(sonant("inspect", path, "--json").text)
+    if not folder.is_dir():
+        pytest.skip("the conformance kits are not beside the repository")
+    assert describe(folder) == load_model(folder).spec
+    data = json.loads(sonant("inspect", folder, "--json").text)
     assert data["spec"]["family"] == family
     assert can in data["spec"]["capabilities"]
     assert data["parameters"] > 100_000
     assert data["config"]
     assert not any(file["problem"] for file in data["weights"])
-    assert family in sonant("inspect", path).text
+    assert family in sonant("inspect", folder).text
 
 
 def test_inspection_counts_tensors_without_loading_them(tmp_path):
@@ -193,3 +195,69 @@ def test_measure_prints_figures_problems_and_distance(sonant, tmp_path):
     assert "rumble_share" in text
     assert "high-pass" in text
     assert sonant("measure", "nowhere.wav").code == 2
+
+
+def test_a_checkpoint_is_pulled_inspected_and_spoken_with_by_its_name(sonant, monkeypatch, tmp_path):
+    data = DATA / "cosyvoice3"
+    folder = data / "checkpoint"
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with serve(Hub({known("cosyvoice3-0.5b").repository: files})) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        assert sonant("pull", "cosyvoice3-0.5b").code == 0
+    rows = {row["name"]: row for row in json.loads(sonant("models", "--json").text)}
+    assert "voice_conversion" in rows["cosyvoice3-0.5b"]["can"]
+    assert "cosyvoice3" in sonant("inspect", "cosyvoice3-0.5b").text
+    clip = data / "prompt_24k.wav"
+    arguments = ("say", "Hi.", "--model", "cosyvoice3-0.5b", "--voice", clip, "--max-frames", 8, "--seed", 1)
+    result = sonant(*arguments, "--json", "--receipt", "-o", "a.wav")
+    assert result.code == 0, result.err
+    assert json.loads(result.text)["seconds"] > 0
+    assert sonant("replay", "a.wav.receipt.json").code == 0
+    conversion = (
+        "say",
+        "--source-audio",
+        data / "source_16k.wav",
+        "--model",
+        "cosyvoice3-0.5b",
+        "--voice",
+        clip,
+    )
+    assert sonant(*conversion, "-o", "b.wav").code == 0
+    assert sonant("convert", "cosyvoice3-0.5b", "converted").code == 0
+    assert sonant(*arguments[:3], tmp_path / "converted", *arguments[4:], "-o", "c.wav").code == 0
+    assert (tmp_path / "c.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("model", "flags"),
+    [
+        ("base_1p7b", ("--voice", DATA / "qwen3_tts" / "audio" / "ref_b_16k_stereo.wav")),
+        ("custom_voice_1p7b", ("--voice", "ryan", "--instruction", "cheerful")),
+        ("voice_design_1p7b", ("--instruction", "a deep voice", "--text-layout", "full")),
+    ],
+)
+def test_each_kind_of_qwen3_tts_speaks_streamed_and_whole_alike(sonant, tmp_path, model, flags):
+    folder = DATA / "qwen3_tts" / "checkpoints" / model
+    if not (folder / "speech_tokenizer").is_dir():
+        folder = KITS / "qwen3_tts" / "checkpoints" / model
+    if not folder.is_dir():
+        pytest.skip("the conformance kits are not beside the repository")
+    arguments = (
+        "say",
+        "Good day.",
+        "--model",
+        folder,
+        *flags,
+        "--seed",
+        5,
+        "--max-frames",
+        12,
+        "--de-rumble",
+        "off",
+    )
+    for name, extra in (("whole.wav", ()), ("streamed.wav", ("--stream",))):
+        result = sonant(*arguments, *extra, "-o", name)
+        assert result.code == 0, result.err
+    whole, streamed = (Audio.read(tmp_path / name).samples for name in ("whole.wav", "streamed.wav"))
+    assert whole.shape == streamed.shape
+    assert np.abs(whole - streamed).max() <= 1 / 32768
