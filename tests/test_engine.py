@@ -149,9 +149,12 @@ def test_a_broken_step_becomes_an_error_of_the_request_and_the_engine_lives_on(c
 def test_pipelined_decoding_gives_the_same_samples():
     request = SpeechRequest("one. two longer. three", seed=5)
     with Engine(ToyModel()) as plain, Engine(ToyModel(), pipelined=True) as pipelined:
-        assert np.array_equal(plain.synthesize(request).samples, pipelined.synthesize(request).samples)
+        whole, in_pieces = plain.synthesize(request).samples, pipelined.synthesize(request).samples
+        # The toy decodes a piece with other matrix sizes than the whole, so the last bit may differ.
+        assert np.allclose(in_pieces, whole, atol=1e-6)
+        assert np.array_equal(in_pieces, pipelined.synthesize(request).samples)
         streamed = np.concatenate([chunk.samples for chunk in pipelined.stream(request)])
-        assert np.allclose(streamed, plain.synthesize(request).samples, atol=1e-6)
+        assert np.allclose(streamed, whole, atol=1e-6)
 
 
 def test_many_threads_may_submit_at_once():

@@ -12,7 +12,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import TracebackType
 
@@ -268,9 +268,7 @@ class Engine:
         if not ready:
             return worked
         began = time.monotonic()
-        if self._threads:
-            is_decoding = any(segment.handed_over > segment.decoded for _, segment in ready)
-            native.limit_threads(self._threads - self._threads // 2 if is_decoding else self._threads)
+        self._share_cores(segment for _, segment in ready)
         try:
             steps = self.model.step([s.utterance for _, s in ready if s.utterance is not None])
         except Exception as error:
@@ -308,6 +306,12 @@ class Engine:
                 segment.utterance.is_finished = True
                 self._release(segment)
         return True
+
+    def _share_cores(self, segments: Iterable[Segment]) -> None:
+        """Leave the decoding thread its cores while it has tokens of one of these; else take them all."""
+        if self._threads:
+            is_decoding = any(segment.handed_over > segment.decoded for segment in segments)
+            native.limit_threads(self._threads - self._threads // 2 if is_decoding else self._threads)
 
     def _drop_closed(self) -> bool:
         worked = False
@@ -368,6 +372,7 @@ class Engine:
             stream._waiting.popleft()
             slots = [self._free.pop(0) for _ in range(prompt.rows)]
             began = time.monotonic()
+            self._share_cores(segment for other in self._streams for segment in other._running)
             try:
                 segment.decoder = self.model.decoder(prompt, streaming=stream._streaming)
                 segment.utterance = self.model.start(prompt, slots)
@@ -472,7 +477,7 @@ class _Decode:
 
 
 _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
-_MEANWHILE = ChunkPolicy(first=16, growth=1.0, largest=16)
+_MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
 """Pieces that are decoded while the next are made, for a caller who wants the whole."""
 
 

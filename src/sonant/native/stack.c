@@ -21,7 +21,7 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(__AVX2__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -294,6 +294,10 @@ static void wide_plain(const Linear *l, int count, const float *x, float *out, i
 /* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens. */
 #if defined(__AVX512VNNI__)
 #define DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
+#define FOUR(at) _mm512_set1_epi32(*(const unaligned_int *)(at))
+typedef int32_t __attribute__((aligned(1), may_alias)) unaligned_int;
+
+/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. */
 static inline __attribute__((always_inline)) void tiles_avx512(
     const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
     const int32_t *code_sums, int code_stride, int scale_stride, float *out, int out_stride, int first,
@@ -303,10 +307,8 @@ static inline __attribute__((always_inline)) void tiles_avx512(
   for (int tile = first; tile < last; tile++) {
     const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
     const float *s = l->scales + (size_t)tile * groups * TILE;
-    __m512 total[MAX_BLOCK][4];
-    for (int m = 0; m < count; m++)
-      for (int j = 0; j < 4; j++) total[m][j] = _mm512_setzero_ps();
     for (int g = 0; g < groups; g++, s += TILE) {
+      const int8_t *a = codes + g * group;
       __m512i acc[MAX_BLOCK][4];
       for (int m = 0; m < count; m++) {
         __m512i start = _mm512_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g]);
@@ -317,38 +319,34 @@ static inline __attribute__((always_inline)) void tiles_avx512(
           __m512i v[4];
           for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(w + j * 64);
           for (int m = 0; m < count; m++) {
-            int32_t four;
-            memcpy(&four, codes + (size_t)m * code_stride + g * group + k, 4);
-            __m512i a = _mm512_set1_epi32(four);
-            for (int j = 0; j < 4; j++) acc[m][j] = DOT(acc[m][j], v[j], a);
+            __m512i by = FOUR(a + (size_t)m * code_stride + k);
+            for (int j = 0; j < 4; j++) acc[m][j] = DOT(acc[m][j], v[j], by);
           }
         }
       } else {
         for (int k = 0; k < group; k += 8, w += 256) {
-          for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 8192 + j * 64, _MM_HINT_T0);
+          if (count <= 2)
+            for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 8192 + j * 64, _MM_HINT_T0);
           for (int j = 0; j < 4; j++) {
             __m512i v = _mm512_load_si512(w + j * 64);
             __m512i lower = _mm512_and_si512(v, low), upper = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
             for (int m = 0; m < count; m++) {
-              int32_t four[2];
-              memcpy(four, codes + (size_t)m * code_stride + g * group + k, 8);
-              acc[m][j] = DOT(acc[m][j], lower, _mm512_set1_epi32(four[0]));
-              acc[m][j] = DOT(acc[m][j], upper, _mm512_set1_epi32(four[1]));
+              const int8_t *eight = a + (size_t)m * code_stride + k;
+              acc[m][j] = DOT(DOT(acc[m][j], lower, FOUR(eight)), upper, FOUR(eight + 4));
             }
           }
         }
       }
       for (int j = 0; j < 4; j++) {
-        __m512 scale = _mm512_load_ps(s + j * 16);
-        for (int m = 0; m < count; m++)
-          total[m][j] = _mm512_fmadd_ps(
-              _mm512_cvtepi32_ps(acc[m][j]),
-              _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g])), total[m][j]);
+        const __m512 scale = _mm512_load_ps(s + j * 16);
+        for (int m = 0; m < count; m++) {
+          float *to = out + (size_t)m * out_stride + tile * TILE + j * 16;
+          __m512 by = _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g]));
+          __m512 sum = _mm512_cvtepi32_ps(acc[m][j]);
+          _mm512_storeu_ps(to, g ? _mm512_fmadd_ps(sum, by, _mm512_loadu_ps(to)) : _mm512_mul_ps(sum, by));
+        }
       }
     }
-    for (int m = 0; m < count; m++)
-      for (int j = 0; j < 4; j++)
-        _mm512_storeu_ps(out + (size_t)m * out_stride + tile * TILE + j * 16, total[m][j]);
   }
 }
 #endif
@@ -455,7 +453,7 @@ void sonant_limit_threads(int threads) { omp_set_num_threads(threads); }
 
 void sonant_choose_path(int path) { chosen_path = path; }
 
-static void run_tiles(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
+static void run_blocks(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
                       int last) {
   const int groups = l->inputs / l->group;
 #if defined(__AVX2__)
@@ -502,6 +500,17 @@ static void run_tiles(const Linear *l, int count, const Input *in, float *out, i
 #endif
     tiles_plain(l, block, l->bits, c, s, u, l->inputs, groups, o, out_stride, first, last);
   }
+}
+
+/* out[m][tile * 64 ...] for tiles first..last of all tokens. Many tokens take one tile after the other, so
+   that its weights come from memory once and from the core's own cache for all blocks but the first. */
+static void run_tiles(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
+                      int last) {
+  if (count <= MAX_BLOCK) {
+    run_blocks(l, count, in, out, out_stride, first, last);
+    return;
+  }
+  for (int tile = first; tile < last; tile++) run_blocks(l, count, in, out, out_stride, tile, tile + 1);
 }
 
 /* y [count][rows] = x [count][inputs] times the weights, plus bias [rows] if there is one. False when
@@ -629,6 +638,26 @@ typedef struct {
   const float *cosines, *sines;
 } Cache;
 
+/* Softmax weights of far-off positions are next to nothing, and their products with values are subnormal
+   numbers, on which x86 takes a hundred times as long. They count as zero until `allow_subnormals`. */
+static unsigned flush_subnormals(void) {
+#if defined(__SSE2__)
+  unsigned before = _mm_getcsr();
+  _mm_setcsr(before | 0x8040);
+  return before;
+#else
+  return 0;
+#endif
+}
+
+static void allow_subnormals(unsigned before) {
+#if defined(__SSE2__)
+  _mm_setcsr(before);
+#else
+  (void)before;
+#endif
+}
+
 /* What thread t of n does for the `count` tokens in st->x; token m is position positions[m] of cache row
    rows[m]. hidden [count][width] gets the output of the final norm, complete after the next `meet`. */
 static void run_layers(Stack *st, int t, int n, int count, const int32_t *rows, const int32_t *positions,
@@ -641,6 +670,7 @@ static void run_layers(Stack *st, int t, int n, int count, const int32_t *rows, 
   const int share = heads / kv, half = dim / 2;
   int longest = 0;
   for (int m = 0; m < count; m++) longest = positions[m] + 1 > longest ? positions[m] + 1 : longest;
+  const unsigned mode = flush_subnormals();
   float *normed = malloc(sizeof(float) * width);
   float *weights = malloc(sizeof(float) * (longest + 16) * share);
   for (int index = 0; index < st->layers; index++) {
@@ -749,6 +779,7 @@ static void run_layers(Stack *st, int t, int n, int count, const int32_t *rows, 
   EACH_TOKEN rms_norm(st->x + (size_t)m * width, st->final_norm, hidden + (size_t)m * width, width, st->eps);
   free(normed);
   free(weights);
+  allow_subnormals(mode);
 }
 
 /* Run tokens x [count][width] through all layers. */
