@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -209,10 +210,28 @@ def test_a_wrong_request_is_refused_before_any_work(request_, error, words):
         engine.submit(request_)
 
 
+@pytest.mark.parametrize(
+    ("style", "words"),
+    [
+        (Style(emotion_strength=0.5), "emotion_strength is 0.5 and no emotion"),
+        (Style(emotion_random=True), "emotion_random was given without"),
+    ],
+)
+def test_a_part_of_an_emotion_without_an_emotion_is_refused(style, words):
+    model = ToyModel()
+    model.spec = replace(model.spec, capabilities=model.spec.capabilities | {"emotion_vector"})
+    with Engine(model) as engine:
+        with pytest.raises(RequestError, match=words):
+            engine.submit(SpeechRequest("x", style=style))
+        whole = replace(style, emotion_vector=(0.5,) * 8)
+        engine.synthesize(SpeechRequest("x", style=whole, seed=1))
+
+
 @pytest.mark.parametrize("build", [
     lambda: Sampling(temperature=0.0), lambda: Sampling(top_p=1.5), lambda: Sampling(beams=0),
     lambda: Style(emotion_vector=(1.0,)), lambda: Style(emotion_vector=(2.0,) * 8),
     lambda: Style(emotion_text="sad", emotion_vector=(0.1,) * 8), lambda: Style(emotion_strength=-1),
+    lambda: Sampling(greedy="no"), lambda: Sampling(top_k=2.5), lambda: Sampling(temperature="warm"),
     lambda: SpeechRequest("x", speed=9), lambda: SpeechRequest("x", seed=-1),
     lambda: SpeechRequest("x", deadline=0), lambda: Audio(np.zeros((2, 2), np.float32), 8000),
 ])  # fmt: skip

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sonant.errors import RequestError, UnsupportedError
-from sonant.speech import LANGUAGE_CODES, Audio, ModelSpec, SpeechRequest
+from sonant.speech import LANGUAGE_CODES, Audio, ModelSpec, SpeechRequest, Style
 from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
 
 
@@ -94,6 +94,7 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
                 field=name,
             )
     _check_language(request.language, spec)
+    _check_emotion(style)
     if style.emotion_audio is not None:
         check_clip(style.emotion_audio, spec, field="emotion_audio", what="emotion clip")
     if request.source_audio is not None:
@@ -164,6 +165,25 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
             "It was probably cut or decoded wrongly; send valid Unicode.",
             field="text",
         ) from error
+
+
+def _check_emotion(style: Style) -> None:
+    has_numbers = (
+        style.emotion_vector is not None or style.emotion_text is not None or style.emotion_from_text
+    )
+    if style.emotion_random and not has_numbers:
+        raise RequestError(
+            "emotion_random was given without an emotion to draw examples for; expected emotion_vector, "
+            "emotion_text or emotion_from_text with it. Add one, or leave it out.",
+            field="emotion_random",
+        )
+    if style.emotion_strength != 1.0 and not has_numbers and style.emotion_audio is None:
+        raise RequestError(
+            f"emotion_strength is {style.emotion_strength:g} and no emotion was given; expected "
+            "emotion_vector, emotion_audio, emotion_text or emotion_from_text with it. Add one, or leave it "
+            "out.",
+            field="emotion_strength",
+        )
 
 
 def _check_pronunciations(text: str, spec: ModelSpec) -> None:

@@ -22,6 +22,14 @@ from sonant.errors import CheckpointError, ConfigError
 
 Rules = Sequence[tuple[str, str]]
 
+_ALIGNMENT = 64  # bytes; torch's own tensors begin at a multiple, in memory and in its zip files
+_SMALL = 1 << 20  # bytes; copied without a thought for memory
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
+    torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
 
 def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Named tensors of one safetensors file, memory mapped where the file allows it."""
@@ -41,6 +49,31 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} is not a readable safetensors file ({error}); its size is "
             f"{path.stat().st_size} bytes. It is probably truncated: download it again."
         ) from error
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """A safetensors file in which large tensors begin at multiples of 64 bytes.
+
+    The library's own writer starts them anywhere; here the header is padded, and tensors that would push
+    others off come last. Views and shared storages are written out one by one.
+    """
+    keys = sorted(tensors, key=lambda key: (tensors[key].nbytes % _ALIGNMENT != 0, -tensors[key].nbytes, key))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for key in keys:
+        tensor = tensors[key]
+        begin, end = end, end + tensor.nbytes
+        header[key] = {
+            "dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]
+        }  # fmt: skip
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    with Path(path).open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for key in keys:
+            file.write(tensors[key].detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -183,10 +216,20 @@ def load_strict(
     placed: dict[str, Tensor] = {}
     for key, tensor in named.items():
         cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-        placed[key] = tensor.to(device=device or tensor.device, dtype=cast)
+        placed[key] = _aligned(tensor.to(device=device or tensor.device, dtype=cast))
     module.load_state_dict(placed, strict=True, assign=True)
     module.requires_grad_(False)
     module.eval()
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    """The tensor, moved to where torch would put it if it is small and a mapped file has it elsewhere.
+
+    A matrix product on a CPU rounds otherwise at another address. Large tensors stay mapped; what
+    `write_tensors` writes needs no move, so a converted checkpoint gives the very samples of its original.
+    """
+    is_moved = tensor.device.type == "cpu" and tensor.nbytes <= _SMALL and tensor.data_ptr() % _ALIGNMENT
+    return tensor.clone() if is_moved else tensor
 
 
 def _listing(title: str, names: Sequence[str]) -> str:

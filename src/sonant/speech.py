@@ -146,6 +146,13 @@ class Sampling:
     """Hard limit on generated frames of one segment; the guard derived from the text also applies."""
 
     def __post_init__(self) -> None:
+        for name in ("greedy", "predictor_greedy"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise RequestError(f"{name} is {getattr(self, name)!r}; expected true or false", field=name)
+        for name in ("top_k", "predictor_top_k", "beams", "flow_steps", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise RequestError(f"{name} is {value!r}; expected a whole number", field=name)
         checks: tuple[tuple[str, float, float], ...] = (
             ("temperature", 1e-3, 10.0),
             ("top_k", 0, 1_000_000),
@@ -164,6 +171,8 @@ class Sampling:
             value = getattr(self, name)
             if value is None:
                 continue
+            if not isinstance(value, int | float):
+                raise RequestError(f"{name} is {value!r}; expected a number", field=name)
             if not (math.isfinite(value) and low <= value <= high):
                 raise RequestError(f"{name} is {value}; expected {low:g} to {high:g}", field=name)
 

@@ -132,7 +132,7 @@ def test_stages_are_printed_as_tables(sonant, family):
         ),
         (
             ("record", "--model", MODEL, "-o", "a.safetensors", "--text", "Hi.", "--set", "top_k=x"),
-            "top_k=x is not understood",
+            "top_k is 'x'; expected a whole number",
         ),
     ],
 )
@@ -147,3 +147,24 @@ def test_what_cannot_be_done_says_what_to_do(sonant, tmp_path, arguments, words)
     assert result.code != 0
     assert words in result.err.replace("\n", " ")
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("family", "setting", "words"),
+    [
+        ("qwen3_tts", "foo=1", ("no option 'foo'", "codec_chunks")),
+        ("qwen3_tts", "codec_chunks=maybe", ("codec_chunks", "true or false")),
+        ("qwen3_tts", "greedy=no", ("greedy", "true or false")),
+        ("qwen3_tts", "beams=2", ("no sampling setting beams", "predictor_top_k")),
+        ("cosyvoice3", "foo=1", ("no option 'foo'", "reference_stream")),
+        ("indextts2", "foo=1", ("no option 'foo'", "interval_silence_ms")),
+        ("indextts2", "emotion_strength=0.5", ("no emotion was given",)),
+    ],
+)
+def test_a_setting_that_the_model_lacks_is_refused(sonant, family, setting, words):
+    result = sonant(
+        *("parity", "record", "--model", cases.checkpoint(family), "--text", "Hi.", "--voice", CLIP),
+        *("--set", setting, "--steps", 2, "--device", "cpu", "-o", "x.safetensors"),
+    )
+    assert result.code in {2, 4}, result.err
+    assert all(word in result.err for word in words), result.err

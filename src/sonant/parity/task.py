@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sonant.admission import check_request
 from sonant.errors import RequestError
 from sonant.model import Prompt, SpeechModel
 from sonant.nn.tap import tap, tap_scope
@@ -106,8 +107,12 @@ def task_of(trace: Trace) -> Task:
 
 
 def perform(model: SpeechModel, task: Task) -> Tensor:
-    """The samples [S] of the whole request; taps see every stage on the way."""
+    """The samples [S] of the whole request; taps see every stage on the way.
+
+    Raises RequestError or UnsupportedError, as the engine does, for what the model cannot do.
+    """
     request = task.request
+    check_request(request, model.spec)
     if task.max_steps is not None:
         fewer = min(task.max_steps, request.sampling.max_frames or task.max_steps)
         request = replace(request, sampling=replace(request.sampling, max_frames=fewer))

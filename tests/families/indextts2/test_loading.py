@@ -15,7 +15,9 @@ from sonant.families.indextts2 import weights
 from sonant.families.indextts2.config import read_config
 from sonant.families.indextts2.layout import locate
 from sonant.families.indextts2.loading import load_model
-from tests.families.indextts2.conftest import nested, recorded
+from sonant.parity.task import Task, perform
+from sonant.speech import Sampling, SpeechRequest
+from tests.families.indextts2.conftest import clip, nested, recorded
 
 
 def same_weights(first, second):
@@ -188,6 +190,9 @@ def test_conversion_gives_a_folder_without_pickles_that_loads_alike(loaded, chec
     assert same_weights(again.parts.reference.campplus, loaded.parts.reference.campplus)
     for one, other in zip(again.parts.emotion_groups, loaded.parts.emotion_groups, strict=True):
         assert torch.equal(one, other)
+    request = SpeechRequest("Good day.", seed=1, sampling=Sampling(max_frames=12))
+    spoken = [perform(model, Task(request=request, audio=clip(0))) for model in (loaded, again)]
+    assert torch.equal(*spoken)
     with pytest.raises(CheckpointError, match="exists already"):
         indextts2.convert(checkpoint, target)
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
-from sonant.checkpoint import fingerprint, read_json
+from sonant.checkpoint import fingerprint, read_json, write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_config
@@ -110,12 +108,12 @@ def convert(source: Path, target: Path) -> None:
     (target / QWEN_FOLDER).mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT}
     for name in ("llm", "flow"):
-        save_file(_own(weights.read_part(source, name)), target / f"{name}.safetensors", metadata)
+        write_tensors(target / f"{name}.safetensors", weights.read_part(source, name), metadata)
     folded = weights.folded_vocoder(weights.read_part(source, "hift"))
-    save_file(_own(folded), target / "hift.safetensors", metadata)
+    write_tensors(target / "hift.safetensors", folded, metadata)
     presets = read_presets(source, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
     if presets:
-        save_file(_own(flattened(presets)), target / f"{PRESETS_NAME}.safetensors", metadata)
+        write_tensors(target / f"{PRESETS_NAME}.safetensors", flattened(presets), metadata)
     for name in COPIED:
         _copy(source / name, target / name)
     for name in COPIED_QWEN:
@@ -123,17 +121,6 @@ def convert(source: Path, target: Path) -> None:
             _copy(source / QWEN_FOLDER / name, target / QWEN_FOLDER / name)
     record = {"format": FORMAT, "family": "cosyvoice3", "fingerprint": identity(source)}
     (target / CONVERTED).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _own(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Tensors that share no storage, as safetensors wants them."""
-    seen: set[int] = set()
-    own = {}
-    for key, tensor in tensors.items():
-        shared = tensor.untyped_storage().data_ptr() in seen
-        seen.add(tensor.untyped_storage().data_ptr())
-        own[key] = tensor.clone() if shared else tensor.contiguous()
-    return own
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -11,10 +11,9 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from sonant.checkpoint import write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import locate
@@ -61,8 +60,4 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     """Tensors under the official file's name with the suffix .safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Shared storages are written out one by one: safetensors keeps no views.
-    kept = {
-        name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
-    }
-    save_file(kept, path.with_suffix(".safetensors"))
+    write_tensors(path.with_suffix(".safetensors"), tensors)

@@ -165,7 +165,7 @@ class Qwen3TTS:
             voice = self._cloned_voice(request.voice)
             speaker = voice.tensors["xvector"].to(self.device)
             tokens = voice.tensors.get("codes")
-            if voice.transcript and tokens is not None and not request.options.get("speaker_vector_only"):
+            if voice.transcript and tokens is not None and not _is_on(request, "speaker_vector_only"):
                 ids = prompts.reference_ids(self.tokenizer, voice.transcript.strip())
                 reference = prompts.Reference(ids, tokens.to(self.device, torch.int64))
         elif kind == "custom_voice":
@@ -193,7 +193,7 @@ class Qwen3TTS:
         )
         return self.make_prompt(
             text,
-            replace(inputs, in_chunks=bool(request.options.get("codec_chunks"))),
+            replace(inputs, in_chunks=_is_on(request, "codec_chunks")),
             request=request,
             words=len(ids),
             seed=seed,
@@ -409,6 +409,14 @@ class Qwen3TTS:
         """A fresh decoder; streaming or not, the samples are the same."""
         inputs: prompts.TalkerInputs = prompt.inputs
         return self.speech_tokenizer.decoder(inputs.reference, in_chunks=inputs.in_chunks)
+
+
+def _is_on(request: SpeechRequest, name: str) -> bool:
+    """A switch of this family, off unless given. Raises RequestError for what is no switch."""
+    value = request.options.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"option {name} is {value!r}; expected true or false.", field=f"options.{name}")
+    return value
 
 
 def _segments(text: str, limit: int) -> list[tuple[str, float]]:

@@ -362,6 +362,8 @@ def main() -> None:
     parser.add_argument("--max-elements", type=int)
     parser.add_argument("-o", "--output", required=True)
     arguments = parser.parse_args()
+    if arguments.emotion_strength != 1.0 and not (arguments.emotion_audio or arguments.emotion_vector):
+        parser.error("--emotion-strength needs an emotion: --emotion-audio or --emotion-vector")
 
     sys.path.insert(0, arguments.checkout)
     import indextts.infer_v2 as code
