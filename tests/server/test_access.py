@@ -110,6 +110,12 @@ def test_other_machines_are_not_let_in_without_a_key(monkeypatch):
     assert "--insecure" in str(result.exception)
 
 
+def test_a_log_level_that_is_none_is_told():
+    result = CliRunner().invoke(cli, ["serve", "--log-level", "loud", "--port", "0"])
+    assert isinstance(result.exception, ConfigError)
+    assert "debug, info, warning, error" in str(result.exception)
+
+
 def test_a_taken_port_is_told(start):
     server = start()
     result = CliRunner().invoke(cli, ["serve", "--port", str(server.port)])

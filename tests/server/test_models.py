@@ -1,7 +1,9 @@
 """The pool: names, loading on demand, idle unloading, the memory ceiling."""
 
 import asyncio
+import shutil
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +141,18 @@ def test_sources_are_found_by_name_and_folder(library, tmp_path, monkeypatch):
         find_sources(["nothing-of-the-kind"], library, **options)
     with pytest.raises(ConfigError, match="two models"):
         find_sources(["builtin", "builtin"], library, **options)
+
+
+def test_a_model_tells_what_it_can_before_it_is_loaded_and_a_broken_one_spoils_no_other(
+    library, tmp_path, caplog
+):
+    tiny = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
+    shutil.copytree(tiny, tmp_path / "broken")
+    (tmp_path / "broken" / "config.json").write_text('{"model_type": "qwen3_tts"}')
+    names = ["builtin", f"tiny={tiny}", str(tmp_path / "broken")]
+    pool = ModelPool(find_sources(names, library, device="cpu", slots=1, queue_limit=4))
+    assert pool.state("tiny") == "unloaded"
+    assert "clone_in_context" in pool.spec("tiny").capabilities
+    assert pool.spec("builtin").voices == ("heart",)
+    assert pool.spec("broken") is None
+    assert "model broken cannot be loaded as it is" in caplog.text

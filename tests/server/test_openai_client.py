@@ -240,5 +240,6 @@ def test_nothing_that_was_said_is_in_the_log(client, served):
         client.audio.speech.create(model="tts-1", voice="marmalade", input=marker)
     log = "".join(served.errors).lower()
     assert "refused" in log
+    assert log.count("model builtin is ready") == 1  # each line once
     assert "marmalade" not in log
     assert KEY not in log

@@ -13,14 +13,16 @@ import pytest
 from sonant.audio.io import read_audio, write_audio
 from sonant.engine import Engine
 from sonant.registry import load
-from sonant.server.models import ModelSource
+from sonant.server.models import ModelSource, find_sources
 from sonant.server.schemas import SamplingBody, SpeechBody
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from sonant.speech import Sampling
+from tests.families.qwen3_tts.conftest import kit  # noqa: F401  (a fixture)
 from tests.server.conftest import toy_source
 from tests.toy import ToyModel
 
 QWEN = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
+COSY = Path(__file__).parents[1] / "data" / "cosyvoice3" / "checkpoint"
 
 
 @pytest.fixture
@@ -339,3 +341,19 @@ def test_a_cloning_model_speaks_with_a_clip_and_with_a_stored_voice(cloner):
     assert [(voice["id"], voice["kind"], voice["models"]) for voice in voices] == [
         ("zoe", "stored", ["tiny"])
     ]
+
+
+def test_every_kind_of_checkpoint_is_warmed_up_and_speaks(start, library, kit):  # noqa: F811
+    folders = [kit / "checkpoints/custom_voice_1p7b", kit / "checkpoints/voice_design_1p7b", COSY]
+    server = start(*find_sources([str(f) for f in folders], library, device="cpu", slots=1, queue_limit=4))
+    wanted = {
+        "custom_voice_1p7b": {"voice": "ryan", "instructions": "cheerful", "task_type": "CustomVoice"},
+        "voice_design_1p7b": {"instructions": "a deep voice", "task_type": "VoiceDesign"},
+        "checkpoint": {"ref_audio": base64.b64encode(clip()).decode()},
+    }
+    for model, fields in wanted.items():
+        answer = speech(server, model=model, seed=1, max_new_tokens=8, response_format="wav", **fields)
+        assert answer.status_code == 200, answer.text
+        assert len(answer.content) > 10_000
+    listed = httpx.get(f"{server.url}/v1/audio/voices").json()["voices"]
+    assert {v["id"]: v["models"] for v in listed}["ryan"] == ["custom_voice_1p7b"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from sonant.server.settings import ServerSettings
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Models = Annotated[
@@ -76,6 +77,10 @@ def serve(
     from sonant.server.auth import hashes_of, read_key_file
     from sonant.server.settings import ServerSettings, UploadLimits
 
+    if log_level not in LOG_LEVELS:
+        raise ConfigError(
+            f"the log level is {log_level!r}; expected one of {', '.join(LOG_LEVELS)}. Choose one of them."
+        )
     keys = hashes_of([*(api_key or []), *os.environ.get("SONANT_API_KEYS", "").replace(",", " ").split()])
     if key_file is not None:
         keys += read_key_file(key_file)
@@ -227,6 +232,7 @@ def listen(app: FastAPI, bound: socket.socket, *, log_level: str, browser: bool 
     import uvicorn
 
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
+    logging.getLogger("sonant").handlers.clear()  # the commands' one-line handler would say it twice
     host, port = bound.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(

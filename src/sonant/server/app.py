@@ -328,7 +328,7 @@ def _model_routes(service: SpeechService) -> APIRouter:
 
     @router.get("/v1/models/{model:path}", summary="Describe a model")
     async def model(model: str) -> Response:
-        """The model's capability document; null until it was loaded once."""
+        """The model's capability document, whether it is loaded or not; null where a file is damaged."""
         target = pool.resolve(model)
         return json_response(entry(model, target if target != model else None))
 

@@ -42,6 +42,8 @@ class ModelSource:
     open: Callable[[], Engine]
     bytes: int = 0
     about: str = ""
+    spec: ModelSpec | None = None
+    """What the model is and can do, before it is loaded; None where only loading tells."""
 
 
 def weight_bytes(folder: Path) -> int:
@@ -97,12 +99,21 @@ def find_sources(
             ),
             bytes=size,
             about=about or ("the small built-in English voice" if is_builtin else f"a {family} checkpoint"),
+            spec=_described(name, place),
         )
     if not is_offered:
         raise ConfigError(
             f"no model has the precision {precision!r} ({', '.join(sources)}); leave --precision out."
         )
     return list(sources.values())
+
+
+def _described(name: str, place: str) -> ModelSpec | None:
+    try:
+        return registry.describe(place)
+    except SonantError as error:  # the one who asks for the model is told; the others are served
+        log.warning("model %s cannot be loaded as it is: %s", name, error)
+        return None
 
 
 class LoadedModel:
@@ -155,7 +166,7 @@ class ModelPool:
         self._idle_seconds = idle_seconds
         self._loaded: dict[str, LoadedModel] = {}
         self._loading: dict[str, asyncio.Task[LoadedModel]] = {}
-        self._specs: dict[str, ModelSpec] = {}
+        self._specs = {source.name: source.spec for source in sources if source.spec is not None}
         self._room = asyncio.Lock()
         self.created = int(time.time())
         self.load_seconds: dict[str, float] = {}
@@ -197,7 +208,7 @@ class ModelPool:
         return self._sources[name].about
 
     def spec(self, name: str) -> ModelSpec | None:
-        """What the model says of itself, once it was loaded."""
+        """What the model says of itself; None where that is not known before it is loaded."""
         return self._specs.get(name)
 
     def state(self, name: str) -> str:
@@ -325,8 +336,10 @@ def _open_warm(source: ModelSource) -> Engine:
 
 def _warm_up_request(engine: Engine) -> SpeechRequest:
     spec = engine.spec
-    voice: Voice | None = None
-    if spec.needs_voice:
+    voice: Voice | str | None = None
+    if spec.voices and spec.default_voice is None:
+        voice = spec.voices[0]
+    elif spec.needs_voice:
         # A seeded hum: every encoder accepts it, and nobody hears what is said with it.
         seconds = max(3.0, spec.min_reference_seconds)
         rng = np.random.default_rng(0)

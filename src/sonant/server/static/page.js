@@ -22,7 +22,7 @@ export function alertUser(error) {
   if (error instanceof ApiError && error.status === 401 && !$("#key-dialog").open) $("#key-dialog").showModal();
 }
 
-// The served models by name; `spec` is null until a model was loaded once.
+// The served models by name; `spec` is null where only loading tells what a model can do.
 export const models = new Map();
 // A clip to try without saving it: {label, data, transcript}.
 export const trial = { clip: null };
@@ -33,10 +33,16 @@ export async function refreshModels() {
   for (const model of data) if (!model.alias_of) models.set(model.id, { about: model.about, state: model.state, spec: model.capabilities });
 }
 
-export async function loadedSpec(name) {
+// What a chosen model can do; it is loaded meanwhile, so that it can speak soon.
+export async function chosenSpec(name) {
   const known = models.get(name);
   if (!known) return null;
-  if (known.spec === null) Object.assign(known, { spec: (await post(`/v1/models/${encodeURIComponent(name)}/load`)).capabilities });
+  if (known.state !== "loaded" || known.spec === null) {
+    const loading = post(`/v1/models/${encodeURIComponent(name)}/load`);
+    const loaded = loading.then(({ capabilities }) => Object.assign(known, { spec: capabilities, state: "loaded" }));
+    if (known.spec === null) await loaded;
+    else loaded.catch(alertUser);
+  }
   return known.spec;
 }
 
@@ -48,7 +54,7 @@ export function fillModels(select, keep = select.value) {
 }
 
 export async function fillVoices(select, model) {
-  const spec = await loadedSpec(model);
+  const spec = await chosenSpec(model);
   const keep = select.value;
   const { voices } = await get(`/v1/audio/voices?model=${encodeURIComponent(model)}`);
   const options = [];
