@@ -1,4 +1,4 @@
-"""The C kernel of decoder stacks with narrow weights, compiled on first use where a compiler is, then cached.
+"""The C kernels: decoder stacks with narrow weights, and convolutions. Compiled on first use, then cached.
 
 `library()` gives the loaded library or None; nothing here runs at import. SONANT_NATIVE=0 switches the
 kernel off, and the plain torch path in `sonant.nn.quantized` does the same arithmetic.
@@ -14,6 +14,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -40,7 +41,13 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_stack_norm": (None, (P, P)),
     "sonant_frame_run": (N, (P, N, N, N, N, *(P,) * 8, N, *(P,) * 8, N)),
     "sonant_stack_run": (None, (P, N, P, P, P, P, P, N, P, P, P, N)),
+    "sonant_conv_has_bfloat16": (N, ()),
+    "sonant_conv_new": (P, (N, N, N, N, N, P)),
+    "sonant_conv_free": (None, (P,)),
+    "sonant_conv_run": (N, (P, N, *(P,) * 8, N)),
 }
+
+SOURCES = ("stack.c", "conv.c")
 
 PATHS = ("plain C", "AVX2", "AVX512-VNNI")
 
@@ -73,12 +80,13 @@ def library() -> ctypes.CDLL | None:
     if compiler is None:
         log.warning("no C compiler found: models run on the slower torch path. Install gcc or clang.")
         return None
-    source = resources.files("sonant.native").joinpath("stack.c").read_text(encoding="utf-8")
+    folder = resources.files("sonant.native")
+    sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES}
     key = hashlib.sha256(
-        "\n".join([source, compiler, *_flags(), platform.machine(), _processor()]).encode()
+        "\n".join([*sources.values(), compiler, *_flags(), platform.machine(), _processor()]).encode()
     ).hexdigest()[:16]
-    target = cache_folder() / "native" / f"stack-{key}.so"
-    if not target.exists() and not _compile(compiler, source, target):
+    target = cache_folder() / "native" / f"sonant-{key}.so"
+    if not target.exists() and not _compile(compiler, sources, target):
         return None
     import torch  # noqa: F401  torch's OpenMP runtime is loaded first, so both share one thread pool
 
@@ -116,12 +124,20 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _compile(compiler: str, source: str, target: Path) -> bool:
+def _compile(compiler: str, sources: Mapping[str, str], target: Path) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        code, made = Path(folder) / "stack.c", Path(folder) / "stack.so"
-        code.write_text(source, encoding="utf-8")
-        command = [compiler, *_flags(), "-o", str(made), str(code), "-lm"]
+        made = Path(folder) / "made.so"
+        for name, source in sources.items():
+            (Path(folder) / name).write_text(source, encoding="utf-8")
+        command = [
+            compiler,
+            *_flags(),
+            "-o",
+            str(made),
+            *(str(Path(folder) / name) for name in sources),
+            "-lm",
+        ]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:

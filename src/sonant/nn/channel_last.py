@@ -25,9 +25,9 @@ class Pasts:
         self._old: Iterator[Tensor] | None = None if old is None else iter(old)
         self.new: list[Tensor] = []
 
-    def run(self, layer: nn.Module, x: Tensor) -> Tensor:
+    def run(self, layer: nn.Module, x: Tensor, **options: Any) -> Tensor:
         """The layer's output; its past is taken and the new one is kept."""
-        y, past = layer(x, None if self._old is None else next(self._old))
+        y, past = layer(x, None if self._old is None else next(self._old), **options)
         self.new.append(past)
         return y
 
@@ -36,7 +36,8 @@ class TimeConv(nn.Module):
     """Causal convolution of stride 1.
 
     forward: x [B, T, C_in], past [B, (k - 1) * dilation, C_in] or None -> y [B, T, C_out], past.
-    Pieces concatenated equal one call on the whole input.
+    Pieces concatenated equal one call on the whole input. `before` is applied to x first (the past is kept
+    after it), `residual` [B, T, C_out] is added to y: `nn/native_conv.py` does all of it in one call.
     """
 
     def __init__(
@@ -61,7 +62,19 @@ class TimeConv(nn.Module):
         packed = self.weight.data.transpose(1, 2).contiguous()
         self.weight = nn.Parameter(packed.transpose(1, 2), requires_grad=False)
 
-    def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        past: Tensor | None = None,
+        *,
+        before: nn.Module | None = None,
+        residual: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        x = _after(before, x)
+        y, past = self._convolve(x, past)
+        return y if residual is None else residual + y, past
+
+    def _convolve(self, x: Tensor, past: Tensor | None) -> tuple[Tensor, Tensor]:
         batch, length, width = x.shape
         if past is None:
             past = x.new_zeros(batch, self.context, width)
@@ -88,7 +101,8 @@ class TimeConvTranspose(nn.Module):
     """Transposed convolution whose surplus is trimmed on the right only.
 
     forward: x [B, T, C_in], past [B, 1, C_in] (empty when kernel = stride) or None
-    -> y [B, T * stride, C_out], past. T inputs always give exactly T * stride outputs.
+    -> y [B, T * stride, C_out], past. T inputs always give exactly T * stride outputs. `before` is applied
+    to x first.
     """
 
     def __init__(self, inner: int, outer: int, kernel: int, stride: int) -> None:
@@ -103,7 +117,10 @@ class TimeConvTranspose(nn.Module):
         packed = self.weight.data.permute(2, 1, 0).contiguous()
         self.weight = nn.Parameter(packed.permute(2, 1, 0), requires_grad=False)
 
-    def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, past: Tensor | None = None, *, before: nn.Module | None = None
+    ) -> tuple[Tensor, Tensor]:
+        x = _after(before, x)
         batch, length, width = x.shape
         outer = self.weight.shape[1]
         taps = self.weight.permute(2, 1, 0)  # [k, out, in], contiguous when arranged
@@ -112,12 +129,19 @@ class TimeConvTranspose(nn.Module):
         if self.overlaps:
             if past is None:
                 past = x.new_zeros(batch, 1, width)
-            before = torch.cat((past, x[:, :-1]), dim=1).reshape(-1, width)
-            y = torch.addmm(y, before, taps[self.stride :].reshape(-1, width).t())
+            earlier = torch.cat((past, x[:, :-1]), dim=1).reshape(-1, width)
+            y = torch.addmm(y, earlier, taps[self.stride :].reshape(-1, width).t())
             past = x[:, -1:].clone()
         else:
             past = x[:, :0]
         return y.view(batch, length * self.stride, outer), past
+
+
+def _after(before: nn.Module | None, x: Tensor) -> Tensor:
+    if before is None:
+        return x
+    activated: Tensor = before(x)
+    return activated
 
 
 class ConvNeXt(nn.Module):

@@ -18,8 +18,12 @@ class SnakeBeta(nn.Module):
         self.beta = nn.Parameter(torch.zeros(channels))
         self.channels_last = channels_last
 
+    def terms(self) -> tuple[Tensor, Tensor]:
+        """What each channel [C] is multiplied with inside the sine, and what its square is."""
+        return self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)
+
     def forward(self, x: Tensor) -> Tensor:
-        speed, size = self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)
+        speed, size = self.terms()
         if not self.channels_last:
             speed, size = speed[:, None], size[:, None]
         return torch.addcmul(x, size, torch.sin(x * speed).square_())

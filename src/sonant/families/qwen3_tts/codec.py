@@ -9,6 +9,7 @@ transformer's keys and values within its window. Pieces joined equal one decode 
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from sonant.families.qwen3_tts.config import CodecDecoderConfig
 from sonant.nn.cache import WindowRows
 from sonant.nn.channel_last import ConvNeXt, Pasts, TimeConv, TimeConvTranspose
-from sonant.nn.quantize import ResidualCodebooks
+from sonant.nn.native_conv import native_products
+from sonant.nn.quantize import ResidualCodebooks, RunningCodebook
 from sonant.nn.snake import SnakeBeta
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderConfig
@@ -87,9 +89,9 @@ class ResidualUnit(nn.Module):
         self.conv2 = TimeConv(width, width, 1)
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        y, past = self.conv1(self.act1(x), past)
-        y, _ = self.conv2(self.act2(y))
-        return x + y, past
+        y, past = self.conv1(x, past, before=self.act1)
+        y, _ = self.conv2(y, before=self.act2, residual=x)
+        return y, past
 
 
 class UpBlock(nn.Module):
@@ -108,9 +110,10 @@ class UpBlock(nn.Module):
 
     def stream(self, x: Tensor, pasts: Pasts) -> Tensor:
         """x [B, T, C] -> [B, T * rate, C / 2]."""
-        x = self.block[0](x)
-        for layer, name in zip(list(self.block)[1:], self._taps, strict=True):
-            x = tap(name, pasts.run(layer, x))
+        before, up, *units = self.block
+        x = tap(self._taps[0], pasts.run(up, x, before=before))
+        for unit, name in zip(units, self._taps[1:], strict=True):
+            x = tap(name, pasts.run(unit, x))
         return x
 
 
@@ -125,7 +128,8 @@ class CodecDecoder(nn.Module):
         self.config = config
         self.stack_config: DecoderConfig = config.decoder
         self.quantizer = SplitQuantizer(config)
-        self.pre_conv = TimeConv(config.codebook_dim, config.latent_dim, 3)
+        self._narrow: torch.dtype | None = None
+        self.pre_conv: nn.Module = TimeConv(config.codebook_dim, config.latent_dim, 3)
         self.pre_transformer = PreTransformer(config)
         latent = config.latent_dim
         self.upsample = nn.ModuleList(
@@ -160,7 +164,7 @@ class CodecDecoder(nn.Module):
             like=x,
         )
         x = self.pre_transformer(x, rows)
-        x = x.to(self.convolution_dtype)
+        x = x if self._narrow is None else x.to(self._narrow)
         for index, stage in enumerate(self.upsample):
             assert isinstance(stage, nn.ModuleList)
             x = tap(f"codec.upsample.{index}.up", pasts.run(stage[0], x))
@@ -175,21 +179,31 @@ class CodecDecoder(nn.Module):
                 x = pasts.run(layer, x)
             if index < last:
                 x = tap(f"codec.decoder.{index}.out", x)
-        waveform = tap("codec.wav_unclamped", x[..., 0].to(self.pre_conv.weight.dtype))
+        waveform = tap("codec.wav_unclamped", x[..., 0].to(self.like.dtype))
         waveform = tap("codec.wav", waveform.clamp(-1, 1))
         return waveform, CodecState(pasts.new, rows.new, start + tokens.shape[1])
 
     @property
-    def convolution_dtype(self) -> torch.dtype:
-        """Dtype of the upsampling half, which is nearly all of the work."""
-        first = self.decoder[0]
-        assert isinstance(first, TimeConv)
-        return first.weight.dtype
+    def like(self) -> Tensor:
+        """A weight that tells the device, and the dtype of the waveform."""
+        first = self.quantizer.semantic.layers[0]
+        assert isinstance(first, RunningCodebook)
+        return first.sums
 
     def narrow(self, dtype: torch.dtype) -> None:
         """Run the upsampling half in `dtype`; codebooks and transformer stay as they are."""
         self.upsample.to(dtype)
         self.decoder.to(dtype)
+        self._narrow = dtype
+
+    def use_native(self, library: ctypes.CDLL, *, narrow: bool) -> None:
+        """Run every matrix product in C; `narrow`: those of the upsampling half on bfloat16 inputs."""
+        first = nn.ModuleList([self.pre_conv])
+        for part in (self.quantizer, first, self.pre_transformer):
+            native_products(part, library)
+        self.pre_conv = first[0]
+        for part in (self.upsample, self.decoder):
+            native_products(part, library, narrow=narrow)
 
     def blocks(self, tokens: Tensor, state: CodecState | None) -> Iterator[tuple[Tensor, CodecState]]:
         """Waveform and state after each block of tokens [B, T, K], at most BLOCK frames a block."""

@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
+from sonant import native
 from sonant.checkpoint import fingerprint, read_json
 from sonant.errors import CheckpointError
 from sonant.families.qwen3_tts import prompt as prompts
+from sonant.families.qwen3_tts.codec import CodecDecoder
 from sonant.families.qwen3_tts.config import (
     CODEC_FOLDER,
     CODEC_MODEL_TYPE,
@@ -93,8 +95,8 @@ def load_folder(
     """A model folder, or a speech tokenizer's folder, as a SpeechModel.
 
     `precision` "int8" or "int4" quantises the weights of talker and code predictor, and runs the codec's
-    decoder in bfloat16 where the processor has instructions for it. "lossless" keeps them as wide as the
-    checkpoint has them.
+    decoder on bfloat16 inputs where the processor has instructions for it. "lossless" keeps them as wide as
+    the checkpoint has them, and the codec in float32. None is plain torch throughout.
     """
     folder = folder.resolve()
     codec_dtype = torch.float64 if dtype == torch.float64 else torch.float32
@@ -115,8 +117,8 @@ def load_folder(
         dtype = torch.float32  # activations and cache of the quantised networks
     codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
     reduces = quantized is not None and not quantized.is_lossless
-    if reduces and has_bfloat16():
-        codec.decoder.narrow(torch.bfloat16)
+    if quantized is not None:
+        _quicken(codec.decoder, narrow=reduces)
     store: PackedStore | None = None
     if precision is not None and quantized is not None and reduces:
         store = PackedStore.of(fingerprint(folder, ["config.json", WEIGHTS]), precision, quantized)
@@ -125,6 +127,15 @@ def load_folder(
     speech_tokenizer = SpeechTokenizer(codec_config, codec)
     spec = _spec(folder, config, codec_config, generation)
     return Qwen3TTS(spec, config, network, tokenizer, speech_tokenizer, front_end)
+
+
+def _quicken(decoder: CodecDecoder, *, narrow: bool) -> None:
+    """The codec's products in C where that is possible; `narrow`: on bfloat16 where the processor can."""
+    library = native.library()
+    if library is not None and not (narrow and has_bfloat16() and not library.sonant_conv_has_bfloat16()):
+        decoder.use_native(library, narrow=narrow and has_bfloat16())
+    elif narrow and has_bfloat16():
+        decoder.narrow(torch.bfloat16)
 
 
 def _check_tokenizer(folder: Path, config: ModelConfig, tokenizer: BytePairTokenizer) -> None:

@@ -40,7 +40,7 @@ class FrameDecoder:
     def __init__(self, decoder: CodecDecoder, state: CodecState | None) -> None:
         self._decoder = decoder
         self._state = state
-        self._device = decoder.pre_conv.weight.device
+        self._device = decoder.like.device
         self._waiting = torch.zeros(0, decoder.config.quantizers, dtype=torch.int64, device=self._device)
         self._passes = 0
 
@@ -76,7 +76,7 @@ class ChunkedDecoder:
 
     def __init__(self, decoder: CodecDecoder, reference: Tensor | None) -> None:
         self._decoder = decoder
-        self._device = decoder.pre_conv.weight.device
+        self._device = decoder.like.device
         self._reference = reference
         self._tokens: list[Tensor] = []
 
@@ -125,7 +125,7 @@ class SpeechTokenizer:
         samples = resample_soxr(audio.samples, audio.sample_rate, rate)
         if not len(samples):
             raise RequestError("the audio is empty; give at least one sample.", field="audio")
-        weight = self.codec.decoder.pre_conv.weight
+        weight = self.codec.decoder.like
         waveform = torch.from_numpy(samples).to(weight)
         with torch.inference_mode():
             return self.codec.encoder(waveform[None], self.quantizers)[0]
@@ -134,7 +134,7 @@ class SpeechTokenizer:
         """Samples [S] at the output rate of tokens [frames, G]. Raises RequestError for impossible ones."""
         self.check_tokens(tokens)
         with torch.inference_mode():
-            return self.codec.decoder.decode(tokens.to(self.codec.decoder.pre_conv.weight.device))
+            return self.codec.decoder.decode(tokens.to(self.codec.decoder.like.device))
 
     def check_tokens(self, tokens: Tensor) -> None:
         """Raise RequestError unless tokens [frames, G] name rows of the codebooks."""
@@ -167,7 +167,7 @@ class SpeechTokenizer:
                 return self._references[key]
         state: CodecState | None = None
         with torch.inference_mode():
-            tokens = reference.to(self.codec.decoder.pre_conv.weight.device)[None]
+            tokens = reference.to(self.codec.decoder.like.device)[None]
             for _, made in self.codec.decoder.blocks(tokens, None):
                 state = made
         if state is not None:
