@@ -106,7 +106,7 @@ FAULTS = (
         "Snake parameters taken as they are, not as logarithms",
         change(
             snake.SnakeBeta,
-            "forward",
+            "terms",
             "self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)",
             "self.alpha, 1.0 / (self.beta + 1e-9)",
         ),
