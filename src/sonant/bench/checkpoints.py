@@ -32,8 +32,18 @@ def folder_for(model: str, scratch: Path) -> Path:
 
             qwen3_tts_checkpoint.write(folder, size=parts[2], kind=QWEN_KINDS[kind])
             return folder
+    if model.lower() == "cosyvoice3-0.5b":
+        from sonant.bench import cosyvoice3_checkpoint
+
+        cosyvoice3_checkpoint.write(folder)
+        return folder
+    if model.lower() == "indextts2":
+        from sonant.bench import indextts2_checkpoint
+
+        indextts2_checkpoint.write(folder)
+        return folder
     raise CheckpointError(
         f"{model!r} is neither a folder nor a model whose shapes are known here. "
-        "Give a checkpoint's folder, builtin, or qwen3-tts-0.6b / qwen3-tts-1.7b (-base, -customvoice, "
-        "-voicedesign)."
+        "Give a checkpoint's folder, builtin, qwen3-tts-0.6b / qwen3-tts-1.7b (-base, -customvoice, "
+        "-voicedesign), cosyvoice3-0.5b or indextts2."
     )

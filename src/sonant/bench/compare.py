@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -15,10 +16,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sonant.bench.reference_clip import reference_clip
+from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 from sonant.bench.worker import Job
 from sonant.errors import DependencyError, GenerationError, RequestError
 
-RIVALS = ("qwen-tts",)
+RIVALS = ("qwen-tts", "cosyvoice", "indextts")
 """Originals with a runner of their own in `sonant/bench/rivals`."""
 
 
@@ -39,8 +42,8 @@ def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: 
         interpreter = python or os.environ.get("SONANT_RIVAL_PYTHON")
         if not interpreter:
             raise DependencyError(
-                f"the rival {rival} runs in an environment of its own, and none was named. Make one with "
-                f"pip install {rival}, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
+                f"the rival {rival} runs in an environment of its own, and none was named. Make one in which "
+                f"its package can be imported, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
             )
         script = resources.files("sonant.bench.rivals").joinpath("run_" + rival.replace("-", "_") + ".py")
         arguments = {
@@ -50,9 +53,14 @@ def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: 
             "batch": job.batch,
             "seconds": job.seconds,
             "runs": job.runs,
+            "text": TEXT,
+            "first_text": FIRST_AUDIO_TEXT,
         }
-        with resources.as_file(script) as path:
-            return _json_of([interpreter, str(path), json.dumps(arguments)], rival, job.threads)
+        with resources.as_file(script) as path, tempfile.TemporaryDirectory() as scratch:
+            clip = Path(scratch) / "clip.wav"
+            reference_clip().write(clip)
+            given = json.dumps({**arguments, "clip": str(clip)})
+            return _json_of([interpreter, str(path), given], rival, job.threads)
     command = [part.replace("{model}", str(folder)) for part in shlex.split(rival)]
     if not command:
         raise RequestError("--compare is empty; give a rival's name or a command line.", field="compare")

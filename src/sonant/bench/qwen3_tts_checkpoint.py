@@ -7,7 +7,6 @@ and 480 for the 1.7B, 496 for the speech tokenizer.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sonant.bench.random_weights import Noise, spelled_vocabulary
+
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 SIZES = {"0.6b": ("0b6", 1024, 3072), "1.7b": ("1b7", 2048, 6144)}
 KINDS = ("base", "custom_voice", "voice_design")
-BYTES = 256
 
 LANGUAGES = {
     "chinese": 2055, "english": 2050, "german": 2053, "italian": 2070, "portuguese": 2071, "spanish": 2054,
@@ -45,27 +45,14 @@ ADDED = (
 ORDINARY_IDS = 151_643
 
 
-class _Noise:
-    """Random tensors cut from one block, because filling gigabytes would take longer than measuring."""
-
-    def __init__(self) -> None:
-        self._block = torch.randn(1 << 22, generator=torch.Generator().manual_seed(0))
-        self._at = 0
-
-    def tensor(self, name: str, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        count = math.prod(shape)
-        if name.endswith((".initialized", "cluster_usage")):
-            return torch.ones(shape, dtype=dtype)
-        if ("norm" in name and len(shape) == 1) or name.endswith((".scale", "gamma")):
-            base = torch.full(shape, 0.01 if name.endswith((".scale", "gamma")) else 1.0)
-            return base.to(dtype) if not name.endswith("bias") else torch.zeros(shape, dtype=dtype)
-        if len(shape) == 1:  # biases, Snake's logarithms
-            return torch.zeros(shape, dtype=dtype)
-        fan_in = math.prod(shape[1:])
-        self._at = (self._at + 7919) % (self._block.numel() // 2)
-        repeats = -(-count // (self._block.numel() - self._at))
-        values = self._block[self._at :].repeat(repeats)[:count] / math.sqrt(fan_in)
-        return values.view(shape).to(dtype)
+def _tensor(name: str, shape: tuple[int, ...], noise: Noise) -> Tensor:
+    if name.endswith((".initialized", "cluster_usage")):
+        return torch.ones(shape)
+    if name.endswith((".scale", "gamma")):
+        return torch.full(shape, 0.01)
+    if len(shape) == 1:  # norms; biases and Snake's logarithms
+        return torch.ones(shape) if "norm" in name and name.endswith("weight") else torch.zeros(shape)
+    return noise.tensor(shape)
 
 
 def _stack(prefix: str, width: int, layers: int, inner: int, kv: int, middle: int, head: int) -> Shapes:
@@ -208,19 +195,7 @@ def _encoder_shapes() -> Shapes:
 
 def _tokenizer(folder: Path) -> int:
     """A vocabulary of the true size whose merges spell the chat roles; the id of "assistant"."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    spelled = {byte: chr(byte) for byte in printable}
-    spelled.update({byte: chr(256 + i) for i, byte in enumerate(sorted(set(range(256)) - set(printable)))})
-    vocabulary = {spelled[byte]: byte for byte in range(BYTES)}
-    merges: list[str] = []
-    for word in ("assistant", "user"):
-        for end in range(2, len(word) + 1):
-            piece = word[:end]
-            if piece not in vocabulary:
-                vocabulary[piece] = len(vocabulary)
-                merges.append(f"{word[: end - 1]} {word[end - 1]}")
-    while len(vocabulary) < ORDINARY_IDS:
-        vocabulary[f"filler{len(vocabulary)}"] = len(vocabulary)
+    vocabulary, merges = spelled_vocabulary(("assistant", "user"), ORDINARY_IDS)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n", encoding="utf-8")
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
@@ -380,7 +355,7 @@ def write(folder: Path, *, size: str = "0.6b", kind: str = "custom_voice") -> No
     """Write the checkpoint: about 2.5 GB for the 0.6B, 4.6 GB for the 1.7B."""
     from safetensors.torch import save_file
 
-    noise = _Noise()
+    noise = Noise()
     codec = folder / "speech_tokenizer"
     codec.mkdir(parents=True, exist_ok=True)
     assistant = _tokenizer(folder)
@@ -417,12 +392,12 @@ def write(folder: Path, *, size: str = "0.6b", kind: str = "custom_voice") -> No
         },
     )
     save_file(
-        {name: noise.tensor(name, shape, torch.bfloat16) for name, shape in model_shapes(size, kind)},
+        {name: _tensor(name, shape, noise).bfloat16() for name, shape in model_shapes(size, kind)},
         folder / "model.safetensors",
         metadata={"format": "pt"},
     )
     save_file(
-        {name: noise.tensor(name, shape, torch.float32) for name, shape in codec_shapes()},
+        {name: _tensor(name, shape, noise) for name, shape in codec_shapes()},
         codec / "model.safetensors",
         metadata={"format": "pt"},
     )
