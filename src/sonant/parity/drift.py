@@ -19,6 +19,7 @@ from torch import nn
 
 from sonant.errors import RequestError
 from sonant.model import SpeechModel
+from sonant.nn.packed import PackedLinear
 from sonant.nn.quantized import PRECISIONS as QUANTIZED
 from sonant.nn.quantized import PlainLinear, Precision
 from sonant.parity.bisect import replay
@@ -152,6 +153,8 @@ def quantized(model: SpeechModel, precision: str) -> SpeechModel:
 
 def _quantize(module: nn.Module, precision: Precision) -> None:
     for name, child in list(module.named_children()):
+        if isinstance(child, PackedLinear):
+            child = child.plain()
         if type(child) is nn.Linear:
             setattr(module, name, PlainLinear(child.weight, child.bias, precision))
         else:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from sonant.families.cosyvoice3.config import CosyVoice3Config
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.vocoder import Vocoder
+from sonant.nn.packed import pack, packed
 from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
 LANGUAGE_RULES = (
@@ -29,6 +31,8 @@ LANGUAGE_RULES = (
 LANGUAGE_IGNORED = (r"^llm\.model\.lm_head\.",)  # Qwen2's text head; speech has its own
 VOCODER_RULES = ((r"^generator\.", ""),)
 F0_PREFIX = "f0_predictor."
+FLOW_ROWS = 512
+"""Frames of a typical run of the flow, both halves of the guidance."""
 
 
 def read_part(folder: Path, name: str) -> dict[str, Tensor]:
@@ -78,6 +82,9 @@ def load_language(
         model.head = quantize_linear(model.head, precision, name="lm.head", store=store)
         if store is not None:
             store.save()
+    else:
+        pack(model.decoder, rows=1)
+        model.head = packed(model.head, rows=1)
     return model
 
 
@@ -85,6 +92,10 @@ def load_flow(folder: Path, config: CosyVoice3Config, *, device: torch.device, d
     """The flow in `dtype`."""
     model: Flow = build(lambda: Flow(config.flow))
     load_strict(model, read_part(folder, "flow"), dtype=dtype, device=device, where=f"{folder / 'flow'}")
+    estimator: Any = model.decoder.estimator
+    for block in estimator.transformer_blocks:
+        pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
+    pack(estimator.transformer_blocks, rows=FLOW_ROWS)
     return model
 
 

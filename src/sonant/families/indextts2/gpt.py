@@ -144,12 +144,12 @@ class IndexGpt(nn.Module):
         self.h = nn.ModuleList(Block(width, config.heads, f"gpt.h.{index}") for index in range(config.layers))
         self.ln_f = nn.LayerNorm(width, NORM_EPS)
         self.final_norm = nn.LayerNorm(width, NORM_EPS)
-        self.code_head = nn.Linear(width, config.number_mel_codes)
+        self.code_head: nn.Module = nn.Linear(width, config.number_mel_codes)
 
     @property
     def dtype(self) -> torch.dtype:
         """Precision of the blocks."""
-        return self.code_head.weight.dtype
+        return self.code_embedding.weight.dtype
 
     def speaker_latents(self, features: Tensor) -> Tensor:
         """Latents [N, D] of normalised w2v-bert features [1, T, H]."""
@@ -171,7 +171,7 @@ class IndexGpt(nn.Module):
         """Text rows [n + 2, D] of ids, with start and stop."""
         c = self.config
         marked = [c.start_text_token, *ids, c.stop_text_token]
-        text = torch.tensor(marked, device=self.code_head.weight.device)
+        text = torch.tensor(marked, device=self.code_embedding.weight.device)
         return self.text_embedding(text) + self.text_positions.weight[: len(marked)]
 
     def spoken_ids(self, ids: Sequence[int]) -> list[int]:

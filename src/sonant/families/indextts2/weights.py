@@ -29,8 +29,13 @@ from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
+from sonant.nn.packed import pack, packed
 
 Device = torch.device | str
+BEAMS = 3
+"""Rows of a step as the original speaks by default."""
+FLOW_ROWS = 512
+"""Frames of a typical run of the flow, both halves of the guidance."""
 
 GPT_RULES = (
     (r"^conditioning_encoder\.embed\.pos_enc\.pe$", "speaker.conformer.position_table"),
@@ -131,6 +136,8 @@ def load_gpt(path: Path, config: GptConfig, features: int, *, device: Device, dt
     load_strict(
         network, tensors, rules=GPT_RULES, ignored=GPT_IGNORED, dtype=dtype, device=device, where=str(path)
     )
+    pack(network.h, rows=BEAMS)
+    network.code_head = packed(network.code_head, rows=BEAMS)
     return network
 
 
@@ -161,6 +168,7 @@ def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
         device=device,
         where=str(path),
     )
+    pack(network.estimator, rows=FLOW_ROWS)
     return network
 
 

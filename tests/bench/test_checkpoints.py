@@ -1,0 +1,56 @@
+"""Random checkpoints of CosyVoice3 and IndexTTS2: the official layout, the originals' names and shapes."""
+
+import math
+
+import torch
+
+from sonant.bench import cosyvoice3_checkpoint, indextts2_checkpoint
+from sonant.bench.random_weights import recorded_shapes
+from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
+from sonant.families.cosyvoice3.model import load_tokenizer
+from sonant.families.indextts2.text import TextFrontEnd
+from sonant.registry import describe
+
+
+def parameters(shapes):
+    return sum(math.prod(shape) for shape in shapes.values())
+
+
+def test_the_recorded_shapes_are_those_of_the_released_sizes():
+    cosy, index = recorded_shapes("cosyvoice3"), recorded_shapes("indextts2")
+    counts = {name: len(shapes) for name, shapes in cosy.items()}
+    assert counts == {
+        "CosyVoice-BlankEN/model.safetensors": 290, "llm.pt": 293, "flow.pt": 330, "hift.pt": 328,
+    }  # fmt: skip
+    assert parameters(cosy["CosyVoice-BlankEN/model.safetensors"]) == 494_032_768  # Qwen2 0.5B's own count
+    assert 860e6 < parameters(index["gpt.pth"]) < 880e6
+    assert 110e6 < parameters(index["hf_cache/bigvgan/bigvgan_generator.pt"]) < 115e6
+
+
+def test_a_cosyvoice3_folder_is_known_and_its_lengths_are_forced(tmp_path):
+    llm = {"llm.model.model.embed_tokens.weight": [8, 4], "llm_decoder.weight": [6761, 4]}
+    shapes = {"llm.pt": llm, "flow.pt": {"a.norm.weight": [3]}, "hift.pt": {"f.weight": [2, 2]}}
+    cosyvoice3_checkpoint.write(tmp_path, shapes=shapes)
+    spec = describe(tmp_path)
+    assert (spec.family, spec.voices, spec.frame_rate) == ("cosyvoice3", ("bench",), 25.0)
+    head = torch.load(tmp_path / "llm.pt", weights_only=True)["llm_decoder.weight"]
+    assert not head[6561:].any()
+    assert head[:6561].any(dim=1).sum() == 6561 - len(cosyvoice3_checkpoint.SILENCES)
+    tokenizer = load_tokenizer(tmp_path)
+    for text in (TEXT, FIRST_AUDIO_TEXT):
+        words, tokens = len(text.split()), len(tokenizer.encode(text))
+        assert words <= tokens <= words + 5  # punctuation, and the first word is spelled
+
+
+def test_an_indextts2_folder_is_known_and_its_texts_are_one_segment(tmp_path):
+    names = recorded_shapes("indextts2")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    shapes = {name: {"x.weight": [2, 2]} for name in names}
+    shapes["gpt.pth"] = {"mel_head.bias": [8194]}
+    indextts2_checkpoint.write(tmp_path, shapes=shapes)
+    assert describe(tmp_path).family == "indextts2"
+    assert torch.load(tmp_path / "gpt.pth", weights_only=True)["mel_head.bias"][8193] < -1000
+    front = TextFrontEnd(tmp_path / "bpe.model", {})
+    for text in (TEXT, FIRST_AUDIO_TEXT):
+        assert 20 < len(front.pieces(text)) < 120
