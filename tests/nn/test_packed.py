@@ -1,5 +1,7 @@
 """Packed linear layers give what the plain ones give."""
 
+import os
+
 import pytest
 import torch
 from torch import nn
@@ -58,3 +60,19 @@ def test_every_large_layer_inside_a_module_is_replaced():
     kinds = [type(part) for part in module.modules()]
     assert kinds.count(packed.PackedLinear) == 2
     assert kinds.count(nn.Linear) == 1
+
+
+@needs_onednn
+def test_a_packed_network_needs_its_weight_file_no_longer(tmp_path):
+    torch.save({"w": torch.ones(512, 512), "b": torch.arange(512.0)}, tmp_path / "weights.pt")
+    found = torch.load(tmp_path / "weights.pt", mmap=True, weights_only=True)
+    layer = nn.Linear(512, 512, device="meta")
+    layer.weight, layer.bias = nn.Parameter(found["w"]), nn.Parameter(found["b"])
+    network = nn.Sequential(layer, nn.LayerNorm(512))
+    network[1].weight = nn.Parameter(found["b"])
+    packed.pack(network, rows=1)
+    packed.let_go(network)
+    (tmp_path / "weights.pt").write_bytes(bytes(os.path.getsize(tmp_path / "weights.pt")))
+    with torch.inference_mode():
+        assert torch.equal(network[0](torch.ones(1, 512))[0], 512 + torch.arange(512.0))
+    assert torch.equal(network[1].weight, torch.arange(512.0))

@@ -32,9 +32,8 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, *, rows: int) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        weight = linear.weight.detach().contiguous()
         # Plain attributes: an opaque tensor is neither moved nor saved.
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), rows)
         self.bias = None if linear.bias is None else linear.bias.detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,3 +62,10 @@ def pack(module: nn.Module, *, rows: int) -> None:
     for parent in module.modules():
         for name, child in list(parent.named_children()):
             setattr(parent, name, packed(child, rows=rows))
+
+
+def let_go(network: nn.Module) -> None:
+    """Copy what was not packed, so that the weight file it is mapped from gives its memory back."""
+    if any(isinstance(part, PackedLinear) for part in network.modules()):
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.data = tensor.data.clone()

@@ -20,7 +20,7 @@ from sonant.families.cosyvoice3.config import CosyVoice3Config
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.vocoder import Vocoder
-from sonant.nn.packed import pack, packed
+from sonant.nn.packed import let_go, pack, packed
 from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
 LANGUAGE_RULES = (
@@ -85,6 +85,7 @@ def load_language(
     else:
         pack(model.decoder, rows=1)
         model.head = packed(model.head, rows=1)
+        let_go(model)
     return model
 
 
@@ -96,6 +97,7 @@ def load_flow(folder: Path, config: CosyVoice3Config, *, device: torch.device, d
     for block in estimator.transformer_blocks:
         pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
     pack(estimator.transformer_blocks, rows=FLOW_ROWS)
+    let_go(model)
     return model
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.families.indextts2.config import BigVganConfig
@@ -21,6 +20,8 @@ from sonant.nn.tap import tap
 
 RATIO = 2  # oversampling of an activation
 TAPS = 12
+PIECE = 16
+"""Samples of a channel that one row of the filters' matrix products gives; faster than 8 and 32."""
 
 
 def kaiser_sinc(cutoff: float = 0.5 / RATIO, half_width: float = 0.6 / RATIO, taps: int = TAPS) -> Tensor:
@@ -39,11 +40,32 @@ def kaiser_sinc(cutoff: float = 0.5 / RATIO, half_width: float = 0.6 / RATIO, ta
     return (response / response.sum()).view(1, 1, taps)
 
 
+def banded(taps: Tensor, rows: int, columns: int, *, down: int, up: int) -> Tensor:
+    """A filter as a matrix [rows, columns]: entry (i, j) is tap up * i - down * j, or 0.
+
+    Column j of the product is output j of a piece of `rows` inputs.
+    """
+    device = taps.device
+    place = up * torch.arange(rows, device=device)[:, None] - down * torch.arange(columns, device=device)
+    inside = (place >= 0) & (place < len(taps))
+    return torch.where(inside, taps[place.clamp(0, len(taps) - 1)], 0.0)
+
+
+def windows(rows: Tensor, left: int, right: int, step: int, size: int) -> Tensor:
+    """Pieces [n * pieces, size] of rows [n, T], `step` apart; both ends are extended by their last value."""
+    count, length = rows.shape
+    pieces = -(-(left + length + right - size) // step) + 1
+    right = (pieces - 1) * step + size - left - length
+    ends = rows[:, :1].expand(-1, left), rows[:, -1:].expand(-1, right)
+    padded = torch.cat((ends[0], rows, ends[1]), dim=1)
+    return padded.as_strided((count, pieces, size), (padded.stride(0), step, 1)).reshape(-1, size)
+
+
 class OversampledSnake(nn.Module):
     """Twice the rate, SnakeBeta, half the rate: x [B, C, T] -> [B, C, T].
 
-    The filters come from the checkpoint where they are stored. Both are applied to every channel as a row
-    of its own, the first one as its two phases of six taps.
+    The filters come from the checkpoint where they are stored. Both are matrix products of short pieces of
+    each channel: on a CPU ten times faster than convolutions of one channel.
     """
 
     up_filter: Tensor
@@ -59,18 +81,20 @@ class OversampledSnake(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = tap(f"{self.name}.in", x)
         batch, channels, length = x.shape
-        rows = x.reshape(batch * channels, 1, length)
-        # A transposed convolution of stride 2 is two convolutions whose outputs take turns.
-        phases = torch.stack((self.up_filter[0, 0, 1::2].flip(0), self.up_filter[0, 0, 0::2].flip(0)))
         half = TAPS // 2 // RATIO
-        padded = F.pad(rows, (half, half), mode="replicate")
-        pair = F.conv1d(padded, RATIO * phases[:, None])  # [B * C, 2, T + 1]
-        wide = torch.stack((pair[:, 0, :length], pair[:, 1, 1:]), dim=-1)  # [B * C, T, 2]
+        pieces = windows(x.reshape(-1, length), half, half, PIECE, PIECE + 2 * half)
+        # A transposed convolution of stride 2; its taps are read backwards.
+        matrix = banded(
+            RATIO * self.up_filter[0, 0].flip(0), PIECE + 2 * half, RATIO * PIECE, down=1, up=RATIO
+        )
+        wide = (pieces @ matrix).view(batch * channels, -1)[:, : RATIO * length]
         wide = tap(f"{self.name}.up", wide.reshape(batch, channels, RATIO * length))
         wide = tap(f"{self.name}.snake", self.act(wide))
-        rows = wide.reshape(batch * channels, 1, RATIO * length)
-        rows = F.pad(rows, (TAPS // 2 - 1, TAPS // 2), mode="replicate")
-        narrow = F.conv1d(rows, self.down_filter, stride=RATIO)
+        size = RATIO * (PIECE - 1) + TAPS
+        rows = wide.reshape(-1, RATIO * length)
+        pieces = windows(rows, TAPS // 2 - 1, TAPS // 2, RATIO * PIECE, size)
+        matrix = banded(self.down_filter[0, 0], size, PIECE, down=RATIO, up=1)
+        narrow = (pieces @ matrix).view(batch * channels, -1)[:, :length]
         return tap(f"{self.name}.out", narrow.reshape(batch, channels, length))
 
 

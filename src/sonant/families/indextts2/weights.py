@@ -29,7 +29,7 @@ from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
-from sonant.nn.packed import pack, packed
+from sonant.nn.packed import let_go, pack, packed
 
 Device = torch.device | str
 BEAMS = 3
@@ -138,6 +138,7 @@ def load_gpt(path: Path, config: GptConfig, features: int, *, device: Device, dt
     )
     pack(network.h, rows=BEAMS)
     network.code_head = packed(network.code_head, rows=BEAMS)
+    let_go(network)
     return network
 
 
@@ -169,6 +170,7 @@ def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
         where=str(path),
     )
     pack(network.estimator, rows=FLOW_ROWS)
+    let_go(network)
     return network
 
 
