@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from sonant.casting import DESIGNED_SECONDS
 from sonant.engine import Engine
 from sonant.errors import (
     BusyError,
@@ -238,6 +239,15 @@ def test_a_part_of_an_emotion_without_an_emotion_is_refused(style, words):
 def test_impossible_values_are_refused_where_they_are_made(build):
     with pytest.raises(RequestError):
         build()
+
+
+def test_a_designed_voice_that_came_to_no_end_is_short_enough_to_clone_and_told(endless, caplog):
+    text = "Quite a long text. " * 80
+    with Engine(endless) as engine:
+        whole = engine.synthesize(SpeechRequest(text, seed=1))
+        voice = engine.design(SpeechRequest(text, seed=1))
+    assert whole.seconds > voice.clip.seconds == DESIGNED_SECONDS
+    assert "without an end" in caplog.text
 
 
 def test_cloning_is_refused_by_a_model_that_cannot(builtin):

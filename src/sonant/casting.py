@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -12,13 +13,29 @@ import torch
 from sonant.admission import check_clip
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.model import SpeechModel
-from sonant.speech import Audio, ModelSpec
+from sonant.speech import Audio, GuardEvent, ModelSpec
 from sonant.voice import Voice, VoiceLibrary
 
 log = logging.getLogger(__name__)
 
 VOICES_KEPT = 16
 """Encoded voices remembered by their content."""
+
+DESIGNED_SECONDS = 15.0
+"""What is kept of a designed voice that came to no end: the longest clip that is of use."""
+
+
+def designed_clip(audio: Audio, guards: Iterable[GuardEvent]) -> Audio:
+    """The clip that a designed voice keeps: the whole, unless the model was stopped."""
+    if not any(guard.kind == "length_ceiling" for guard in guards):
+        return audio
+    log.warning(
+        "the designed voice spoke on for %.0f s without an end; at most %g s of it are kept. Listen to it, "
+        "and design it again with another seed if it is garbled.",
+        audio.seconds,
+        DESIGNED_SECONDS,
+    )
+    return Audio(audio.samples[: int(DESIGNED_SECONDS * audio.sample_rate)], audio.sample_rate)
 
 
 class Casting:

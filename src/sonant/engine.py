@@ -22,7 +22,7 @@ from torch import Tensor
 
 from sonant import native
 from sonant.admission import check_request, spoken_parts
-from sonant.casting import Casting
+from sonant.casting import Casting, designed_clip
 from sonant.errors import (
     BusyError,
     CancelledError,
@@ -103,7 +103,7 @@ class Engine:
         clip and transcript of a Voice that any cloning model can use."""
         speech = self.synthesize(request)
         origin = {"designed_by": self.spec.name, "instruction": request.style.instruction or ""}
-        clip = Audio(speech.samples, speech.sample_rate)
+        clip = designed_clip(Audio(speech.samples, speech.sample_rate), speech.guards)
         return Voice(name=name, clip=clip, transcript=request.text, language=request.language, origin=origin)
 
     def submit(

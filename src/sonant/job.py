@@ -95,6 +95,18 @@ class Job:
                 '--instruction "a calm, low male voice".',
                 field="instruction",
             )
+        if self.transcript is not None and self.voice is None:
+            raise RequestError(
+                "a transcript was given without the clip that says it; expected a voice with it. Add --voice "
+                "CLIP, or leave out --transcript.",
+                field="transcript",
+            )
+        if self.design_text is not None and self.design_model is None:
+            raise RequestError(
+                "a text for a designed voice was given without a model that designs one. Add "
+                "--design-model, or leave out --design-text.",
+                field="design_text",
+            )
         if self.design_model is not None and self.voice is not None:
             raise RequestError(
                 "a voice and a model that designs one were both given; expected one of them. Leave one out.",

@@ -294,6 +294,13 @@ class SpeechRequest:
                 f"speed is {self.speed}; expected 0.25 to 4.0 (1.0 is the model's own pace)",
                 field="speed",
             )
+        if self.text_layout not in {None, "progressive", "full"}:
+            raise RequestError(
+                f"the text layout is {self.text_layout!r}; expected progressive or full. Choose one of them.",
+                field="text_layout",
+            )
+        if not isinstance(self.normalize, bool):
+            raise RequestError(f"normalize is {self.normalize!r}; expected true or false", field="normalize")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise RequestError(f"seed is {self.seed}; expected 0 to 2^63-1", field="seed")
         if self.deadline is not None and not self.deadline > 0:

@@ -134,6 +134,10 @@ def test_stages_are_printed_as_tables(sonant, family):
             ("record", "--model", MODEL, "-o", "a.safetensors", "--text", "Hi.", "--set", "top_k=x"),
             "top_k is 'x'; expected a whole number",
         ),
+        (
+            ("record", "--model", MODEL, "-o", "a.safetensors", "--text", "Hi.", "--transcript", "Hi."),
+            "no voice is no file that says it",
+        ),
     ],
 )
 def test_what_cannot_be_done_says_what_to_do(sonant, tmp_path, arguments, words):
@@ -157,6 +161,9 @@ def test_what_cannot_be_done_says_what_to_do(sonant, tmp_path, arguments, words)
         ("qwen3_tts", "greedy=no", ("greedy", "true or false")),
         ("qwen3_tts", "beams=2", ("no sampling setting beams", "predictor_top_k")),
         ("cosyvoice3", "foo=1", ("no option 'foo'", "reference_stream")),
+        ("qwen3_tts", "text_layout=upside", ("text layout", "progressive or full")),
+        ("qwen3_tts", "speed=1.5", ("does not take speed",)),
+        ("qwen3_tts", "speed=fast", ("not understood",)),
         ("indextts2", "foo=1", ("no option 'foo'", "interval_silence_ms")),
         ("indextts2", "emotion_strength=0.5", ("no emotion was given",)),
     ],
@@ -168,3 +175,26 @@ def test_a_setting_that_the_model_lacks_is_refused(sonant, family, setting, word
     )
     assert result.code in {2, 4}, result.err
     assert all(word in result.err for word in words), result.err
+
+
+def test_settings_of_the_whole_request_can_be_recorded(sonant):
+    model = cases.checkpoint("cosyvoice3")
+    common = ("parity", "record", "--model", model, "--voice", CLIP, "--steps", 4, "--device", "cpu")
+    result = sonant(*common, "--text", "", "--set", f"source_audio={CLIP}", "-o", "conversion.safetensors")
+    assert result.code == 0, result.err
+    assert "input.source_audio" in load_file("conversion.safetensors")
+    again = sonant(
+        *(
+            "parity",
+            "record",
+            "--model",
+            model,
+            "--like",
+            "conversion.safetensors",
+            "-o",
+            "again.safetensors",
+        ),
+        *("--device", "cpu"),
+    )
+    assert again.code == 0, again.err
+    assert sonant("parity", "compare", "conversion.safetensors", "again.safetensors").code == 0

@@ -105,6 +105,8 @@ def test_timings_are_printed_beside_the_result(sonant, toy):
         (["say", "x", "--text-layout", "both"], 2, "progressive"),
         (["say", "x", "-o", "-", "--receipt"], 2, "--receipt"),
         (["say", "x", "--design-model", "m"], 2, "description"),
+        (["say", "x", "--design-text", "Hi."], 2, "--design-model"),
+        (["say", "x", "--transcript", "Hi."], 2, "--voice"),
         (["say", "x", "--source-audio", "nowhere.wav"], 2, "nowhere.wav"),
         (["say", "x", "--no-such-flag"], 2, "--no-such-flag"),
         (["say", "x", "--device", "tpu9"], 2, "tpu9"),

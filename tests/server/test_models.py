@@ -135,7 +135,7 @@ def test_idle_models_are_unloaded_and_come_back():
 def test_sources_are_found_by_name_and_folder(library, tmp_path, monkeypatch):
     monkeypatch.setenv("SONANT_MODELS", str(tmp_path))
     options = {"device": "cpu", "dtype": "auto", "slots": 1, "queue_limit": 4}
-    assert [source.name for source in find_sources([], library, **options)] == ["builtin"]
+    assert [source.name for source in find_sources([], library, **options)] == ["builtin", "nano"]
     assert [source.name for source in find_sources(["mine=builtin"], library, **options)] == ["mine"]
     with pytest.raises(CheckpointError):
         find_sources(["nothing-of-the-kind"], library, **options)

@@ -69,7 +69,8 @@ def record(
         list[str] | None,
         typer.Option(
             "--set",
-            help="A field of sampling or style, or a family option: top_k=5, emotion_audio=FILE.",
+            help="A setting of sampling, style or the request, or a family's own: top_k=5, "
+            "emotion_audio=FILE, speed=1.2, text_layout=full, source_audio=FILE.",
             metavar="K=V",
         ),
     ] = None,
@@ -137,11 +138,13 @@ def _task(
     from sonant.parity.task import Task
     from sonant.speech import Audio, Sampling, SpeechRequest, Style
 
-    known = {field.name for field in fields(Sampling)}
-    styles = {field.name for field in fields(Style)}
     style: dict[str, Any] = {"instruction": instruction}
     sampling: dict[str, Any] = {"greedy": True, "predictor_greedy": True} if greedy else {}
+    whole: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    places = dict.fromkeys(("speed", "text_layout", "normalize", "source_audio"), whole)
+    places |= {field.name: sampling for field in fields(Sampling)}
+    places |= {field.name: style for field in fields(Style)}
     for item in settings:
         name, equals, value = item.partition("=")
         if not equals:
@@ -150,38 +153,42 @@ def _task(
             parsed = json.loads(value)
         except json.JSONDecodeError:
             parsed = value
-        if name in styles:
-            style[name] = _style_value(name, parsed)
-        else:
-            (sampling if name in known else options)[name] = parsed
+        places.get(name, options)[name] = _setting(name, parsed)
+    is_file = voice is not None and Path(voice).is_file()
+    if transcript is not None and not is_file:
+        raise RequestError(
+            f"a transcript was given, and {voice or 'no voice'} is no file that says it; expected --voice with "
+            "a clip. Check its path, or leave out --transcript.",
+            field="transcript",
+        )
     try:
-        chosen, chosen_style = Sampling(**sampling), Style(**style)
-    except TypeError as error:
+        request = SpeechRequest(
+            text,
+            voice=None if is_file else voice,
+            language=language,
+            style=Style(**style),
+            sampling=Sampling(**sampling),
+            seed=seed,
+            options=options,
+            **whole,
+        )
+    except (TypeError, ValueError) as error:
         raise RequestError(
             f"--set {' '.join(settings)} is not understood ({error}); expected numbers, true or false. "
             "Write for example --set top_k=5 --set greedy=true"
         ) from error
-    is_file = voice is not None and Path(voice).is_file()
     return Task(
-        request=SpeechRequest(
-            text,
-            voice=None if is_file else voice,
-            language=language,
-            style=chosen_style,
-            sampling=chosen,
-            seed=seed,
-            options=options,
-        ),
+        request=request,
         audio=Audio.read(voice) if voice is not None and is_file else None,
         transcript=transcript,
         max_steps=steps,
     )
 
 
-def _style_value(name: str, value: Any) -> Any:
+def _setting(name: str, value: Any) -> Any:
     from sonant.speech import Audio
 
-    if name == "emotion_audio":
+    if name in {"emotion_audio", "source_audio"}:
         return Audio.read(str(value))
     return tuple(value) if isinstance(value, list) else value
 

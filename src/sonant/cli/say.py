@@ -152,11 +152,6 @@ def say(
             "--receipt and --resume keep something beside the file and there is none; expected a file. "
             "Give one with --output."
         )
-    if text_layout not in {None, "progressive", "full"}:
-        raise RequestError(
-            f"the text layout is {text_layout!r}; expected progressive or full. Choose one of them.",
-            field="text_layout",
-        )
     flags: dict[str, Any] = {
         "greedy": greedy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
         "repetition_penalty": repetition_penalty, "predictor_greedy": predictor_greedy,
@@ -186,7 +181,7 @@ def say(
         sampling={name: value for name, value in flags.items() if value is not None},
         speed=speed,
         seed=0 if resume and seed is None else seed,
-        text_layout=text_layout,  # type: ignore[arg-type]  # checked above
+        text_layout=text_layout,  # type: ignore[arg-type]  # the request checks it
         normalize=normalize,
         glossary=read_glossary(glossary) if glossary is not None else {},
         source_audio=str(source_audio) if source_audio is not None else None,

@@ -12,6 +12,7 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import Response
 
 from sonant.audio.io import write_audio
+from sonant.casting import designed_clip
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.server.auth import client_of
 from sonant.server.problems import HttpProblem, json_response
@@ -100,10 +101,12 @@ def voice_routes(service: SpeechService) -> APIRouter:
                     chunk = await speaking.next()
                     is_final = chunk.is_final
                     pieces.append(chunk.samples)
+                clip = Audio(np.concatenate(pieces), speaking.sample_rate)
+                clip = designed_clip(clip, speaking.job.stream.guards)
             origin = {"made": _today(), "designed_by": name, "instruction": body.instructions}
             voice = Voice(
                 name=body.name,
-                clip=Audio(np.concatenate(pieces), speaking.sample_rate),
+                clip=clip,
                 transcript=body.input,
                 language=body.language,
                 origin=origin,

@@ -58,7 +58,8 @@ export async function fillVoices(select, model) {
   const keep = select.value;
   const { voices } = await get(`/v1/audio/voices?model=${encodeURIComponent(model)}`);
   const options = [];
-  if (!spec.needs_voice) options.push(make("option", { value: "" }, spec.default_voice ? `default (${spec.default_voice})` : "no voice"));
+  const speaksAlone = spec.default_voice || !(spec.needs_voice || spec.voices.length);
+  if (speaksAlone) options.push(make("option", { value: "" }, spec.default_voice ? `default (${spec.default_voice})` : "no voice"));
   if (trial.clip && can(spec, "clone")) options.push(make("option", { value: "\u0000clip" }, `clip: ${trial.clip.label}`));
   options.push(...voices.filter((voice) => voice.kind === "preset" || can(spec, "clone")).map((voice) => make("option", { value: voice.id }, voice.id)));
   if (!options.length) options.push(make("option", { value: "" }, "add a voice first"));
