@@ -157,8 +157,8 @@ def _task(
     is_file = voice is not None and Path(voice).is_file()
     if transcript is not None and not is_file:
         raise RequestError(
-            f"a transcript was given, and {voice or 'no voice'} is no file that says it; expected --voice with "
-            "a clip. Check its path, or leave out --transcript.",
+            f"a transcript was given, and {voice or 'no voice'} is no file that says it; expected --voice "
+            "with a clip. Check its path, or leave out --transcript.",
             field="transcript",
         )
     try:

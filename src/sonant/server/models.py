@@ -62,8 +62,10 @@ def find_sources(
     queue_limit: int,
 ) -> list[ModelSource]:
     """Models by folder, known name, "builtin", or NAME=FOLDER. With no names: what is inside the package,
-    then every known model on this machine. A model without `precision` keeps "auto". Raises CheckpointError for a
-    model that is not there, ConfigError for a precision that none of them has."""
+    then every known model on this machine. A model without `precision` keeps "auto".
+
+    Raises CheckpointError for a model that is not there, ConfigError for a precision that none of them has.
+    """
     wanted = list(names)
     if not wanted:
         on_disk = (model.name for model in hub.KNOWN if (hub.models_folder() / model.name).is_dir())
