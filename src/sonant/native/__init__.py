@@ -47,7 +47,7 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_conv_run": (N, (P, N, *(P,) * 8, N)),
 }
 
-SOURCES = ("stack.c", "conv.c")
+SOURCES = ("memory.h", "memory.c", "stack.c", "conv.c")
 
 PATHS = ("plain C", "AVX2", "AVX512-VNNI")
 
@@ -128,6 +128,7 @@ def _compile(compiler: str, sources: Mapping[str, str], target: Path) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "made.so"
+        codes = [str(Path(folder) / name) for name in sources if name.endswith(".c")]
         for name, source in sources.items():
             (Path(folder) / name).write_text(source, encoding="utf-8")
         command = [

@@ -14,6 +14,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "memory.h"
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
@@ -35,6 +36,7 @@ typedef float Loose __attribute__((vector_size(64), aligned(4), may_alias));
 typedef struct {
   int inputs, outputs, taps, dilation, is_narrow, tiles;
   void *weights; /* float or pairs of bfloat16 */
+  Slab *slab;
 } Conv;
 
 /* 1 where bfloat16 products have an instruction. */
@@ -58,8 +60,9 @@ Conv *sonant_conv_new(int inputs, int outputs, int taps, int dilation, int is_na
   if (!made) return NULL;
   const int tiles = (outputs + COLUMNS - 1) / COLUMNS;
   const size_t depth = (size_t)taps * inputs;
-  *made = (Conv){inputs, outputs, taps, dilation, is_narrow, tiles, NULL};
-  if (posix_memalign(&made->weights, 64, tiles * depth * COLUMNS * (is_narrow ? 2 : 4))) {
+  *made = (Conv){inputs, outputs, taps, dilation, is_narrow, tiles, NULL, NULL};
+  made->weights = sonant_take(tiles * depth * COLUMNS * (is_narrow ? 2 : 4), &made->slab);
+  if (!made->weights) {
     free(made);
     return NULL;
   }
@@ -82,7 +85,7 @@ Conv *sonant_conv_new(int inputs, int outputs, int taps, int dilation, int is_na
 }
 
 void sonant_conv_free(Conv *c) {
-  if (c) { free(c->weights); free(c); }
+  if (c) { sonant_leave(c->slab); free(c); }
 }
 
 /* One block of sums: `count` rows of a tile, `taps` taps and `depth` inputs of each; words are floats or

@@ -18,17 +18,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "memory.h"
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
 #define TILE 64
 #define MAX_BLOCK 4
-
-typedef struct Slab Slab;
 
 typedef struct {
   int rows, inputs, bits, group;
@@ -56,73 +52,6 @@ typedef struct {
   Barrier barrier;
 } Stack;
 
-/* Weights lie in slabs that ask for huge pages, which nearly double what one core reads from memory.
-   Fresh from the system, because recycled memory already has small pages. A slab goes when the last
-   matrix in it is freed. */
-#define SLAB ((size_t)64 << 20)
-#define HUGE_PAGE ((size_t)2 << 20)
-
-struct Slab {
-  char *memory;
-  void *mapped;
-  size_t size, used, mapped_size;
-  int owners;
-};
-
-static Slab *open_slab;
-
-static Slab *new_slab(size_t bytes) {
-  Slab *slab = calloc(1, sizeof *slab);
-  if (!slab) return NULL;
-  slab->size = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-#if defined(__linux__)
-  slab->mapped_size = slab->size + HUGE_PAGE;
-  slab->mapped = mmap(NULL, slab->mapped_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (slab->mapped == MAP_FAILED) { free(slab); return NULL; }
-  slab->memory = (char *)(((uintptr_t)slab->mapped + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE);
-#if defined(MADV_HUGEPAGE)
-  madvise(slab->memory, slab->size, MADV_HUGEPAGE);
-#endif
-#else
-  slab->mapped = slab->memory = aligned_alloc(4096, slab->size);
-  if (!slab->memory) { free(slab); return NULL; }
-#endif
-  return slab;
-}
-
-static void leave_slab(Slab *slab) {
-#pragma omp critical(sonant_slabs)
-  if (slab && --slab->owners == 0) {
-    if (slab == open_slab) open_slab = NULL;
-#if defined(__linux__)
-    munmap(slab->mapped, slab->mapped_size);
-#else
-    free(slab->mapped);
-#endif
-    free(slab);
-  }
-}
-
-static void *take(size_t bytes, Slab **owner) {
-  void *taken = NULL;
-  bytes = (bytes + 4095) / 4096 * 4096;
-#pragma omp critical(sonant_slabs)
-  {
-    Slab *slab = open_slab;
-    if (!slab || slab->used + bytes > slab->size) {
-      slab = new_slab(bytes > SLAB ? bytes : SLAB);
-      if (slab) open_slab = slab;
-    }
-    if (slab) {
-      taken = slab->memory + slab->used;
-      slab->used += bytes;
-      slab->owners++;
-    }
-    *owner = slab;
-  }
-  return taken;
-}
-
 size_t sonant_weight_bytes(int rows, int inputs, int bits) { return (size_t)rows * inputs * bits / 8; }
 size_t sonant_scale_count(int rows, int inputs, int bits, int group) {
   return bits == 16 ? 0 : (size_t)rows * (inputs / group);
@@ -135,14 +64,14 @@ Linear *sonant_linear_new(int rows, int inputs, int bits, int group) {
   if (!made) return NULL;
   *made = (Linear){rows, inputs, bits, group, NULL, NULL, NULL};
   size_t weights = sonant_weight_bytes(rows, inputs, bits);
-  made->weights = take(weights + sonant_scale_count(rows, inputs, bits, group) * sizeof(float), &made->slab);
+  made->weights = sonant_take(weights + sonant_scale_count(rows, inputs, bits, group) * sizeof(float), &made->slab);
   if (!made->weights) { free(made); return NULL; }
   made->scales = (float *)(made->weights + weights);
   return made;
 }
 
 void sonant_linear_free(Linear *l) {
-  if (l) { leave_slab(l->slab); free(l); }
+  if (l) { sonant_leave(l->slab); free(l); }
 }
 
 uint8_t *sonant_linear_weights(Linear *l) { return l->weights; }
