@@ -9,7 +9,7 @@
 
    Weight layout: tiles of 64 output rows; inside a tile [K/4][64][4] bytes holding w + 128 (int8), or
    [K/8][64][4] bytes with w + 8 of k..k+3 in the low nibbles and k+4..k+7 in the high ones (int4);
-   scales [tile][K/group][64]; or, for bfloat16, [K][2][16][2] with rows i and i + 16 of a half tile side
+   bfloat16 scales [tile][K/group][64]; or, for bfloat16 weights, [K][2][16][2] with rows i and i + 16 of a half tile side
    by side, so that one shift and one mask widen them. Integers are stored unsigned, because the dot product instructions multiply
    unsigned by signed bytes; the offset is taken out through the sum of the activations. */
 #include <math.h>
@@ -29,7 +29,7 @@
 typedef struct {
   int rows, inputs, bits, group;
   uint8_t *weights;
-  float *scales;
+  uint16_t *scales;
   Slab *slab;
 } Linear;
 
@@ -64,9 +64,10 @@ Linear *sonant_linear_new(int rows, int inputs, int bits, int group) {
   if (!made) return NULL;
   *made = (Linear){rows, inputs, bits, group, NULL, NULL, NULL};
   size_t weights = sonant_weight_bytes(rows, inputs, bits);
-  made->weights = sonant_take(weights + sonant_scale_count(rows, inputs, bits, group) * sizeof(float), &made->slab);
+  const size_t scales = sonant_scale_count(rows, inputs, bits, group) * sizeof(uint16_t);
+  made->weights = sonant_take(weights + scales, &made->slab);
   if (!made->weights) { free(made); return NULL; }
-  made->scales = (float *)(made->weights + weights);
+  made->scales = (uint16_t *)(made->weights + weights);
   return made;
 }
 
@@ -75,7 +76,7 @@ void sonant_linear_free(Linear *l) {
 }
 
 uint8_t *sonant_linear_weights(Linear *l) { return l->weights; }
-float *sonant_linear_scales(Linear *l) { return l->scales; }
+uint16_t *sonant_linear_scales(Linear *l) { return l->scales; }
 
 /* Quantise float weights [rows][inputs]: scale = largest magnitude of the group / 127 (or / 8 towards
    the sign of that magnitude for int4, which then uses all sixteen levels). */
@@ -90,6 +91,20 @@ static void pack_bfloat16(Linear *l, const float *weights) {
         size_t place = ((size_t)tile * l->inputs + k) * TILE + (j / 32) * 32 + (j % 16) * 2 + (j / 16) % 2;
         to[place] = (uint16_t)(bits >> 16); /* the caller made sure that nothing is cut off */
       }
+}
+
+/* A scale as bfloat16, away from zero so that no weight is cut off; and back. */
+static uint16_t narrow_scale(float scale) {
+  uint32_t bits;
+  memcpy(&bits, &scale, 4);
+  return (uint16_t)((bits + 0xffff) >> 16);
+}
+
+static inline float wide_scale(uint16_t scale) {
+  uint32_t bits = (uint32_t)scale << 16;
+  float wide;
+  memcpy(&wide, &bits, 4);
+  return wide;
 }
 
 void sonant_linear_pack(Linear *l, const float *weights) {
@@ -113,7 +128,9 @@ void sonant_linear_pack(Linear *l, const float *weights) {
           float peak = -low > high ? low : high;
           float scale = l->bits == 8 ? fabsf(peak) / 127 : peak / -8;
           if (scale == 0) scale = 1e-12f;
-          l->scales[((size_t)tile * groups + g) * TILE + j] = scale;
+          const uint16_t kept = narrow_scale(scale);
+          l->scales[((size_t)tile * groups + g) * TILE + j] = kept;
+          scale = wide_scale(kept);
           const int floor = l->bits == 8 ? -127 : -8, ceiling = l->bits == 8 ? 127 : 7;
           const int offset = l->bits == 8 ? 128 : 8;
           for (int i = 0; i < l->group; i++) {
@@ -235,7 +252,7 @@ static inline __attribute__((always_inline)) void tiles_avx512(
   const __m512i low = _mm512_set1_epi8(15);
   for (int tile = first; tile < last; tile++) {
     const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
-    const float *s = l->scales + (size_t)tile * groups * TILE;
+    const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
     for (int g = 0; g < groups; g++, s += TILE) {
       const int8_t *a = codes + g * group;
       __m512i acc[MAX_BLOCK][4];
@@ -267,7 +284,8 @@ static inline __attribute__((always_inline)) void tiles_avx512(
         }
       }
       for (int j = 0; j < 4; j++) {
-        const __m512 scale = _mm512_load_ps(s + j * 16);
+        const __m512 scale = _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(s + j * 16))), 16));
         for (int m = 0; m < count; m++) {
           float *to = out + (size_t)m * out_stride + tile * TILE + j * 16;
           __m512 by = _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g]));
@@ -299,7 +317,7 @@ static void tiles_avx2(const Linear *l, int count, int bits, const int8_t *codes
     for (int tile = first; tile < last; tile++)
       for (int part = 0; part < 2; part++) { /* 32 rows at a time fit the registers */
         const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits) + part * 128;
-        const float *s = l->scales + (size_t)tile * groups * TILE + part * 32;
+        const uint16_t *s = l->scales + (size_t)tile * groups * TILE + part * 32;
         __m256 total[4];
         for (int j = 0; j < 4; j++) total[j] = _mm256_setzero_ps();
         for (int g = 0; g < groups; g++, s += TILE) {
@@ -326,9 +344,11 @@ static void tiles_avx2(const Linear *l, int count, int bits, const int8_t *codes
             }
           }
           __m256 by = _mm256_set1_ps(code_scales[m * scale_stride + g]);
-          for (int j = 0; j < 4; j++)
-            total[j] = _mm256_add_ps(
-                total[j], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[j]), _mm256_mul_ps(_mm256_loadu_ps(s + j * 8), by)));
+          for (int j = 0; j < 4; j++) {
+            __m256i eight = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(s + j * 8)));
+            __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(eight, 16));
+            total[j] = _mm256_add_ps(total[j], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[j]), _mm256_mul_ps(scale, by)));
+          }
         }
         for (int j = 0; j < 4; j++)
           _mm256_storeu_ps(out + (size_t)m * out_stride + tile * TILE + part * 32 + j * 8, total[j]);
@@ -343,7 +363,7 @@ static void tiles_plain(const Linear *l, int count, int bits, const int8_t *code
   for (int m = 0; m < count; m++)
     for (int tile = first; tile < last; tile++) {
       const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
-      const float *s = l->scales + (size_t)tile * groups * TILE;
+      const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
       float total[TILE] = {0};
       for (int g = 0; g < groups; g++, s += TILE) {
         const int8_t *a = codes + (size_t)m * code_stride + g * group;
@@ -359,7 +379,7 @@ static void tiles_plain(const Linear *l, int count, int bits, const int8_t *code
               for (int i = 0; i < 4; i++)
                 acc[j] += (int32_t)(w[j * 4 + i] & 15) * a[k + i] + (int32_t)(w[j * 4 + i] >> 4) * a[k + 4 + i];
         }
-        for (int j = 0; j < TILE; j++) total[j] += (float)acc[j] * (s[j] * code_scales[m * scale_stride + g]);
+        for (int j = 0; j < TILE; j++) total[j] += (float)acc[j] * (wide_scale(s[j]) * code_scales[m * scale_stride + g]);
       }
       memcpy(out + (size_t)m * out_stride + tile * TILE, total, sizeof total);
     }

@@ -63,13 +63,14 @@ def quantize_weight(weight: Tensor, precision: Precision) -> tuple[Tensor, Tenso
     """Codes [N, K] int8 and scales [N, G] of a weight [N, K]; the last group may be shorter.
 
     int8: scale = largest magnitude / 127. int4: scale = the entry of largest magnitude / -8, so that
-    all sixteen levels are used.
+    all sixteen levels are used. Scales are bfloat16 numbers, rounded away from zero.
     """
     grouped = _grouped(weight.float(), precision.group)
     place = grouped.abs().argmax(dim=-1, keepdim=True)
     peak = grouped.gather(-1, place)
     scale = peak.abs() / 127 if precision.bits == 8 else peak / -8
     scale = torch.where(scale == 0, torch.full_like(scale, 1e-12), scale)
+    scale = ((scale.contiguous().view(torch.int32) + 0xFFFF) & -0x10000).view(torch.float32)
     low, high = (-127, 127) if precision.bits == 8 else (-8, 7)
     codes = (grouped / scale).round().clamp(low, high)
     return codes.flatten(1)[:, : weight.shape[1]].to(torch.int8), scale[..., 0]
@@ -129,7 +130,7 @@ class PackedStore:
         """The file of a checkpoint, by its fingerprint, in the user's cache folder."""
         from sonant.native import cache_folder
 
-        return cls(cache_folder() / "weights" / f"{checkpoint}-{precision}-g{form.group}-v2.safetensors")
+        return cls(cache_folder() / "weights" / f"{checkpoint}-{precision}-g{form.group}-v3.safetensors")
 
     def fill(self, name: str, packed: _Packed) -> bool:
         """Copy the matrix of this name into the kernel's memory; False when it is not there."""
@@ -213,7 +214,7 @@ class _Packed:
         p = self.precision
         return (
             self._library.sonant_weight_bytes(self.rows, self.inputs, p.bits),
-            4 * self._library.sonant_scale_count(self.rows, self.inputs, p.bits, p.group),
+            2 * self._library.sonant_scale_count(self.rows, self.inputs, p.bits, p.group),
         )
 
     def __del__(self) -> None:
