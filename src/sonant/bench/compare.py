@@ -90,7 +90,7 @@ def merge(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             merged[key] = merge(values)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             middle = median(values)
-            merged[key] = round(middle, 4) if isinstance(middle, float) else middle
+            merged[key] = int(middle) if middle in values and isinstance(value, int) else round(middle, 4)
         else:
             merged[key] = value
     return merged

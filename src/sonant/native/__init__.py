@@ -131,14 +131,7 @@ def _compile(compiler: str, sources: Mapping[str, str], target: Path) -> bool:
         codes = [str(Path(folder) / name) for name in sources if name.endswith(".c")]
         for name, source in sources.items():
             (Path(folder) / name).write_text(source, encoding="utf-8")
-        command = [
-            compiler,
-            *_flags(),
-            "-o",
-            str(made),
-            *(str(Path(folder) / name) for name in sources),
-            "-lm",
-        ]
+        command = [compiler, *_flags(), "-o", str(made), *codes, "-lm"]
         try:
             subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
         except (OSError, subprocess.SubprocessError) as error:
