@@ -53,6 +53,8 @@ class Settings:
     decoder_context: int = 4
     decoder_seconds: float = 1800.0
     decoder_rate: float = 2e-3
+    decoder_low_band: float = 0.0
+    """Weight of the loss on unsteady first harmonics; the shipped checkpoint was trained without it."""
     encoder_seconds: float = 600.0
     encoder_filters: int = 12
     pace_steps: int = 1500
