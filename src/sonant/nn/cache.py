@@ -63,19 +63,27 @@ class KVCache:
         """The rows `slots`, about to receive `new` positions each in one forward pass."""
         return CacheRows(self, slots, new)
 
-    def reorder(self, slots: Sequence[int], sources: Sequence[int]) -> None:
-        """Row slots[i] becomes a copy of row sources[i], all at once (beam search)."""
-        if list(slots) == list(sources):
-            return
+    def reorder(self, slots: Sequence[int], sources: Sequence[int], *, start: int = 0) -> None:
+        """Row slots[i] becomes a copy of row sources[i], all at once (beam search).
+
+        Positions before `start` are known to be equal in all of these rows, and are left alone.
+        """
         moved = [(to, source) for to, source in zip(slots, sources, strict=True) if to != source]
-        targets = [to for to, _ in moved]
-        origins = [source for _, source in moved]
-        length = max(self.lengths[source] for source in origins)
+        if not moved:
+            return
+        targets = {to for to, _ in moved}
+        lengths = [self.lengths[source] for _, source in moved]
+        stop = max(lengths)
         for storage in (*self.keys, *self.values):
-            storage[targets, :, :length] = storage[origins, :, :length]
-        lengths = [self.lengths[source] for source in origins]
-        for target, value in zip(targets, lengths, strict=True):
-            self.lengths[target] = value
+            # What is overwritten before it was read is set aside.
+            fresh = [storage[source, :, start:stop] for _, source in moved]
+            fresh = [
+                x.clone() if source in targets else x for x, (_, source) in zip(fresh, moved, strict=True)
+            ]
+            for (to, _), x in zip(moved, fresh, strict=True):
+                storage[to, :, start:stop] = x
+        for (to, _), length in zip(moved, lengths, strict=True):
+            self.lengths[to] = length
 
 
 class CacheRows:

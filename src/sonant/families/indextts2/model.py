@@ -347,7 +347,8 @@ class IndexTTS2:
                 steps.append(self._ended(utterance))
                 continue
             sources = [utterance.slots[row] for row in turn.sources]
-            self.cache.reorder(list(utterance.slots), sources)
+            prefix = utterance.prompt.inputs.prefix.shape[0] + 1  # the start code is in it
+            self.cache.reorder(list(utterance.slots), sources, start=prefix)
             state.codes += 1
             going.append((utterance, turn))
             steps.append(Step(torch.zeros(0, 1, dtype=torch.long), is_final=False))
