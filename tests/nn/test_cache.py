@@ -1,3 +1,10 @@
+"""The cache of keys and values: rows that are copied between steps."""
+
+import torch
+
+from sonant.nn.cache import KVCache
+
+
 def test_reordered_rows_are_copies_of_their_sources_whatever_the_order():
     def filled():
         cache = KVCache(layers=2, slots=4, heads=2, head_dim=3, capacity=8)

@@ -22,7 +22,10 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="Fresh processes, in turn with the rival.")] = 1,
     rival: Annotated[
         str | None,
-        typer.Option("--compare", help='"qwen-tts", or any command line ({model} is the folder).'),
+        typer.Option(
+            "--compare",
+            help='"qwen-tts", "cosyvoice", "indextts", or a command line ({model} is the folder).',
+        ),
     ] = None,
     rival_python: Annotated[str | None, typer.Option(help="Python of the rival's environment.")] = None,
     rival_dtype: Annotated[str, typer.Option(help="float32 or bfloat16 for the rival.")] = "float32",
@@ -70,13 +73,13 @@ def _print(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("who", "precision", "batch", "load s", "first audio ms", "RTF", "ms/frame", "peak MB")
+    table = Table("who", "precision", "batch", "load s", "first audio ms", "RTF", "peak MB")
+    stages = Table("ms a frame", "batch", "sonant", "rival", "rival / sonant")
     for result in results:
         rows = [("sonant", result)]
         if "rival" in result:
             rows.append((result["rival"]["name"], result["rival"]))
         for name, row in rows:
-            stages = row.get("ms_per_frame", {})
             table.add_row(
                 name,
                 str(row.get("precision", "")),
@@ -84,11 +87,22 @@ def _print(results: list[dict[str, Any]]) -> None:
                 f"{row['load_s']:.2f}" if "load_s" in row else "",
                 f"{row['ttfa_ms']:.0f}" if "ttfa_ms" in row else "",
                 f"{row['rtf']:.3f}" if "rtf" in row else f"{row.get('command_s', 0):.2f} s in all",
-                ", ".join(f"{stage} {value:.1f}" for stage, value in stages.items()),
                 f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
             )
         if "ratio" in result:
-            table.add_row("", "", "", "", "", f"[bold]{result['ratio']:.2f}x[/bold]", "rival / sonant", "")
+            table.add_row("", "", "", "", "", f"[bold]{result['ratio']:.2f}x[/bold]", "rival / sonant")
+        own, other = result["ms_per_frame"], result.get("rival", {}).get("ms_per_frame", {})
+        for stage in dict.fromkeys((*own, *other)):
+            both = own.get(stage) and stage in other
+            stages.add_row(
+                stage,
+                str(result["batch"]),
+                f"{own[stage]:.2f}" if stage in own else "",
+                f"{other[stage]:.2f}" if stage in other else "",
+                f"{other[stage] / own[stage]:.2f}x" if both else "",
+            )
     first = results[0]
-    Console().print(f"{first['model']} on {first['device']}, {first['threads']} threads")
-    Console().print(table)
+    console = Console()
+    console.print(f"{first['model']} on {first['device']}, {first['threads']} threads")
+    console.print(table)
+    console.print(stages)
