@@ -82,10 +82,10 @@ def load_language(
         model.head = quantize_linear(model.head, precision, name="lm.head", store=store)
         if store is not None:
             store.save()
-    else:
-        pack(model.decoder, rows=1)
-        model.head = packed(model.head, rows=1)
-        let_go(model)
+    # What keeps its float32 weights: all of it, or a lossless precision of weights that are no bfloat16.
+    pack(model.decoder, rows=1)
+    model.head = packed(model.head, rows=1)
+    let_go(model)
     return model
 
 
