@@ -32,6 +32,7 @@ from sonant.errors import (
     SonantError,
 )
 from sonant.model import Prompt, SpeechModel
+from sonant.native import teams
 from sonant.sampling import segment_seed
 from sonant.speech import (
     Audio,
@@ -91,12 +92,16 @@ class Engine:
         self._casting = Casting(model, voices)
         self.steps = 0
         """Model steps taken so far, for tests and metrics."""
+        teams.release()
 
     # -- what callers use ---------------------------------------------------------------------
 
     def clone(self, audio: Audio, *, transcript: str | None = None, name: str = "") -> Voice:
         """A voice from a clip, encoded for this model; `transcript` is what the clip says."""
-        return self._casting.encode(audio, transcript=transcript, name=name)
+        try:
+            return self._casting.encode(audio, transcript=transcript, name=name)
+        finally:
+            teams.release()
 
     def design(self, request: SpeechRequest, *, name: str = "") -> Voice:
         """A voice from a description: `request` is spoken by this voice-design model and becomes the
@@ -169,6 +174,7 @@ class Engine:
                     last = made[-1]
                     made[-1] = replace(last, pause_after=last.pause_after + part.pause_after)
                 prompts.extend(made)
+        teams.release()  # what follows runs in the engine's own threads
         if not prompts:
             raise RequestError(
                 f"nothing in {request.text[:60]!r} can be spoken. Give a text with words in it.", field="text"

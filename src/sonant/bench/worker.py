@@ -89,7 +89,7 @@ def measure(job: Job) -> dict[str, Any]:
     _reset_peak(torch)
     firsts, results = [], []
     # Enough for the first chunk; a model that streams by the segment has nothing before its end.
-    first_frames = 8 if spec.streams_by == "frame" else round(1.2 * spec.frame_rate)
+    first_frames = 8 if spec.streams_by == "frame" else round(2 * spec.frame_rate)
     for number in range(job.runs):
         if spec.streams_by != "segment":
             with engine.stream(request(FIRST_AUDIO_TEXT, first_frames, number)) as stream:
