@@ -60,8 +60,7 @@ class PositionConvolution(nn.Module):
         x = x.transpose(1, 2)
         for layer in (self.conv1, self.conv2):
             x = F.mish(layer[0](x)[0])
-        # Laid out as every layer behind it reads it; the residual stream would keep the other order.
-        return x.transpose(1, 2).contiguous()
+        return x.transpose(1, 2)
 
 
 class InputEmbedding(nn.Module):
@@ -93,7 +92,7 @@ class Modulation(nn.Module):
 
 def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """LayerNorm without weights, times (1 + scale), plus shift."""
-    return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
+    return F.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift
 
 
 class Attention(nn.Module):
@@ -158,10 +157,10 @@ class Block(nn.Module):
     ) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.attn_norm(time)
         normed = tap(f"{name}.norm", modulated_norm(x, scale_a, shift_a))
-        x = torch.addcmul(x, gate_a, tap(f"{name}.attention", self.attn(normed, cos, sin, mask, name)))
+        x = x + gate_a * tap(f"{name}.attention", self.attn(normed, cos, sin, mask, name))
         normed = tap(f"{name}.feed_norm", modulated_norm(x, scale_m, shift_m))
         branch = tap(f"{name}.feed_forward", self.ff(normed))
-        return tap(name, torch.addcmul(x, gate_m, branch))
+        return tap(name, x + gate_m * branch)
 
 
 class RotaryFrequencies(nn.Module):

@@ -61,7 +61,7 @@ class AdaptiveNorm(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         scale, shift = self.project_layer(time)[:, None].chunk(2, dim=-1)
-        return torch.addcmul(shift, scale, self.norm(x))
+        return scale * self.norm(x) + shift
 
 
 class Attention(nn.Module):
