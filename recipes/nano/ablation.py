@@ -18,7 +18,7 @@ from recipes.nano.hearing import Ear, Score
 from recipes.nano.progress import Progress, resume
 from recipes.nano.settings import FRAME, LEAD_FRAMES, SAMPLE_RATE, Settings
 from recipes.nano.speech import Teacher
-from recipes.nano.talker import arrange, mean_of_ends, text_frames
+from recipes.nano.talker import arrange, text_frames
 from recipes.nano.talker_net import TalkerNet
 from recipes.nano.texts import held_out
 from sonant.nn.cache import KVCache
@@ -101,7 +101,7 @@ def make(s: Settings, count: int | None = None) -> None:
     voice = decoder_stage.build(s, fit).eval()
     voice.load_state_dict(codec["net"])
     net = TalkerNet(s).eval()
-    net.load_state_dict(mean_of_ends(talker))
+    net.load_state_dict(talker["net"])
     teacher, front, ear = Teacher(), PacedPhonemes.load(s.folder("pace")), Ear()
     chance = torch.Generator().manual_seed(s.seed)
     progress = Progress("ablation", s.folder("ablation"))

@@ -22,7 +22,6 @@ from recipes.nano.codec_net import CodecDecoder, transformer_config
 from recipes.nano.codes import Codes
 from recipes.nano.progress import resume
 from recipes.nano.settings import FRAME, SAMPLE_RATE, Settings
-from recipes.nano.talker import mean_of_ends
 from recipes.nano.talker_net import SPEAKER, SPECIALS, TalkerNet, predictor_stack, talker_stack
 from sonant.nn.transformer import DecoderConfig
 from sonant.text.paced_phonemes import SYMBOLS, PacedPhonemes
@@ -341,7 +340,7 @@ def make(s: Settings) -> None:
     if missing:
         raise SystemExit(f"no training state of: {', '.join(missing)}. Run these stages first.")
     net = TalkerNet(s).eval()
-    net.load_state_dict(mean_of_ends(found["talker"]))  # type: ignore[arg-type]
+    net.load_state_dict(found["talker"]["net"])  # type: ignore[index]
     voice = decoder_stage.build(s, fit).eval()
     voice.load_state_dict(found["decoder"]["net"])  # type: ignore[index]
     encoder = encoder_stage.build(s).eval()

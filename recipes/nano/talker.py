@@ -1,13 +1,11 @@
 """Train the talker and its code predictor on the codes, with the teacher's own timing as text.
 
-talker/state.pt: weights, optimiser, seconds spent; restarts go on where they stopped. A run that has ended
-may be gone on with, given more time; the checkpoint is then the mean of the weights at the last two ends.
+talker/state.pt: weights, optimiser, seconds spent; restarts go on where they stopped.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import torch
@@ -137,7 +135,6 @@ def make(s: Settings) -> None:
         fused=True,
     )
     step, passed = 0, 0
-    ends: list[dict[str, Tensor]] = [] if old is None else old["ends"]
     if old is not None:
         net.load_state_dict(old["net"])
         optimiser.load_state_dict(old["optimiser"])
@@ -183,12 +180,11 @@ def make(s: Settings) -> None:
             if data.look_for_more():
                 progress.log(step=step, sentences=len(data.train))
         if progress.seconds - saved > 120:
-            _keep(folder, net, optimiser, step, passed, progress.seconds, ends)
+            _keep(folder, net, optimiser, step, passed, progress.seconds)
             saved = progress.seconds
     a, b = apart(net, data)
     progress.log(step=step, frames=passed, apart_first=a, apart_others=b, done=1)
-    ends = [*ends[-1:], {name: value.detach().clone() for name, value in net.state_dict().items()}]
-    _keep(folder, net, optimiser, step, passed, progress.seconds, ends)
+    _keep(folder, net, optimiser, step, passed, progress.seconds)
     progress.close()
 
 
@@ -201,13 +197,7 @@ def apart(net: TalkerNet, data: Sentences) -> tuple[float, float]:
     return float(a), float(b)
 
 
-def mean_of_ends(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The weights to be used, from `talker/state.pt`: the mean of the last two ends, if any."""
-    ends: list[dict[str, Tensor]] = state["ends"] or [state["net"]]
-    return {name: torch.stack([end[name] for end in ends]).mean(0) for name in ends[0]}
-
-
-def _keep(folder, net, optimiser, step, passed, seconds, ends) -> None:
+def _keep(folder, net, optimiser, step, passed, seconds) -> None:
     save(
         folder / "state.pt",
         {
@@ -216,6 +206,5 @@ def _keep(folder, net, optimiser, step, passed, seconds, ends) -> None:
             "step": step,
             "frames": passed,
             "seconds": seconds,
-            "ends": ends,
         },
     )

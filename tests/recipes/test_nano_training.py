@@ -33,11 +33,3 @@ def test_the_low_band_loss_ignores_when_the_pulses_come_but_not_an_unsteady_phas
     late, unsteady = loss(voice(200.0, late=0.002), target), loss(voice(200.0, unsteady=0.15), target)
     assert late < 0.02
     assert unsteady > 10 * late
-
-
-def test_the_talkers_weights_are_the_mean_of_its_ends():
-    from recipes.nano.talker import mean_of_ends
-
-    one, three = ({"a": torch.tensor([value])} for value in (1.0, 3.0))
-    assert mean_of_ends({"net": one, "ends": []})["a"].item() == 1.0
-    assert mean_of_ends({"net": one, "ends": [one, three]})["a"].item() == 2.0
