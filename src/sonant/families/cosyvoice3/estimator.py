@@ -60,7 +60,8 @@ class PositionConvolution(nn.Module):
         x = x.transpose(1, 2)
         for layer in (self.conv1, self.conv2):
             x = F.mish(layer[0](x)[0])
-        return x.transpose(1, 2)
+        # Laid out as every layer behind it reads it; the residual stream would keep the other order.
+        return x.transpose(1, 2).contiguous()
 
 
 class InputEmbedding(nn.Module):
