@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
+MODEL ?= builtin
 
 .PHONY: say serve test test-slow check format bench docs clean setup nano-smoke nano-judge
 
@@ -19,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 say: setup
 	@mkdir -p $(dir $(OUT))
-	@$(BIN)/sonant say "$$SONANT_TEXT" -o $(OUT)
+	@$(BIN)/sonant say "$$SONANT_TEXT" --model $(MODEL) -o $(OUT)
 say: export SONANT_TEXT = $(TEXT)
 
 serve: setup

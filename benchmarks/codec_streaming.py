@@ -23,7 +23,7 @@ def sonant(folder, frames, chunk):
 
     from sonant.registry import load_model
 
-    model = load_model(folder, device="cpu")
+    model = load_model(folder, device="cpu", precision="lossless")
     codes = codes_of(torch, frames)
 
     def speak(size):

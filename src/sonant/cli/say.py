@@ -132,7 +132,7 @@ def say(
     model: Annotated[
         str,
         Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names),
-    ] = "builtin",
+    ] = "nano",
     device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
     precision: Annotated[str, Machine(help="Weights on a CPU: auto, full, lossless, int8, int4.")] = "auto",
