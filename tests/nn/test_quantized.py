@@ -231,6 +231,7 @@ def test_the_kernel_can_be_switched_off(monkeypatch):
 def test_a_compiler_that_fails_leaves_the_torch_path(monkeypatch, tmp_path, caplog):
     monkeypatch.setenv("SONANT_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "false")
+    monkeypatch.delenv("SONANT_NATIVE", raising=False)
     native.library.cache_clear()
     try:
         assert native.library() is None
