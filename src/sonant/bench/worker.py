@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sonant.bench.rivals.peak_memory import peak_megabytes
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 
 
@@ -162,8 +162,7 @@ def _peak_megabytes(torch: Any) -> float:
     """Largest resident size of this process so far; on a GPU that of its allocator."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return float(torch.cuda.max_memory_allocated()) / 2**20
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return peak_megabytes()
 
 
 def _device_name(device: str) -> str:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import resource
 import sys
 import time
 from statistics import median
 from typing import Any
 
+from peak_memory import peak_megabytes
 from stopwatch import Stopwatch
 
 TOKENS_PER_SECOND = 25
@@ -97,7 +97,7 @@ def main() -> None:
                     name: round(median(run[name] for run in stages) * 1000 / tokens, 3) for name in stages[0]
                 },
                 "audio_s": round(median(lengths), 2),
-                "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                "peak_mb": round(peak_megabytes(), 1),
             }
         )
     )

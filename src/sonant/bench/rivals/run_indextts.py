@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import sys
 import time
 from statistics import median
 from typing import Any
 
+from peak_memory import peak_megabytes
 from stopwatch import Stopwatch
 
 FRAMES_PER_CODE = 1.72
@@ -92,7 +92,7 @@ def main() -> None:
                     name: round(median(run[name] for run in stages) * 1000 / codes, 3) for name in stages[0]
                 },
                 "audio_s": round(median(lengths), 2),
-                "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                "peak_mb": round(peak_megabytes(), 1),
             }
         )
     )

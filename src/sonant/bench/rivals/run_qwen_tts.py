@@ -6,15 +6,11 @@ Run by `sonant bench --compare qwen-tts`; needs only the packages that qwen-tts 
 """
 
 import json
-import resource
 import sys
 import time
 from statistics import median
 
-TEXT = (
-    "The evening train to the coast was late again, so we sat on the platform and talked about the summer "
-    "until the lights of the town went out one after another."
-)
+from peak_memory import peak_megabytes
 
 
 def main() -> None:
@@ -35,7 +31,7 @@ def main() -> None:
     rtfs, per_frame, lengths = [], [], []
     for _ in range(job["runs"]):
         torch.manual_seed(0)
-        texts, names = [TEXT] * job["batch"], [speakers[0]] * job["batch"]
+        texts, names = [job["text"]] * job["batch"], [speakers[0]] * job["batch"]
         began = time.perf_counter()
         waves, rate = model.generate_custom_voice(
             text=texts, speaker=names, language=["English"] * job["batch"], max_new_tokens=frames + 1
@@ -58,7 +54,7 @@ def main() -> None:
                 "rtf": round(median(rtfs), 4),
                 "ms_per_frame": {"whole": round(median(per_frame), 2)},
                 "audio_s": round(median(lengths), 2),
-                "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+                "peak_mb": round(peak_megabytes(), 1),
             }
         )
     )

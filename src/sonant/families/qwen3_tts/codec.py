@@ -143,7 +143,7 @@ class CodecDecoder(nn.Module):
                 *(
                     UpBlock(inner, outer, rate, f"codec.decoder.{index}")
                     for index, (inner, outer, rate) in enumerate(
-                        zip(widths, widths[1:], config.upsample_rates, strict=False), 1
+                        zip(widths[:-1], widths[1:], config.upsample_rates, strict=True), 1
                     )
                 ),
                 SnakeBeta(widths[-1], channels_last=True),
