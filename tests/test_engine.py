@@ -296,3 +296,18 @@ def test_models_that_ignore_threads_share_the_cores_between_stepping_and_decodin
     assert limits.count(2)
     assert 4 in limits
     assert set(limits) <= {2, 4}
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_steps_are_recorded_ahead_whenever_there_is_new_room(ahead):
+    model = ToyModel()
+    model.least_positions = 32
+    told = []
+    allocate = model.allocate
+    model.allocate = lambda slots, positions: (told.append(positions), allocate(slots, positions))
+    model.warm_up = lambda: told.append("recorded")
+    with Engine(model, slots=2, records_ahead=ahead) as engine:
+        engine.synthesize(SpeechRequest("Two.", seed=1))
+        engine.synthesize(SpeechRequest("Now a much longer sentence than that.", seed=1))
+        engine.synthesize(SpeechRequest("Two.", seed=1))
+    assert told == ([32, "recorded", 128, "recorded"] if ahead else [32, 128])

@@ -57,6 +57,8 @@ class Engine:
     chunk_limit: chunks a reader may lag behind before its utterance pauses.
     pipelined: decode tokens to samples on a second thread while the first goes on generating. On a CPU the
     two then share the cores; None does so for models whose steps give the same on any number of threads.
+    records_ahead: where a device replays recorded steps (CUDA graphs), record those of every size of batch as
+    soon as there is room for them, so that no later request waits for it; a server's choice.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Engine:
         queue_limit: int = 64,
         chunk_limit: int = 8,
         pipelined: bool | None = None,
+        records_ahead: bool = False,
     ) -> None:
         self.model = model
         self.spec: ModelSpec = model.spec
@@ -75,6 +78,7 @@ class Engine:
         self.slots = slots
         self.queue_limit = queue_limit
         self.chunk_limit = chunk_limit
+        self._records_ahead = records_ahead
         shares = getattr(model, "ignores_threads", False) and torch.get_num_threads() > 1
         self._pipelined = shares if pipelined is None else pipelined
         self._threads = torch.get_num_threads() if shares and self._pipelined else 0
@@ -395,10 +399,12 @@ class Engine:
 
     def _allocate(self, prompt: Prompt) -> None:
         slots = max(self.slots, prompt.rows)
-        positions = max(self._positions, 256)
+        positions = max(self._positions, getattr(self.model, "least_positions", 256))
         while positions < prompt.positions:
             positions *= 2
         self.model.allocate(slots, positions)
+        if self._records_ahead and hasattr(self.model, "warm_up"):
+            self.model.warm_up()
         self._free = list(range(slots))
         self._positions = positions
 

@@ -83,7 +83,12 @@ class AudioDecoder(Protocol):
 
 
 class SpeechModel(Protocol):
-    """One loaded checkpoint of one family."""
+    """One loaded checkpoint of one family.
+
+    What a model may have beyond this: `ignores_threads` (steps sum alike on any number of threads),
+    `least_positions` (cache positions to make room for from the start), `warm_up()` (after `allocate`: record
+    whatever a device replays, so that no request waits for it).
+    """
 
     spec: ModelSpec
 

@@ -7,6 +7,7 @@ applies, and in which order, is the family's business and part of its parity.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -77,3 +78,49 @@ def draw(probabilities: Tensor, rng: torch.Generator) -> Tensor:
     """
     race = torch.empty(probabilities.shape, dtype=torch.float32).exponential_(1, generator=rng)
     return (probabilities.float() / race.to(probabilities.device)).argmax(dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RowSettings:
+    """How each row of a batch chooses: tensors [B] on the device of the scores."""
+
+    greedy: Tensor
+    """bool"""
+    temperature: Tensor
+    top_k: Tensor
+    """int64; 0 is off."""
+    surplus: Tensor
+    """1 - top_p; 0 is off."""
+
+    def rows(self, count: int) -> RowSettings:
+        """Of the first `count` rows."""
+        return RowSettings(
+            greedy=self.greedy[:count],
+            temperature=self.temperature[:count],
+            top_k=self.top_k[:count],
+            surplus=self.surplus[:count],
+        )
+
+
+def choose_rows(scores: Tensor, settings: RowSettings, race: Tensor, *, best: int, has_top_p: bool) -> Tensor:
+    """Ids [B] from scores [B, V]: what temperature, `keep_top_k`, `keep_top_p` and `draw` choose.
+
+    Every row has its own settings, and nothing depends on their values but the result, so a device need
+    not be waited for. race [B, V] are the exponential variates that `draw` would take. `best` is at least
+    the largest top_k (0 when it is off in all rows), `has_top_p` false when that is off in all rows.
+    """
+    shaped = scores / settings.temperature[:, None]
+    if best:
+        ordered = shaped.topk(min(best, shaped.shape[-1]), dim=-1).values
+        place = (settings.top_k - 1).clamp(0, ordered.shape[-1] - 1)
+        threshold = ordered.gather(-1, place[:, None])
+        is_below = (shaped < threshold) & (settings.top_k > 0)[:, None]
+        shaped = shaped.masked_fill(is_below, NEGATIVE_INFINITY)
+    if has_top_p:
+        ordered, order = shaped.sort(dim=-1, descending=False)
+        cumulative = ordered.softmax(dim=-1).cumsum(dim=-1)
+        remove = (cumulative <= settings.surplus[:, None]) & (settings.surplus > 0)[:, None]
+        remove[..., -1:] = False
+        shaped = shaped.masked_fill(remove.scatter(-1, order, remove), NEGATIVE_INFINITY)
+    drawn = (shaped.softmax(dim=-1).float() / race).argmax(dim=-1)
+    return torch.where(settings.greedy, scores.argmax(dim=-1), drawn)

@@ -74,6 +74,7 @@ def measure(job: Job) -> dict[str, Any]:
         dtype=job.dtype,
         precision=job.precision,
         slots=job.batch,
+        records_ahead=True,
     )
     load_seconds = time.perf_counter() - began
     spec = engine.spec

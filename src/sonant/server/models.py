@@ -98,6 +98,7 @@ def find_sources(
                 voices=library,
                 queue_limit=queue_limit,
                 chunk_limit=CHUNKS_AHEAD,
+                records_ahead=True,
             ),
             bytes=size,
             about=about or ("the small built-in English voice" if is_builtin else f"a {family} checkpoint"),

@@ -13,6 +13,7 @@ from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
 from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, quick_choices
+from sonant.families.qwen3_tts.frame_steps import FrameSteps, RowState, Stacks
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
@@ -21,7 +22,7 @@ from sonant.nn.cache import KVCache
 from sonant.nn.quantized import NativeDecoder, NativeLinear
 from sonant.nn.tap import is_tapped, tap
 from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, SpeechRequest, language_name
+from sonant.speech import Audio, ModelSpec, Sampling, SpeechRequest, language_name
 from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.segment import segment
 from sonant.text.tokenizer import BytePairTokenizer
@@ -52,6 +53,11 @@ class TalkerState:
     history: list[int] = field(default_factory=list)
     """Tokens 0 chosen so far, as many as frames."""
 
+    @property
+    def frames(self) -> int:
+        """Frames the talker has run on."""
+        return len(self.history)
+
 
 class Qwen3TTS:
     """One loaded checkpoint."""
@@ -76,6 +82,10 @@ class Qwen3TTS:
         self.device, self.dtype = weight.device, weight.dtype
         self._cache: KVCache | None = None
         self._predictor_cache: KVCache | None = None
+        self._stacks: Stacks | None = None
+        self._frames: FrameSteps | None = None
+        if self.device.type != "cpu":
+            self.step_whole_frames()
 
     # -- voices -------------------------------------------------------------------------------
 
@@ -87,6 +97,11 @@ class Qwen3TTS:
         return all(isinstance(stack, NativeDecoder) for stack in stacks) and all(
             isinstance(head, NativeLinear) for head in heads
         )
+
+    @property
+    def least_positions(self) -> int:
+        """Cache positions worth having from the start: recorded steps are lost when the cache grows."""
+        return 1024 if self.device.type == "cuda" else 256
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """A voice from a clip: its speaker vector, and its tokens when a transcript allows to continue it."""
@@ -311,11 +326,25 @@ class Qwen3TTS:
             slots=slots,
             heads=talker.kv_heads,
             head_dim=talker.head_dim,
-            capacity=positions,
+            capacity=positions + (self._stacks is not None),  # one for rows that rest
             dtype=self.dtype,
             device=self.device,
         )
         self._predictor_cache = self.network.predictor.cache(slots, self.dtype, self.device)
+        self._frames = None
+        if self._stacks is not None:
+            self._frames = FrameSteps(self.network, self._stacks, self.config, self._cache, slots=slots)
+
+    def step_whole_frames(self) -> None:
+        """From the next `allocate` on, a frame is one piece of work that waits for the device once: what
+        everything but a CPU does from the start. Weights that are in C already stay as they are."""
+        self._stacks = Stacks.of(self.network)
+
+    def warm_up(self) -> None:
+        """Record the steps of every size of batch, where steps are recorded (CUDA)."""
+        if self._frames is not None and self._frames.replay.records:
+            with torch.inference_mode():
+                self._frames.warm_up(Sampling(**self.spec.sampling))
 
     def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
         """Prefill of one prompt into its cache row."""
@@ -325,13 +354,14 @@ class Qwen3TTS:
         inputs: prompts.TalkerInputs = prompt.inputs
         rows = self._cache.rows([slot], inputs.embeds.shape[0])
         hidden = self.network.talker(inputs.embeds[None], rows=rows)[:, -1]
-        state = TalkerState(hidden[0], self.network.talker.logits(hidden)[0])
-        return Utterance(
-            prompt=prompt,
-            slots=(slot,),
-            generator=generator(prompt.seed, "tokens"),
-            state=state,
-        )
+        logits = self.network.talker.logits(hidden)[0]
+        rng = generator(prompt.seed, "tokens")
+        state: TalkerState | RowState = TalkerState(hidden[0], logits)
+        if self._frames is not None and not is_tapped():  # a trace needs every step
+            end = self.config.talker.codec_eos_token_id
+            token = int(choose_talker(logits, (), prompt.sampling, rng, end=end))
+            state = self._frames.start(slot, hidden[0], token, prompt.sampling)
+        return Utterance(prompt=prompt, slots=(slot,), generator=rng, state=state)
 
     def step(self, utterances: Sequence[Utterance]) -> list[Step]:
         """Token 0 from the held logits, the frame's other tokens, then the talker's next state.
@@ -341,28 +371,48 @@ class Qwen3TTS:
         """
         end = self.config.talker.codec_eos_token_id
         nothing = torch.zeros(0, self.config.talker.groups, dtype=torch.int64)
-        tokens = torch.stack(
-            [
-                choose_talker(u.state.logits, u.state.history, u.prompt.sampling, u.generator, end=end)
-                for u in utterances
-            ]
-        )
-        chosen = tap("talker.token", tokens).tolist()
+        chosen = self._first_tokens(utterances)
         steps: list[Step | None] = [None] * len(utterances)
         going: list[int] = []
         for index, (utterance, token) in enumerate(zip(utterances, chosen, strict=True)):
             if token == end:
                 steps[index] = Step(nothing, True)
-            elif len(utterance.state.history) >= utterance.prompt.ceiling:
+            elif utterance.state.frames >= utterance.prompt.ceiling:
                 steps[index] = Step(nothing, True, at_ceiling=True)
             else:
                 going.append(index)
         if going:
             going.sort(key=lambda index: utterances[index].slots)
-            frames = self.advance([utterances[i] for i in going], [chosen[i] for i in going])
+            frames = self._frames_of([utterances[i] for i in going], [chosen[i] for i in going])
             for index, frame in zip(going, frames, strict=True):
                 steps[index] = Step(frame[None], False)
         return [step for step in steps if step is not None]
+
+    def _first_tokens(self, utterances: Sequence[Utterance]) -> list[int]:
+        """Token 0 of each utterance's next frame."""
+        end = self.config.talker.codec_eos_token_id
+        chosen = [
+            torch.tensor(u.state.token)
+            if isinstance(u.state, RowState)
+            else choose_talker(u.state.logits, u.state.history, u.prompt.sampling, u.generator, end=end)
+            for u in utterances
+        ]
+        if not any(isinstance(u.state, TalkerState) for u in utterances):
+            return [int(token) for token in chosen]
+        return tap("talker.token", torch.stack([token.to(self.device) for token in chosen])).tolist()
+
+    def _frames_of(self, utterances: Sequence[Utterance], chosen: Sequence[int]) -> list[Tensor]:
+        """The frames [G] that begin with the chosen tokens; an utterance keeps to the way it was started."""
+        whole = [u for u in utterances if isinstance(u.state, RowState)]
+        others = [(u, token) for u, token in zip(utterances, chosen, strict=True) if u not in whole]
+        frames: dict[Utterance, Tensor] = {}
+        if whole:
+            assert self._frames is not None
+            frames.update(zip(whole, self._frames.advance(whole), strict=True))
+        if others:
+            made = self.advance([u for u, _ in others], [token for _, token in others])
+            frames.update(zip((u for u, _ in others), made, strict=True))
+        return [frames[utterance] for utterance in utterances]
 
     def advance(
         self, utterances: Sequence[Utterance], chosen: Sequence[int], choose: Choose | None = None

@@ -1,0 +1,89 @@
+"""Work on tensors that stay where they are: recorded once as a CUDA graph, then replayed.
+
+A step of a small batch is thousands of short kernels; launching them one by one from Python takes several
+times as long as running them. Elsewhere (CPU, MPS, XPU) the same work simply runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+WARM_UPS = 2
+"""Runs before a recording, so that libraries have chosen their kernels and made their workspaces."""
+
+
+class Replay:
+    """The recordings of one device, by key; they share one memory pool.
+
+    A recording is checked: a replay must give what the work gave when it simply ran. Where recording
+    fails or the check does, a warning says why, and the work runs unrecorded from then on.
+    """
+
+    def __init__(self, device: torch.device, *, records: bool | None = None) -> None:
+        self.device = device
+        self.records = device.type == "cuda" if records is None else records
+        """Whether new keys are recorded."""
+        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._pool: Any = None
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def has(self, key: Hashable) -> bool:
+        """True when `run` needs no recording first."""
+        return not self.records or key in self._graphs
+
+    def run(self, key: Hashable, work: Callable[[], None]) -> None:
+        """Do the work: replayed when `record` was called for this key, else as it is."""
+        graph = self._graphs.get(key)
+        if graph is None:
+            work()
+        else:
+            graph.replay()
+
+    def record(self, key: Hashable, work: Callable[[], None], result: Tensor) -> None:
+        """Record the work, which is run a few times meanwhile: that must change nothing that matters.
+
+        `result` is a tensor that the work writes, compared between a run and a replay.
+        """
+        if self.has(key):
+            return
+        try:
+            self._graphs[key] = self._recorded(work, result)
+        except (RuntimeError, AssertionError) as error:
+            self.records = False
+            log.warning(
+                "steps on %s run without CUDA graphs, which is slower: recording %s failed (%s)",
+                self.device,
+                key,
+                str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            )
+
+    def _recorded(self, work: Callable[[], None], result: Tensor) -> torch.cuda.CUDAGraph:
+        with torch.cuda.device(self.device):
+            beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            beside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(beside):
+                for _ in range(WARM_UPS):
+                    work()
+            torch.cuda.current_stream().wait_stream(beside)
+            expected = result.clone()
+            if self._pool is None:
+                self._pool = torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            # Only what this thread does is recorded; another may be decoding.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                work()
+            result.zero_()
+            graph.replay()
+            if not torch.allclose(result.float(), expected.float(), rtol=1e-3, atol=1e-3):
+                worst = float((result.float() - expected.float()).abs().max())
+                raise RuntimeError(f"a replay differs by {worst:.3g} from the work itself")
+        return graph
