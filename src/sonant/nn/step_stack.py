@@ -8,14 +8,73 @@ query, key and value are one product, and so are gate and up.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sonant.nn.cache import KVCache
 from sonant.nn.rope import rope_table
 from sonant.nn.transformer import Decoder
+
+SHORTEST_REACH = 128
+"""Cache positions that attention looks at, at least; it doubles as a row grows."""
+
+
+def batch_sizes(slots: int) -> list[int]:
+    """The sizes of batch that steps are made for: 1, 2, 4, ... and all."""
+    sizes = [1]
+    while sizes[-1] < slots:
+        sizes.append(min(2 * sizes[-1], slots))
+    return sizes
+
+
+def reaches(capacity: int) -> list[int]:
+    """The numbers of positions that steps look at: 128, 256, ... and all."""
+    made = [min(SHORTEST_REACH, capacity)]
+    while made[-1] < capacity:
+        made.append(min(2 * made[-1], capacity))
+    return made
+
+
+@dataclass(frozen=True, eq=False)
+class Reach:
+    """What a step sees of a cache, and where it writes.
+
+    keys and values are a layer's storage each, [B, kv_heads, capacity, head_dim], and take the new positions
+    [B, L]; the first `length` places are looked at, with `mask` [B or 1, 1, L, length] added to the scores
+    (None: all of them are visible to every new position).
+    """
+
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    positions: Tensor
+    mask: Tensor | None
+    length: int
+
+    @classmethod
+    def of(cls, cache: KVCache, positions: Tensor, length: int) -> Reach:
+        """For the next position [B] of each of the first B rows, which sees all before it."""
+        rows, store = positions.shape[0], cache.keys[0]
+        is_ahead = torch.arange(length, device=store.device) > positions[:, None]
+        mask = torch.zeros(is_ahead.shape, dtype=store.dtype, device=store.device)
+        return cls(
+            [keys[:rows] for keys in cache.keys],
+            [values[:rows] for values in cache.values],
+            positions[:, None],
+            mask.masked_fill(is_ahead, float("-inf"))[:, None, None],
+            length,
+        )
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store keys and values [B, L, kv_heads, head_dim] of one layer; all that is looked at."""
+        keys, values = self.keys[layer], self.values[layer]
+        rows = torch.arange(key.shape[0], device=key.device)[:, None]
+        keys[rows, :, self.positions] = key
+        values[rows, :, self.positions] = value
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
 
 class _Layer:
@@ -75,43 +134,26 @@ class StepStack:
         self._cos = torch.cat((cos, cos), dim=-1).to(self.norm.dtype)
         self._sin = torch.cat((-sin, sin), dim=-1).to(self.norm.dtype)
 
-    def __call__(
-        self,
-        x: Tensor,
-        keys: Sequence[Tensor],
-        values: Sequence[Tensor],
-        positions: Tensor,
-        mask: Tensor | None,
-        *,
-        length: int,
-    ) -> Tensor:
-        """Hidden states [B, L, D] after the final norm of x [B, L, D].
-
-        keys and values are a layer's storage each, [B, kv_heads, capacity, head_dim], and take the new
-        positions [B, L]; the first `length` places are looked at, with `mask` [B or 1, 1, L, length] added
-        to the scores (None: all of them are visible to every new position).
-        """
+    def __call__(self, x: Tensor, reach: Reach) -> Tensor:
+        """Hidden states [B, L, D] after the final norm of x [B, L, D]."""
         c = self.config
         batch, new, _ = x.shape
-        groups = c.heads // c.kv_heads
-        rows = torch.arange(batch, device=x.device)[:, None]
-        cos, sin = self._cos[positions][:, :, None], self._sin[positions][:, :, None]
+        groups, turning = c.heads // c.kv_heads, c.heads + c.kv_heads
+        cos, sin = self._cos[reach.positions][:, :, None], self._sin[reach.positions][:, :, None]
+        mask = reach.mask
         if mask is not None:  # the query heads of one key head stand in a row: [B, 1, groups * L, length]
             mask = mask[:, :, None].expand(-1, -1, groups, -1, -1).flatten(2, 3)
-        for layer, key_store, value_store in zip(self.layers, keys, values, strict=True):
+        for index, layer in enumerate(self.layers):
             made = F.linear(_norm(x, layer.before_attention, c.norm_eps), layer.qkv, layer.qkv_bias)
-            made = made.view(batch, new, c.heads + 2 * c.kv_heads, c.head_dim)
-            turned, value = made[:, :, : c.heads + c.kv_heads], made[:, :, c.heads + c.kv_heads :]
+            made = made.view(batch, new, turning + c.kv_heads, c.head_dim)
+            turned, value = made[:, :, :turning], made[:, :, turning:]
             if layer.head_norm is not None:
                 turned = _norm(turned, layer.head_norm, c.norm_eps)
             turned = torch.addcmul(turned * cos, turned.roll(c.head_dim // 2, -1), sin)
-            key_store[rows, :, positions] = turned[:, :, c.heads :]
-            value_store[rows, :, positions] = value
+            keys, values = reach.write(index, turned[:, :, c.heads :], value)
             query = turned[:, :, : c.heads].view(batch, new, c.kv_heads, groups, c.head_dim)
             query = query.permute(0, 2, 3, 1, 4).reshape(batch, c.kv_heads, groups * new, c.head_dim)
-            seen = F.scaled_dot_product_attention(
-                query, key_store[:, :, :length], value_store[:, :, :length], attn_mask=mask
-            )
+            seen = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
             seen = seen.view(batch, c.kv_heads, groups, new, c.head_dim).permute(0, 3, 1, 2, 4)
             x = _plus_product(x, seen.reshape(batch, new, -1), layer.out)
             gate, up = F.linear(_norm(x, layer.before_mlp, c.norm_eps), layer.gate_up).chunk(2, dim=-1)

@@ -5,12 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import (
-    DataDependentOutputException,
-    FakeTensorDeviceMismatchError,
-    FakeTensorMode,
-)
-from torch.overrides import TorchFunctionMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError
 
 from sonant.families.qwen3_tts import load
 from sonant.families.qwen3_tts.frame_steps import FrameShape, FrameSteps, Stacks
@@ -20,6 +15,7 @@ from sonant.nn.replay import Replay
 from sonant.nn.tap import tapped
 from sonant.speech import Sampling, SpeechRequest, Style
 from tests.laws import FamilyLaws, run_alone, run_together
+from tests.pretended_gpu import DEVICE, moved_there, pretended_gpu
 
 SETTINGS = [
     Sampling(max_frames=12),
@@ -141,97 +137,36 @@ def test_narrow_dtype_speaks(kit):
 # -- on a device that only exists in name -----------------------------------------------------
 
 
-class AsOperators(TorchFunctionMode):
-    """x[...], x[...] = y and x.copy_(y) as operators: torch's own way asks for the device's driver."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is torch.Tensor.__getitem__:
-            return self.take(*args)
-        if func is torch.Tensor.__setitem__:
-            store, index, value = args
-            parts = index if isinstance(index, tuple) else (index,)
-            if any(isinstance(part, torch.Tensor) for part in parts):
-                value = value if isinstance(value, torch.Tensor) else torch.tensor(value, device=store.device)
-                places = [None if isinstance(part, slice) else part for part in parts]
-                return torch.ops.aten.index_put_(store, places, value)
-            place, is_tensor = self.take(store, index), isinstance(value, torch.Tensor)
-            return (torch.ops.aten.copy_ if is_tensor else torch.ops.aten.fill_)(place, value)
-        if func is torch.Tensor.copy_:
-            return torch.ops.aten.copy_(*args)
-        return func(*args, **(kwargs or {}))
-
-    @staticmethod
-    def take(x, index):
-        parts = list(index) if isinstance(index, tuple) else [index]
-        if ... in parts:
-            at = parts.index(...)
-            missing = x.ndim - sum(part is not None for part in parts) + 1
-            parts[at : at + 1] = [slice(None)] * missing
-        dim, tensors = 0, []
-        for part in parts:
-            if isinstance(part, torch.Tensor):
-                tensors.append(part)
-                dim += 1
-                continue
-            assert not tensors, "not needed here"
-            if part is None:
-                x = torch.ops.aten.unsqueeze(x, dim)
-            elif isinstance(part, slice):
-                x = torch.ops.aten.slice(x, dim, part.start, part.stop, part.step or 1)
-            else:
-                x = torch.ops.aten.select(x, dim, part)
-                continue
-            dim += 1
-        return torch.ops.aten.index(x, tensors) if tensors else x
-
-
-def on_a_pretended_gpu(model, rows=2, capacity=65):
-    """The steps of a network whose tensors have shapes and a device, but no values to look at."""
-    device = torch.device("cuda:0")
-    network = Network(model.config)
-    for module in network.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                fake = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)
-                module._parameters[name] = torch.nn.Parameter(fake, requires_grad=False)
-    talker = model.config.talker
-    cache = KVCache(
-        layers=talker.layers,
-        slots=4,
-        heads=talker.kv_heads,
-        head_dim=talker.head_dim,
-        capacity=capacity,
-        dtype=torch.bfloat16,
-        device=device,
-    )
-    return network, cache, Stacks.of(network)
-
-
 SHAPE = FrameShape(
     rows=2, reach=64, talker_best=64, talker_top_p=True, predictor_best=16, predictor_top_p=True
 )
 
 
-def pretended_frame(model, monkeypatch, damage=lambda steps: None):
-    # No GPU: memory cannot be pinned here.
-    empty = torch.zeros
-    monkeypatch.setattr(torch, "zeros", lambda *a, pin_memory=False, **o: empty(*a, **o))
-    filled = torch.ones
-    monkeypatch.setattr(torch, "ones", lambda *a, pin_memory=False, **o: filled(*a, **o))
-    with FakeTensorMode(), AsOperators():
-        network, cache, stacks = on_a_pretended_gpu(model)
-        steps = FrameSteps(network, stacks, model.config, cache, slots=4)
+def pretended_frame(model, damage=lambda steps: None):
+    with pretended_gpu():
+        network = moved_there(Network(model.config), torch.bfloat16)
+        talker = model.config.talker
+        cache = KVCache(
+            layers=talker.layers,
+            slots=4,
+            heads=talker.kv_heads,
+            head_dim=talker.head_dim,
+            capacity=65,
+            dtype=torch.bfloat16,
+            device=DEVICE,
+        )
+        steps = FrameSteps(network, Stacks.of(network), model.config, cache, slots=4)
         assert steps.replay.records
         damage(steps)
         steps._frame(SHAPE)
-        return {str(t.device) for t in (steps._out, steps._hidden, steps._logits, steps._seen)}
+        return {t.device for t in (steps._out, steps._hidden, steps._logits, steps._seen)}
 
 
-def test_no_value_is_looked_at_and_nothing_lies_elsewhere(custom, monkeypatch):
-    assert pretended_frame(custom, monkeypatch) == {"cuda:0"}
+def test_no_value_is_looked_at_and_nothing_lies_elsewhere(custom):
+    assert pretended_frame(custom) == {DEVICE}
 
 
-def test_the_pretended_gpu_notices_a_look_and_a_stray_tensor(custom, monkeypatch):
+def test_the_pretended_gpu_notices_a_look_and_a_stray_tensor(custom):
     def looks(steps):
         inner = steps._choose_talker
         steps._choose_talker = lambda *given: inner(*given) + given[-1].sum().item()
@@ -240,9 +175,9 @@ def test_the_pretended_gpu_notices_a_look_and_a_stray_tensor(custom, monkeypatch
         steps._words = torch.zeros(4, steps._words.shape[1])
 
     with pytest.raises(DataDependentOutputException):
-        pretended_frame(custom, monkeypatch, looks)
+        pretended_frame(custom, looks)
     with pytest.raises(FakeTensorDeviceMismatchError):
-        pretended_frame(custom, monkeypatch, strays)
+        pretended_frame(custom, strays)
 
 
 # -- recording --------------------------------------------------------------------------------

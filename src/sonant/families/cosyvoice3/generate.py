@@ -21,7 +21,8 @@ from sonant.families.cosyvoice3.sampler import (
 )
 from sonant.model import Step, Utterance
 from sonant.nn.cache import KVCache
-from sonant.nn.tap import tap
+from sonant.nn.row_steps import RowSteps
+from sonant.nn.tap import is_tapped, tap
 from sonant.speech import Sampling
 
 if TYPE_CHECKING:
@@ -59,16 +60,28 @@ def prefill(model: LanguageModel, cache: KVCache, slot: int, x: Tensor) -> Tenso
     return model.logits(hidden[:, -1])[0]
 
 
-def next_scores(model: LanguageModel, cache: KVCache, utterances: Sequence[Utterance]) -> None:
-    """Bring `logits` of every utterance up to its last id, those that lack them in one pass."""
+def next_scores(
+    model: LanguageModel,
+    cache: KVCache,
+    utterances: Sequence[Utterance],
+    steps: RowSteps | None = None,
+) -> None:
+    """Bring `logits` of every utterance up to its last id, those that lack them in one pass.
+
+    `steps` does so in one piece of work; while a trace wants to see inside, it is left alone.
+    """
     behind = [u for u in utterances if u.state.logits is None]
     if not behind:
         return
     last = [u.state.history[-1] for u in behind]
-    weight = model.speech_embedding.weight
-    x = model.speech_embedding(torch.tensor(last, device=weight.device))[:, None]  # [B, 1, D]
-    hidden = model(x, cache.rows([u.slots[0] for u in behind], 1))
-    for utterance, scores in zip(behind, model.logits(hidden[:, -1]), strict=True):
+    slots = [u.slots[0] for u in behind]
+    if steps is not None and not is_tapped():
+        made = steps(last, [0] * len(last), slots)
+    else:
+        weight = model.speech_embedding.weight
+        x = model.speech_embedding(torch.tensor(last, device=weight.device))[:, None]  # [B, 1, D]
+        made = model.logits(model(x, cache.rows(slots, 1))[:, -1])
+    for utterance, scores in zip(behind, made, strict=True):
         utterance.state.logits = scores
 
 

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from sonant.families.cosyvoice3.config import SPECIAL_SPEECH_ROWS, LanguageConfig
-from sonant.nn.cache import CacheRows
+from sonant.nn.cache import CacheRows, KVCache
+from sonant.nn.row_steps import RowSteps
+from sonant.nn.step_stack import Reach, StepStack
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder
 
@@ -43,6 +45,19 @@ class LanguageModel(nn.Module):
     def forward(self, x: Tensor, rows: CacheRows | None = None) -> Tensor:
         """Hidden states [B, T, D] of embeddings [B, T, D], after the final norm."""
         return self.decoder(x, rows=rows)
+
+    def step_stack(self) -> StepStack | None:
+        """The decoder for steps of fixed shape; None where it is something narrower than `Decoder`."""
+        return StepStack(self.decoder) if isinstance(self.decoder, Decoder) else None
+
+    def row_steps(self, stack: StepStack, cache: KVCache, *, slots: int) -> RowSteps:
+        """Speech ids -> scores for rows of a cache, as one piece of work."""
+        stack.reach(cache.capacity)
+
+        def work(ids: Tensor, places: Tensor, reach: Reach) -> Tensor:
+            return self.logits(stack(self.speech_embedding(ids)[:, None], reach)[:, 0])
+
+        return RowSteps(work, cache, slots=slots, scores=self.speech_embedding.num_embeddings)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores [.., V] of speech ids for hidden states [.., D], in float32."""

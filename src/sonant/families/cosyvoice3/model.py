@@ -28,6 +28,8 @@ from sonant.families.cosyvoice3.text import END_OF_PROMPT, TextRules, special_to
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
+from sonant.nn.row_steps import RowSteps
+from sonant.nn.step_stack import StepStack
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.text.tokenizer import BytePairTokenizer
@@ -117,6 +119,10 @@ class CosyVoice3Model:
         self.presets = presets
         self.device = device
         self._cache: KVCache | None = None
+        self._stack: StepStack | None = None
+        self._steps: RowSteps | None = None
+        if device.type != "cpu":
+            self.step_in_one_piece()
         self.spec = make_spec(config, presets, fingerprint=fingerprint, name=name)
 
     # -- voices -------------------------------------------------------------------------------
@@ -338,10 +344,29 @@ class CosyVoice3Model:
             slots=slots,
             heads=decoder.kv_heads,
             head_dim=decoder.head_dim,
-            capacity=positions,
+            capacity=positions + (self._stack is not None),  # one for rows that rest
             dtype=weight.dtype,
             device=weight.device,
         )
+        self._steps = None
+        if self._stack is not None:
+            self._steps = self.language.row_steps(self._stack, self._cache, slots=slots)
+
+    def step_in_one_piece(self) -> None:
+        """From the next `allocate` on, a step of the language model is one piece of work that waits for the
+        device once: what everything but a CPU does from the start."""
+        self._stack = self.language.step_stack()
+
+    def warm_up(self) -> None:
+        """Record the steps of every size of batch, where steps are recorded (CUDA)."""
+        if self._steps is not None and self._steps.replay.records:
+            with torch.inference_mode():
+                self._steps.warm_up()
+
+    @property
+    def least_positions(self) -> int:
+        """Cache positions worth having from the start: recorded steps are lost when the cache grows."""
+        return 1024 if self.device.type == "cuda" else 256
 
     def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
         """The utterance after its prefill; a conversion has nothing to fill."""
@@ -377,7 +402,8 @@ class CosyVoice3Model:
                 fed = utterance.state.feeding
                 if fed is not None and not feeding.provide(self.language, self._cache, utterance):
                     idle.add(utterance)
-            generate.next_scores(self.language, self._cache, [u for u in speaking if u not in idle])
+            going = [u for u in speaking if u not in idle]
+            generate.next_scores(self.language, self._cache, going, self._steps)
         if len(idle) == len(utterances):
             # Nothing to do but wait; the caller's loop must not spin meanwhile.
             utterances[0].prompt.inputs.feed.wait(IDLE_SECONDS)

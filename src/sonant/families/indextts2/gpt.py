@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from sonant.families.indextts2.conditioning import Conditioner
 from sonant.families.indextts2.config import GptConfig
-from sonant.nn.cache import CacheRows
+from sonant.nn.cache import CacheRows, KVCache
+from sonant.nn.row_steps import RowSteps
+from sonant.nn.step_stack import Reach
 from sonant.nn.tap import tap, tap_scope
 
 NORM_EPS = 1e-5
@@ -80,6 +82,14 @@ class Attention(nn.Module):
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=rows.mask)
         return self.c_proj(out.transpose(1, 2).reshape(batch, length, width))
 
+    def step(self, x: Tensor, reach: Reach, layer: int) -> Tensor:
+        """One new position x [B, D] of each row -> [B, D]."""
+        batch, width = x.shape
+        query, key, value = self.c_attn(x).view(batch, 3, self.heads, self.head_dim).unbind(dim=1)
+        keys, values = reach.write(layer, key[:, None], value[:, None])
+        out = F.scaled_dot_product_attention(query[:, :, None], keys, values, attn_mask=reach.mask)
+        return self.c_proj(out.reshape(batch, width))
+
 
 class Mlp(nn.Module):
     """Linear, GELU by tanh, Linear."""
@@ -109,6 +119,11 @@ class Block(nn.Module):
         x = x + tap(f"{name}.attn", self.attn(tap(f"{name}.ln_1", self.ln_1(x)), rows, layer))
         x = x + tap(f"{name}.mlp", self.mlp(tap(f"{name}.ln_2", self.ln_2(x))))
         return tap(f"{name}.out", x)
+
+    def step(self, x: Tensor, reach: Reach, layer: int) -> Tensor:
+        """One new position x [B, D] of each row -> [B, D]."""
+        x = x + self.attn.step(self.ln_1(x), reach, layer)
+        return x + self.mlp(self.ln_2(x))
 
 
 class IndexGpt(nn.Module):
@@ -203,6 +218,18 @@ class IndexGpt(nn.Module):
         places = torch.tensor([cached_code_position(index) for index in indices], device=codes.device)
         x = self.code_embedding(codes) + self.code_positions(places)
         return self._logits(self._blocks(x[:, None], rows)[:, -1])
+
+    def row_steps(self, cache: KVCache, *, slots: int) -> RowSteps:
+        """`step` for rows of a cache, as one piece of work."""
+
+        def work(codes: Tensor, places: Tensor, reach: Reach) -> Tensor:
+            x = self.code_embedding(codes) + self.code_positions(places)
+            for index, block in enumerate(self.h):
+                assert isinstance(block, Block)
+                x = block.step(x, reach, index)
+            return self._logits(self.final_norm(self.ln_f(x)))
+
+        return RowSteps(work, cache, slots=slots, scores=self.config.number_mel_codes)
 
     def full_logits(self, prefix: Tensor, codes: Sequence[int]) -> Tensor:
         """Logits [n + 1, V] after the start code and each of n codes, without a cache.

@@ -21,7 +21,7 @@ from sonant.families.indextts2.classifier import EmotionClassifier
 from sonant.families.indextts2.config import IndexConfig
 from sonant.families.indextts2.content_cache import ContentCache, audio_key
 from sonant.families.indextts2.decoder import DecodeInputs, IndexDecoder
-from sonant.families.indextts2.gpt import IndexGpt
+from sonant.families.indextts2.gpt import IndexGpt, cached_code_position
 from sonant.families.indextts2.options import SAMPLING, IndexOptions
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import S2Mel
@@ -32,7 +32,8 @@ from sonant.families.indextts2.text import Reading, TextFrontEnd
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
-from sonant.nn.tap import tap
+from sonant.nn.row_steps import RowSteps
+from sonant.nn.tap import is_tapped, tap
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, ModelSpec, Sampling, SpeechRequest, Style
 from sonant.voice import Voice
@@ -90,8 +91,10 @@ class IndexTTS2:
     def __init__(self, parts: IndexParts, spec: ModelSpec, *, device: torch.device | str) -> None:
         self.parts = parts
         self.spec = spec
-        self.device = device
+        self.device = torch.device(device)
         self._cache: KVCache | None = None
+        self._steps: RowSteps | None = None
+        self._steps_in_one_piece = self.device.type != "cpu"
         self._voices: ContentCache[Voice] = ContentCache(VOICES_KEPT)
         self._clip_emotions: ContentCache[Tensor] = ContentCache(EMOTIONS_KEPT)
         self._text_emotions: ContentCache[tuple[float, ...]] = ContentCache(EMOTIONS_KEPT)
@@ -298,16 +301,34 @@ class IndexTTS2:
     def allocate(self, slots: int, positions: int) -> None:
         """Room for `slots` rows of `positions`."""
         config = self.parts.config.gpt
-        self._cache = None  # the old one is freed before the new one is made
+        self._cache = self._steps = None  # the old one is freed before the new one is made
         self._cache = KVCache(
             layers=config.layers,
             slots=slots,
             heads=config.heads,
             head_dim=config.model_dim // config.heads,
-            capacity=positions,
+            capacity=positions + self._steps_in_one_piece,  # one for rows that rest
             dtype=self.parts.gpt.dtype,
             device=self.device,
         )
+        if self._steps_in_one_piece:
+            self._steps = self.parts.gpt.row_steps(self._cache, slots=slots)
+
+    def step_in_one_piece(self) -> None:
+        """From the next `allocate` on, a step is one piece of work that waits for the device once: what
+        everything but a CPU does from the start."""
+        self._steps_in_one_piece = True
+
+    def warm_up(self) -> None:
+        """Record the steps of every size of batch, where steps are recorded (CUDA)."""
+        if self._steps is not None and self._steps.replay.records:
+            with torch.inference_mode():
+                self._steps.warm_up()
+
+    @property
+    def least_positions(self) -> int:
+        """Cache positions worth having from the start: recorded steps are lost when the cache grows."""
+        return 1024 if self.device.type == "cuda" else 256
 
     @property
     def cache(self) -> KVCache:
@@ -360,8 +381,11 @@ class IndexTTS2:
         slots = [slot for utterance, _ in going for slot in utterance.slots]
         codes = [code for _, turn in going for code in turn.codes]
         places = [utterance.state.codes for utterance, turn in going for _ in turn.codes]
-        rows = self.cache.rows(slots, 1)
-        logits = self.parts.gpt.step(torch.tensor(codes, device=self.device), places, rows)
+        if self._steps is not None and not is_tapped():
+            logits = self._steps(codes, [cached_code_position(place) for place in places], slots)
+        else:
+            rows = self.cache.rows(slots, 1)
+            logits = self.parts.gpt.step(torch.tensor(codes, device=self.device), places, rows)
         start = 0
         for utterance, _ in going:
             count = len(utterance.slots)

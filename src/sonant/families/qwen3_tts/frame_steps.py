@@ -22,13 +22,10 @@ from sonant.families.qwen3_tts.talker import Network
 from sonant.model import Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.replay import Replay
-from sonant.nn.step_stack import StepStack
+from sonant.nn.step_stack import Reach, StepStack, batch_sizes, reaches
 from sonant.nn.transformer import Decoder
 from sonant.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows
 from sonant.speech import Sampling
-
-SHORTEST_REACH = 128
-"""Cache positions that attention looks at, at least; it doubles as an utterance grows."""
 
 
 @dataclass(eq=False)
@@ -192,15 +189,11 @@ class FrameSteps:
     def warm_up(self, sampling: Sampling) -> None:
         """Record the frames of every size of batch, as far as the cache reaches, for usual settings."""
         self._samplings = [sampling] * self._slots
-        reach = SHORTEST_REACH
-        while True:
-            for rows in self._sizes():
-                shape = self._shape_of(range(rows), rows, min(reach, self._rest))
+        for reach in reaches(self._rest):
+            for rows in batch_sizes(self._slots):
+                shape = self._shape_of(range(rows), rows, reach)
                 if not self.replay.has(shape):
                     self._record(shape)
-            if reach >= self._rest:
-                return
-            reach *= 2
 
     def _next_words(self, utterances: Sequence[Utterance]) -> list[Tensor]:
         words = []
@@ -227,19 +220,13 @@ class FrameSteps:
 
     # -- shapes -------------------------------------------------------------------------------
 
-    def _sizes(self) -> list[int]:
-        sizes = [1]
-        while sizes[-1] < self._slots:
-            sizes.append(min(2 * sizes[-1], self._slots))
-        return sizes
-
     def _shape(self, slots: Sequence[int]) -> FrameShape:
-        rows = next(size for size in self._sizes() if size > max(slots))
         needed = max(self._cache.lengths[slot] for slot in slots) + 1
-        reach = SHORTEST_REACH
-        while reach < needed:
-            reach *= 2
-        return self._shape_of(slots, rows, min(reach, self._rest))
+        return self._shape_of(
+            slots,
+            next(size for size in batch_sizes(self._slots) if size > max(slots)),
+            next(reach for reach in reaches(self._rest) if reach >= needed),
+        )
 
     def _shape_of(self, slots: Sequence[int], rows: int, reach: int) -> FrameShape:
         samplings = [self._samplings[slot] for slot in slots]
@@ -272,17 +259,8 @@ class FrameSteps:
         embedded = network.talker.codec_embedding(token)
         others, total = self._others(shape, hidden, embedded)
         x = embedded + total + self._words[:rows]
-        is_ahead = self._places[: shape.reach] > position[:, None]
-        mask = torch.zeros(is_ahead.shape, dtype=x.dtype, device=x.device)
-        mask = mask.masked_fill(is_ahead, NEGATIVE_INFINITY)[:, None, None]
-        after = self._talker(
-            x[:, None],
-            [keys[:rows] for keys in self._cache.keys],
-            [values[:rows] for values in self._cache.values],
-            position[:, None],
-            mask,
-            length=shape.reach,
-        )[:, 0]
+        reach = Reach.of(self._cache, position, shape.reach)
+        after = self._talker(x[:, None], reach)[:, 0]
         logits = _wide(network.talker.codec_head(after))
         self._logits[:rows] = logits
         told = seen.scatter(1, token[:, None], True)
@@ -303,14 +281,8 @@ class FrameSteps:
         tokens: list[Tensor] = []
         total: Tensor | None = None
         for group, (head, table) in enumerate(zip(predictor.lm_head, predictor.codec_embedding, strict=True)):
-            last = self._predictor(
-                predictor.small_to_mtp_projection(x),
-                keys,
-                values,
-                positions,
-                self._first_mask if group == 0 else None,
-                length=group + 2,
-            )[:, -1]
+            reach = Reach(keys, values, positions, self._first_mask if group == 0 else None, group + 2)
+            last = self._predictor(predictor.small_to_mtp_projection(x), reach)[:, -1]
             token = choose_rows(
                 _wide(head(last)),
                 settings,
