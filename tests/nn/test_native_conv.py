@@ -5,7 +5,15 @@ from torch import nn
 
 from sonant import native
 from sonant.nn.channel_last import ConvNeXt, TimeConv, TimeConvTranspose
-from sonant.nn.native_conv import NativeRows, NativeTimeConv, native_products
+from sonant.nn.native_conv import (
+    NativeConv1d,
+    NativeRows,
+    NativeTimeConv,
+    native_products,
+    native_rows,
+    of_rows,
+    rows_of,
+)
 from sonant.nn.snake import SnakeBeta
 from tests.nn.test_channel_last import in_pieces, seeded
 
@@ -31,6 +39,9 @@ LAYERS = [
     (130, 144, 2, 1),
     (513, 48, 1, 1),
     (1030, 50, 3, 1),
+    (64, 64, 11, 5),
+    (33, 24, 3, 1),
+    (20, 130, 1, 1),
 ]
 
 
@@ -122,6 +133,20 @@ def test_all_dense_layers_of_a_block_are_replaced_and_the_depthwise_one_stays():
     assert isinstance(block.dwconv, TimeConv)
     assert not any(isinstance(part, nn.Linear) for part in block.modules())
     assert (block(x)[0] - expected).abs().max() <= 1e-5
+
+
+def test_rows_that_begin_with_their_past_need_no_other_and_may_look_ahead():
+    layer = nn.Conv1d(20, 64, 5, dilation=3, padding=6).requires_grad_(False)
+    x, residual = values(2, 20, 31), values(2, 31, 64, seed=2)
+    expected = layer(x)
+    found = NativeConv1d(native.library(), layer)(x)
+    assert (found - expected).abs().max() <= 2e-6 * expected.abs().max()
+    assert torch.equal(of_rows(rows_of(found)), found)
+    conv = native_rows(native.library(), layer)
+    padded = F.pad(rows_of(x), (0, 0, 6, 6))
+    assert torch.equal(conv.over(padded), rows_of(found))
+    added = conv.over(padded, residual) - (rows_of(expected) + residual)
+    assert added.abs().max() <= 5e-6
 
 
 def test_no_rows_give_no_rows():

@@ -45,9 +45,10 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_conv_new": (P, (N, N, N, N, N, P)),
     "sonant_conv_free": (None, (P,)),
     "sonant_conv_run": (N, (P, N, *(P,) * 8, N)),
+    "sonant_oversampled_snake": (N, (N, N, *(P,) * 6, N)),
 }
 
-SOURCES = ("memory.h", "memory.c", "stack.c", "conv.c")
+SOURCES = ("memory.h", "memory.c", "snake.h", "stack.c", "conv.c", "oversampled.c")
 
 PATHS = ("plain C", "AVX2", "AVX512-VNNI")
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 import ctypes
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.nn.channel_last import TimeConv, TimeConvTranspose
-from sonant.nn.snake import SnakeBeta
+from sonant.nn.snake import Snake, SnakeBeta
 
 
 class NativeTimeConv(nn.Module):
@@ -53,7 +54,7 @@ class NativeTimeConv(nn.Module):
 
     def _terms(self, before: nn.Module | None) -> tuple[Tensor | None, Tensor | None]:
         """The terms of the Snake before this layer, which is always the same one."""
-        if self._snake is None and isinstance(before, SnakeBeta):
+        if self._snake is None and isinstance(before, Snake | SnakeBeta):
             speed, size = before.terms()
             self._snake = (speed.float().contiguous(), size.float().contiguous())
         return self._snake or (None, None)
@@ -77,22 +78,37 @@ class NativeTimeConv(nn.Module):
         if before is not None and speed is None:
             x = before(x).contiguous()
         for row in range(batch):
-            done = self._library.sonant_conv_run(
-                self.handle,
-                length,
-                x[row].data_ptr(),
-                None if speed is None else speed.data_ptr(),
-                None if size is None else size.data_ptr(),
-                past[row].data_ptr(),
-                following[row].data_ptr(),
-                None if self.bias is None else self.bias.data_ptr(),
-                None if residual is None else residual[row].data_ptr(),
-                y[row].data_ptr(),
-                torch.get_num_threads(),
-            )
-            if not done:
-                raise MemoryError(f"no memory for {length} rows of {width} values")
+            terms = (speed, size, past[row], following[row])
+            self._run(x[row], terms, None if residual is None else residual[row], y[row])
         return y.view(batch, length * self.stride, self.outer // self.stride), following
+
+    def over(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        """Of rows that begin with their past: x [B, context + T, C_in] -> y [B, T * stride, C_out].
+
+        `residual` [B, T, C_out * stride] is added. What a layer sees ahead is then a matter of the padding.
+        """
+        length = x.shape[1] - self.context
+        x = x.contiguous()
+        y = x.new_empty(x.shape[0], length, self.outer)
+        residual = None if residual is None else residual.contiguous()
+        for row in range(x.shape[0]):
+            self._run(x[row], (None,) * 4, None if residual is None else residual[row], y[row])
+        return y.view(x.shape[0], length * self.stride, self.outer // self.stride)
+
+    def _run(self, x: Tensor, terms: tuple[Tensor | None, ...], residual: Tensor | None, y: Tensor) -> None:
+        """One call into C; the terms are speed and size of a Snake, past and following."""
+        done = self._library.sonant_conv_run(
+            self.handle,
+            y.shape[0],
+            x.data_ptr(),
+            *(None if term is None else term.data_ptr() for term in terms),
+            None if self.bias is None else self.bias.data_ptr(),
+            None if residual is None else residual.data_ptr(),
+            y.data_ptr(),
+            torch.get_num_threads(),
+        )
+        if not done:
+            raise MemoryError(f"no memory for {x.shape[0]} rows of {x.shape[1]} values")
 
 
 class NativeRows(nn.Module):
@@ -105,6 +121,39 @@ class NativeRows(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y, _ = self.product(x.reshape(1, -1, x.shape[-1]))
         return y.view(*x.shape[:-1], -1)
+
+
+def rows_of(x: Tensor) -> Tensor:
+    """[B, C, T] as rows [B, T, C]; no copy where it already lies in memory like that."""
+    return x.transpose(1, 2).contiguous()
+
+
+def of_rows(rows: Tensor) -> Tensor:
+    """Rows [B, T, C] as [B, C, T], a view that stays laid out in rows."""
+    return rows.transpose(1, 2)
+
+
+def native_rows(library: ctypes.CDLL, layer: nn.Conv1d) -> NativeTimeConv:
+    """A dense convolution of stride 1 in C, on rows; padding is the caller's."""
+    assert layer.stride == (1,)
+    assert layer.groups == 1
+    return NativeTimeConv(library, layer.weight.transpose(1, 2), layer.bias, dilation=layer.dilation[0])
+
+
+class NativeConv1d(nn.Module):
+    """nn.Conv1d of stride 1 in C: x [B, C_in, T] -> [B, C_out, T'], laid out in rows."""
+
+    def __init__(self, library: ctypes.CDLL, layer: nn.Conv1d) -> None:
+        super().__init__()
+        self.conv = native_rows(library, layer)
+        assert not isinstance(layer.padding, str)
+        self.padding = layer.padding[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = rows_of(x)
+        if self.padding:
+            rows = F.pad(rows, (0, 0, self.padding, self.padding))
+        return of_rows(self.conv.over(rows))
 
 
 def native_products(module: nn.Module, library: ctypes.CDLL, *, narrow: bool = False) -> None:

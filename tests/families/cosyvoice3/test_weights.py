@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from sonant.errors import CheckpointError
 from sonant.families import cosyvoice3
+from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
 
 from .conftest import load
@@ -104,7 +105,10 @@ def test_vocoder_stays_float32_and_its_pitch_network_float64(checkpoint):
     assert model.vocoder.f0_predictor.classifier.weight.dtype == torch.float64
 
 
-def test_a_converted_folder_holds_no_pickle_and_is_the_same_model(folder, tmp_path, shared_model):
+def test_a_converted_folder_holds_no_pickle_and_is_the_same_model(
+    folder, tmp_path, shared_model, monkeypatch
+):
+    monkeypatch.setattr(weights, "library", lambda: None)  # layers in C have no state to compare
     record = {"flow_embedding": torch.ones(1, 192), "prompt_text": torch.tensor([[568, 3]])}
     record |= {
         "flow_prompt_speech_token": torch.tensor([[1, 2]]),

@@ -55,6 +55,30 @@ def test_flow_leaves_the_prompt_region_alone_and_guidance_matters(loaded):
     assert (plain - guided).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize("known", [0, 1, 5, 12, 39])
+def test_velocity_of_the_speech_alone_is_that_of_the_whole(loaded, known):
+    estimator, rng = loaded.parts.s2mel.estimator, torch.Generator().manual_seed(7)
+    config = loaded.parts.s2mel.config
+    x, prompt = torch.randn(2, 2, config.dit.in_channels, 40, generator=rng)
+    condition = torch.randn(2, 40, config.dit.content_dim, generator=rng)
+    style, time = torch.randn(2, config.style_dim, generator=rng), torch.tensor([0.3, 0.3])
+    with torch.inference_mode():
+        whole = estimator(x, prompt, condition, style, time)
+        found = estimator(x, prompt, condition, style, time, known=known)
+    assert found.shape == (2, config.dit.in_channels, 40 - known)
+    assert (found - whole[..., known:]).abs().max() <= 1e-5
+    assert estimator.wavenet.before < 39, "or nothing is left out"
+
+
+def test_a_watched_flow_sees_the_prompt_too_and_gives_the_same(loaded):
+    seen = {}
+    plain = flow(loaded, guidance=0.7)
+    with tapped(lambda name, x: seen.__setitem__(name, x)):
+        watched = flow(loaded, guidance=0.7)
+    assert seen["s2mel.step.0.velocity"].shape[-1] == 20
+    assert (plain - watched).abs().max() <= 1e-5
+
+
 def test_flow_without_guidance_is_the_limit_of_little_guidance(loaded):
     assert torch.allclose(flow(loaded, guidance=0.0), flow(loaded, guidance=1e-6), atol=1e-4, rtol=0)
 

@@ -21,21 +21,10 @@ from torch import Tensor, nn
 from sonant.audio.stft import hann_window, inverse_stft, stft
 from sonant.families.cosyvoice3.config import VocoderConfig
 from sonant.nn.conv import CausalConv1d
+from sonant.nn.snake import Snake
 from sonant.nn.tap import tap
 
 MAX_MAGNITUDE = 100.0
-
-
-class Snake(nn.Module):
-    """x + sin(alpha x)^2 / (alpha + 1e-9) with one alpha for each channel. Source: arXiv 2006.08195."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.alpha = nn.Parameter(torch.ones(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        alpha = self.alpha[None, :, None]
-        return x + (1.0 / (alpha + 1e-9)) * torch.sin(x * alpha).pow(2)
 
 
 class ResidualBlock(nn.Module):
@@ -174,7 +163,7 @@ class Vocoder(nn.Module):
                 config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True
             ):
                 self.resblocks.append(ResidualBlock(width, kernel, dilations))
-        self.conv_post = CausalConv1d(widths[-1], spectrum, 7)
+        self.conv_post: nn.Module = CausalConv1d(widths[-1], spectrum, 7)
         self.f0_predictor = PitchPredictor(config)
 
     @property

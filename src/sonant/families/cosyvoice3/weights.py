@@ -19,7 +19,9 @@ from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3.config import CosyVoice3Config
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
+from sonant.families.cosyvoice3.native_vocoder import use_native
 from sonant.families.cosyvoice3.vocoder import Vocoder
+from sonant.native import library
 from sonant.nn.packed import let_go, pack, packed
 from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
@@ -108,4 +110,7 @@ def load_vocoder(folder: Path, config: CosyVoice3Config, *, device: torch.device
     model: Vocoder = build(lambda: Vocoder(config.vocoder))
     tensors = folded_vocoder(read_part(folder, "hift"))
     load_strict(model, tensors, device=device, where=f"{folder / 'hift'}")
+    found = library() if device.type == "cpu" else None
+    if found is not None:
+        use_native(model, found)
     return model

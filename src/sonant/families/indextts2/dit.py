@@ -65,7 +65,7 @@ class AdaptiveNorm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Full attention with rotated adjacent pairs: x [B, T, D] -> [B, T, D]."""
+    """Full attention with rotated adjacent pairs: x [B, T, D] -> [B, T - start, D], from frame `start` on."""
 
     def __init__(self, width: int, heads: int, name: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Attention(nn.Module):
         self.wo = nn.Linear(width, width, bias=False)
         self.name = name
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, start: int = 0) -> Tensor:
         batch, length, width = x.shape
         fused = tap(f"{self.name}.wqkv", self.wqkv(x))
         query, key, value = (
@@ -83,8 +83,8 @@ class Attention(nn.Module):
         )
         query = tap(f"{self.name}.query", rotate_interleaved(query, cos, sin))
         key = tap(f"{self.name}.key", rotate_interleaved(key, cos, sin))
-        out = F.scaled_dot_product_attention(query, key, value)
-        return self.wo(out.transpose(1, 2).reshape(batch, length, width))
+        out = F.scaled_dot_product_attention(query[:, :, start:], key, value)
+        return self.wo(out.transpose(1, 2).reshape(batch, length - start, width))
 
 
 class FeedForward(nn.Module):
@@ -101,7 +101,10 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward behind adaptive norms; a late block first mixes in an early output."""
+    """Attention and feed-forward behind adaptive norms; a late block first mixes in an early output.
+
+    forward: x [B, T, D] -> [B, T - start, D], the frames from `start` on.
+    """
 
     def __init__(self, config: DitConfig, intermediate: int, name: str) -> None:
         super().__init__()
@@ -113,19 +116,25 @@ class Block(nn.Module):
         self.skip_in_linear = nn.Linear(2 * width, width) if config.uvit_skip_connection else None
         self.name = name
 
-    def forward(self, x: Tensor, time: Tensor, cos: Tensor, sin: Tensor, skip: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, cos: Tensor, sin: Tensor, skip: Tensor | None, start: int = 0
+    ) -> Tensor:
         name = self.name
         if skip is not None:
             assert self.skip_in_linear is not None
             x = tap(f"{name}.skip", self.skip_in_linear(torch.cat((x, skip), dim=-1)))
         y = tap(f"{name}.attention_norm", self.attention_norm(x, time))
-        x = x + tap(f"{name}.attention", self.attention(y, cos, sin))
+        x = x[:, start:] + tap(f"{name}.attention", self.attention(y, cos, sin, start))
         y = tap(f"{name}.ffn_norm", self.ffn_norm(x, time))
         return tap(f"{name}.out", x + tap(f"{name}.feed_forward", self.feed_forward(y)))
 
 
 class Transformer(nn.Module):
-    """The blocks; the first half is remembered, the last half takes it back, last in first out."""
+    """The blocks; the first half is remembered, the last half takes it back, last in first out.
+
+    forward: x [B, T, D], time [B, D] -> [B, T - start, D]; the last block leaves out what comes
+    before frame `start`.
+    """
 
     def __init__(self, config: DitConfig, intermediate: int) -> None:
         super().__init__()
@@ -136,14 +145,14 @@ class Transformer(nn.Module):
         self.head_dim = config.hidden_dim // config.num_heads
         self.has_skips = config.uvit_skip_connection
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, start: int = 0) -> Tensor:
         positions = torch.arange(x.shape[1], device=x.device)
         cos, sin = rope_table(positions, self.head_dim, ROPE_THETA)
-        middle = len(self.layers) // 2
+        middle, last = len(self.layers) // 2, len(self.layers) - 1
         remembered: list[Tensor] = []
         for index, layer in enumerate(self.layers):
             skip = remembered.pop() if self.has_skips and index > middle else None
-            x = layer(x, time, cos, sin, skip)
+            x = layer(x, time, cos, sin, skip, start if index == last else 0)
             if self.has_skips and index < middle:
                 remembered.append(x)
         return tap("dit.transformer", self.norm(x, time))
@@ -152,9 +161,13 @@ class Transformer(nn.Module):
 def reflect_pad(x: Tensor, left: int, right: int) -> Tensor:
     """x [B, C, T] reflected at both ends; a very short one is extended by zeros first."""
     length, longest = x.shape[-1], max(left, right)
-    extra = max(0, longest - length + 1)
-    padded = F.pad(F.pad(x, (0, extra)), (left, right), mode="reflect")
-    return padded[..., : padded.shape[-1] - extra]
+    if longest >= length:
+        extra = longest - length + 1
+        return reflect_pad(F.pad(x, (0, extra)), left, right)[..., : left + length + right]
+    # By rows, so that what lies in rows of channels stays so.
+    places = torch.arange(-left, length + right, device=x.device).abs()
+    places = (length - 1) - (length - 1 - places).abs()
+    return x.transpose(1, 2).index_select(1, places).transpose(1, 2)
 
 
 class WaveNet(nn.Module):
@@ -169,6 +182,8 @@ class WaveNet(nn.Module):
         self.width, self.kernel, self.rate = width, config.kernel_size, config.dilation_rate
         last = config.num_layers - 1
         self.cond_layer = nn.Conv1d(width, 2 * width * config.num_layers, 1)
+        self.before = sum(reach - reach // 2 for reach in map(self.reach, range(config.num_layers)))
+        """Earlier frames that an output depends on."""
         self.in_layers = nn.ModuleList(
             nn.Conv1d(width, 2 * width, config.kernel_size, dilation=config.dilation_rate**index)
             for index in range(config.num_layers)
@@ -177,13 +192,17 @@ class WaveNet(nn.Module):
             nn.Conv1d(width, width if index == last else 2 * width, 1) for index in range(config.num_layers)
         )
 
+    def reach(self, index: int) -> int:
+        """Neighbours that layer `index` sees, both sides together."""
+        return (self.kernel - 1) * self.rate**index
+
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         conditions = tap("dit.wavenet.condition", self.cond_layer(condition[..., None]))
         total = torch.zeros_like(x)
         slices = conditions.chunk(len(self.in_layers), dim=1)
         layers = zip(self.in_layers, self.res_skip_layers, slices, strict=True)
         for index, (inner, outer, shift) in enumerate(layers):
-            reach = (self.kernel - 1) * self.rate**index
+            reach = self.reach(index)
             right = reach // 2
             y = tap(f"dit.wavenet.{index}.in", inner(reflect_pad(x, reach - right, right)))
             first, second = (y + shift).chunk(2, dim=1)
@@ -213,7 +232,9 @@ class FinalLayer(nn.Module):
 class Dit(nn.Module):
     """Velocity at one time.
 
-    forward: x, prompt [B, M, T], condition [B, T, C], style [B, S], time [B] -> [B, M, T]
+    forward: x, prompt [B, M, T], condition [B, T, C], style [B, S], time [B] -> [B, M, T - known]: the
+    first `known` frames are not wanted, nor computed behind the last block's keys and values, but for those
+    that the WaveNet still sees.
     """
 
     def __init__(self, config: DitConfig, wavenet: WavenetConfig, *, style: int, intermediate: int) -> None:
@@ -231,17 +252,20 @@ class Dit(nn.Module):
         self.final_layer = FinalLayer(wavenet.hidden_dim)
         self.conv2 = nn.Conv1d(wavenet.hidden_dim, mels, 1)
 
-    def forward(self, x: Tensor, prompt: Tensor, condition: Tensor, style: Tensor, time: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, prompt: Tensor, condition: Tensor, style: Tensor, time: Tensor, *, known: int = 0
+    ) -> Tensor:
+        start = max(0, known - self.wavenet.before)
         embedded = tap("dit.t", self.t_embedder(time))
         noisy = x.transpose(1, 2)
         projected = tap("dit.condition", self.cond_projection(condition))
         styles = style[:, None].expand(-1, noisy.shape[1], -1)
         merged = torch.cat((noisy, prompt.transpose(1, 2), projected, styles), dim=-1)
-        y = self.transformer(tap("dit.merged", self.cond_x_merge_linear(merged)), embedded)
-        y = tap("dit.skip", self.skip_linear(torch.cat((y, noisy), dim=-1)))
+        y = self.transformer(tap("dit.merged", self.cond_x_merge_linear(merged)), embedded, start)
+        y = tap("dit.skip", self.skip_linear(torch.cat((y, noisy[:, start:]), dim=-1)))
         tail = tap("dit.conv1", self.conv1(y)).transpose(1, 2)
-        tail = self.wavenet(tail, tap("dit.t2", self.t_embedder2(time))).transpose(1, 2)
-        tail = tail + tap("dit.residual", self.res_projection(y))
+        tail = self.wavenet(tail, tap("dit.t2", self.t_embedder2(time))).transpose(1, 2)[:, known - start :]
+        tail = tail + tap("dit.residual", self.res_projection(y[:, known - start :]))
         # Parity: modulated by the transformer's time embedding, not by the WaveNet's.
         tail = tap("dit.final", self.final_layer(tail, embedded))
         return tap("dit.out", self.conv2(tail.transpose(1, 2)))

@@ -19,7 +19,7 @@ from sonant.errors import RequestError
 from sonant.families.indextts2.config import RegulatorConfig, S2MelConfig
 from sonant.families.indextts2.dit import Dit
 from sonant.nn.flow import guided, linear_times, solve_euler
-from sonant.nn.tap import tap
+from sonant.nn.tap import is_tapped, tap
 
 FRAMES_PER_CODE = 1.72  # mel frames of a 50 Hz code: 22050 / 256 / 50. Source: the original's constant
 
@@ -97,14 +97,17 @@ class S2Mel(nn.Module):
                 torch.cat((tensor, torch.zeros_like(tensor))) for tensor in (padded, condition, style)
             )
 
+        # A trace sees the prompt's velocity as well.
+        unwanted = 0 if is_tapped() else known
+
         def velocity(x: Tensor, time: Tensor, step: int) -> Tensor:
             rows = padded.shape[0]
             x = tap(f"s2mel.step.{step}.x", x).expand(rows, -1, -1)
-            moved = self.estimator(x, padded, condition, style, time.expand(rows))
+            moved = self.estimator(x, padded, condition, style, time.expand(rows), known=unwanted)
             moved = tap(f"s2mel.step.{step}.velocity", moved)
             if guidance > 0:
                 moved = guided(moved[:1], moved[1:], guidance)
-            return torch.cat((torch.zeros_like(moved[..., :known]), moved[..., known:]), dim=-1)
+            return F.pad(moved[..., known - unwanted :], (known, 0))
 
         x = solve_euler(velocity, x, linear_times(steps).to(x))
         return tap("s2mel.mel", x)

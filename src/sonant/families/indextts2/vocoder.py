@@ -128,7 +128,7 @@ class BigVgan(nn.Module):
         super().__init__()
         self.config = config
         channels = config.upsample_initial_channel
-        self.conv_pre = nn.Conv1d(config.num_mels, channels, 7, padding=3)
+        self.conv_pre: nn.Module = nn.Conv1d(config.num_mels, channels, 7, padding=3)
         self.ups = nn.ModuleList()
         self.resblocks = nn.ModuleList()
         shapes = zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True)
@@ -147,8 +147,8 @@ class BigVgan(nn.Module):
                         f"bigvgan.stage.{index}.block.{number}",
                     )
                 )
-        self.activation_post = OversampledSnake(channels, "bigvgan.activation_post")
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=config.use_bias_at_final)
+        self.activation_post: nn.Module = OversampledSnake(channels, "bigvgan.activation_post")
+        self.conv_post: nn.Module = nn.Conv1d(channels, 1, 7, padding=3, bias=config.use_bias_at_final)
 
     def forward(self, mel: Tensor) -> Tensor:
         x = tap("bigvgan.conv_pre", self.conv_pre(mel))

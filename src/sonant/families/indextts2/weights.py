@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonant.checkpoint import (
     build,
@@ -25,10 +25,13 @@ from sonant.errors import CheckpointError
 from sonant.families.indextts2.campplus import CampPlus, CampPlusConfig
 from sonant.families.indextts2.config import BigVganConfig, CodecConfig, GptConfig, S2MelConfig, W2vBertConfig
 from sonant.families.indextts2.gpt import ConditionSizes, IndexGpt
+from sonant.families.indextts2.native_vocoder import use_native
 from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
+from sonant.native import library
+from sonant.nn.native_conv import NativeConv1d
 from sonant.nn.packed import let_go, pack, packed
 
 Device = torch.device | str
@@ -170,6 +173,13 @@ def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
         where=str(path),
     )
     pack(network.estimator, rows=FLOW_ROWS)
+    found = library() if torch.device(device).type == "cpu" else None
+    if found is not None:
+        wavenet = network.estimator.wavenet
+        for layers in (wavenet.in_layers, wavenet.res_skip_layers):
+            for index, layer in enumerate(layers):
+                assert isinstance(layer, nn.Conv1d)
+                layers[index] = NativeConv1d(found, layer)
     let_go(network)
     return network
 
@@ -251,6 +261,9 @@ def load_bigvgan(path: Path, config_file: Path, *, device: Device) -> BigVgan:
         for key in ("upsample.filter", "downsample.lowpass.filter"):
             tensors.setdefault(f"{stem}.{key}", kaiser_sinc())
     load_strict(network, tensors, rules=BIGVGAN_RULES, dtype=torch.float32, device=device, where=str(path))
+    found = library() if torch.device(device).type == "cpu" else None
+    if found is not None:
+        use_native(network, found)
     return network
 
 
