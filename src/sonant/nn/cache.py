@@ -196,3 +196,36 @@ class WindowRows:
 
     def commit(self) -> None:
         """Nothing to do: `new` is complete."""
+
+
+class PaddedWindow:
+    """`WindowRows` whose shapes never change: the past is `window - 1` long from the start.
+
+    `start` [] says on the device how many positions came before; what the past holds of places before the
+    first is not looked at. After the pass `new` is the next piece's past, as long again.
+    """
+
+    def __init__(
+        self, past: Sequence[tuple[Tensor, Tensor]], *, start: Tensor, new: int, window: int
+    ) -> None:
+        self._past, self._window = past, window
+        self.positions = (start + torch.arange(new, device=start.device))[None]
+        seen = start + torch.arange(1 - window, new, device=start.device)
+        distance = self.positions[0, :, None] - seen[None, :]
+        self.mask: Tensor | None = ((distance >= 0) & (distance < window) & (seen >= 0))[None, None]
+        self.new: list[tuple[Tensor, Tensor]] = []
+
+    def windowed(self, window: int) -> Tensor | None:
+        """The mask [1, 1, new, window - 1 + new]; the window is the one these rows were made for."""
+        assert window == self._window
+        return self.mask
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values [B, H, window - 1 + new, D], what lies before the first position included."""
+        both = tuple(torch.cat(pair, dim=2) for pair in zip(self._past[layer], (keys, values), strict=True))
+        first = keys.shape[2]
+        self.new.append((both[0][:, :, first:], both[1][:, :, first:]))
+        return both[0], both[1]
+
+    def commit(self) -> None:
+        """Nothing to do: `new` is complete."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 WARM_UPS = 2
 """Runs before a recording, so that libraries have chosen their kernels and made their workspaces."""
+
+
+class _Recorded(Protocol):
+    def replay(self) -> None: ...
 
 
 class Replay:
@@ -30,7 +34,7 @@ class Replay:
         self.device = device
         self.records = device.type == "cuda" if records is None else records
         """Whether new keys are recorded."""
-        self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._graphs: dict[Hashable, _Recorded] = {}
         self._pool: Any = None
 
     def __len__(self) -> int:
@@ -48,15 +52,23 @@ class Replay:
         else:
             graph.replay()
 
-    def record(self, key: Hashable, work: Callable[[], None], result: Tensor) -> None:
-        """Record the work, which is run a few times meanwhile: that must change nothing that matters.
+    def record(
+        self,
+        key: Hashable,
+        work: Callable[[], None],
+        result: Tensor,
+        *,
+        reset: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Record the work, unless it is there already or nothing is recorded here.
 
+        The work runs a few times meanwhile; `reset` is called before each, so that all of them are equal.
         `result` is a tensor that the work writes, compared between a run and a replay.
         """
         if self.has(key):
             return
         try:
-            self._graphs[key] = self._recorded(work, result)
+            self._graphs[key] = self._checked(work, result, reset)
         except (RuntimeError, AssertionError) as error:
             self.records = False
             log.warning(
@@ -66,24 +78,32 @@ class Replay:
                 str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
             )
 
-    def _recorded(self, work: Callable[[], None], result: Tensor) -> torch.cuda.CUDAGraph:
+    def _checked(self, work: Callable[[], None], result: Tensor, reset: Callable[[], None]) -> _Recorded:
+        result.zero_()  # it may be larger than what this work writes of it
+        for _ in range(WARM_UPS):
+            reset()
+            work()
+        expected = result.clone()
+        graph = self._capture(work)
+        result.zero_()
+        reset()
+        graph.replay()
+        if not torch.allclose(result.float(), expected.float(), rtol=1e-3, atol=1e-3):
+            worst = float((result.float() - expected.float()).abs().max())
+            raise RuntimeError(f"a replay differs by {worst:.3g} from the work itself")
+        return graph
+
+    def _capture(self, work: Callable[[], None]) -> _Recorded:
         with torch.cuda.device(self.device):
             beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
             beside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(beside):
-                for _ in range(WARM_UPS):
-                    work()
+            with torch.cuda.stream(beside):  # once where it is captured: libraries keep state by stream
+                work()
             torch.cuda.current_stream().wait_stream(beside)
-            expected = result.clone()
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
             # Only what this thread does is recorded; another may be decoding.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=beside, capture_error_mode="thread_local"):
                 work()
-            result.zero_()
-            graph.replay()
-            if not torch.allclose(result.float(), expected.float(), rtol=1e-3, atol=1e-3):
-                worst = float((result.float() - expected.float()).abs().max())
-                raise RuntimeError(f"a replay differs by {worst:.3g} from the work itself")
         return graph

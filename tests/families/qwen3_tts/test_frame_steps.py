@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,11 +188,11 @@ def test_a_failed_recording_is_told_and_the_work_goes_on(custom, monkeypatch, ca
     prompt = custom.prepare(request_with(Sampling(max_frames=6)))[0]
     expected = run_alone(custom, prompt)
 
-    def fails(self, work, result):
+    def fails(self, work, result, reset):
         work()  # as a recording does, before it fails
         raise RuntimeError("no graphs in this driver\nand more")
 
-    monkeypatch.setattr(Replay, "_recorded", fails)
+    monkeypatch.setattr(Replay, "_checked", fails)
     model = copy.copy(custom)
     with torch.inference_mode():
         model.allocate(2, prompt.positions)
@@ -222,6 +223,25 @@ def test_every_size_of_batch_and_reach_is_recorded_ahead(custom, monkeypatch):
         (rows, reach) for rows in (1, 2, 4, 6) for reach in (128, 256, 300)
     }
     assert len(set(keys)) == len(keys)
+
+
+def test_recorded_frames_are_those_that_were_not(custom, monkeypatch):
+    """With a recorder that does the work again: keys, checks and rows at rest are as on a GPU."""
+    settings = [replace(s, max_frames=4 + 3 * i) for i, s in enumerate(SETTINGS)]
+    prompts = [custom.prepare(request_with(s, seed))[0] for seed, s in enumerate(settings)]
+    expected = [run_alone(custom, prompt).tolist() for prompt in prompts]
+    monkeypatch.setattr(Replay, "_capture", lambda self, work: (work(), SimpleNamespace(replay=work))[1])
+    model = copy.copy(custom)
+    allocate = model.allocate
+
+    def recording(slots, positions):
+        allocate(slots, positions)
+        model._frames.replay.records = True
+
+    model.allocate = recording
+    assert [tokens.tolist() for tokens in run_together(model, prompts)] == expected
+    assert model._frames.replay.records, "a recording failed"
+    assert len(model._frames.replay) > 1
 
 
 @pytest.mark.gpu

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sonant.families.qwen3_tts.config import CodecDecoderConfig
-from sonant.nn.cache import WindowRows
+from sonant.nn.cache import Rows, WindowRows
 from sonant.nn.channel_last import ConvNeXt, Pasts, TimeConv, TimeConvTranspose
 from sonant.nn.native_conv import native_products
 from sonant.nn.quantize import ResidualCodebooks, RunningCodebook
@@ -74,7 +74,7 @@ class PreTransformer(nn.Module):
         self.stack = Decoder(config.decoder, "codec.pre_transformer")
         self.output_proj = nn.Linear(config.width, config.latent_dim)
 
-    def forward(self, x: Tensor, rows: WindowRows) -> Tensor:
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
         return tap("codec.pre_transformer.out", self.output_proj(self.stack(self.input_proj(x), rows=rows)))
 
 
@@ -154,15 +154,20 @@ class CodecDecoder(nn.Module):
     def forward(self, tokens: Tensor, state: CodecState | None = None) -> tuple[Tensor, CodecState]:
         start = 0 if state is None else state.frames
         pasts = Pasts(None if state is None else state.pasts)
-        x = self.quantizer(tap("codec.tokens", tokens))
-        x = tap("codec.pre_conv.out", pasts.run(self.pre_conv, x))
         rows = WindowRows(
             None if state is None else state.keys_and_values,
             start=start,
             new=tokens.shape[1],
             window=self.config.sliding_window,
-            like=x,
+            like=self.like,
         )
+        waveform = self.through(tokens, pasts, rows)
+        return waveform, CodecState(pasts.new, rows.new, start + tokens.shape[1])
+
+    def through(self, tokens: Tensor, pasts: Pasts, rows: Rows) -> Tensor:
+        """Waveform [B, T * samples_per_frame] of tokens [B, T, K]; pasts and rows take up the new state."""
+        x = self.quantizer(tap("codec.tokens", tokens))
+        x = tap("codec.pre_conv.out", pasts.run(self.pre_conv, x))
         x = self.pre_transformer(x, rows)
         x = x if self._narrow is None else x.to(self._narrow)
         for index, stage in enumerate(self.upsample):
@@ -180,8 +185,7 @@ class CodecDecoder(nn.Module):
             if index < last:
                 x = tap(f"codec.decoder.{index}.out", x)
         waveform = tap("codec.wav_unclamped", x[..., 0].to(self.like.dtype))
-        waveform = tap("codec.wav", waveform.clamp(-1, 1))
-        return waveform, CodecState(pasts.new, rows.new, start + tokens.shape[1])
+        return tap("codec.wav", waveform.clamp(-1, 1))
 
     @property
     def like(self) -> Tensor:

@@ -345,6 +345,8 @@ class Qwen3TTS:
         if self._frames is not None and self._frames.replay.records:
             with torch.inference_mode():
                 self._frames.warm_up(Sampling(**self.spec.sampling))
+                if self.speech_tokenizer.steps is not None:
+                    self.speech_tokenizer.steps.warm_up()
 
     def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
         """Prefill of one prompt into its cache row."""

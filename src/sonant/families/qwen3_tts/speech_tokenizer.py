@@ -15,9 +15,11 @@ from sonant.audio.resample import resample_soxr
 from sonant.checkpoint import fingerprint
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.qwen3_tts.codec import CodecDecoder, CodecState
+from sonant.families.qwen3_tts.codec_steps import CodecSteps
 from sonant.families.qwen3_tts.config import FAMILY, CodecConfig
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec
 from sonant.model import AudioDecoder, Prompt, Step, Utterance
+from sonant.nn.tap import is_tapped
 from sonant.speech import Audio, ModelSpec, SpeechRequest
 from sonant.voice import Voice
 
@@ -34,12 +36,17 @@ class FrameDecoder:
     """Tokens -> waveform for one utterance, in passes of 1, 1, 2, 4, 4, ... frames.
 
     The passes have their own boundaries however tokens arrive, so any split gives the same samples to the
-    bit. `state` is where to begin: after a reference clip's tokens, or None.
+    bit. `state` is where to begin: after a reference clip's tokens, or None. With `steps` a pass is one
+    piece of work of the device.
     """
 
-    def __init__(self, decoder: CodecDecoder, state: CodecState | None) -> None:
+    def __init__(
+        self, decoder: CodecDecoder, state: CodecState | None, steps: CodecSteps | None = None
+    ) -> None:
         self._decoder = decoder
         self._state = state
+        self._steps = steps
+        self._stream = None if steps is None else steps.begin(state)
         self._device = decoder.like.device
         self._waiting = torch.zeros(0, decoder.config.quantizers, dtype=torch.int64, device=self._device)
         self._passes = 0
@@ -62,9 +69,11 @@ class FrameDecoder:
         return FIRST_BLOCKS[self._passes] if self._passes < len(FIRST_BLOCKS) else LATER_BLOCK
 
     def _run(self, size: int) -> Tensor:
-        waveform, self._state = self._decoder(self._waiting[None, :size], self._state)
-        self._waiting = self._waiting[size:]
+        tokens, self._waiting = self._waiting[:size], self._waiting[size:]
         self._passes += 1
+        if self._steps is not None and self._stream is not None:
+            return self._steps.run(tokens, self._stream)
+        waveform, self._state = self._decoder(tokens[None], self._state)
         return waveform[0]
 
 
@@ -113,11 +122,19 @@ class SpeechTokenizer:
         self.codec = codec
         self._lock = threading.Lock()
         self._references: OrderedDict[bytes, CodecState] = OrderedDict()
+        self.steps: CodecSteps | None = None
+        """Passes as one piece of work each; None where the decoder's own passes are as good."""
+        if codec.decoder.like.device.type != "cpu":
+            self.pass_in_one_piece()
 
     @property
     def quantizers(self) -> int:
         """Tokens of one frame."""
         return self.config.encoder_valid_num_quantizers
+
+    def pass_in_one_piece(self) -> None:
+        """Decode streams by passes that wait for the device once: what everything but a CPU does."""
+        self.steps = CodecSteps(self.codec.decoder, longest=LATER_BLOCK)
 
     def encode_audio(self, audio: Audio) -> Tensor:
         """Tokens [frames, G] of a clip; frames = ceil(seconds * frame rate)."""
@@ -156,7 +173,8 @@ class SpeechTokenizer:
         """A fresh decoder of one utterance, continuing after a reference's tokens [T, G] when given."""
         if in_chunks:
             return ChunkedDecoder(self.codec.decoder, reference)
-        return FrameDecoder(self.codec.decoder, None if reference is None else self._after(reference))
+        state = None if reference is None else self._after(reference)
+        return FrameDecoder(self.codec.decoder, state, None if is_tapped() else self.steps)
 
     def _after(self, reference: Tensor) -> CodecState | None:
         """The decoder's state after a reference: one for every utterance of a voice, so a few are kept."""
