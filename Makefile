@@ -7,7 +7,7 @@ TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 MODEL ?= builtin
 
-.PHONY: say serve test test-slow check format bench docs clean setup nano-smoke nano-judge
+.PHONY: say serve test test-slow test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
 setup: $(STAMP)
 
@@ -31,6 +31,15 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu and not weights"
+
+# On a machine with a CUDA device; torch has to be a CUDA build.
+test-gpu: setup
+	$(BIN)/python -m pytest -m "gpu and not weights"
+
+bench-gpu: setup
+	$(BIN)/sonant bench qwen3-tts-0.6b --device cuda --dtype bfloat16 --batch 1 --batch 8 --batch 32
+	$(BIN)/sonant bench cosyvoice3-0.5b --device cuda --batch 1 --batch 8
+	$(BIN)/sonant bench indextts2 --device cuda --batch 1
 
 check: setup
 	$(BIN)/ruff format --check .
