@@ -126,7 +126,7 @@ FAULTS = (
         change(
             s2mel.S2Mel,
             "generate",
-            "torch.cat((torch.zeros_like(moved[..., :known]), moved[..., known:]), dim=-1)",
+            "F.pad(moved[..., known - unwanted :], (known, 0))",
             "moved",
         ),
         ("s2mel.step.{step}.x", "s2mel.mel"),
@@ -178,8 +178,13 @@ FAULTS = (
     ),
     Fault(
         "zeros instead of repeated ends in the oversampling",
-        change(vocoder.OversampledSnake, "forward", '(half, half), mode="replicate"', "(half, half)"),
-        tuple(f"{name}.up" for name in ACTIVATIONS),
+        change(
+            vocoder,
+            "windows",
+            "rows[:, :1].expand(-1, left), rows[:, -1:].expand(-1, right)",
+            "rows.new_zeros(count, left), rows.new_zeros(count, right)",
+        ),
+        tuple(f"{name}.{part}" for name in ACTIVATIONS for part in ("up", "out")),
     ),
     Fault(
         "sum instead of the mean of the residual blocks",

@@ -24,6 +24,11 @@ class NativeCausalConv(nn.Module):
         super().__init__()
         self.conv = conv
 
+    @property
+    def bias(self) -> Tensor | None:
+        """[C_out], repeated for each output of a step."""
+        return self.conv.bias
+
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         y, _ = self.conv(rows_of(x))
         return of_rows(y), None

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["convert", "describe", "detect", "load"]
+__all__ = ["PRECISIONS", "convert", "describe", "detect", "load"]
+
+PRECISIONS = ("lossless", "int8", "int4")
+"""Precisions of the GPT's weights that `load` takes on a CPU."""
 
 
 def detect(path: Path) -> bool:
@@ -21,11 +24,13 @@ def detect(path: Path) -> bool:
     return read_version(path / CONFIG_NAME) is not None
 
 
-def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+def load(
+    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> SpeechModel:
     """The model of a checkpoint folder."""
     from sonant.families.indextts2.loading import load_model
 
-    return load_model(path, device=device, dtype=dtype)
+    return load_model(path, device=device, dtype=dtype, precision=precision)
 
 
 def convert(source: Path, target: Path) -> None:

@@ -17,20 +17,37 @@ from sonant.families.indextts2.options import OPTIONS, PRESETS, SAMPLING
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import FRAMES_PER_CODE
 from sonant.families.indextts2.text import TextFrontEnd, read_glossary
+from sonant.nn.quantized import PRECISIONS, PackedStore
 from sonant.speech import ModelSpec
 
 LICENCE = "bilibili Model Use License Agreement (weights); the auxiliary models have their own"
 
 
-def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) -> IndexTTS2:
+def load_model(
+    folder: Path, *, device: torch.device | str, dtype: torch.dtype, precision: str | None = None
+) -> IndexTTS2:
     """The model of a folder; `dtype` is the GPT's, everything else is float32.
 
-    Raises CheckpointError, ConfigError.
+    `precision` narrows the GPT's weights on a CPU. Raises CheckpointError, ConfigError.
     """
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
+    spec = _spec(folder, files, config)
+    narrow = None if precision is None else PRECISIONS[precision]
+    store: PackedStore | None = None
+    if precision is not None and narrow is not None:
+        dtype = torch.float32  # activations and cache
+        store = None if narrow.is_lossless else PackedStore.of(spec.fingerprint, precision, narrow)
     w2v_bert, w2v_config = weights.load_w2v_bert(files.w2v_bert, device=device)
-    gpt = weights.load_gpt(files.gpt, config.gpt, w2v_config.hidden_size, device=device, dtype=dtype)
+    gpt = weights.load_gpt(
+        files.gpt,
+        config.gpt,
+        w2v_config.hidden_size,
+        device=device,
+        dtype=dtype,
+        precision=narrow,
+        store=store,
+    )
     s2mel = weights.load_s2mel(files.s2mel, config.s2mel, device=device)
     codec = weights.load_codec(files.codec, config.codec, device=device)
     mean, deviation = weights.load_statistics(files.w2v_stats)
@@ -72,7 +89,7 @@ def load_model(folder: Path, *, device: torch.device | str, dtype: torch.dtype) 
         emotion_groups=torch.split(emotions, list(config.emo_num)),
         classifier=classifier,
     )
-    return IndexTTS2(parts, _spec(folder, files, config), device=device)
+    return IndexTTS2(parts, spec, device=device)
 
 
 def describe_folder(folder: Path) -> ModelSpec:

@@ -33,6 +33,7 @@ from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 from sonant.native import library
 from sonant.nn.native_conv import NativeConv1d
 from sonant.nn.packed import let_go, pack, packed
+from sonant.nn.quantized import PackedStore, Precision, is_bfloat16, quantize_linear
 
 Device = torch.device | str
 BEAMS = 3
@@ -123,8 +124,20 @@ def gpt_tensors(path: Path) -> dict[str, Tensor]:
     return flatten(inner if isinstance(inner, Mapping) else data)
 
 
-def load_gpt(path: Path, config: GptConfig, features: int, *, device: Device, dtype: torch.dtype) -> IndexGpt:
-    """The autoregressive half in `dtype`; `features` is w2v-bert's width."""
+def load_gpt(
+    path: Path,
+    config: GptConfig,
+    features: int,
+    *,
+    device: Device,
+    dtype: torch.dtype,
+    precision: Precision | None = None,
+    store: PackedStore | None = None,
+) -> IndexGpt:
+    """The autoregressive half in `dtype`; `features` is w2v-bert's width.
+
+    With `precision` the layers of the blocks and the head have narrow weights.
+    """
     tensors = gpt_tensors(path)
     if "perceiver_encoder.latents" not in tensors or "emo_perceiver_encoder.latents" not in tensors:
         raise CheckpointError(
@@ -139,10 +152,29 @@ def load_gpt(path: Path, config: GptConfig, features: int, *, device: Device, dt
     load_strict(
         network, tensors, rules=GPT_RULES, ignored=GPT_IGNORED, dtype=dtype, device=device, where=str(path)
     )
+    if precision is not None:
+        _narrow(network, precision, store)
+    # What keeps its float32 weights: all of it, or a lossless precision of weights that are no bfloat16.
     pack(network.h, rows=BEAMS)
     network.code_head = packed(network.code_head, rows=BEAMS)
     let_go(network)
     return network
+
+
+def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) -> None:
+    """Narrow weights for what a step reads; all of it stays as it is where not even the head is bfloat16."""
+    head = network.code_head
+    assert isinstance(head, nn.Linear)
+    if precision.is_lossless and not is_bfloat16(head.weight):
+        return
+    network.code_head = quantize_linear(head, precision, name="gpt.code_head", store=store)
+    for index, block in enumerate(network.h):
+        for name, layer in list(block.named_modules()):
+            if isinstance(layer, nn.Linear):
+                stored = f"gpt.h.{index}.{name}"
+                block.set_submodule(name, quantize_linear(layer, precision, name=stored, store=store))
+    if store is not None:
+        store.save()
 
 
 def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:

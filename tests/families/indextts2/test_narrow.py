@@ -1,0 +1,92 @@
+"""Narrow weights of the GPT: near the wide ones, the plain arithmetic in C, and a model that speaks."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sonant import native
+from sonant.engine import Engine
+from sonant.families import indextts2
+from sonant.families.indextts2 import weights
+from sonant.families.indextts2.gpt import Block
+from sonant.nn.packed import PackedLinear
+from sonant.nn.quantized import INT8, LOSSLESS, NativeLinear, PackedStore, PlainLinear
+from sonant.registry import precisions
+from sonant.speech import Sampling, SpeechRequest
+from tests.families.indextts2.conftest import clip, recorded
+
+
+class Gpt(nn.Module):
+    """The part of the network that a step reads, as wide as the kernel wants it."""
+
+    def __init__(self, width=128):
+        super().__init__()
+        self.h = nn.ModuleList(Block(width, 4, f"gpt.h.{index}") for index in range(2))
+        self.code_head = nn.Linear(width, 70)
+        rng = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=rng) / parameter[0].numel() ** 0.5
+        self.requires_grad_(False)
+
+    def forward(self, x):
+        for index, block in enumerate(self.h):
+            x = block(x, None, index)
+        return self.code_head(x)
+
+
+def distance(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+def test_blocks_in_c_are_those_of_the_plain_arithmetic(monkeypatch, tmp_path):
+    wide = Gpt()
+    quick, plain, stored = (copy.deepcopy(wide) for _ in range(3))
+    x = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(1))
+    weights._narrow(quick, INT8, PackedStore(tmp_path / "w.safetensors"))
+    weights._narrow(stored, INT8, PackedStore(tmp_path / "w.safetensors"))
+    monkeypatch.setattr(native, "library", lambda: None)
+    weights._narrow(plain, INT8, None)
+    assert isinstance(quick.h[1].attn.c_attn, NativeLinear)
+    assert isinstance(plain.h[1].mlp.c_proj, PlainLinear)
+    assert torch.equal(quick(x), stored(x))
+    assert distance(quick(x), plain(x)) < 1e-3  # an activation that rounds the other way
+    assert 1e-3 < distance(quick(x), wide(x)) < 0.05
+
+
+@pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+def test_bfloat16_weights_are_kept_and_others_left_alone():
+    wide = Gpt()
+    x = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(1))
+    expected = wide(x)
+    weights._narrow(wide, LOSSLESS, None)
+    assert type(wide.code_head) is nn.Linear
+    assert torch.equal(wide(x), expected)
+    wide = wide.bfloat16().float()
+    expected = wide(x)
+    weights._narrow(wide, LOSSLESS, None)
+    assert isinstance(wide.h[0].mlp.c_fc, NativeLinear)
+    assert distance(wide(x), expected) < 1e-6
+
+
+# Measured on this network of width 48.
+@pytest.mark.parametrize(("precision", "most"), [("int8", 0.05), ("int4", 0.6), ("lossless", 1e-5)])
+def test_narrow_weights_stay_close_and_speak(loaded, checkpoint, monkeypatch, tmp_path, precision, most):
+    assert precision in precisions(checkpoint)
+    monkeypatch.setenv("SONANT_CACHE", str(tmp_path))
+    narrow = indextts2.load(checkpoint, device=torch.device("cpu"), dtype=torch.float32, precision=precision)
+    given = recorded("gpt_decode")
+    ids, codes = given["text_ids"][0].tolist(), given["greedy_tokens"][0].tolist()
+    latents = recorded("gpt_cond")["spk_latents"][0]
+    found = []
+    for gpt in (narrow.parts.gpt, loaded.parts.gpt):
+        with torch.inference_mode():
+            found.append(gpt.full_logits(gpt.prefix(latents, given["emovec"][0], ids), codes[:-1]))
+    assert distance(*found) <= most
+    assert not isinstance(narrow.parts.gpt.h[0].attn.c_attn, PackedLinear)
+    with Engine(narrow) as engine:
+        sampling = Sampling(max_frames=6, flow_steps=2)
+        request = SpeechRequest("HI", voice=engine.clone(clip(0)), seed=4, sampling=sampling)
+        assert engine.synthesize(request).seconds > 0
