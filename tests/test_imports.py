@@ -5,7 +5,7 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[1] / "src" / "sonant"
 FAMILIES = sorted(p.name for p in (SOURCE / "families").iterdir() if p.is_dir() and p.name != "__pycache__")
-FOUNDATION = {"native", "errors", "config", "speech", "voice", "model", "checkpoint", "sampling"}
+FOUNDATION = {"native", "errors", "config", "speech", "voice", "model", "checkpoint", "sampling", "memory"}
 
 
 def imported(path):

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sonant.errors import CheckpointError, ConfigError
+from sonant.nn.mapped import give_back, trim
 
 Rules = Sequence[tuple[str, str]]
 
@@ -162,6 +163,7 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 )
             # The same kernel torch's own parametrization runs, so folded weights are bit equal.
             folded[f"{stem}.weight"] = torch._weight_norm(direction, gain, 0)
+            give_back(direction)
     return folded
 
 
@@ -213,10 +215,13 @@ def load_strict(
             + "\n".join(parts)
             + "\nThe weights and the config are of different models, or a file is damaged."
         )
+    trim()  # what the parts loaded before this one have left
     placed: dict[str, Tensor] = {}
     for key, tensor in named.items():
         cast = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
         placed[key] = _aligned(tensor.to(device=device or tensor.device, dtype=cast))
+        if placed[key] is not tensor:
+            give_back(tensor)
     module.load_state_dict(placed, strict=True, assign=True)
     module.requires_grad_(False)
     module.eval()

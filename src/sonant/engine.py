@@ -55,6 +55,8 @@ class Engine:
     slots: cache rows, that is how many utterances run as one batch (beams take several each).
     queue_limit: requests waiting or running before BusyError.
     chunk_limit: chunks a reader may lag behind before its utterance pauses.
+    cache_positions: cache positions that all rows together may have; None is no limit. Where the rows of a long
+        text would have more, fewer utterances run at a time.
     pipelined: decode tokens to samples on a second thread while the first goes on generating. On a CPU the
     two then share the cores; None does so for models whose steps give the same on any number of threads.
     records_ahead: where a device replays recorded steps (CUDA graphs), record those of every size of batch as
@@ -69,6 +71,7 @@ class Engine:
         voices: VoiceLibrary | None = None,
         queue_limit: int = 64,
         chunk_limit: int = 8,
+        cache_positions: int | None = None,
         pipelined: bool | None = None,
         records_ahead: bool = False,
     ) -> None:
@@ -79,6 +82,7 @@ class Engine:
         self.queue_limit = queue_limit
         self.chunk_limit = chunk_limit
         self._records_ahead = records_ahead
+        self.cache_positions = cache_positions
         shares = getattr(model, "ignores_threads", False) and torch.get_num_threads() > 1
         self._pipelined = shares if pipelined is None else pipelined
         self._threads = torch.get_num_threads() if shares and self._pipelined else 0
@@ -179,6 +183,14 @@ class Engine:
                     made[-1] = replace(last, pause_after=last.pause_after + part.pause_after)
                 prompts.extend(made)
         teams.release()  # what follows runs in the engine's own threads
+        for prompt in prompts:
+            if self.cache_positions is not None and prompt.rows * prompt.positions > self.cache_positions:
+                raise RequestError(
+                    f"a part of the text, {prompt.text[:60]!r}, needs {prompt.rows * prompt.positions} cache "
+                    f"positions; the memory limit leaves {self.cache_positions}. Give a shorter text, or a "
+                    "higher memory limit.",
+                    field="text",
+                )
         if not prompts:
             raise RequestError(
                 f"nothing in {request.text[:60]!r} can be spoken. Give a text with words in it.", field="text"
@@ -402,6 +414,9 @@ class Engine:
         positions = max(self._positions, getattr(self.model, "least_positions", 256))
         while positions < prompt.positions:
             positions *= 2
+        if self.cache_positions is not None and slots * positions > self.cache_positions:
+            positions = max(prompt.positions, self.cache_positions // slots)
+            slots = min(slots, self.cache_positions // positions)
         self.model.allocate(slots, positions)
         if self._records_ahead and hasattr(self.model, "warm_up"):
             self.model.warm_up()

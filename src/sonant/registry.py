@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib import import_module
 from pathlib import Path
@@ -13,13 +14,17 @@ if TYPE_CHECKING:
     import torch
 
     from sonant.engine import Engine
+    from sonant.memory import Candidate, Plan
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
     from sonant.voice import VoiceLibrary
 
+log = logging.getLogger(__name__)
+
 FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
 """Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
-`load(path, *, device, dtype)`, and `convert(source, target)` where its release has pickles."""
+`load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, and `convert(source, target)` where its
+release has pickles."""
 
 BUILTIN = "builtin"
 BUNDLED = Path(__file__).parent / "assets"
@@ -134,6 +139,14 @@ def precisions(model: str | os.PathLike[str]) -> tuple[str, ...]:
     return ("auto", "full", *getattr(package, "PRECISIONS", ()))
 
 
+def _resolved(precision: str | None, offered: tuple[str, ...], where: torch.device, dtype: str) -> str | None:
+    """What "auto" stands for."""
+    if precision != "auto":
+        return precision
+    suits = where.type == "cpu" and choose_dtype(dtype) == choose_dtype("float32")
+    return "lossless" if suits and "lossless" in offered else None
+
+
 def load_model(
     model: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto", precision: str | None = None
 ) -> SpeechModel:
@@ -150,9 +163,7 @@ def load_model(
     where = choose_device(device)
     options: dict[str, str] = {}
     offered = precisions(model)
-    if precision == "auto":
-        suits = where.type == "cpu" and choose_dtype(dtype) == choose_dtype("float32")
-        precision = "lossless" if suits and "lossless" in offered else None
+    precision = _resolved(precision, offered, where, dtype)
     if precision not in (None, "full"):
         if precision not in offered or where.type != "cpu":
             raise UnsupportedError(
@@ -161,7 +172,69 @@ def load_model(
                 field="precision",
             )
         options["precision"] = precision
-    return package.load(path, device=where, dtype=choose_dtype(dtype), **options)
+    made = package.load(path, device=where, dtype=choose_dtype(dtype), **options)
+    from sonant.nn.mapped import trim
+
+    trim()
+    return made
+
+
+def plan(
+    model: str | os.PathLike[str],
+    *,
+    memory_limit: int | str,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str | None = "auto",
+    slots: int = 4,
+    taken: int | None = None,
+) -> Plan:
+    """How `load` would load the model below a limit; nothing is loaded.
+
+    `taken` is what the process has in memory already, measured now if it is not given; on an accelerator, 0.
+    A precision or dtype that is named stays; "auto" may give way to a narrower one.
+    Raises RequestError when nothing fits.
+    """
+    from sonant.memory import choose, parse_size, resident_bytes
+
+    where = choose_device(device)
+    if taken is None:
+        taken = resident_bytes() if where.type == "cpu" else 0
+    candidates = _candidates(model, where, dtype, precision)
+    offered = [name for name in precisions(model) if name not in ("auto", "full")]
+    narrower = f", --precision {offered[-1]}" if offered and where.type == "cpu" else ""
+    if where.type != "cpu" and dtype != "bfloat16":
+        narrower = ", --dtype bfloat16"
+    hint = f"Give a higher one, a smaller model{narrower}, or close what else runs in this process."
+    limit = parse_size(memory_limit)
+    return choose(str(model), candidates, slots=slots, limit=limit, taken=taken, hint=hint)
+
+
+def _candidates(
+    model: str | os.PathLike[str], where: torch.device, dtype: str, precision: str | None
+) -> list[Candidate]:
+    """Ways to load, the wanted one first, then ever smaller ones where that may be chosen."""
+    from sonant.memory import Candidate
+
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    offered = precisions(model)
+
+    def made(dtype: str, precision: str | None) -> Candidate:
+        options = {} if precision in (None, "full") else {"precision": precision}
+        found = package.footprint(path, device=where, dtype=choose_dtype(dtype), **options)
+        return Candidate(dtype=dtype, precision=precision, footprint=found)
+
+    wanted = _resolved(precision, offered, where, dtype)
+    kept = str(choose_dtype(dtype)).removeprefix("torch.")
+    first = made(kept, wanted if wanted is not None else "full")
+    others = []
+    if precision == "auto" and where.type == "cpu" and kept == "float32":
+        others = [made(kept, name) for name in offered if name not in ("auto", "full", wanted)]
+    elif dtype == "auto" and where.type != "cpu" and kept == "float32":
+        others = [made("bfloat16", "full")]
+    smaller = [c for c in others if c.footprint.weights < first.footprint.weights]
+    return [first, *sorted(smaller, key=lambda c: -c.footprint.weights)]
 
 
 def load(
@@ -172,17 +245,43 @@ def load(
     precision: str | None = "auto",
     slots: int = 4,
     voices: VoiceLibrary | None = None,
+    memory_limit: int | str | None = None,
     **engine_options: Any,
 ) -> Engine:
     """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin".
 
-    `precision` as for `load_model`.
+    `precision` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole process, or for
+    the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to fewer, until the
+    model fits; a warning says so, and RequestError is raised when nothing fits.
     """
     find(model)  # a wrong name is told before torch is imported
     from sonant.engine import Engine
     from sonant.voice import VoiceLibrary
 
+    if memory_limit is not None:
+        planned = plan(
+            model, memory_limit=memory_limit, device=device, dtype=dtype, precision=precision, slots=slots
+        )
+        for remark in planned.remarks:
+            log.warning("memory limit: %s", remark)
+        dtype, precision, slots = planned.dtype, planned.precision, planned.slots
+        engine_options.setdefault("cache_positions", planned.cache_positions)
+        limit_device(device, memory_limit)
     made = load_model(model, device=device, dtype=dtype, precision=precision)
     return Engine(
         made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
     )
+
+
+def limit_device(device: str, memory_limit: int | str) -> None:
+    """Let torch take no more than this of a CUDA device's memory; other devices have no such switch."""
+    import torch
+
+    from sonant.memory import parse_size
+
+    where = choose_device(device)
+    if where.type != "cuda":
+        return
+    index = torch.cuda.current_device() if where.index is None else where.index
+    whole = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, parse_size(memory_limit) / whole), index)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sonant.nn.mapped import give_back
+
 
 class Pasts:
     """The pasts of a chain of streaming layers, in the order in which the layers run.
@@ -168,5 +170,7 @@ def arrange(module: nn.Module) -> Any:
     """`module`, with every weight of this file laid out for matrix products."""
     for part in module.modules():
         if isinstance(part, TimeConv | TimeConvTranspose):
+            stored = part.weight.data
             part.arrange()
+            give_back(stored)
     return module

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.nn.channel_last import TimeConv, TimeConvTranspose
+from sonant.nn.mapped import give_back
 from sonant.nn.snake import Snake, SnakeBeta
 
 
@@ -164,6 +165,7 @@ def native_products(module: nn.Module, library: ctypes.CDLL, *, narrow: bool = F
             native_products(child, library, narrow=narrow)
         else:
             setattr(module, name, replaced)
+            give_back(*child.parameters())
 
 
 def _native(layer: nn.Module, library: ctypes.CDLL, *, narrow: bool) -> nn.Module | None:

@@ -14,6 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
+from sonant.nn.mapped import give_back, works
+
 WORTH = 1 << 18
 """Weights of fewer entries (1 MiB) stay as they are: they fit in a core's own cache."""
 
@@ -35,6 +37,7 @@ class PackedLinear(nn.Module):
         # Plain attributes: an opaque tensor is neither moved nor saved.
         self.packed = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach().contiguous(), rows)
         self.bias = None if linear.bias is None else linear.bias.detach().clone()
+        give_back(linear.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
@@ -65,7 +68,11 @@ def pack(module: nn.Module, *, rows: int) -> None:
 
 
 def let_go(network: nn.Module) -> None:
-    """Copy what was not packed, so that the weight file it is mapped from gives its memory back."""
-    if any(isinstance(part, PackedLinear) for part in network.modules()):
+    """Copy what was not packed, so that the weight file it is mapped from gives its memory back.
+
+    Where packing gave back each weight by itself, what is left stays mapped: of a table of embeddings only
+    the rows that are read take memory.
+    """
+    if not works() and any(isinstance(part, PackedLinear) for part in network.modules()):
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.data = tensor.data.clone()

@@ -28,6 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.nn.cache import CacheRows, KVCache
+from sonant.nn.mapped import give_back, trim
 from sonant.nn.rope import rope_table
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderLayer
@@ -57,6 +58,14 @@ LOSSLESS = Precision(bits=16)
 INT8 = Precision(bits=8, group=64)
 INT4 = Precision(bits=4, group=32)
 PRECISIONS: Mapping[str, Precision] = {"lossless": LOSSLESS, "int8": INT8, "int4": INT4}
+
+
+def stored_bytes(weight: Tensor, precision: Precision) -> int:
+    """Bytes of a weight [N, K] once it is stored so, nearly: codes and a two-byte scale for each group."""
+    if precision.is_lossless:
+        # Values are not read for this: a float32 weight may turn out to be no bfloat16, and then stays wide.
+        return weight.numel() * (2 if weight.dtype == torch.bfloat16 else 4)
+    return weight.numel() * precision.bits // 8 + 2 * weight.numel() // precision.group
 
 
 def quantize_weight(weight: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
@@ -142,6 +151,7 @@ class PackedStore:
         for part, (address, size) in zip(parts, zip(packed.addresses(), sizes, strict=True), strict=True):
             assert part is not None
             ctypes.memmove(address, part.data_ptr(), size)
+            give_back(part)
         return True
 
     def save(self) -> None:
@@ -201,6 +211,7 @@ class _Packed:
             wide = [torch.stack([w.reshape(-1, TILE, self.inputs) for w in wide], dim=1)]
         source = torch.cat([w.reshape(-1, self.inputs) for w in wide]).contiguous()
         library.sonant_linear_pack(self.handle, source.data_ptr())
+        give_back(*parts)
 
     def addresses(self) -> tuple[int, int]:
         """Where codes and scales lie."""
@@ -328,6 +339,7 @@ class NativeDecoder(nn.Module):
                 ("down", [mlp.down_proj.weight]),
             )
         ]
+        trim()  # the wide copies that were packed
         self._kept.extend(matrices)
         has_norm = self.config.qk_norm
         self.library.sonant_stack_layer(

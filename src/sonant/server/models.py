@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import gc
 import logging
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 from sonant import hub, registry
 from sonant.engine import Engine
 from sonant.errors import BusyError, ConfigError, SonantError
+from sonant.memory import resident_bytes
 from sonant.server.jobs import EngineDesk
 from sonant.server.problems import HttpProblem
 from sonant.server.settings import OPENAI_MODELS
@@ -355,12 +355,3 @@ def _warm_up_request(engine: Engine) -> SpeechRequest:
         sampling = dataclasses.replace(request.sampling, max_frames=24)
         request = dataclasses.replace(request, sampling=sampling)
     return request
-
-
-def resident_bytes() -> int:
-    """Memory of this process in bytes; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, AttributeError):
-        return 0

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from sonant.memory import Footprint
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["describe", "detect", "load"]
+__all__ = ["describe", "detect", "footprint", "load"]
 
 
 def detect(path: Path) -> bool:
@@ -31,3 +32,10 @@ def describe(path: Path) -> ModelSpec:
     from sonant.families.builtin.spec import builtin_spec
 
     return builtin_spec()
+
+
+def footprint(path: Path, *, device: torch.device, dtype: torch.dtype) -> Footprint:
+    """What the built-in voice takes: its network and the libraries that it brings along, measured."""
+    from sonant.memory import MIB, Footprint
+
+    return Footprint(weights=300 * MIB, loading=0, working=100 * MIB)

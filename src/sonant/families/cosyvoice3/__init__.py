@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from sonant.memory import Footprint
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "convert", "describe", "detect", "load"]
+__all__ = ["PRECISIONS", "convert", "describe", "detect", "footprint", "load"]
 
 PRECISIONS = ("lossless", "int8", "int4")
 """Precisions of the language model's weights that `load` takes on a CPU."""
@@ -43,3 +44,12 @@ def describe(path: Path) -> ModelSpec:
     from sonant.families.cosyvoice3 import loading
 
     return loading.describe(path)
+
+
+def footprint(
+    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> Footprint:
+    """About how much memory `load` would take, from the headers of the files."""
+    from sonant.families.cosyvoice3 import footprint as estimate
+
+    return estimate.footprint(path, device=device, dtype=dtype, precision=precision)

@@ -13,6 +13,7 @@ from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
 from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
+from sonant.nn.mapped import give_back
 from sonant.nn.native_frame import NativeFrame
 from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
@@ -116,7 +117,10 @@ def load_network(
         if keeps_text and parameter is text:
             continue
         wanted = torch.float32 if name.startswith("speaker_encoder.") and dtype.itemsize < 4 else dtype
-        parameter.data = parameter.data.to(wanted)
+        stored = parameter.data
+        parameter.data = stored.to(wanted)
+        if parameter.data is not stored:
+            give_back(stored)
     return network
 
 

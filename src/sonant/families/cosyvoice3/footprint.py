@@ -1,0 +1,58 @@
+"""About how much memory a CosyVoice3 folder takes once loaded, from the headers of its files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from sonant import native
+from sonant.families.cosyvoice3.config import read_config
+from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
+from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_IGNORED, read_part
+from sonant.memory import MIB, Footprint, bytes_in
+from sonant.nn.quantized import PRECISIONS, stored_bytes
+
+NARROWED = re.compile(r"^(llm\.model\.model\.layers\.|llm_decoder\.)")
+"""Matrices that a precision narrows."""
+TEXT_TABLE = "llm.model.model.embed_tokens.weight"
+TEXT_ROWS = 16 * MIB
+POSITIONS = 900
+"""Of a segment of 20 seconds with its text and a reference of 10 seconds."""
+WORKING, UTTERANCE = 420 * MIB, 60 * MIB
+
+
+def footprint(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> Footprint:
+    """The footprint of a model folder."""
+    config = read_config(folder)
+    form = None if precision is None else PRECISIONS[precision]
+    itemsize = 4 if form is not None else dtype.itemsize
+    has_kernel = form is not None and native.library() is not None
+    weights = 0
+    for name, tensor in read_part(folder, "llm").items():
+        if any(re.search(pattern, name) for pattern in LANGUAGE_IGNORED):
+            continue
+        if name == TEXT_TABLE and device.type == "cpu" and tensor.dtype.itemsize == itemsize:
+            weights += TEXT_ROWS
+        elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
+            weights += stored_bytes(tensor, form)
+        else:
+            weights += tensor.numel() * itemsize
+    weights += bytes_in(read_part(folder, "flow"), 8 if dtype == torch.float64 else 4)
+    vocoder = read_part(folder, "hift")
+    pitch = {key: t for key, t in vocoder.items() if key.startswith(F0_PREFIX)}
+    weights += bytes_in(vocoder, 4) + bytes_in(pitch, 4)  # float64
+    for name in (TOKENIZER_NAME, SPEAKER_NAME):  # onnxruntime holds the graph and its weights
+        weights += (folder / name).stat().st_size * 5 // 4
+    decoder = config.language.decoder
+    return Footprint(
+        weights=weights,
+        loading=weights // 10 + 64 * MIB,
+        working=WORKING,
+        utterance=UTTERANCE,
+        position=2 * decoder.layers * decoder.kv_heads * decoder.head_dim * itemsize,
+        positions=POSITIONS,
+    )

@@ -1,0 +1,50 @@
+"""About how much memory an IndexTTS2 folder takes once loaded, from the headers of its files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sonant.checkpoint import read_tensors
+from sonant.families.indextts2.config import CONFIG_NAME, read_config
+from sonant.families.indextts2.layout import locate
+from sonant.families.indextts2.options import SAMPLING
+from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER
+from sonant.families.indextts2.weights import (
+    CODEC_IGNORED,
+    GPT_IGNORED,
+    S2MEL_IGNORED,
+    flatten,
+    gpt_tensors,
+    read_any,
+)
+from sonant.memory import MIB, Footprint, bytes_in
+
+POSITIONS = 700
+"""Of one beam of a segment of 20 seconds, with its conditions and text."""
+WORKING, UTTERANCE = 500 * MIB, 100 * MIB
+LATE_LAYERS = rf"encoder\.layers\.({'|'.join(str(i) for i in range(SEMANTIC_LAYER, 100))})\."
+
+
+def footprint(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Footprint:
+    """The footprint of a model folder."""
+    config = read_config(folder / CONFIG_NAME)
+    files = locate(folder, config)
+    weights = bytes_in(gpt_tensors(files.gpt), dtype.itemsize, ignored=GPT_IGNORED)
+    weights += bytes_in(flatten(read_any(files.s2mel)), 4, ignored=S2MEL_IGNORED)
+    weights += bytes_in(flatten(read_any(files.codec)), 4, ignored=CODEC_IGNORED)
+    weights += bytes_in(read_tensors(files.w2v_bert / "model.safetensors"), 4, ignored=(LATE_LAYERS,))
+    weights += bytes_in(flatten(read_any(files.campplus)), 4)
+    weights += bytes_in(flatten(read_any(files.bigvgan)), 4)
+    if files.classifier is not None:
+        for part in files.classifier.glob("*.safetensors"):
+            weights += bytes_in(read_tensors(part), dtype.itemsize)
+    return Footprint(
+        weights=weights,
+        loading=weights // 10 + 64 * MIB,
+        working=WORKING,
+        utterance=UTTERANCE,
+        position=2 * config.gpt.layers * config.gpt.model_dim * dtype.itemsize,
+        positions=POSITIONS * SAMPLING["beams"],
+    )
