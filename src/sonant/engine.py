@@ -55,8 +55,8 @@ class Engine:
     slots: cache rows, that is how many utterances run as one batch (beams take several each).
     queue_limit: requests waiting or running before BusyError.
     chunk_limit: chunks a reader may lag behind before its utterance pauses.
-    cache_positions: cache positions that all rows together may have; None is no limit. Where the rows of a long
-        text would have more, fewer utterances run at a time.
+    cache_positions: cache positions that all rows together may have; None is no limit. Where the rows of a
+    long text would have more, fewer utterances run at a time.
     pipelined: decode tokens to samples on a second thread while the first goes on generating. On a CPU the
     two then share the cores; None does so for models whose steps give the same on any number of threads.
     records_ahead: where a device replays recorded steps (CUDA graphs), record those of every size of batch as

@@ -52,13 +52,14 @@ class Candidate:
     """One way to load a model: the numbers it is kept in, and what that takes."""
 
     dtype: str
-    precision: str | None
+    precision: str
+    """ "full" where the dtype alone decides."""
     footprint: Footprint
 
     @property
     def name(self) -> str:
         """The precision, or the dtype where it alone decides."""
-        return self.dtype if self.precision in (None, "full") else str(self.precision)
+        return self.dtype if self.precision == "full" else self.precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +67,14 @@ class Plan:
     """How a model is loaded below a limit."""
 
     dtype: str
-    precision: str | None
+    precision: str
     slots: int
     needed: int
     """Bytes of the model and its utterances, without what the process has already."""
     cache_positions: int | None
-    """Cache positions that all rows together may have; None for a model without such caches."""
+    """Cache positions for which there is room, all rows together; None for a model without such caches."""
+    ordinary_positions: int | None
+    """Those of them that `needed` counts."""
     remarks: tuple[str, ...] = ()
     """What was made smaller to fit, for the user."""
 
@@ -105,12 +108,13 @@ def choose(
             slots=fitting,
             needed=footprint.needed(fitting),
             cache_positions=spare // footprint.position if footprint.position else None,
+            ordinary_positions=fitting * footprint.positions if footprint.position else None,
             remarks=tuple(remarks),
         )
     least = min(candidates, key=lambda candidate: candidate.footprint.needed(1))
     raise RequestError(
-        f"{model} needs about {show(taken + least.footprint.needed(1))} in {least.name} for one utterance at a "
-        f"time, {show(taken)} of it for what this process has in memory already; the memory limit is "
+        f"{model} needs about {show(taken + least.footprint.needed(1))} in {least.name} for one utterance "
+        f"at a time, {show(taken)} of it for what this process has in memory already; the memory limit is "
         f"{show(limit)}. {hint}",
         field="memory_limit",
     )

@@ -220,8 +220,8 @@ def _candidates(
     package: Any = import_module(f"sonant.families.{family}")
     offered = precisions(model)
 
-    def made(dtype: str, precision: str | None) -> Candidate:
-        options = {} if precision in (None, "full") else {"precision": precision}
+    def made(dtype: str, precision: str) -> Candidate:
+        options = {} if precision == "full" else {"precision": precision}
         found = package.footprint(path, device=where, dtype=choose_dtype(dtype), **options)
         return Candidate(dtype=dtype, precision=precision, footprint=found)
 
@@ -250,9 +250,9 @@ def load(
 ) -> Engine:
     """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin".
 
-    `precision` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole process, or for
-    the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to fewer, until the
-    model fits; a warning says so, and RequestError is raised when nothing fits.
+    `precision` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole process, or
+    for the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to fewer, until
+    the model fits; a warning says so, and RequestError is raised when nothing fits.
     """
     find(model)  # a wrong name is told before torch is imported
     from sonant.engine import Engine

@@ -16,6 +16,8 @@ from typing import Any
 from sonant.bench.rivals.peak_memory import peak_megabytes
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 
+UNLIMITED = "1000TB"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -30,6 +32,7 @@ class Job:
     seconds: float = 5.0
     """Speech to make, for each of the batch."""
     runs: int = 3
+    memory_limit: str | None = None
 
 
 class Stopwatch:
@@ -65,15 +68,31 @@ def measure(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     began = time.perf_counter()
     from sonant.bench.reference_clip import reference_voice
-    from sonant.registry import load
+    from sonant.memory import resident_bytes
+    from sonant.registry import choose_device, limit_device, load, plan
     from sonant.speech import Sampling, SpeechRequest, Style
 
-    engine = load(
+    is_cpu = choose_device(job.device).type == "cpu"
+    taken = resident_bytes() if is_cpu else 0
+    planned = plan(
         job.model,
+        memory_limit=job.memory_limit or UNLIMITED,
         device=job.device,
         dtype=job.dtype,
         precision=job.precision,
         slots=job.batch,
+        taken=taken,
+    )
+    is_limited = job.memory_limit is not None
+    if job.memory_limit is not None:
+        limit_device(job.device, job.memory_limit)
+    engine = load(
+        job.model,
+        device=job.device,
+        dtype=planned.dtype if is_limited else job.dtype,
+        precision=planned.precision if is_limited else job.precision,
+        slots=planned.slots,
+        cache_positions=planned.cache_positions if is_limited else None,
         records_ahead=True,
     )
     load_seconds = time.perf_counter() - began
@@ -122,7 +141,11 @@ def measure(job: Job) -> dict[str, Any]:
     return {
         "model": spec.name,
         "family": spec.family,
-        "precision": job.dtype if job.precision == "full" else job.precision,
+        "precision": planned.precision
+        if is_limited
+        else job.dtype
+        if job.precision == "full"
+        else job.precision,
         "batch": job.batch,
         "threads": job.threads,
         "device": _device_name(job.device),
@@ -136,6 +159,7 @@ def measure(job: Job) -> dict[str, Any]:
         },
         "audio_s": round(median(r["audio_s"] for r in results), 2),
         "peak_mb": round(_peak_megabytes(torch), 1),
+        "estimate_mb": round((taken + planned.needed) / 2**20, 1),
     }
 
 

@@ -16,6 +16,9 @@ def bench(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
+    memory_limit: Annotated[
+        str | None, typer.Option(help="The most that Sonant may use, such as 3GB.", metavar="SIZE")
+    ] = None,
     batch: Annotated[list[int] | None, typer.Option(help="Utterances at once; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="Speech to make, each.")] = 5.0,
     runs: Annotated[int, typer.Option(min=1, help="Runs in one process; the median counts.")] = 2,
@@ -60,6 +63,7 @@ def bench(
                 batch=size,
                 seconds=seconds,
                 runs=runs,
+                memory_limit=memory_limit,
             )
             figures = compare(job, folder, rival, python=rival_python, dtype=rival_dtype, rounds=rounds)
             results.append({**figures, "model": model})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -136,9 +137,13 @@ def say(
     device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
     precision: Annotated[str, Machine(help="Weights on a CPU: auto, full, lossless, int8, int4.")] = "auto",
+    memory_limit: Annotated[
+        str | None,
+        Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),
+    ] = None,
 ) -> None:
     """Turn text into speech."""
-    from sonant.cli.speaking import speak
+    from sonant.cli.speaking import plan_engine, speak
     from sonant.errors import RequestError
     from sonant.job import Job, parse_emotion, parse_option, read_glossary
 
@@ -196,7 +201,12 @@ def say(
         loudness=loudness,
     )
     pieces = target.with_name(f"{target.name}.pieces") if resume and isinstance(target, Path) else None
-    spoken = speak(job, target=target, play=play, pieces=pieces)
+    cache_positions = None
+    if memory_limit is not None:
+        planned = plan_engine(job, memory_limit)
+        job = replace(job, dtype=planned.dtype, precision=planned.precision)
+        cache_positions = planned.cache_positions
+    spoken = speak(job, target=target, play=play, pieces=pieces, cache_positions=cache_positions)
     report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
 
 

@@ -28,6 +28,13 @@ Precision = Annotated[
     str, typer.Option(help="Weights on a CPU, of models that offer it: auto, full, lossless, int8, int4.")
 ]
 Slots = Annotated[int, typer.Option(min=1, max=256, help="Utterances spoken as one batch.")]
+MemoryLimit = Annotated[
+    str | None,
+    typer.Option(
+        help="The most that Sonant may use, such as 6GB: of a CPU's memory, or of the accelerator's.",
+        metavar="SIZE",
+    ),
+]
 Voices = Annotated[Path | None, typer.Option(help="Folder of stored voices.")]
 
 
@@ -68,7 +75,7 @@ def serve(
     idle_unload: Annotated[
         float | None, typer.Option(min=1, help="Unload a model after this many seconds without use.")
     ] = None,
-    max_memory: Annotated[float | None, typer.Option(min=0.1, help="GiB of models in memory.")] = None,
+    memory_limit: MemoryLimit = None,
     preload: Annotated[bool, typer.Option(help="Load all models at start, not only the first.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -114,7 +121,7 @@ def serve(
         slots=slots,
         queue_limit=queue_limit,
         idle_seconds=idle_unload,
-        max_bytes=int(max_memory * 2**30) if max_memory is not None else None,
+        memory_limit=memory_limit,
         preload=preload,
     )
     listen(app, open_socket(host, port), log_level=log_level)
@@ -128,6 +135,7 @@ def studio(
     precision: Precision = "auto",
     slots: Slots = 4,
     voices: Voices = None,
+    memory_limit: MemoryLimit = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the web browser.")] = True,
 ) -> None:
     """Open the studio: a page in the browser to speak, record, clone and compare. For this machine only."""
@@ -143,7 +151,7 @@ def studio(
         slots=slots,
         queue_limit=64,
         idle_seconds=None,
-        max_bytes=None,
+        memory_limit=memory_limit,
         preload=False,
     )
     listen(app, open_socket("127.0.0.1", port), log_level="warning", browser=browser)
@@ -178,7 +186,7 @@ def build_app(
     slots: int,
     queue_limit: int,
     idle_seconds: float | None,
-    max_bytes: int | None,
+    memory_limit: str | None,
     preload: bool,
 ) -> FastAPI:
     """The app with its models found, not yet loaded."""
@@ -191,9 +199,14 @@ def build_app(
         raise DependencyError(
             f"the server needs {error.name}, which is absent. Install it with: pip install 'sonant[server]'"
         ) from error
+    from sonant import registry
+    from sonant.memory import parse_size, resident_bytes
     from sonant.voice import VoiceLibrary
 
     library = VoiceLibrary(voices)
+    limit = parse_size(memory_limit) if memory_limit is not None else None
+    on_cpu = registry.choose_device(device).type == "cpu"
+    taken = resident_bytes() if on_cpu else 0  # by the server itself: the rest is for models
     sources = find_sources(
         models,
         library,
@@ -202,8 +215,14 @@ def build_app(
         precision=precision,
         slots=slots,
         queue_limit=queue_limit,
+        memory_limit=limit,
     )
-    pool = ModelPool(sources, aliases=settings.model_aliases, max_bytes=max_bytes, idle_seconds=idle_seconds)
+    pool = ModelPool(
+        sources,
+        aliases=settings.model_aliases,
+        max_bytes=None if limit is None else limit - taken,
+        idle_seconds=idle_seconds,
+    )
     return create_app(pool, library, settings, warm=tuple(pool.names) if preload else None)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sonant.delivery import Outcome
     from sonant.engine import Engine
     from sonant.job import Job
+    from sonant.memory import Plan
     from sonant.speech import AudioChunk, ModelSpec
     from sonant.voice import Voice
 
@@ -49,12 +50,44 @@ def status(words: str) -> Iterator[None]:
         yield
 
 
-def load_engine(model: str, *, device: str = "auto", dtype: str = "auto", precision: str = "auto") -> Engine:
+def plan_engine(job: Job, memory_limit: str) -> Plan:
+    """How the job's model is loaded below a limit, which its device then keeps; warns of what gave way."""
+    from sonant import registry
+
+    planned = registry.plan(
+        job.model,
+        memory_limit=memory_limit,
+        device=job.device,
+        dtype=job.dtype,
+        precision=job.precision,
+        slots=1,
+    )
+    for remark in planned.remarks:
+        warn(remark)
+    registry.limit_device(job.device, memory_limit)
+    return planned
+
+
+def load_engine(
+    model: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str = "auto",
+    cache_positions: int | None = None,
+) -> Engine:
     """An engine for one request at a time, over the user's voice library."""
     from sonant.registry import load
 
     with status(f"loading {model}"):
-        return load(model, device=device, dtype=dtype, precision=precision, slots=1)
+        return load(
+            model,
+            device=device,
+            dtype=dtype,
+            precision=precision,
+            slots=1,
+            cache_positions=cache_positions,
+        )
 
 
 def job_voice(job: Job, engine: Engine) -> Voice | str | None:
@@ -83,6 +116,7 @@ def speak(
     pieces: Path | None = None,
     engine: Engine | None = None,
     voice: Voice | str | None = None,
+    cache_positions: int | None = None,
 ) -> Spoken:
     """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
     from sonant.cli.interrupt import CtrlC
@@ -95,7 +129,13 @@ def speak(
         find_player()
     began = time.monotonic()
     if engine is None:
-        engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
+        engine = load_engine(
+            job.model,
+            device=job.device,
+            dtype=job.dtype,
+            precision=job.precision,
+            cache_positions=cache_positions,
+        )
         voice = job_voice(job, engine)
     load_seconds = time.monotonic() - began
     try:

@@ -1,7 +1,8 @@
-"""The C kernels: decoder stacks with narrow weights, and convolutions. Compiled on first use, then cached.
+"""The C kernels: decoder stacks with narrow weights, convolutions. From the wheel, or compiled on first use.
 
 `library()` gives the loaded library or None; nothing here runs at import. SONANT_NATIVE=0 switches the
-kernel off, and the plain torch path in `sonant.nn.quantized` does the same arithmetic.
+kernels off, SONANT_NATIVE=compile passes over those of the wheel. Without any, the plain torch path in
+`sonant.nn.quantized` does the same arithmetic.
 """
 
 from __future__ import annotations
@@ -11,13 +12,20 @@ import hashlib
 import logging
 import os
 import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
+
+from sonant.native.variants import (
+    FLAGS,
+    SOURCES,
+    CompileError,
+    compile_kernels,
+    find_compiler,
+    native_flags,
+    of_machine,
+    suiting,
+)
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +56,7 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_oversampled_snake": (N, (N, N, *(P,) * 6, N)),
 }
 
-SOURCES = ("memory.h", "memory.c", "snake.h", "stack.c", "conv.c", "oversampled.c")
-
 PATHS = ("plain C", "AVX2", "AVX512-VNNI")
-
-
-def _flags() -> list[str]:
-    # Finite-math assumptions stay off: scores may be -inf. -march=native is right because the result is
-    # cached for this machine only.
-    flags = ["-O3", "-std=gnu11", "-ffast-math", "-fno-finite-math-only", "-fopenmp", "-fPIC", "-shared"]
-    if platform.machine() in ("x86_64", "AMD64"):
-        return [*flags, "-march=native"]
-    return [*flags, "-mcpu=native"] if platform.machine() in ("aarch64", "arm64") else flags
 
 
 def cache_folder() -> Path:
@@ -74,20 +71,15 @@ def cache_folder() -> Path:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The kernel, compiled if need be; None when switched off or when it cannot be compiled here."""
+    """The kernels: a library that came with the wheel and suits this processor, or one compiled for it.
+
+    None when switched off, or when there is neither such a library nor a compiler.
+    """
     if os.environ.get("SONANT_NATIVE") == "0":
         return None
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
-    if compiler is None:
-        log.warning("no C compiler found: models run on the slower torch path. Install gcc or clang.")
-        return None
-    folder = resources.files("sonant.native")
-    sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES}
-    key = hashlib.sha256(
-        "\n".join([*sources.values(), compiler, *_flags(), platform.machine(), _processor()]).encode()
-    ).hexdigest()[:16]
-    target = cache_folder() / "native" / f"sonant-{key}.so"
-    if not target.exists() and not _compile(compiler, sources, target):
+    target = bundled_library() if os.environ.get("SONANT_NATIVE") != "compile" else None
+    target = target or _compiled()
+    if target is None:
         return None
     import torch  # noqa: F401  torch's OpenMP runtime is loaded first, so both share one thread pool
 
@@ -96,6 +88,38 @@ def library() -> ctypes.CDLL | None:
         function = getattr(loaded, name)
         function.restype, function.argtypes = result, arguments
     return loaded
+
+
+def bundled_library() -> Path | None:
+    """The library inside this package that suits the processor, or None; an editable install has none."""
+    folder = Path(str(resources.files("sonant.native").joinpath("kernels")))
+    there = [variant for variant in of_machine() if (folder / variant.file).is_file()]
+    suits = suiting(there, _features())
+    return None if suits is None else folder / suits.file
+
+
+def _compiled() -> Path | None:
+    """The library for just this machine, compiled unless the cache holds it."""
+    compiler = find_compiler()
+    if compiler is None:
+        log.warning("no C compiler found: models run on the slower torch path. Install gcc or clang.")
+        return None
+    folder = resources.files("sonant.native")
+    sources = [folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES]
+    flags = native_flags()
+    key = hashlib.sha256(
+        "\n".join([*sources, compiler, *FLAGS, *flags, platform.machine(), _processor()]).encode()
+    ).hexdigest()[:16]
+    target = cache_folder() / "native" / f"sonant-{key}.so"
+    if target.exists():
+        return target
+    try:
+        with resources.as_file(folder) as place:
+            compile_kernels(compiler, place, target, flags)
+    except CompileError as error:
+        log.warning("the kernel did not compile (%s); models run on the slower torch path", str(error)[:400])
+        return None
+    return target
 
 
 def path_in_use() -> str | None:
@@ -125,19 +149,8 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _compile(compiler: str, sources: Mapping[str, str], target: Path) -> bool:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / "made.so"
-        codes = [str(Path(folder) / name) for name in sources if name.endswith(".c")]
-        for name, source in sources.items():
-            (Path(folder) / name).write_text(source, encoding="utf-8")
-        command = [compiler, *_flags(), "-o", str(made), *codes, "-lm"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        except (OSError, subprocess.SubprocessError) as error:
-            detail = getattr(error, "stderr", "") or str(error)
-            log.warning("the kernel did not compile (%s); models run on the slower torch path", detail[:400])
-            return False
-        os.replace(made, target)
-    return True
+def _features() -> frozenset[str]:
+    """Names of the processor's features, as Linux spells them; an Apple processor's are known."""
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        return frozenset({"asimd", "asimddp", "fphp", "asimdhp"})  # every Apple processor since the M1
+    return frozenset(_processor().partition(":")[2].split())

@@ -25,11 +25,12 @@ from starlette.staticfiles import StaticFiles
 import sonant
 from sonant.audio.encode import FORMATS, open_encoder
 from sonant.errors import SonantError
+from sonant.memory import resident_bytes
 from sonant.server.auth import Gate, client_of
 from sonant.server.delivery import SpeechAnswer, collect, usage
 from sonant.server.live import LiveSession
 from sonant.server.metrics import Metrics, Observe
-from sonant.server.models import ModelPool, resident_bytes
+from sonant.server.models import ModelPool
 from sonant.server.problems import HttpProblem, describe_error, error_response, from_validation, json_response
 from sonant.server.schemas import BatchBody, SegmentsBody, SpeechBody
 from sonant.server.service import SpeechService

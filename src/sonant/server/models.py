@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,11 +61,14 @@ def find_sources(
     precision: str = "auto",
     slots: int,
     queue_limit: int,
+    memory_limit: int | None = None,
 ) -> list[ModelSource]:
     """Models by folder, known name, "builtin", or NAME=FOLDER. With no names: what is inside the package,
     then every known model on this machine. A model without `precision` keeps "auto".
 
-    Raises CheckpointError for a model that is not there, ConfigError for a precision that none of them has.
+    `memory_limit` is for the whole process: each model is loaded as `registry.plan` finds that it fits alone.
+    Raises CheckpointError for a model that is not there, RequestError for a named one that does not fit,
+    ConfigError for a precision that none of them has.
     """
     wanted = list(names)
     if not wanted:
@@ -72,6 +76,9 @@ def find_sources(
         wanted = [registry.BUILTIN, *registry.bundled(), *on_disk]
     sources: dict[str, ModelSource] = {}
     is_offered = False
+    taken = resident_bytes() if registry.choose_device(device).type == "cpu" else 0
+    if memory_limit is not None:
+        registry.limit_device(device, memory_limit)
     for given in wanted:
         name, _, place = (
             given.partition("=") if "=" in given and not Path(given).exists() else ("", "", given)
@@ -84,21 +91,42 @@ def find_sources(
         if name in sources:
             raise ConfigError(f"two models are named {name!r}. Name one of them with --model NAME=FOLDER.")
         about = next((known.about for known in hub.KNOWN if known.name == name), "")
+        kept = precision if offers else "auto"
+        options: dict[str, Any] = {"dtype": dtype, "precision": kept, "slots": slots}
         # Released weights are bfloat16 or float32; in memory the larger part is float32.
         size = 300 * 2**20 if is_builtin else 2 * weight_bytes(folder)
+        if memory_limit is not None:
+            try:
+                planned = registry.plan(
+                    place,
+                    memory_limit=memory_limit,
+                    device=device,
+                    dtype=dtype,
+                    precision=kept,
+                    slots=slots,
+                    taken=taken,
+                )
+            except SonantError as error:
+                if names:
+                    raise
+                log.warning("model %s is not served: %s", name, error)
+                continue
+            for remark in planned.remarks:
+                log.warning("memory limit: %s", remark)
+            size = planned.needed
+            options = {"dtype": planned.dtype, "precision": planned.precision, "slots": planned.slots}
+            options["cache_positions"] = planned.ordinary_positions
         sources[name] = ModelSource(
             name=name,
             open=partial(
                 registry.load,
                 place,
                 device=device,
-                dtype=dtype,
-                precision=precision if offers else "auto",
-                slots=slots,
                 voices=library,
                 queue_limit=queue_limit,
                 chunk_limit=CHUNKS_AHEAD,
                 records_ahead=True,
+                **options,
             ),
             bytes=size,
             about=about or ("the small built-in English voice" if is_builtin else f"a {family} checkpoint"),
@@ -137,7 +165,10 @@ class LoadedModel:
 
 
 class ModelPool:
-    """Named models, at most `max_bytes` of them in memory; one unused for `idle_seconds` is unloaded."""
+    """Named models, at most `max_bytes` of them in memory; one unused for `idle_seconds` is unloaded.
+
+    `max_bytes` is for models alone, without what the process has before any is loaded.
+    """
 
     def __init__(
         self,
@@ -163,7 +194,7 @@ class ModelPool:
             if max_bytes is not None and source.bytes > max_bytes:
                 raise ConfigError(
                     f"the model {source.name} needs about {source.bytes / 2**30:.1f} GiB; the ceiling is "
-                    f"{max_bytes / 2**30:.1f} GiB. Raise --max-memory, or choose a smaller model or --dtype."
+                    f"{max_bytes / 2**30:.1f} GiB. Raise --memory-limit, or choose a smaller model."
                 )
         self._max_bytes = max_bytes
         self._idle_seconds = idle_seconds

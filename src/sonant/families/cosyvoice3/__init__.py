@@ -50,6 +50,6 @@ def footprint(
     path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
 ) -> Footprint:
     """About how much memory `load` would take, from the headers of the files."""
-    from sonant.families.cosyvoice3 import footprint as estimate
+    from sonant.families.cosyvoice3.needs import footprint as estimate
 
-    return estimate.footprint(path, device=device, dtype=dtype, precision=precision)
+    return estimate(path, device=device, dtype=dtype, precision=precision)

@@ -50,6 +50,6 @@ def describe(path: Path) -> ModelSpec:
 
 def footprint(path: Path, *, device: torch.device, dtype: torch.dtype) -> Footprint:
     """About how much memory `load` would take, from the headers of the files."""
-    from sonant.families.indextts2 import footprint as estimate
+    from sonant.families.indextts2.needs import footprint as estimate
 
-    return estimate.footprint(path, device=device, dtype=dtype)
+    return estimate(path, device=device, dtype=dtype)

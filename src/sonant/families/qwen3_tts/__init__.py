@@ -48,6 +48,6 @@ def footprint(
     path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
 ) -> Footprint:
     """About how much memory `load` would take, from the headers of the files."""
-    from sonant.families.qwen3_tts import footprint as estimate
+    from sonant.families.qwen3_tts.needs import footprint as estimate
 
-    return estimate.footprint(path, device=device, dtype=dtype, precision=precision)
+    return estimate(path, device=device, dtype=dtype, precision=precision)

@@ -29,8 +29,10 @@ TEXT_ROWS = 16 * MIB
 """What is read of the text table while it stays mapped: some hundred rows, by pages."""
 POSITIONS = 384
 """Of a segment of 20 seconds with its prompt."""
-# Measured on the 0.6B shapes, in MiB: what one process grew by while it spoke, for one utterance and four.
-WORKING, UTTERANCE = 140 * MIB, 70 * MIB
+# Measured on the 0.6B shapes: what a process grew by while it spoke, for one utterance and for four.
+WORKING, UTTERANCE = 150 * MIB, 75 * MIB
+TORCH_CODEC = 120 * MIB
+"""What the codec's convolutions need besides when they run in torch."""
 
 
 def footprint(
@@ -63,7 +65,7 @@ def footprint(
     return Footprint(
         weights=weights,
         loading=weights // 10 + 64 * MIB,
-        working=WORKING,
+        working=WORKING if has_kernel else WORKING + TORCH_CODEC,
         utterance=UTTERANCE,
         position=2 * talker.layers * talker.kv_heads * talker.head_dim * itemsize,
         positions=POSITIONS,
