@@ -61,11 +61,19 @@ PRECISIONS: Mapping[str, Precision] = {"lossless": LOSSLESS, "int8": INT8, "int4
 
 
 def stored_bytes(weight: Tensor, precision: Precision) -> int:
-    """Bytes of a weight [N, K] once it is stored so, nearly: codes and a two-byte scale for each group."""
+    """Bytes of a weight [N, K] once it is stored so, nearly: codes and a two-byte scale for each group.
+
+    `slab_bytes` is what the kernel's memory takes for a sum of these.
+    """
     if precision.is_lossless:
         # Values are not read for this: a float32 weight may turn out to be no bfloat16, and then stays wide.
         return weight.numel() * (2 if weight.dtype == torch.bfloat16 else 4)
     return weight.numel() * precision.bits // 8 + 2 * weight.numel() // precision.group
+
+
+def slab_bytes(stored: int) -> int:
+    """Memory that weights of so many bytes take in the kernel: slabs have some room at their ends."""
+    return stored + stored // 12 + (64 << 20 if stored >= 64 << 20 else stored)
 
 
 def quantize_weight(weight: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
@@ -254,6 +262,7 @@ class NativeLinear(nn.Module):
             library, [F.pad(weight, (0, 0, 0, surplus))], precision, name=name, store=store
         )
         self.handle = self._packed.handle
+        give_back(weight)
         padded = None if bias is None else F.pad(bias.float(), (0, surplus))
         self.bias = None if padded is None else nn.Parameter(padded, requires_grad=False)
 

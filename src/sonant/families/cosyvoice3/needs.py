@@ -12,7 +12,7 @@ from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_IGNORED, read_part
 from sonant.memory import MIB, Footprint, bytes_in
-from sonant.nn.quantized import PRECISIONS, stored_bytes
+from sonant.nn.quantized import PRECISIONS, slab_bytes, stored_bytes
 
 NARROWED = re.compile(r"^(llm\.model\.model\.layers\.|llm_decoder\.)")
 """Matrices that a precision narrows."""
@@ -20,7 +20,7 @@ TEXT_TABLE = "llm.model.model.embed_tokens.weight"
 TEXT_ROWS = 16 * MIB
 POSITIONS = 900
 """Of a segment of 20 seconds with its text and a reference of 10 seconds."""
-WORKING, UTTERANCE = 420 * MIB, 60 * MIB
+WORKING, UTTERANCE = 450 * MIB, 60 * MIB
 
 
 def footprint(
@@ -31,16 +31,17 @@ def footprint(
     form = None if precision is None else PRECISIONS[precision]
     itemsize = 4 if form is not None else dtype.itemsize
     has_kernel = form is not None and native.library() is not None
-    weights = 0
+    weights = stored = 0
     for name, tensor in read_part(folder, "llm").items():
         if any(re.search(pattern, name) for pattern in LANGUAGE_IGNORED):
             continue
         if name == TEXT_TABLE and device.type == "cpu" and tensor.dtype.itemsize == itemsize:
             weights += TEXT_ROWS
         elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
-            weights += stored_bytes(tensor, form)
+            stored += stored_bytes(tensor, form)
         else:
             weights += tensor.numel() * itemsize
+    weights += slab_bytes(stored)
     weights += bytes_in(read_part(folder, "flow"), 8 if dtype == torch.float64 else 4)
     vocoder = read_part(folder, "hift")
     pitch = {key: t for key, t in vocoder.items() if key.startswith(F0_PREFIX)}

@@ -18,7 +18,7 @@ from sonant.families.qwen3_tts.config import (
 )
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, WEIGHTS, has_bfloat16
 from sonant.memory import MIB, Footprint, bytes_in
-from sonant.nn.quantized import PRECISIONS, stored_bytes
+from sonant.nn.quantized import PRECISIONS, slab_bytes, stored_bytes
 
 NARROWED = re.compile(
     r"^talker\.(codec_head|model\.layers\.|code_predictor\.(model\.layers\.|lm_head\.|small_to_mtp))"
@@ -30,8 +30,8 @@ TEXT_ROWS = 16 * MIB
 POSITIONS = 384
 """Of a segment of 20 seconds with its prompt."""
 # Measured on the 0.6B shapes: what a process grew by while it spoke, for one utterance and for four.
-WORKING, UTTERANCE = 150 * MIB, 75 * MIB
-TORCH_CODEC = 120 * MIB
+WORKING, UTTERANCE = 160 * MIB, 50 * MIB
+TORCH_CODEC = 280 * MIB
 """What the codec's convolutions need besides when they run in torch."""
 
 
@@ -48,19 +48,19 @@ def footprint(
     form = None if precision is None else PRECISIONS[precision]
     itemsize = 4 if form is not None else dtype.itemsize
     has_kernel = form is not None and native.library() is not None
-    weights = 0
+    weights = stored = 0
     for name, tensor in read_tensors(folder / WEIGHTS).items():
         if name == TEXT_TABLE and tensor.dtype.itemsize <= itemsize:
             weights += TEXT_ROWS if device.type == "cpu" else tensor.nbytes
         elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
-            weights += stored_bytes(tensor, form)
+            stored += stored_bytes(tensor, form)
         else:
             weights += tensor.numel() * (itemsize if NARROWED.match(name) or itemsize > 4 else 4)
     codec = folder / CODEC_FOLDER
     is_narrow = form is not None and not form.is_lossless and has_bfloat16()
-    weights += _codec(
-        codec, read_codec_config(codec), wide, encodes=config.kind == "base", is_narrow=is_narrow
-    )
+    encodes = config.kind == "base"
+    coding = _codec(codec, read_codec_config(codec), wide, encodes=encodes, is_narrow=is_narrow)
+    weights += slab_bytes(stored + coding) if has_kernel else coding
     talker = config.talker
     return Footprint(
         weights=weights,
