@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from sonant import registry
+from sonant.bench.compare import run_job
+from sonant.bench.worker import Job
 from sonant.checkpoint import load_strict, read_tensors, write_tensors
 from sonant.engine import Engine
 from sonant.errors import RequestError
@@ -151,3 +153,12 @@ def mapped_kilobytes(file):
         elif inside and line.startswith("Rss:"):
             found += int(line.split()[1])
     return found
+
+
+@pytest.mark.parametrize(
+    "precision",
+    ["auto", pytest.param("full", marks=pytest.mark.slow), pytest.param("int4", marks=pytest.mark.slow)],
+)
+def test_the_estimate_is_above_the_true_peak_and_not_by_much(precision):
+    figures = run_job(Job(model="nano", device="cpu", precision=precision, threads=1, seconds=2.0, runs=1))
+    assert figures["peak_mb"] <= figures["estimate_mb"] <= 1.15 * figures["peak_mb"], figures

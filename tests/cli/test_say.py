@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sonant.memory import Plan
 from sonant.speech import EMOTIONS, Audio
 
 
@@ -287,3 +288,24 @@ def test_a_reader_that_leaves_ends_the_speaking(tmp_path):
     process.stderr.close()
     assert process.wait(timeout=20) == 1
     assert b"Traceback" not in err
+
+
+def test_a_memory_limit_that_nothing_fits_is_refused_before_loading(sonant):
+    result = sonant("say", "hello", "--memory-limit", "20MB")
+    assert result.code == 2
+    assert "nano needs about" in result.err
+    assert "the memory limit is 20 MB. Give a higher one" in result.err
+    assert "expected a number with a unit" in sonant("say", "hello", "--memory-limit", "a lot").err
+
+
+def test_a_memory_limit_is_told_when_precision_gives_way(sonant, monkeypatch, tmp_path):
+    plan = Plan(
+        dtype="float32", precision="int8", slots=1, needed=1, cache_positions=5000, ordinary_positions=1,
+        remarks=("nano does not fit 1.0 GB in lossless; it is loaded in int8",),
+    )  # fmt: skip
+    monkeypatch.setattr("sonant.registry.plan", lambda *args, **options: plan)
+    result = sonant("say", "Hello there.", "--memory-limit", "1GB", "--receipt", "-o", "a.wav")
+    assert result.code == 0
+    assert "warning: nano does not fit 1.0 GB in lossless; it is loaded in int8" in result.err
+    receipt = json.loads((tmp_path / "a.wav.receipt.json").read_text())
+    assert '"precision": "int8"' in json.dumps(receipt), "a replay speaks in the same precision"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sonant.errors import BusyError, CheckpointError, ConfigError
+from sonant import registry
+from sonant.errors import BusyError, CheckpointError, ConfigError, RequestError
+from sonant.memory import resident_bytes
 from sonant.server.models import ModelPool, ModelSource, find_sources
 from sonant.server.problems import HttpProblem
 from tests.server.conftest import toy_source
@@ -156,3 +158,16 @@ def test_a_model_tells_what_it_can_before_it_is_loaded_and_a_broken_one_spoils_n
     assert pool.spec("builtin").voices == ("heart",)
     assert pool.spec("broken") is None
     assert "model broken cannot be loaded as it is" in caplog.text
+
+
+def test_a_memory_limit_chooses_how_models_are_loaded(library, caplog):
+    limit = resident_bytes() + 700 * MIB
+    (source,) = find_sources(["builtin"], library, slots=2, queue_limit=4, memory_limit=limit)
+    assert source.bytes == registry.plan("builtin", memory_limit=limit).needed
+    with pytest.raises(
+        RequestError, match=r"builtin needs about .* the memory limit is 100 MB\. Give a higher"
+    ):
+        find_sources(["builtin"], library, slots=2, queue_limit=4, memory_limit=10**8)
+    with pytest.raises(ConfigError, match="no model"):  # found by itself, it is only left out
+        ModelPool(find_sources([], library, slots=2, queue_limit=4, memory_limit=10**8))
+    assert "model builtin is not served: builtin needs about" in caplog.text

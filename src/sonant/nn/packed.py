@@ -70,9 +70,16 @@ def pack(module: nn.Module, *, rows: int) -> None:
 def let_go(network: nn.Module) -> None:
     """Copy what was not packed, so that the weight file it is mapped from gives its memory back.
 
-    Where packing gave back each weight by itself, what is left stays mapped: of a table of embeddings only
-    the rows that are read take memory.
+    Tables of embeddings stay mapped where pages can be given back one by one: only the rows that are read
+    then take memory.
     """
-    if not works() and any(isinstance(part, PackedLinear) for part in network.modules()):
-        for tensor in (*network.parameters(), *network.buffers()):
-            tensor.data = tensor.data.clone()
+    if not any(isinstance(part, PackedLinear) for part in network.modules()):
+        return
+    tables = {id(part.weight) for part in network.modules() if isinstance(part, nn.Embedding)}
+    for tensor in (*network.parameters(), *network.buffers()):
+        if id(tensor) in tables and works():
+            give_back(tensor.data)
+            continue
+        mapped = tensor.data
+        tensor.data = mapped.clone()
+        give_back(mapped)
