@@ -48,8 +48,10 @@ def describe(path: Path) -> ModelSpec:
     return describe_folder(path)
 
 
-def footprint(path: Path, *, device: torch.device, dtype: torch.dtype) -> Footprint:
+def footprint(
+    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> Footprint:
     """About how much memory `load` would take, from the headers of the files."""
     from sonant.families.indextts2.needs import footprint as estimate
 
-    return estimate(path, device=device, dtype=dtype)
+    return estimate(path, device=device, dtype=dtype, precision=precision)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import torch
 
+from sonant import native
 from sonant.checkpoint import read_tensors
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import locate
@@ -20,6 +22,7 @@ from sonant.families.indextts2.weights import (
     read_any,
 )
 from sonant.memory import MIB, Footprint, bytes_in
+from sonant.nn.quantized import PRECISIONS, slab_bytes, stored_bytes
 
 POSITIONS = 700
 """Of one beam of a segment of 20 seconds, with its conditions and text."""
@@ -27,11 +30,23 @@ WORKING, UTTERANCE = 500 * MIB, 100 * MIB
 LATE_LAYERS = rf"encoder\.layers\.({'|'.join(str(i) for i in range(SEMANTIC_LAYER, 100))})\."
 
 
-def footprint(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Footprint:
+NARROWED = re.compile(r"^(mel_head|gpt\.h\.\d+\.(attn|mlp)\.c_\w+)\.weight$")
+"""Matrices that a precision narrows."""
+
+
+def footprint(
+    folder: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+) -> Footprint:
     """The footprint of a model folder."""
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
-    weights = bytes_in(gpt_tensors(files.gpt), dtype.itemsize, ignored=GPT_IGNORED)
+    form = None if precision is None or native.library() is None else PRECISIONS[precision]
+    itemsize = dtype.itemsize if precision is None else 4
+    gpt = gpt_tensors(files.gpt)
+    narrowed = {} if form is None else {key: t for key, t in gpt.items() if NARROWED.match(key)}
+    weights = bytes_in(gpt, itemsize, ignored=GPT_IGNORED) - bytes_in(narrowed, itemsize)
+    if form is not None:
+        weights += slab_bytes(sum(stored_bytes(tensor, form) for tensor in narrowed.values()))
     weights += bytes_in(flatten(read_any(files.s2mel)), 4, ignored=S2MEL_IGNORED)
     weights += bytes_in(flatten(read_any(files.codec)), 4, ignored=CODEC_IGNORED)
     weights += bytes_in(read_tensors(files.w2v_bert / "model.safetensors"), 4, ignored=(LATE_LAYERS,))
@@ -45,6 +60,6 @@ def footprint(folder: Path, *, device: torch.device, dtype: torch.dtype) -> Foot
         loading=weights // 10 + 64 * MIB,
         working=WORKING,
         utterance=UTTERANCE,
-        position=2 * config.gpt.layers * config.gpt.model_dim * dtype.itemsize,
+        position=2 * config.gpt.layers * config.gpt.model_dim * itemsize,
         positions=POSITIONS * SAMPLING["beams"],
     )

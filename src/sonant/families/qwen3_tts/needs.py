@@ -30,7 +30,7 @@ TEXT_ROWS = 16 * MIB
 POSITIONS = 384
 """Of a segment of 20 seconds with its prompt."""
 # Measured on the 0.6B shapes: what a process grew by while it spoke, for one utterance and for four.
-WORKING, UTTERANCE = 180 * MIB, 50 * MIB
+WORKING, UTTERANCE = 145 * MIB, 50 * MIB
 
 
 def footprint(
@@ -41,7 +41,7 @@ def footprint(
     wide = 8 if dtype == torch.float64 else 4
     if read_json(folder / "config.json").get("model_type") == CODEC_MODEL_TYPE:
         weights = _codec(folder, read_codec_config(folder), wide, encodes=True, is_narrow=False)
-        return Footprint(weights=weights, loading=0, working=WORKING + UTTERANCE)
+        return Footprint(weights=weights, loading=0, working=WORKING + UTTERANCE + weights)
     config = read_model_config(folder)
     form = None if precision is None else PRECISIONS[precision]
     itemsize = 4 if form is not None else dtype.itemsize
@@ -63,8 +63,8 @@ def footprint(
     return Footprint(
         weights=weights,
         loading=weights // 10 + 64 * MIB,
-        # In torch the codec's convolutions work with copies of their weights.
-        working=WORKING if has_kernel else WORKING + 2 * coding // 3,
+        # Frames on their way through the codec; in torch its convolutions also copy their weights.
+        working=WORKING + coding // 5 + (0 if has_kernel else 2 * coding // 3),
         utterance=UTTERANCE,
         position=2 * talker.layers * talker.kv_heads * talker.head_dim * itemsize,
         positions=POSITIONS,
