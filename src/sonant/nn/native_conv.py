@@ -134,19 +134,20 @@ def of_rows(rows: Tensor) -> Tensor:
     return rows.transpose(1, 2)
 
 
-def native_rows(library: ctypes.CDLL, layer: nn.Conv1d) -> NativeTimeConv:
+def native_rows(library: ctypes.CDLL, layer: nn.Conv1d, *, narrow: bool = False) -> NativeTimeConv:
     """A dense convolution of stride 1 in C, on rows; padding is the caller's."""
     assert layer.stride == (1,)
     assert layer.groups == 1
-    return NativeTimeConv(library, layer.weight.transpose(1, 2), layer.bias, dilation=layer.dilation[0])
+    rows = layer.weight.transpose(1, 2)
+    return NativeTimeConv(library, rows, layer.bias, dilation=layer.dilation[0], narrow=narrow)
 
 
 class NativeConv1d(nn.Module):
     """nn.Conv1d of stride 1 in C: x [B, C_in, T] -> [B, C_out, T'], laid out in rows."""
 
-    def __init__(self, library: ctypes.CDLL, layer: nn.Conv1d) -> None:
+    def __init__(self, library: ctypes.CDLL, layer: nn.Conv1d, *, narrow: bool = False) -> None:
         super().__init__()
-        self.conv = native_rows(library, layer)
+        self.conv = native_rows(library, layer, narrow=narrow)
         assert not isinstance(layer.padding, str)
         self.padding = layer.padding[0]
 

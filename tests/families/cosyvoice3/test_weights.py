@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from sonant import native
 from sonant.errors import CheckpointError
 from sonant.families import cosyvoice3
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
+from sonant.nn.native_conv import NativeRows
 
 from .conftest import load
 
@@ -136,3 +138,21 @@ def test_a_checkpoint_without_its_tokenizer_is_refused(folder):
     shutil.rmtree(folder / "CosyVoice-BlankEN")
     with pytest.raises(CheckpointError, match=r"config\.json"):
         load(folder)
+
+
+@pytest.mark.skipif(
+    native.library() is None or not native.library().sonant_conv_has_bfloat16(),
+    reason="needs bfloat16 instructions",
+)
+def test_narrow_products_of_the_flow_stay_close(checkpoint, shared_model):
+    config, rng = shared_model.config, torch.Generator().manual_seed(1)
+    narrow = weights.load_flow(
+        checkpoint, config, device=torch.device("cpu"), dtype=torch.float32, narrow=True
+    )
+    assert isinstance(narrow.decoder.estimator.transformer_blocks[0].attn.to_q, NativeRows)
+    prompt, tokens = (torch.randint(0, 700, (n,), generator=rng) for n in (10, 20))
+    mel, speaker = torch.randn(20, 80, generator=rng) - 4, torch.randn(192, generator=rng)
+    noise = torch.randn(80, 60, generator=rng)
+    with torch.inference_mode():
+        found, expected = (flow(prompt, tokens, mel, speaker, noise) for flow in (narrow, shared_model.flow))
+    assert 1e-5 < (found - expected).norm() / expected.norm() < 0.02

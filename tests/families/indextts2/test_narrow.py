@@ -11,6 +11,8 @@ from sonant.engine import Engine
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.gpt import Block
+from sonant.families.indextts2.layout import locate
+from sonant.nn.native_conv import NativeRows
 from sonant.nn.packed import PackedLinear
 from sonant.nn.quantized import INT8, LOSSLESS, NativeLinear, PackedStore, PlainLinear
 from sonant.registry import precisions
@@ -90,3 +92,23 @@ def test_narrow_weights_stay_close_and_speak(loaded, checkpoint, monkeypatch, tm
         sampling = Sampling(max_frames=6, flow_steps=2)
         request = SpeechRequest("HI", voice=engine.clone(clip(0)), seed=4, sampling=sampling)
         assert engine.synthesize(request).seconds > 0
+
+
+@pytest.mark.skipif(
+    native.library() is None or not native.library().sonant_conv_has_bfloat16(),
+    reason="needs bfloat16 instructions",
+)
+def test_narrow_products_of_the_flow_stay_close(loaded, checkpoint):
+    wide, config = loaded.parts.s2mel, loaded.parts.config
+    path = locate(checkpoint, config).s2mel
+    narrow = weights.load_s2mel(path, config.s2mel, device="cpu", narrow=True)
+    assert isinstance(narrow.estimator.transformer.layers[0].feed_forward.w1, NativeRows)
+    rng = torch.Generator().manual_seed(1)
+    condition = torch.randn(1, 30, config.s2mel.dit.content_dim, generator=rng)
+    prompt, noise = (torch.randn(1, config.s2mel.dit.in_channels, n, generator=rng) for n in (8, 30))
+    style = torch.randn(1, config.s2mel.style_dim, generator=rng)
+    with torch.inference_mode():
+        found, expected = (
+            flow.generate(condition, prompt, style, noise, steps=3, guidance=0.7) for flow in (narrow, wide)
+        )
+    assert 1e-5 < distance(found, expected) < 0.02

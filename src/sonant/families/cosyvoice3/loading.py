@@ -40,7 +40,8 @@ def load(
 ) -> CosyVoice3Model:
     """The model; the language model in `dtype`, flow and vocoder in float32 (float64 widens the flow).
 
-    `precision` narrows the language model's weights on a CPU.
+    `precision` narrows the language model's weights on a CPU and, unless it is lossless, what the flow's
+    products are made of.
     """
     refuse_older(path)
     config = read_config(path)
@@ -56,7 +57,13 @@ def load(
         language=weights.load_language(
             path, config, device=device, dtype=dtype, precision=narrow, store=store
         ),
-        flow=weights.load_flow(path, config, device=device, dtype=flow_dtype),
+        flow=weights.load_flow(
+            path,
+            config,
+            device=device,
+            dtype=flow_dtype,
+            narrow=narrow is not None and not narrow.is_lossless,
+        ),
         vocoder=weights.load_vocoder(path, config, device=device),
         encoders=Encoders(path, device),
         tokenizer=load_tokenizer(path),

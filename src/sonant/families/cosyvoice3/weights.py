@@ -22,6 +22,7 @@ from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.native_vocoder import use_native
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.native import library
+from sonant.nn.native_conv import native_products
 from sonant.nn.packed import let_go, pack, packed
 from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
 
@@ -91,13 +92,24 @@ def load_language(
     return model
 
 
-def load_flow(folder: Path, config: CosyVoice3Config, *, device: torch.device, dtype: torch.dtype) -> Flow:
-    """The flow in `dtype`."""
+def load_flow(
+    folder: Path,
+    config: CosyVoice3Config,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    narrow: bool = False,
+) -> Flow:
+    """The flow in `dtype`; `narrow`: products of the blocks on bfloat16 where the processor has them."""
     model: Flow = build(lambda: Flow(config.flow))
     load_strict(model, read_part(folder, "flow"), dtype=dtype, device=device, where=f"{folder / 'flow'}")
     estimator: Any = model.decoder.estimator
     for block in estimator.transformer_blocks:
         pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
+        found = library() if narrow else None
+        if found is not None and found.sonant_conv_has_bfloat16():
+            native_products(block.attn, found, narrow=True)
+            native_products(block.ff, found, narrow=True)
     pack(estimator.transformer_blocks, rows=FLOW_ROWS)
     let_go(model)
     return model

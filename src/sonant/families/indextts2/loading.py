@@ -28,7 +28,8 @@ def load_model(
 ) -> IndexTTS2:
     """The model of a folder; `dtype` is the GPT's, everything else is float32.
 
-    `precision` narrows the GPT's weights on a CPU. Raises CheckpointError, ConfigError.
+    `precision` narrows the GPT's weights on a CPU and, unless it is lossless, what the flow multiplies. Raises
+    CheckpointError, ConfigError.
     """
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
@@ -48,7 +49,8 @@ def load_model(
         precision=narrow,
         store=store,
     )
-    s2mel = weights.load_s2mel(files.s2mel, config.s2mel, device=device)
+    is_narrow = narrow is not None and not narrow.is_lossless
+    s2mel = weights.load_s2mel(files.s2mel, config.s2mel, device=device, narrow=is_narrow)
     codec = weights.load_codec(files.codec, config.codec, device=device)
     mean, deviation = weights.load_statistics(files.w2v_stats)
     vocoder = weights.load_bigvgan(files.bigvgan, files.bigvgan_config, device=device)

@@ -5,6 +5,7 @@ Each `load_*` accepts the release's pickle or a safetensors file with the same n
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ from sonant.checkpoint import (
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.campplus import CampPlus, CampPlusConfig
 from sonant.families.indextts2.config import BigVganConfig, CodecConfig, GptConfig, S2MelConfig, W2vBertConfig
+from sonant.families.indextts2.dit import Block, Dit
 from sonant.families.indextts2.gpt import ConditionSizes, IndexGpt
 from sonant.families.indextts2.native_vocoder import use_native
 from sonant.families.indextts2.s2mel import S2Mel
@@ -31,7 +33,7 @@ from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 from sonant.native import library
-from sonant.nn.native_conv import NativeConv1d
+from sonant.nn.native_conv import NativeConv1d, native_products
 from sonant.nn.packed import let_go, pack, packed
 from sonant.nn.quantized import PackedStore, Precision, is_bfloat16, quantize_linear
 
@@ -177,8 +179,8 @@ def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) 
         store.save()
 
 
-def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
-    """The mel half, float32."""
+def load_s2mel(path: Path, config: S2MelConfig, *, device: Device, narrow: bool = False) -> S2Mel:
+    """The mel half, float32; `narrow`: products of the velocity network on bfloat16 where there are such."""
     data = _table(path, read_any(path))
     inner = data.get("net")
     tensors = fold_weight_norm(flatten(inner if isinstance(inner, Mapping) else data))
@@ -204,16 +206,25 @@ def load_s2mel(path: Path, config: S2MelConfig, *, device: Device) -> S2Mel:
         device=device,
         where=str(path),
     )
-    pack(network.estimator, rows=FLOW_ROWS)
     found = library() if torch.device(device).type == "cpu" else None
     if found is not None:
-        wavenet = network.estimator.wavenet
-        for layers in (wavenet.in_layers, wavenet.res_skip_layers):
-            for index, layer in enumerate(layers):
-                assert isinstance(layer, nn.Conv1d)
-                layers[index] = NativeConv1d(found, layer)
+        _quicken(network.estimator, found, narrow=narrow and bool(found.sonant_conv_has_bfloat16()))
+    pack(network.estimator, rows=FLOW_ROWS)
     let_go(network)
     return network
+
+
+def _quicken(network: Dit, found: ctypes.CDLL, *, narrow: bool) -> None:
+    """The WaveNet's convolutions in C; `narrow`: on bfloat16 like the transformer's products."""
+    for layers in (network.wavenet.in_layers, network.wavenet.res_skip_layers):
+        for index, layer in enumerate(layers):
+            assert isinstance(layer, nn.Conv1d)
+            layers[index] = NativeConv1d(found, layer, narrow=narrow)
+    if narrow:
+        for block in network.transformer.layers:
+            assert isinstance(block, Block)
+            native_products(block.attention, found, narrow=True)
+            native_products(block.feed_forward, found, narrow=True)
 
 
 def load_codec(path: Path, config: CodecConfig, *, device: Device) -> SemanticCodec:
