@@ -28,8 +28,8 @@ def load_model(
 ) -> IndexTTS2:
     """The model of a folder; `dtype` is the GPT's, everything else is float32.
 
-    `precision` narrows the GPT's weights on a CPU and, unless it is lossless, what the flow multiplies. Raises
-    CheckpointError, ConfigError.
+    `precision` narrows the GPT's weights on a CPU and, unless it is lossless, what the flow multiplies.
+    Raises CheckpointError, ConfigError.
     """
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
