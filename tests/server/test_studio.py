@@ -1,5 +1,6 @@
 """The studio in a real browser: speak, record, clone, compare, remove a voice, by mouse and by keyboard."""
 
+import base64
 import re
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from sonant.audio.io import write_audio
 from sonant.registry import load
 from sonant.speech import SpeechRequest
+from tests.families.indextts2.conftest import build_checkpoint
 from tests.server.conftest import ProcessServer, wait_ready
 
 TINY = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
@@ -238,6 +240,40 @@ def test_health_shows_models_and_requests_and_loads_models(page):
     page.wait_for_selector("#models-table button[aria-label='Load tiny']")
     page.click("#models-table [data-model=tiny]")
     page.wait_for_selector("#models-table button[aria-label='Unload tiny']", timeout=30_000)
+
+
+def test_the_emotion_of_a_clip_goes_with_the_request(browser, spoken, tmp_path):
+    folder = build_checkpoint(tmp_path / "index")
+    server = ProcessServer("--model", f"index={folder}", "--voices", str(tmp_path / "voices"))
+    try:
+        wait_ready(server.url)
+        page = browser.new_page()
+        bodies = []
+        page.on("request", lambda request: bodies.append(request) if request.method == "POST" else None)
+        page.goto(server.url)
+        page.wait_for_selector("body[data-ready=true]", timeout=60_000)
+        page.click("#tab-voices")
+        page.set_input_files("#clip-file", spoken)
+        page.wait_for_selector("#verdict:not(:empty)")
+        page.click("#try-voice")
+        page.wait_for_selector("#emotion-clip-field:not([hidden])")
+        page.fill("#text", "Hello.")
+        page.fill("#emotion-strength", "0.5")
+        page.set_input_files("#emotion-clip", spoken)
+        page.wait_for_selector("#emotion-clip-none:not([hidden])")
+        page.click("#speak")
+        page.wait_for_selector("#history li, [role=alert]:not([hidden])", timeout=120_000)
+        said = next(r.post_data_json for r in bodies if r.url.endswith("/v1/audio/speech"))
+        assert base64.b64decode(said["emotion_audio"].split(",")[-1]) == spoken.read_bytes()
+        assert said["emotion_strength"] == 0.5
+        page.click("#emotion-clip-none")
+        assert page.is_hidden("#emotion-clip-none")
+        with page.expect_request("**/v1/audio/speech") as sent:
+            page.click("#speak")
+        assert "emotion_audio" not in sent.value.post_data_json
+        page.context.close()
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,12 +1,12 @@
 // The Speak section: settings, live segments, streamed playback, pictures of the sound, history.
-import { call, get, speak } from "/static/api.js";
+import { base64, call, get, speak } from "/static/api.js";
 import { $, alertUser, bindSlider, can, factor, fillModels, fillVoices, lacksVoice, make, models, seconds, voiceFields } from "/static/page.js";
 import { Player } from "/static/player.js";
 import { Peaks, Spectrogram, drawSpectrogram, drawWave, wavBytes } from "/static/sound.js";
 
 const player = new Player();
 const history = [];
-let spec = null, running = null, shown = null, segmentTimer = 0, segmentCall = null, drawn = 0, number = 0;
+let emotionClip = null, spec = null, running = null, shown = null, segmentTimer = 0, segmentCall = null, drawn = 0, number = 0;
 
 export async function start() {
   for (const input of [$("#speed"), $("#emotion-strength")]) bindSlider(input);
@@ -14,6 +14,8 @@ export async function start() {
   for (const id of ["#text", "#voice", "#language"]) $(id).addEventListener("input", planSegments);
   $("#speak-form").addEventListener("submit", (event) => { event.preventDefault(); begin(requestBody()); });
   $("#stop").addEventListener("click", stop);
+  $("#emotion-clip").addEventListener("change", () => takeEmotion($("#emotion-clip").files[0]).catch(alertUser));
+  $("#emotion-clip-none").addEventListener("click", () => { $("#emotion-clip").value = ""; takeEmotion(null); $("#emotion-clip").focus(); });
   $("#play").addEventListener("click", () => (player.playing ? player.pause() : player.play()));
   $("#download").addEventListener("click", () => download(shown));
   document.addEventListener("keydown", (event) => {
@@ -47,6 +49,7 @@ async function useModel() {
   $("#instruction-field").hidden = !can(spec, "instruction") && !can(spec, "voice_design");
   $("#emotion-field").hidden = !can(spec, "emotion_vector");
   $("#emotion-text-field").hidden = !can(spec, "emotion_text");
+  $("#emotion-clip-field").hidden = !can(spec, "emotion_audio");
   $("#speed-field").hidden = !can(spec, "speed");
   const emotions = spec.emotions ?? [];
   if (emotions.length && !$("#emotions").children.length) {
@@ -61,6 +64,11 @@ async function useModel() {
   planSegments();
 }
 
+async function takeEmotion(file) {
+  emotionClip = file ? await base64(file) : null;
+  $("#emotion-clip-none").hidden = !file;
+}
+
 function requestBody() {
   const body = { model: $("#model").value, input: $("#text").value, ...voiceFields($("#voice").value) };
   if ($("#language").value) body.language = $("#language").value;
@@ -68,10 +76,11 @@ function requestBody() {
   if (!$("#speed-field").hidden && Number($("#speed").value) !== 1) body.speed = Number($("#speed").value);
   if ($("#seed").value !== "") body.seed = Number($("#seed").value);
   if (!$("#emotion-text-field").hidden && $("#emotion-text").value.trim()) body.emotion_text = $("#emotion-text").value.trim();
+  if (!$("#emotion-clip-field").hidden && emotionClip) body.emotion_audio = emotionClip;
   if (!$("#emotion-field").hidden) {
     const moods = Object.fromEntries([...$("#emotions").querySelectorAll("input")].map((input) => [input.dataset.emotion, Number(input.value)]).filter(([, value]) => value > 0));
     if (Object.keys(moods).length) body.emotion_vector = moods;
-    if ((body.emotion_vector || body.emotion_text) && Number($("#emotion-strength").value) !== 1) body.emotion_strength = Number($("#emotion-strength").value);
+    if ((body.emotion_vector || body.emotion_text || body.emotion_audio) && Number($("#emotion-strength").value) !== 1) body.emotion_strength = Number($("#emotion-strength").value);
   }
   const sampling = {};
   for (const input of $("#sampling").querySelectorAll("[data-setting]")) {
