@@ -37,7 +37,7 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_limit_threads": (None, (N,)),
     "sonant_weight_bytes": (S, (N, N, N)),
     "sonant_scale_count": (S, (N, N, N, N)),
-    "sonant_linear_new": (P, (N, N, N, N)),
+    "sonant_linear_new": (P, (N, N, N, N, N)),
     "sonant_linear_free": (None, (P,)),
     "sonant_linear_weights": (P, (P,)),
     "sonant_linear_scales": (P, (P,)),

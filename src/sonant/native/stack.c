@@ -1,15 +1,17 @@
-/* Decoder stack of the Qwen kind with bfloat16, int8 or int4 weights, for CPUs. Plain C behind a C ABI.
+/* Decoder stack of the Qwen kind with bfloat16, 12-bit, int8 or int4 weights, for CPUs. Plain C behind a C ABI.
 
    One call runs M tokens through all layers: RMS norm, grouped-query attention over a float32 cache
    that the caller owns, rotary positions, SwiGLU. int8 and int4 weights are quantised symmetrically by groups along
-   the input axis, activations to int8 by the same groups on the fly; sums are exact int32 within a
-   group and float32 across groups. bfloat16 weights meet float32 activations: nothing is lost when the
+   the input axis, activations by the same groups on the fly: to int8 (one plane), or to 16 bits in two planes of int8,
+   256 times the first plus the second, which meet the same weights while these are at hand. Sums are exact int32 within a
+   group and float32 across groups. A 12-bit weight is an int8 and, in another matrix, an int4 of a sixteenth the scale,
+   which is multiplied with the first plane only: what the second would add is below the weight's own rounding. bfloat16 weights meet float32 activations: nothing is lost when the
    checkpoint was bfloat16, and half the bytes of float32 are read. src/sonant/native/__init__.py compiles and wraps this file, and a
    test holds it to the float network.
 
    Weight layout: tiles of 64 output rows; inside a tile [K/4][64][4] bytes holding w + 128 (int8), or
    [K/8][64][4] bytes with w + 8 of k..k+3 in the low nibbles and k+4..k+7 in the high ones (int4);
-   bfloat16 scales [tile][K/group][64]; or, for bfloat16 weights, [K][2][16][2] with rows i and i + 16 of a half tile side
+   bfloat16 scales [tile][K/group][64]; 12 bits are all int8 tiles, then all int4 tiles; or, for bfloat16 weights, [K][2][16][2] with rows i and i + 16 of a half tile side
    by side, so that one shift and one mask widen them. Integers are stored unsigned, because the dot product instructions multiply
    unsigned by signed bytes; the offset is taken out through the sum of the activations. */
 #include <math.h>
@@ -26,11 +28,13 @@
 #define TILE 64
 #define MAX_BLOCK 4
 
-typedef struct {
-  int rows, inputs, bits, group;
+typedef struct Linear {
+  int rows, inputs, bits, group, planes;
   uint8_t *weights;
   uint16_t *scales;
   Slab *slab;
+  struct Linear *fine; /* the int4 part of 12-bit weights, else NULL; its products are `part` times its scales */
+  float part;
 } Linear;
 
 typedef struct {
@@ -57,22 +61,28 @@ size_t sonant_scale_count(int rows, int inputs, int bits, int group) {
   return bits == 16 ? 0 : (size_t)rows * (inputs / group);
 }
 
-/* rows must be a multiple of 64; inputs of group and group of 32 unless bits is 16. NULL when memory
-   runs out. */
-Linear *sonant_linear_new(int rows, int inputs, int bits, int group) {
+/* rows must be a multiple of 64; inputs of group and group, at most 128, of 32 unless bits is 16. planes of int8,
+   1 or 2, hold an activation. NULL when memory runs out. */
+Linear *sonant_linear_new(int rows, int inputs, int bits, int group, int planes) {
   Linear *made = calloc(1, sizeof *made);
   if (!made) return NULL;
-  *made = (Linear){rows, inputs, bits, group, NULL, NULL, NULL};
+  *made = (Linear){rows, inputs, bits == 12 ? 8 : bits, group, planes, NULL, NULL, NULL, NULL, 1};
   size_t weights = sonant_weight_bytes(rows, inputs, bits);
   const size_t scales = sonant_scale_count(rows, inputs, bits, group) * sizeof(uint16_t);
   made->weights = sonant_take(weights + scales, &made->slab);
   if (!made->weights) { free(made); return NULL; }
   made->scales = (uint16_t *)(made->weights + weights);
+  if (bits == 12) {
+    made->fine = calloc(1, sizeof *made);
+    if (!made->fine) { sonant_leave(made->slab); free(made); return NULL; }
+    *made->fine = (Linear){rows, inputs, 4, group, 1, made->weights + (size_t)rows * inputs, made->scales, NULL, NULL,
+                           planes == 2 ? 256 / 16.0f : 1 / 16.0f};
+  }
   return made;
 }
 
 void sonant_linear_free(Linear *l) {
-  if (l) { sonant_leave(l->slab); free(l); }
+  if (l) { sonant_leave(l->slab); free(l->fine); free(l); }
 }
 
 uint8_t *sonant_linear_weights(Linear *l) { return l->weights; }
@@ -107,15 +117,25 @@ static inline float wide_scale(uint16_t scale) {
   return wide;
 }
 
+/* A row of codes [inputs] to its place in a tile. */
+static void spread(const uint8_t *row, int inputs, int bits, int j, uint8_t *tile) {
+  if (bits == 8)
+    for (int k = 0; k < inputs; k += 4) memcpy(tile + (size_t)(k / 4) * 256 + j * 4, row + k, 4);
+  else
+    for (int k = 0; k < inputs; k += 8)
+      for (int i = 0; i < 4; i++)
+        tile[(size_t)(k / 8) * 256 + j * 4 + i] = (uint8_t)(row[k + i] | row[k + 4 + i] << 4);
+}
+
 void sonant_linear_pack(Linear *l, const float *weights) {
   if (l->bits == 16) { pack_bfloat16(l, weights); return; }
   const int groups = l->inputs / l->group, inputs = l->inputs;
+  const size_t tile_bytes = sonant_weight_bytes(TILE, inputs, l->bits), fine_bytes = sonant_weight_bytes(TILE, inputs, 4);
 #pragma omp parallel
   {
-    uint8_t *row = malloc(inputs); /* one row of codes, before it is spread over its tile */
+    uint8_t *row = malloc(2 * inputs), *rest = row + inputs; /* one row of codes, before it is spread over its tile */
 #pragma omp for schedule(static)
-    for (int tile = 0; tile < l->rows / TILE; tile++) {
-      uint8_t *to = l->weights + (size_t)tile * sonant_weight_bytes(TILE, inputs, l->bits);
+    for (int tile = 0; tile < l->rows / TILE; tile++)
       for (int j = 0; j < TILE; j++) {
         const float *from = weights + (size_t)(tile * TILE + j) * inputs;
         for (int g = 0; g < groups; g++) {
@@ -137,42 +157,50 @@ void sonant_linear_pack(Linear *l, const float *weights) {
             int q = (int)rintf(part[i] / scale);
             q = q < floor ? floor : q > ceiling ? ceiling : q;
             row[g * l->group + i] = (uint8_t)(q + offset);
+            int r = (int)rintf((part[i] - q * scale) / scale * 16);
+            rest[g * l->group + i] = (uint8_t)((r < -8 ? -8 : r > 7 ? 7 : r) + 8);
           }
         }
-        if (l->bits == 8)
-          for (int k = 0; k < inputs; k += 4) memcpy(to + (size_t)(k / 4) * 256 + j * 4, row + k, 4);
-        else
-          for (int k = 0; k < inputs; k += 8)
-            for (int i = 0; i < 4; i++)
-              to[(size_t)(k / 8) * 256 + j * 4 + i] = (uint8_t)(row[k + i] | row[k + 4 + i] << 4);
+        spread(row, inputs, l->bits, j, l->weights + tile * tile_bytes);
+        if (l->fine) spread(rest, inputs, 4, j, l->fine->weights + tile * fine_bytes);
       }
-    }
     free(row);
   }
 }
 
-/* Activations [inputs] -> int8 codes, a scale and the sum of codes for each group. */
-static void quantise(const float *x, int inputs, int group, int8_t *codes, float *scales, int32_t *sums) {
+/* Activations [inputs] -> codes [2][inputs], a scale for each group, and sums [2][groups]: of the codes, and of codes[0].
+   With two planes a code has 16 bits, and is 256 * codes[0] + codes[1]; with one it has 8. */
+static void quantise(const float *x, int inputs, int group, int planes, int8_t *codes, float *scales, int32_t *sums) {
   for (int g = 0; g < inputs / group; g++) {
     const float *part = x + (size_t)g * group;
-    int8_t *out = codes + (size_t)g * group;
+    int8_t *high = codes + (size_t)g * group, *low = high + inputs;
     float peak = 0;
     for (int i = 0; i < group; i++) { float a = fabsf(part[i]); peak = a > peak ? a : peak; }
-    float scale = peak / 127;
-    if (scale == 0) scale = 1e-12f;
+    float scale = peak / (planes == 2 ? 127 * 256 : 127);
+    if (scale < 1e-30f) scale = 1e-30f;
     float inverse = 1 / scale;
-    int32_t sum = 0;
-    for (int i = 0; i < group; i++) {
-      int q = (int)rintf(part[i] * inverse);
-      out[i] = (int8_t)q;
-      sum += q;
-    }
+    int32_t sum = 0, first = 0;
+    if (planes == 2)
+      for (int i = 0; i < group; i++) {
+        int q = (int)rintf(part[i] * inverse), l = (int8_t)q;
+        low[i] = (int8_t)l;
+        high[i] = (int8_t)((q - l) / 256);
+        sum += q;
+        first += (q - l) / 256;
+      }
+    else
+      for (int i = 0; i < group; i++) {
+        int q = (int)rintf(part[i] * inverse);
+        high[i] = (int8_t)q;
+        sum += q;
+      }
     scales[g] = scale;
     sums[g] = sum;
+    sums[inputs / group + g] = planes == 2 ? first : sum;
   }
 }
 
-/* Tokens as a matrix takes them: floats for bfloat16 weights, codes with scales and sums otherwise. */
+/* Tokens as a matrix takes them: floats for bfloat16 weights, codes, scales and sums otherwise. */
 typedef struct Input {
   float *x;
   int8_t *codes;
@@ -186,8 +214,8 @@ static void put(const Linear *l, const Input *in, int m, const float *x) {
   if (l->bits == 16)
     memcpy(in->x + (size_t)m * l->inputs, x, sizeof(float) * l->inputs);
   else
-    quantise(x, l->inputs, l->group, in->codes + (size_t)m * l->inputs, in->scales + (size_t)m * groups,
-             in->sums + (size_t)m * groups);
+    quantise(x, l->inputs, l->group, l->planes, in->codes + (size_t)m * 2 * l->inputs, in->scales + (size_t)m * groups,
+             in->sums + (size_t)m * 2 * groups);
 }
 
 #if defined(__AVX512F__)
@@ -237,60 +265,73 @@ static void wide_plain(const Linear *l, int count, const float *x, float *out, i
     }
 }
 
-/* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens. */
 #if defined(__AVX512VNNI__)
 #define DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
 #define FOUR(at) _mm512_set1_epi32(*(const unaligned_int *)(at))
 typedef int32_t __attribute__((aligned(1), may_alias)) unaligned_int;
 
-/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. */
-static inline __attribute__((always_inline)) void tiles_avx512(
-    const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
-    const int32_t *code_sums, int code_stride, int scale_stride, float *out, int out_stride, int first,
-    int last) {
-  const int groups = l->inputs / l->group, group = l->group;
+/* Adds to acc the products of `depth` inputs of a tile with plane `a` of the codes. */
+static inline __attribute__((always_inline)) void dots_avx512(__m512i (*acc)[4], int count, int bits, int ahead,
+                                                              const uint8_t *w, const int8_t *a, int stride,
+                                                              int depth) {
   const __m512i low = _mm512_set1_epi8(15);
+  if (bits == 8) {
+    for (int k = 0; k < depth; k += 4, w += 256) { /* the processor's own prefetch does best here */
+      __m512i v[4];
+      for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(w + j * 64);
+      for (int m = 0; m < count; m++) {
+        __m512i by = FOUR(a + (size_t)m * stride + k);
+        for (int j = 0; j < 4; j++) acc[m][j] = DOT(acc[m][j], v[j], by);
+      }
+    }
+  } else {
+    for (int k = 0; k < depth; k += 8, w += 256) {
+      if (ahead)
+        for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 8192 + j * 64, _MM_HINT_T0);
+      for (int j = 0; j < 4; j++) {
+        __m512i v = _mm512_load_si512(w + j * 64);
+        __m512i lower = _mm512_and_si512(v, low), upper = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        for (int m = 0; m < count; m++) {
+          const int8_t *eight = a + (size_t)m * stride + k;
+          acc[m][j] = DOT(DOT(acc[m][j], lower, FOUR(eight)), upper, FOUR(eight + 4));
+        }
+      }
+    }
+  }
+}
+
+/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. Of two planes the first is
+   summed, then 256 times that and the second: the group's weights are in the core's nearest cache by then. */
+static inline __attribute__((always_inline)) void tiles_avx512(
+    const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
+    const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
+  const int code_stride = 2 * l->inputs, scale_stride = l->inputs / l->group, sum_stride = 2 * scale_stride;
+  const int groups = l->inputs / l->group, group = l->group, bytes = TILE * group * bits / 8;
   for (int tile = first; tile < last; tile++) {
     const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
     const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
-    for (int g = 0; g < groups; g++, s += TILE) {
+    for (int g = 0; g < groups; g++, s += TILE, w += bytes) {
       const int8_t *a = codes + g * group;
       __m512i acc[MAX_BLOCK][4];
+      if (planes == 2) {
+        for (int m = 0; m < count; m++)
+          for (int j = 0; j < 4; j++) acc[m][j] = _mm512_setzero_si512();
+        dots_avx512(acc, count, bits, count <= 2, w, a, code_stride, group);
+      }
       for (int m = 0; m < count; m++) {
-        __m512i start = _mm512_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g]);
-        for (int j = 0; j < 4; j++) acc[m][j] = start;
+        __m512i start = _mm512_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * sum_stride + g]);
+        for (int j = 0; j < 4; j++)
+          acc[m][j] = planes == 2 ? _mm512_add_epi32(_mm512_slli_epi32(acc[m][j], 8), start) : start;
       }
-      if (bits == 8) {
-        for (int k = 0; k < group; k += 4, w += 256) { /* the processor's own prefetch does best here */
-          __m512i v[4];
-          for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(w + j * 64);
-          for (int m = 0; m < count; m++) {
-            __m512i by = FOUR(a + (size_t)m * code_stride + k);
-            for (int j = 0; j < 4; j++) acc[m][j] = DOT(acc[m][j], v[j], by);
-          }
-        }
-      } else {
-        for (int k = 0; k < group; k += 8, w += 256) {
-          if (count <= 2)
-            for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 8192 + j * 64, _MM_HINT_T0);
-          for (int j = 0; j < 4; j++) {
-            __m512i v = _mm512_load_si512(w + j * 64);
-            __m512i lower = _mm512_and_si512(v, low), upper = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
-            for (int m = 0; m < count; m++) {
-              const int8_t *eight = a + (size_t)m * code_stride + k;
-              acc[m][j] = DOT(DOT(acc[m][j], lower, FOUR(eight)), upper, FOUR(eight + 4));
-            }
-          }
-        }
-      }
+      dots_avx512(acc, count, bits, planes == 1 && count <= 2, w, planes == 2 ? a + l->inputs : a, code_stride, group);
       for (int j = 0; j < 4; j++) {
         const __m512 scale = _mm512_castsi512_ps(
             _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(s + j * 16))), 16));
         for (int m = 0; m < count; m++) {
           float *to = out + (size_t)m * out_stride + tile * TILE + j * 16;
-          __m512 by = _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g]));
+          __m512 by = _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g] * l->part));
           __m512 sum = _mm512_cvtepi32_ps(acc[m][j]);
-          _mm512_storeu_ps(to, g ? _mm512_fmadd_ps(sum, by, _mm512_loadu_ps(to)) : _mm512_mul_ps(sum, by));
+          _mm512_storeu_ps(to, g || adds ? _mm512_fmadd_ps(sum, by, _mm512_loadu_ps(to)) : _mm512_mul_ps(sum, by));
         }
       }
     }
@@ -298,8 +339,13 @@ static inline __attribute__((always_inline)) void tiles_avx512(
 }
 #endif
 
+/* A code from its planes; the second lies `inputs` behind the first. */
+static inline int32_t code_of(const int8_t *code, int planes, int inputs) {
+  return planes == 2 ? 256 * code[0] + code[inputs] : code[0];
+}
+
 #if defined(__AVX2__)
-/* Eight rows x four inputs: unsigned w times signed a. maddubs would saturate at int16 with 255 x 127
+/* Eight rows x four inputs: unsigned w times a of 8 or 16 bits. maddubs would saturate at int16 with 255 x 127
    twice, so the bytes are widened first. */
 static inline __m256i dot_avx2(__m256i acc, __m256i w, __m256i a_even, __m256i a_odd) {
   const __m256i mask = _mm256_set1_epi16(0x00ff);
@@ -308,9 +354,8 @@ static inline __m256i dot_avx2(__m256i acc, __m256i w, __m256i a_even, __m256i a
   return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
 }
 
-static void tiles_avx2(const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
-                       const int32_t *code_sums, int code_stride, int scale_stride, float *out, int out_stride,
-                       int first, int last) {
+static void tiles_avx2(const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
+                       const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
   const int groups = l->inputs / l->group, group = l->group;
   const __m256i low = _mm256_set1_epi8(15);
   for (int m = 0; m < count; m++)
@@ -319,19 +364,22 @@ static void tiles_avx2(const Linear *l, int count, int bits, const int8_t *codes
         const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits) + part * 128;
         const uint16_t *s = l->scales + (size_t)tile * groups * TILE + part * 32;
         __m256 total[4];
-        for (int j = 0; j < 4; j++) total[j] = _mm256_setzero_ps();
+        float *to = out + (size_t)m * out_stride + tile * TILE + part * 32;
+        for (int j = 0; j < 4; j++) total[j] = adds ? _mm256_loadu_ps(to + j * 8) : _mm256_setzero_ps();
         for (int g = 0; g < groups; g++, s += TILE) {
           __m256i acc[4];
           for (int j = 0; j < 4; j++)
-            acc[j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g]);
-          const int8_t *a = codes + (size_t)m * code_stride + g * group;
+            acc[j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g]);
+          const int8_t *a = codes + (size_t)m * 2 * l->inputs + g * group;
           const int step = bits == 8 ? 4 : 8;
           for (int k = 0; k < group; k += step, w += 256) {
             __m256i even[2], odd[2];
             for (int h = 0; h < step / 4; h++) {
               const int8_t *c = a + k + 4 * h;
-              even[h] = _mm256_set1_epi32((int32_t)(((uint32_t)(uint16_t)c[2] << 16) | (uint16_t)c[0]));
-              odd[h] = _mm256_set1_epi32((int32_t)(((uint32_t)(uint16_t)c[3] << 16) | (uint16_t)c[1]));
+              int32_t q[4];
+              for (int i = 0; i < 4; i++) q[i] = code_of(c + i, planes, l->inputs);
+              even[h] = _mm256_set1_epi32((int32_t)(((uint32_t)q[2] << 16) | (uint16_t)q[0]));
+              odd[h] = _mm256_set1_epi32((int32_t)(((uint32_t)q[3] << 16) | (uint16_t)q[1]));
             }
             for (int j = 0; j < 4; j++) {
               __m256i v = _mm256_loadu_si256((const __m256i *)(w + j * 32));
@@ -343,45 +391,45 @@ static void tiles_avx2(const Linear *l, int count, int bits, const int8_t *codes
               }
             }
           }
-          __m256 by = _mm256_set1_ps(code_scales[m * scale_stride + g]);
+          __m256 by = _mm256_set1_ps(code_scales[(size_t)m * groups + g] * l->part);
           for (int j = 0; j < 4; j++) {
             __m256i eight = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(s + j * 8)));
             __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(eight, 16));
             total[j] = _mm256_add_ps(total[j], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[j]), _mm256_mul_ps(scale, by)));
           }
         }
-        for (int j = 0; j < 4; j++)
-          _mm256_storeu_ps(out + (size_t)m * out_stride + tile * TILE + part * 32 + j * 8, total[j]);
+        for (int j = 0; j < 4; j++) _mm256_storeu_ps(to + j * 8, total[j]);
       }
 }
 #endif
 
-static void tiles_plain(const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales,
-                        const int32_t *code_sums, int code_stride, int scale_stride, float *out,
-                        int out_stride, int first, int last) {
+static void tiles_plain(const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
+                        const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
   const int groups = l->inputs / l->group, group = l->group;
   for (int m = 0; m < count; m++)
     for (int tile = first; tile < last; tile++) {
       const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
       const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
-      float total[TILE] = {0};
+      float total[TILE] = {0}, *to = out + (size_t)m * out_stride + tile * TILE;
+      if (adds) memcpy(total, to, sizeof total);
       for (int g = 0; g < groups; g++, s += TILE) {
-        const int8_t *a = codes + (size_t)m * code_stride + g * group;
+        const int8_t *a = codes + (size_t)m * 2 * l->inputs + g * group;
         int32_t acc[TILE];
-        for (int j = 0; j < TILE; j++) acc[j] = -(bits == 8 ? 128 : 8) * code_sums[m * scale_stride + g];
-        if (bits == 8) {
-          for (int k = 0; k < group; k += 4, w += 256)
-            for (int j = 0; j < TILE; j++)
-              for (int i = 0; i < 4; i++) acc[j] += (int32_t)w[j * 4 + i] * a[k + i];
-        } else {
-          for (int k = 0; k < group; k += 8, w += 256)
-            for (int j = 0; j < TILE; j++)
-              for (int i = 0; i < 4; i++)
-                acc[j] += (int32_t)(w[j * 4 + i] & 15) * a[k + i] + (int32_t)(w[j * 4 + i] >> 4) * a[k + 4 + i];
+        for (int j = 0; j < TILE; j++) acc[j] = -(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g];
+        const int step = bits == 8 ? 4 : 8;
+        for (int k = 0; k < group; k += step, w += 256) {
+          int32_t q[8];
+          for (int i = 0; i < step; i++) q[i] = code_of(a + k + i, planes, l->inputs);
+          for (int j = 0; j < TILE; j++)
+            for (int i = 0; i < 4; i++) {
+              const int32_t v = w[j * 4 + i];
+              acc[j] += bits == 8 ? v * q[i] : (v & 15) * q[i] + (v >> 4) * q[4 + i];
+            }
         }
-        for (int j = 0; j < TILE; j++) total[j] += (float)acc[j] * (wide_scale(s[j]) * code_scales[m * scale_stride + g]);
+        const float by = code_scales[(size_t)m * groups + g] * l->part;
+        for (int j = 0; j < TILE; j++) total[j] += (float)acc[j] * (wide_scale(s[j]) * by);
       }
-      memcpy(out + (size_t)m * out_stride + tile * TILE, total, sizeof total);
+      memcpy(to, total, sizeof total);
     }
 }
 
@@ -402,12 +450,36 @@ void sonant_limit_threads(int threads) { omp_set_num_threads(threads); }
 
 void sonant_choose_path(int path) { chosen_path = path; }
 
+/* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens; `adds` to what is there. */
+static void narrow_tiles(const Linear *l, int count, const int8_t *codes, const float *scales, const int32_t *sums,
+                         int adds, float *out, int out_stride, int first, int last, int path) {
+#if defined(__AVX512VNNI__)
+  if (path == 2) {
+#define CASE(M, B, P) \
+  if (count == M && l->bits == B && l->planes == P) { \
+    tiles_avx512(l, M, B, P, codes, scales, sums, adds, out, out_stride, first, last); \
+    return; \
+  }
+#define CASES(B, P) CASE(1, B, P) CASE(2, B, P) CASE(3, B, P) CASE(4, B, P)
+    CASES(8, 1) CASES(8, 2) CASES(4, 1) CASES(4, 2)
+#undef CASES
+#undef CASE
+  }
+#endif
+#if defined(__AVX2__)
+  if (path >= 1) {
+    tiles_avx2(l, count, l->bits, l->planes, codes, scales, sums, adds, out, out_stride, first, last);
+    return;
+  }
+#endif
+  (void)path;
+  tiles_plain(l, count, l->bits, l->planes, codes, scales, sums, adds, out, out_stride, first, last);
+}
+
 static void run_blocks(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
                       int last) {
   const int groups = l->inputs / l->group;
-#if defined(__AVX2__)
   const int path = chosen_path < 0 ? sonant_best_path() : chosen_path;
-#endif
   for (int m = 0; m < count; m += MAX_BLOCK) {
     const int block = count - m < MAX_BLOCK ? count - m : MAX_BLOCK;
     float *o = out + (size_t)m * out_stride;
@@ -427,27 +499,13 @@ static void run_blocks(const Linear *l, int count, const Input *in, float *out, 
       wide_plain(l, block, x, o, out_stride, first, last);
       continue;
     }
-    const int8_t *c = in->codes + (size_t)m * l->inputs;
+    const int8_t *c = in->codes + (size_t)m * 2 * l->inputs;
     const float *s = in->scales + (size_t)m * groups;
-    const int32_t *u = in->sums + (size_t)m * groups;
-#if defined(__AVX512VNNI__)
-    if (path == 2) {
-#define CASE(M, B) \
-  if (block == M && l->bits == B) { \
-    tiles_avx512(l, M, B, c, s, u, l->inputs, groups, o, out_stride, first, last); \
-    continue; \
-  }
-      CASE(1, 8) CASE(2, 8) CASE(3, 8) CASE(4, 8) CASE(1, 4) CASE(2, 4) CASE(3, 4) CASE(4, 4)
-#undef CASE
+    const int32_t *u = in->sums + (size_t)m * 2 * groups;
+    for (const Linear *part = l; part; part = part->fine) {
+      narrow_tiles(part, block, c, s, u, part != l, o, out_stride, first, last, path);
+      u += groups; /* what meets the int4 part is codes[0] alone */
     }
-#endif
-#if defined(__AVX2__)
-    if (path >= 1) {
-      tiles_avx2(l, block, l->bits, c, s, u, l->inputs, groups, o, out_stride, first, last);
-      continue;
-    }
-#endif
-    tiles_plain(l, block, l->bits, c, s, u, l->inputs, groups, o, out_stride, first, last);
   }
 }
 
@@ -468,9 +526,9 @@ int sonant_linear_run(const Linear *l, int count, const float *x, const float *b
   const int groups = l->inputs / l->group;
   Input in = {(float *)x, NULL, NULL, NULL};
   if (l->bits != 16) {
-    in.codes = malloc((size_t)count * l->inputs);
+    in.codes = malloc((size_t)2 * count * l->inputs);
     in.scales = malloc(sizeof(float) * count * groups);
-    in.sums = malloc(sizeof(int32_t) * count * groups);
+    in.sums = malloc(sizeof(int32_t) * 2 * count * groups);
     if (!in.codes || !in.scales || !in.sums) { free(in.codes); free(in.scales); free(in.sums); return 0; }
     for (int m = 0; m < count; m++) put(l, &in, m, x + (size_t)m * l->inputs);
   }
@@ -506,9 +564,9 @@ Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head
   st->active = malloc(sizeof(float) * max_tokens * intermediate);
   st->input = malloc(sizeof *st->input);
   st->input->x = malloc(sizeof(float) * max_tokens * input);
-  st->input->codes = malloc((size_t)max_tokens * input);
+  st->input->codes = malloc((size_t)2 * max_tokens * input);
   st->input->scales = malloc(sizeof(float) * max_tokens * (input / 32));
-  st->input->sums = malloc(sizeof(int32_t) * max_tokens * (input / 32));
+  st->input->sums = malloc(sizeof(int32_t) * 2 * max_tokens * (input / 32));
   return st;
 }
 
@@ -810,8 +868,8 @@ int sonant_frame_run(Stack *st, int batch, int groups, int source, int vocabular
   float *x = malloc(sizeof(float) * most * source), *out = malloc(sizeof(float) * most * width);
   float *scores = malloc(sizeof(float) * batch * scored), *scratch = malloc(sizeof(float) * batch * vocabulary);
   int32_t *rows = malloc(sizeof(int32_t) * most), *positions = malloc(sizeof(int32_t) * most);
-  Input in = {malloc(sizeof(float) * most * source), malloc((size_t)most * source),
-              malloc(sizeof(float) * most * parts), malloc(sizeof(int32_t) * most * parts)};
+  Input in = {malloc(sizeof(float) * most * source), malloc((size_t)2 * most * source),
+              malloc(sizeof(float) * most * parts), malloc(sizeof(int32_t) * 2 * most * parts)};
   int fits = x && out && scores && scratch && rows && positions && in.x && in.codes && in.scales && in.sums;
   for (int b = 0; fits && b < batch; b++) {
     memcpy(x + (size_t)(2 * b) * source, hidden + (size_t)b * source, sizeof(float) * source);
