@@ -22,7 +22,8 @@ from torch import nn
 from sonant import native
 from sonant.nn.cache import KVCache
 from sonant.nn.native_conv import NativeTimeConv
-from sonant.nn.quantized import PRECISIONS, NativeLinear, quantize_decoder
+from sonant.nn.precision import PRECISIONS
+from sonant.nn.quantized import NativeLinear, quantize_decoder
 from sonant.nn.transformer import Decoder, DecoderConfig
 
 library = native.library()

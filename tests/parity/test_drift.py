@@ -35,6 +35,23 @@ def test_quantising_reaches_every_linear_layer_of_a_model():
     assert kinds.count("Linear") == 1
 
 
+def test_a_family_with_a_plan_narrows_what_the_plan_says():
+    from sonant.nn.precision import PlainLinear
+
+    model = quantized(cases.load("qwen3_tts"), "int8")
+    assert any(isinstance(m, PlainLinear) for m in model.network.talker.decoder.modules())
+    assert not any(isinstance(m, PlainLinear) for m in model.network.talker.text_projection.modules())
+    assert not any(isinstance(m, PlainLinear) for m in model.speech_tokenizer.codec.modules())
+
+
+def test_drift_gives_both_figures():
+    found = drift_of(toy, toy_task(), ("bfloat16",), table=TABLE)
+    for loss in found.losses["bfloat16"]:
+        assert (loss.own_l2 > 0) == (loss.own > 0)
+        assert loss.accumulated_l2 <= 30 * loss.accumulated
+    assert {"own_l2", "accumulated_l2"} <= set(found.data()["precisions"]["bfloat16"]["stages"][0])
+
+
 def test_an_unknown_precision_is_refused():
     with pytest.raises(RequestError, match="int3"):
         drift_of(toy, toy_task(), ("int3",), table=TABLE)
@@ -59,11 +76,16 @@ def test_budgets_are_written_with_a_margin_and_keep_larger_ones(tmp_path):
     [
         ("float32", "bfloat16"),
         pytest.param("float32", "int8", marks=pytest.mark.slow),
+        pytest.param("float32", "mixed", marks=pytest.mark.slow),
         pytest.param("float32", "int4", marks=pytest.mark.slow),
         pytest.param("float64", "float32", marks=pytest.mark.slow),
     ],
 )
 def test_the_committed_budgets_hold_and_are_not_slack(family, base, precision):
+    if precision == "mixed" and family != "qwen3_tts":
+        with pytest.raises(RequestError, match="mixed"):
+            quantized(cases.load(family), precision)
+        return
     found = drift_of(lambda name: cases.load(family, name), cases.task(family), (precision,), base=base)
     table = stage_table(family)
     losses = found.losses[precision]

@@ -267,7 +267,7 @@ def drift(
     instruction: Annotated[str | None, typer.Option("--instruction", help="How to say it.")] = None,
     steps: Annotated[int, typer.Option("--steps", help="At most so many decoding steps.")] = 8,
     precisions: Annotated[
-        str, typer.Option("--precisions", help="Which, by commas: bfloat16,float16,int8,int4.")
+        str, typer.Option("--precisions", help="Which, by commas: bfloat16,float16,int8,mixed,int4.")
     ] = "bfloat16,int8",
     device: DeviceOption = "auto",
     top: Annotated[int, typer.Option("--top", help="Print so many stages.")] = 12,
@@ -290,9 +290,11 @@ def drift(
         return
     for precision in found.precisions:
         typer.echo(f"{precision}: {found.headline(precision)}")
-        typer.echo(f"  {'stage':<44} {'by itself':>10} {'piled up':>10}")
+        typer.echo(f"  {'':<44} {'largest difference':>21} {'relative L2':>21}")
+        typer.echo(f"  {'stage':<44}" + f" {'by itself':>10} {'piled up':>10}" * 2)
         for loss in found.worst(precision)[:top]:
-            typer.echo(f"  {loss.stage:<44} {loss.own:>10.2e} {loss.accumulated:>10.2e}")
+            figures = (loss.own, loss.accumulated, loss.own_l2, loss.accumulated_l2)
+            typer.echo(f"  {loss.stage:<44}" + "".join(f" {figure:>10.2e}" for figure in figures))
 
 
 @app.command("report")

@@ -47,7 +47,7 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_stack_free": (None, (P,)),
     "sonant_stack_layer": (None, (P, N, P, P, P, P, P, P, P, P, P)),
     "sonant_stack_norm": (None, (P, P)),
-    "sonant_frame_run": (N, (P, N, N, N, N, *(P,) * 8, N, *(P,) * 8, N)),
+    "sonant_frame_run": (N, (P, P, N, N, N, N, N, *(P,) * 8, N, *(P,) * 8, N)),
     "sonant_stack_run": (None, (P, N, P, P, P, P, P, N, P, P, P, N)),
     "sonant_conv_has_bfloat16": (N, ()),
     "sonant_conv_new": (P, (N, N, N, N, N, P)),

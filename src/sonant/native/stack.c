@@ -153,11 +153,13 @@ void sonant_linear_pack(Linear *l, const float *weights) {
           scale = wide_scale(kept);
           const int floor = l->bits == 8 ? -127 : -8, ceiling = l->bits == 8 ? 127 : 7;
           const int offset = l->bits == 8 ? 128 : 8;
+          /* In double, so that halves stay halves: both are bfloat16 numbers, and many quotients lie between two codes. */
+          const double inverse = 1.0 / scale;
           for (int i = 0; i < l->group; i++) {
-            int q = (int)rintf(part[i] / scale);
+            int q = (int)rintf((float)(part[i] * inverse));
             q = q < floor ? floor : q > ceiling ? ceiling : q;
             row[g * l->group + i] = (uint8_t)(q + offset);
-            int r = (int)rintf((part[i] - q * scale) / scale * 16);
+            int r = (int)rintf((float)((part[i] - q * scale) * inverse) * 16);
             rest[g * l->group + i] = (uint8_t)((r < -8 ? -8 : r > 7 ? 7 : r) + 8);
           }
         }
@@ -854,8 +856,9 @@ typedef struct {
 /* All other tokens of one frame for `batch` rows: hidden, first [batch][source] are the two positions that
    begin each row, tables[g] [vocabulary][source] embeds token g, heads[g] scores it. tokens [batch][groups];
    total [batch][source] is the sum of the tokens' embeddings. project (with its bias) leads from source to
-   the stack's width; NULL when they are the same. False when memory runs out. */
-int sonant_frame_run(Stack *st, int batch, int groups, int source, int vocabulary, const float *hidden,
+   the stack's width; NULL when they are the same. From token late_from on `late` takes the place of the stack, with
+   other weights for the same sizes, unless it is NULL. False when memory runs out. */
+int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int groups, int source, int vocabulary, const float *hidden,
                      const float *first, const Linear *project, const float *project_bias,
                      Linear *const *heads, const float *const *tables, float *const *keys,
                      float *const *values, int capacity, const float *cosines, const float *sines,
@@ -863,7 +866,7 @@ int sonant_frame_run(Stack *st, int batch, int groups, int source, int vocabular
                      int64_t *tokens, float *total, int threads) {
   const Cache cache = {keys, values, capacity, cosines, sines};
   const Choice choice = {greedy, top_k, temperature, race};
-  const int width = st->width, scored = heads[0]->rows, most = 2 * batch;
+  const int width = early->width, scored = heads[0]->rows, most = 2 * batch;
   const int parts = project ? source / project->group : 1;
   float *x = malloc(sizeof(float) * most * source), *out = malloc(sizeof(float) * most * width);
   float *scores = malloc(sizeof(float) * batch * scored), *scratch = malloc(sizeof(float) * batch * vocabulary);
@@ -883,6 +886,7 @@ int sonant_frame_run(Stack *st, int batch, int groups, int source, int vocabular
       const int t = omp_get_thread_num(), n = omp_get_num_threads();
       for (int g = 0; g < groups; g++) {
         const int count = g ? batch : 2 * batch;
+        Stack *st = late && g >= late_from ? late : early;
         if (project) {
           EACH_TOKEN put(project, &in, m, x + (size_t)m * source);
           meet(&st->barrier, n);

@@ -31,7 +31,7 @@ class NativeFrame:
     """The steps of a code predictor whose parts are all in C.
 
     project leads from the talker's width to the predictor's (None where they are equal); heads and tables
-    are those of the tokens in order.
+    are those of the tokens in order. From token `late_from` on the stack is `late`, if there is one.
     """
 
     def __init__(
@@ -40,8 +40,11 @@ class NativeFrame:
         project: NativeLinear | None,
         heads: Sequence[NativeLinear],
         tables: Sequence[nn.Embedding],
+        late: NativeDecoder | None = None,
+        late_from: int = 0,
     ) -> None:
         self._decoder, self._project = decoder, project
+        self._late, self._late_from = late, late_from
         self._heads, self._tables = list(heads), list(tables)
         self._handles = (ctypes.c_void_p * len(heads))(*(head.handle for head in heads))
 
@@ -52,14 +55,19 @@ class NativeFrame:
         project: nn.Module,
         heads: Sequence[nn.Module],
         tables: Sequence[nn.Embedding],
+        late: nn.Module | None = None,
+        late_from: int = 0,
     ) -> NativeFrame | None:
         """The frame of these parts, or None when one of them is not in C or an output has a bias."""
         if not isinstance(decoder, NativeDecoder) or not isinstance(project, (nn.Identity, NativeLinear)):
             return None
+        if not isinstance(late, NativeDecoder | None):
+            return None
         linear = [head for head in heads if isinstance(head, NativeLinear) and head.bias is None]
         if len(linear) < len(heads):
             return None
-        return cls(decoder, project if isinstance(project, NativeLinear) else None, linear, tables)
+        projection = project if isinstance(project, NativeLinear) else None
+        return cls(decoder, projection, linear, tables, late, late_from)
 
     def takes(self, batch: int) -> bool:
         """True when a batch is small enough, and every table is float32."""
@@ -90,6 +98,8 @@ class NativeFrame:
         project, bias = self._project, None if self._project is None else self._project.bias
         done = self._decoder.library.sonant_frame_run(
             self._decoder.handle,
+            None if self._late is None else self._late.handle,
+            self._late_from,
             batch,
             groups,
             source,

@@ -1,10 +1,7 @@
 """Narrow weights for the autoregressive networks on a CPU: int8, int4, or bfloat16 as published.
 
-int8 and int4 weights are quantised symmetrically by groups along the input axis, activations by the same
-groups on the fly: to int8, or to 16 bits in two planes of int8, which cost a step next to nothing, because
-its time goes into reading weights. `PlainLinear` states the arithmetic in torch; `NativeLinear` and
-`NativeDecoder` run the same in C (src/sonant/native/stack.c). Both stand in for `nn.Linear` and
-`nn.transformer.Decoder`.
+`nn.precision` states the arithmetic in torch; `NativeLinear` and `NativeDecoder` run the same in C
+(src/sonant/native/stack.c). Both stand in for `nn.Linear` and `nn.transformer.Decoder`.
 
 LOSSLESS loses nothing: a weight that is bfloat16 in the checkpoint stays two bytes wide in memory, and is
 multiplied and summed in float32. A step is bound by how many bytes of weights it reads, so this is about
@@ -19,8 +16,6 @@ import logging
 import os
 import tempfile
 import weakref
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +25,10 @@ from torch import Tensor, nn
 
 from sonant.nn.cache import CacheRows, KVCache
 from sonant.nn.mapped import give_back, trim
+from sonant.nn.precision import PlainLinear, Precision, StackPlan, plain_stack
 from sonant.nn.rope import rope_table
 from sonant.nn.tap import tap
-from sonant.nn.transformer import Decoder, DecoderLayer
+from sonant.nn.transformer import Decoder
 
 log = logging.getLogger(__name__)
 
@@ -40,30 +36,6 @@ TILE = 64
 """Output rows that the C kernel takes together."""
 BLOCK = 64
 """Tokens of one call into C; longer prefills go in blocks of this size."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Precision:
-    """How weights are stored: 12, 8 or 4 bits by groups of `group` inputs with a scale each; 16 is bfloat16.
-
-    Activations that meet 12, 8 or 4 bits have `planes` times 8 bits.
-    """
-
-    bits: int
-    group: int = 1
-    planes: int = 1
-
-    @property
-    def is_lossless(self) -> bool:
-        """True when weights keep the value they have in the checkpoint."""
-        return self.bits == 16
-
-
-LOSSLESS = Precision(bits=16)
-INT8 = Precision(bits=8, group=64, planes=2)
-INT12 = Precision(bits=12, group=64, planes=2)
-INT4 = Precision(bits=4, group=32)
-PRECISIONS: Mapping[str, Precision] = {"lossless": LOSSLESS, "int8": INT8, "int4": INT4}
 
 
 def stored_bytes(weight: Tensor, precision: Precision) -> int:
@@ -80,66 +52,6 @@ def stored_bytes(weight: Tensor, precision: Precision) -> int:
 def slab_bytes(stored: int) -> int:
     """Memory that weights of so many bytes take in the kernel: slabs have some room at their ends."""
     return stored + stored // 12 + (64 << 20 if stored >= 64 << 20 else stored)
-
-
-def quantize_weight(weight: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
-    """Codes [N, K] int16 and scales [N, G] of a weight [N, K]; the last group may be shorter.
-
-    int8: scale = largest magnitude / 127. int4: scale = the entry of largest magnitude / -8, so that
-    all sixteen levels are used. Scales are bfloat16 numbers, rounded away from zero. 12 bits: the code of
-    int8 times 16, plus what is left of the weight in -8 .. 7 sixteenths of that scale.
-    """
-    grouped = _grouped(weight.float(), precision.group)
-    place = grouped.abs().argmax(dim=-1, keepdim=True)
-    peak = grouped.gather(-1, place)
-    scale = peak / -8 if precision.bits == 4 else peak.abs() / 127
-    scale = torch.where(scale == 0, torch.full_like(scale, 1e-12), scale)
-    scale = ((scale.contiguous().view(torch.int32) + 0xFFFF) & -0x10000).view(torch.float32)
-    low, high = (-8, 7) if precision.bits == 4 else (-127, 127)
-    codes = (grouped / scale).round().clamp(low, high)
-    if precision.bits == 12:
-        rest = ((grouped - codes * scale) / scale * 16).round().clamp(-8, 7)
-        codes, scale = 16 * codes + rest, scale / 16
-    return codes.flatten(1)[:, : weight.shape[1]].to(torch.int16), scale[..., 0]
-
-
-def quantize_activation(x: Tensor, precision: Precision) -> tuple[Tensor, Tensor]:
-    """x [..., K] rounded to codes by groups and back to float: what the kernel multiplies with.
-
-    Codes reach 127 in one plane of int8, 127 * 256 in two. The second tensor is the first plane alone.
-    """
-    grouped = _grouped(x.float(), precision.group)
-    scale = grouped.abs().amax(dim=-1, keepdim=True) / (127 if precision.planes == 1 else 127 * 256)
-    scale = scale.clamp_min(1e-30)
-    codes = (grouped / scale).round()
-    first = codes if precision.planes == 1 else ((codes + 128) / 256).floor() * 256
-    whole, part = ((c * scale).flatten(-2)[..., : x.shape[-1]] for c in (codes, first))
-    return whole, part
-
-
-def _grouped(x: Tensor, group: int) -> Tensor:
-    surplus = -x.shape[-1] % group
-    padded = F.pad(x, (0, surplus))
-    return padded.view(*padded.shape[:-1], -1, group)
-
-
-class PlainLinear(nn.Module):
-    """The quantised linear layer in plain torch, for any size; the reference for the C kernel."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, precision: Precision) -> None:
-        super().__init__()
-        codes, scales = quantize_weight(weight, precision)
-        wide = scales.repeat_interleave(precision.group, dim=1)[:, : weight.shape[1]]
-        self.precision = precision
-        fine = (codes + 8) % 16 - 8 if precision.bits == 12 else None
-        self.weight = nn.Parameter((codes if fine is None else codes - fine) * wide, requires_grad=False)
-        self.fine = None if fine is None else nn.Parameter(fine * wide, requires_grad=False)
-        self.bias = None if bias is None else nn.Parameter(bias.float(), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        whole, first = quantize_activation(x, self.precision)
-        y = F.linear(whole, self.weight, self.bias)
-        return y if self.fine is None else y + F.linear(first, self.fine)
 
 
 class PackedStore:
@@ -163,11 +75,11 @@ class PackedStore:
                 log.warning("%s is damaged (%s) and will be written anew", path, error)
 
     @classmethod
-    def of(cls, checkpoint: str, precision: str, form: Precision) -> PackedStore:
+    def of(cls, checkpoint: str, precision: str) -> PackedStore:
         """The file of a checkpoint, by its fingerprint, in the user's cache folder."""
         from sonant.native import cache_folder
 
-        return cls(cache_folder() / "weights" / f"{checkpoint}-{precision}-g{form.group}-v3.safetensors")
+        return cls(cache_folder() / "weights" / f"{checkpoint}-{precision}-v4.safetensors")
 
     def fill(self, name: str, packed: _Packed) -> bool:
         """Copy the matrix of this name into the kernel's memory; False when it is not there."""
@@ -316,12 +228,15 @@ class NativeDecoder(nn.Module):
         library: ctypes.CDLL,
         decoder: Decoder,
         name: str,
-        precision: Precision,
+        precision: Precision | StackPlan,
         store: PackedStore | None = None,
+        *,
+        stored: str = "",
     ) -> None:
         super().__init__()
         config = decoder.config
-        assert fits(decoder, precision), "sizes were checked by quantize_decoder"
+        plan = precision if isinstance(precision, StackPlan) else StackPlan(rest=precision)
+        assert fits(decoder, plan), "sizes were checked by quantize_decoder"
         self.config = config
         self.library = library
         self._norm_tap = f"{name}.norm"
@@ -341,12 +256,10 @@ class NativeDecoder(nn.Module):
             BLOCK,
         )
         for index, layer in enumerate(decoder.layers):
-            self._add(index, layer, precision, f"{name}.layer.{index}", store)
+            self._add(index, layer, plan, f"{stored or name}.layer.{index}", store)
         library.sonant_stack_norm(self.handle, self._pointer(decoder.norm.weight))
 
-    def _add(
-        self, index: int, layer: Any, precision: Precision, name: str, store: PackedStore | None
-    ) -> None:
+    def _add(self, index: int, layer: Any, plan: StackPlan, name: str, store: PackedStore | None) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         bias = None
         if self.config.qkv_bias:
@@ -358,7 +271,7 @@ class NativeDecoder(nn.Module):
             _Packed(
                 self.library,
                 parts,
-                precision,
+                plan.of(index, is_attention=part in {"qkv", "out"}),
                 interleave=part == "gate_up",
                 name=f"{name}.{part}",
                 store=store,
@@ -443,10 +356,10 @@ class NativeDecoder(nn.Module):
         return self._storage
 
 
-def fits(decoder: Decoder, precision: Precision) -> bool:
+def fits(decoder: Decoder, plan: StackPlan) -> bool:
     """True when a stack suits the kernel: sizes its tiles and groups, weights a lossless precision."""
     c = decoder.config
-    if precision.is_lossless and not all(
+    if plan.is_lossless and not all(
         is_bfloat16(module.weight) for module in decoder.modules() if isinstance(module, nn.Linear)
     ):
         return False
@@ -455,7 +368,11 @@ def fits(decoder: Decoder, precision: Precision) -> bool:
         not c.layer_scale
         and c.window is None
         and all(rows % TILE == 0 for rows in (inner + 2 * kv, c.width, c.intermediate))
-        and all(inputs % precision.group == 0 for inputs in (c.width, inner, c.intermediate))
+        and all(
+            inputs % precision.group == 0
+            for precision in plan.precisions
+            for inputs in (c.width, inner, c.intermediate)
+        )
         and c.head_dim % 2 == 0
     )
 
@@ -484,24 +401,23 @@ def quantize_linear(
 
 
 def quantize_decoder(
-    decoder: nn.Module, name: str, precision: Precision, *, store: PackedStore | None = None
+    decoder: nn.Module,
+    name: str,
+    precision: Precision | StackPlan,
+    *,
+    store: PackedStore | None = None,
+    stored: str = "",
 ) -> nn.Module:
     """The stack with narrow weights: in C where its sizes allow it, else layer by layer in torch.
 
-    The torch form changes `decoder` in place and returns it; lossless, it is `decoder` as it was.
+    The torch form changes `decoder` in place and returns it; lossless, it is `decoder` as it was. In the
+    store its matrices have the name `stored`, if given.
     """
     from sonant.native import library
 
     assert isinstance(decoder, Decoder)
+    plan = precision if isinstance(precision, StackPlan) else StackPlan(rest=precision)
     loaded = library()
-    if loaded is not None and fits(decoder, precision):
-        return NativeDecoder(loaded, decoder, name, precision, store)
-    if precision.is_lossless:
-        return decoder
-    for layer in decoder.layers:
-        assert isinstance(layer, DecoderLayer)
-        for owner in (layer.self_attn, layer.mlp):
-            for child, module in list(owner.named_children()):
-                if isinstance(module, nn.Linear):
-                    setattr(owner, child, PlainLinear(module.weight, module.bias, precision))
-    return decoder
+    if loaded is not None and fits(decoder, plan):
+        return NativeDecoder(loaded, decoder, name, plan, store, stored=stored)
+    return plain_stack(decoder, plan)

@@ -19,7 +19,7 @@ from sonant.parity.stages.table import StageTable
 FLOOR = 1e-6
 """Absolute difference that is never an error: stages that are zero everywhere have no scale."""
 
-PRECISIONS = ("float64", "float32", "float16", "bfloat16", "int8", "int4")
+PRECISIONS = ("float64", "float32", "float16", "bfloat16", "int8", "mixed", "int4")
 """From fine to coarse; two traces of different precision are judged by the coarser."""
 
 

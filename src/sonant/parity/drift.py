@@ -1,8 +1,10 @@
 """The same network in several precisions on the same inputs and tokens: which stage loses most?
 
 Two figures a stage. "own": the loss of the stage by itself, fed with the full-precision values.
-"accumulated": what has piled up there when only the tokens are given. Both are the largest difference over
-the largest magnitude. int8 and int4 stand for every linear layer in the arithmetic of `nn.quantized`.
+"accumulated": what has piled up there when only the tokens are given. Both are given as the largest
+difference over the largest magnitude, which is what budgets limit, and as relative L2; of a stage that is
+computed several times the worst counts. A family that has a plan for its narrow weights (`Narrows`) is
+measured with that; else int8 and int4 stand for every linear layer in the arithmetic of `nn.precision`.
 """
 
 from __future__ import annotations
@@ -13,15 +15,14 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
 from sonant.errors import RequestError
 from sonant.model import SpeechModel
 from sonant.nn.packed import PackedLinear
-from sonant.nn.quantized import PRECISIONS as QUANTIZED
-from sonant.nn.quantized import PlainLinear, Precision
+from sonant.nn.precision import INT4, INT8, PlainLinear, Precision
 from sonant.parity.bisect import replay
 from sonant.parity.compare import UNJUDGED, Comparison, compare
 from sonant.parity.record import record
@@ -32,16 +33,28 @@ from sonant.parity.task import Task
 MARGIN = 3.0
 """A budget is the measured loss times this: other texts, voices and weights are not the measured ones."""
 
+NARROW = ("int8", "mixed", "int4")
+EVERYWHERE: Mapping[str, Precision] = {"int8": INT8, "int4": INT4}
 FLOATS = ("float64", "float32", "bfloat16", "float16")
+
+
+@runtime_checkable
+class Narrows(Protocol):
+    """A model that knows which of its weights each precision narrows."""
+
+    def narrow(self, precision: str) -> None:
+        """Do the arithmetic of a precision in torch from now on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """What one documented stage loses in one precision, relative to its largest magnitude."""
+    """What one documented stage loses in one precision: largest over largest magnitude, and relative L2."""
 
     stage: str
     own: float
     accumulated: float
+    own_l2: float = 0.0
+    accumulated_l2: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +121,10 @@ def drift_of(
     table: StageTable | None = None,
 ) -> Drift:
     """As `measure_drift`, with the models given by a function of the floating-point precision's name."""
-    unknown = [p for p in precisions if p not in FLOATS and p not in QUANTIZED]
+    unknown = [p for p in precisions if p not in FLOATS and p not in NARROW]
     if unknown:
         raise RequestError(
-            f"{', '.join(unknown)} is no precision; expected some of {', '.join((*FLOATS, *QUANTIZED))}."
+            f"{', '.join(unknown)} is no precision; expected some of {', '.join((*FLOATS, *NARROW))}."
         )
 
     def made(precision: str) -> SpeechModel:
@@ -128,26 +141,41 @@ def drift_of(
         accumulated = _losses(compare(reference, piled, table=table), table)
         own = _losses(compare(reference, fed, table=table, own=True), table)
         losses[precision] = tuple(
-            Loss(stage=name, own=own.get(name, 0.0), accumulated=value) for name, value in accumulated.items()
+            Loss(
+                stage=name,
+                own=own.get(name, (0.0, 0.0))[0],
+                accumulated=piled_up[0],
+                own_l2=own.get(name, (0.0, 0.0))[1],
+                accumulated_l2=piled_up[1],
+            )
+            for name, piled_up in accumulated.items()
         )
     return Drift(family=table.family, base=base, losses=losses)
 
 
-def _losses(comparison: Comparison, table: StageTable) -> dict[str, float]:
-    """Largest relative difference of each documented stage of floating-point numbers."""
-    found: dict[str, float] = {}
+def _losses(comparison: Comparison, table: StageTable) -> dict[str, tuple[float, float]]:
+    """Largest relative difference, and relative L2, of each documented stage of floating-point numbers."""
+    found: dict[str, tuple[float, float]] = {}
     for result in comparison.stages:
         if result.kind != "stage" or result.group == UNJUDGED or "int" in result.dtype:
             continue
         name = table.pattern_of(result.key.split("@")[0])
-        found[name] = max(found.get(name, 0.0), result.distance.relative)
+        largest, l2 = found.get(name, (0.0, 0.0))
+        found[name] = max(largest, result.distance.relative), max(l2, result.distance.l2)
     return found
 
 
 def quantized(model: SpeechModel, precision: str) -> SpeechModel:
-    """The model with every linear layer in int8 or int4 arithmetic, changed in place."""
+    """The model in the arithmetic of a narrow precision, changed in place."""
+    if isinstance(model, Narrows):
+        model.narrow(precision)
+        return model
+    if precision not in EVERYWHERE:
+        raise RequestError(
+            f"{model.spec.family} has no precision {precision!r}; expected one of {', '.join(EVERYWHERE)}."
+        )
     for module in modules_of(model):
-        _quantize(module, QUANTIZED[precision])
+        _quantize(module, EVERYWHERE[precision])
     return model
 
 

@@ -24,6 +24,8 @@ class Distance:
     mean_abs: float = 0.0
     relative: float = 0.0
     """Largest difference over the reference's largest magnitude."""
+    l2: float = 0.0
+    """Length of the difference over the reference's length."""
     cosine: float = 1.0
     allowed: float = 0.0
     note: str = ""
@@ -101,11 +103,16 @@ def _close(left: Tensor, right: Tensor, budget: Budget, own: bool, note: str) ->
         status="ok" if largest <= allowed else "over",
         max_abs=largest,
         mean_abs=float(difference.mean()),
-        relative=largest / scale if scale else (0.0 if largest == 0 else math.inf),
+        relative=_ratio(largest, scale),
+        l2=_ratio(float(difference.norm()), float(left.norm())),
         cosine=_cosine(left, right),
         allowed=allowed,
         note=note,
     )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else (0.0 if part == 0 else math.inf)
 
 
 def _cosine(left: Tensor, right: Tensor) -> float:

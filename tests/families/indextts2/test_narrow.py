@@ -14,7 +14,8 @@ from sonant.families.indextts2.gpt import Block
 from sonant.families.indextts2.layout import locate
 from sonant.nn.native_conv import NativeRows
 from sonant.nn.packed import PackedLinear
-from sonant.nn.quantized import INT8, LOSSLESS, NativeLinear, PackedStore, PlainLinear
+from sonant.nn.precision import INT8, LOSSLESS, PlainLinear
+from sonant.nn.quantized import NativeLinear, PackedStore
 from sonant.registry import precisions
 from sonant.speech import Sampling, SpeechRequest
 from tests.families.indextts2.conftest import clip, recorded

@@ -8,7 +8,8 @@ from sonant.families.qwen3_tts.config import PredictorConfig
 from sonant.families.qwen3_tts.decoding import choose_predictor, quick_choices
 from sonant.families.qwen3_tts.talker import CodePredictor
 from sonant.nn.native_frame import NativeFrame
-from sonant.nn.quantized import INT4, INT8, LOSSLESS, quantize_decoder, quantize_linear
+from sonant.nn.precision import INT4, INT8, LOSSLESS
+from sonant.nn.quantized import quantize_decoder, quantize_linear
 from sonant.sampling import generator
 from sonant.speech import Sampling
 

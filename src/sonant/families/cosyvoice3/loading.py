@@ -15,7 +15,8 @@ from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_confi
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME, Encoders
 from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer, make_spec
 from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
-from sonant.nn.quantized import PRECISIONS, PackedStore
+from sonant.nn.precision import PRECISIONS
+from sonant.nn.quantized import PackedStore
 from sonant.speech import ModelSpec
 
 IDENTITY = (
@@ -51,7 +52,7 @@ def load(
     store: PackedStore | None = None
     if precision is not None and narrow is not None:
         dtype = torch.float32  # activations and cache
-        store = None if narrow.is_lossless else PackedStore.of(identity(path), precision, narrow)
+        store = None if narrow.is_lossless else PackedStore.of(identity(path), precision)
     return CosyVoice3Model(
         config=config,
         language=weights.load_language(

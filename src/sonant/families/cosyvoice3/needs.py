@@ -12,7 +12,8 @@ from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_IGNORED, read_part
 from sonant.memory import MIB, Footprint, bytes_in
-from sonant.nn.quantized import PRECISIONS, slab_bytes, stored_bytes
+from sonant.nn.precision import PRECISIONS
+from sonant.nn.quantized import slab_bytes, stored_bytes
 
 NARROWED = re.compile(r"^(llm\.model\.model\.layers\.|llm_decoder\.)")
 """Matrices that a precision narrows."""

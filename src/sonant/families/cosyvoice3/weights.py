@@ -24,7 +24,8 @@ from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.native import library
 from sonant.nn.native_conv import native_products
 from sonant.nn.packed import let_go, pack, packed
-from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
+from sonant.nn.precision import Precision
+from sonant.nn.quantized import PackedStore, quantize_decoder, quantize_linear
 
 LANGUAGE_RULES = (
     (r"^llm\.model\.model\.embed_tokens\.", "text_embedding."),

@@ -17,7 +17,8 @@ from sonant.families.indextts2.options import OPTIONS, PRESETS, SAMPLING
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import FRAMES_PER_CODE
 from sonant.families.indextts2.text import TextFrontEnd, read_glossary
-from sonant.nn.quantized import PRECISIONS, PackedStore
+from sonant.nn.precision import PRECISIONS
+from sonant.nn.quantized import PackedStore
 from sonant.speech import ModelSpec
 
 LICENCE = "bilibili Model Use License Agreement (weights); the auxiliary models have their own"
@@ -38,7 +39,7 @@ def load_model(
     store: PackedStore | None = None
     if precision is not None and narrow is not None:
         dtype = torch.float32  # activations and cache
-        store = None if narrow.is_lossless else PackedStore.of(spec.fingerprint, precision, narrow)
+        store = None if narrow.is_lossless else PackedStore.of(spec.fingerprint, precision)
     w2v_bert, w2v_config = weights.load_w2v_bert(files.w2v_bert, device=device)
     gpt = weights.load_gpt(
         files.gpt,

@@ -22,7 +22,8 @@ from sonant.families.indextts2.weights import (
     read_any,
 )
 from sonant.memory import MIB, Footprint, bytes_in
-from sonant.nn.quantized import PRECISIONS, slab_bytes, stored_bytes
+from sonant.nn.precision import PRECISIONS
+from sonant.nn.quantized import slab_bytes, stored_bytes
 
 POSITIONS = 700
 """Of one beam of a segment of 20 seconds, with its conditions and text."""

@@ -35,7 +35,8 @@ from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 from sonant.native import library
 from sonant.nn.native_conv import NativeConv1d, native_products
 from sonant.nn.packed import let_go, pack, packed
-from sonant.nn.quantized import PackedStore, Precision, is_bfloat16, quantize_linear
+from sonant.nn.precision import Precision
+from sonant.nn.quantized import PackedStore, is_bfloat16, quantize_linear
 
 Device = torch.device | str
 BEAMS = 3

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRECISIONS", "describe", "detect", "footprint", "load"]
 
-PRECISIONS = ("lossless", "int8", "int4")
+PRECISIONS = ("lossless", "int8", "mixed", "int4")
 """Precisions of the weights that `load` takes on a CPU."""
 
 

@@ -25,10 +25,11 @@ from sonant.families.qwen3_tts.config import (
     sampling_fields,
 )
 from sonant.families.qwen3_tts.model import Qwen3TTS
+from sonant.families.qwen3_tts.plans import plan_of
 from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer, codec_spec
 from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
 from sonant.model import SpeechModel
-from sonant.nn.quantized import PRECISIONS, PackedStore, Precision
+from sonant.nn.quantized import PackedStore
 from sonant.speech import ModelSpec
 from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.tokenizer import BytePairTokenizer
@@ -94,9 +95,9 @@ def load_folder(
 ) -> SpeechModel:
     """A model folder, or a speech tokenizer's folder, as a SpeechModel.
 
-    `precision` "int8" or "int4" quantises the weights of talker and code predictor, and runs the codec's
-    decoder on bfloat16 inputs where the processor has instructions for it. "lossless" keeps them as wide as
-    the checkpoint has them, and the codec in float32. None is plain torch throughout.
+    `precision` "int8", "mixed" or "int4" quantises the weights of talker and code predictor (see plans.py),
+    and runs the codec's decoder on bfloat16 inputs where the processor has instructions for it. "lossless"
+    keeps them as wide as the checkpoint has them, and the codec in float32. None is plain torch throughout.
     """
     folder = folder.resolve()
     codec_dtype = torch.float64 if dtype == torch.float64 else torch.float32
@@ -112,17 +113,17 @@ def load_folder(
     tokenizer = BytePairTokenizer.load(folder)
     _check_tokenizer(folder, config, tokenizer)
     _check_codec(folder, config, codec_config)
-    quantized: Precision | None = None if precision is None else PRECISIONS[precision]
-    if quantized is not None:
+    plan = None if precision is None else plan_of(precision, config)
+    if plan is not None:
         dtype = torch.float32  # activations and cache of the quantised networks
     codec: Codec = load_codec(codec_folder, codec_config, device=device, dtype=codec_dtype)
-    reduces = quantized is not None and not quantized.is_lossless
-    if quantized is not None:
+    reduces = plan is not None and not plan.is_lossless
+    if plan is not None:
         _quicken(codec.decoder, narrow=reduces)
     store: PackedStore | None = None
-    if precision is not None and quantized is not None and reduces:
-        store = PackedStore.of(fingerprint(folder, ["config.json", WEIGHTS]), precision, quantized)
-    network = load_network(folder, config, device=device, dtype=dtype, precision=quantized, store=store)
+    if precision is not None and reduces:
+        store = PackedStore.of(fingerprint(folder, ["config.json", WEIGHTS]), precision)
+    network = load_network(folder, config, device=device, dtype=dtype, plan=plan, store=store)
     front_end = None if config.front_end is None else PacedPhonemes.load(folder)
     speech_tokenizer = SpeechTokenizer(codec_config, codec)
     spec = _spec(folder, config, codec_config, generation)

@@ -14,6 +14,7 @@ from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
 from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, quick_choices
 from sonant.families.qwen3_tts.frame_steps import FrameSteps, RowState, Stacks
+from sonant.families.qwen3_tts.plans import plan_of, state_plainly
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
@@ -97,6 +98,10 @@ class Qwen3TTS:
         return all(isinstance(stack, NativeDecoder) for stack in stacks) and all(
             isinstance(head, NativeLinear) for head in heads
         )
+
+    def narrow(self, precision: str) -> None:
+        """Do the arithmetic of "int8", "mixed" or "int4" in torch, where every stage can be seen."""
+        state_plainly(self.network, plan_of(precision, self.config))
 
     @property
     def least_positions(self) -> int:

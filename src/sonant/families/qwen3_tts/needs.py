@@ -16,9 +16,10 @@ from sonant.families.qwen3_tts.config import (
     read_codec_config,
     read_model_config,
 )
+from sonant.families.qwen3_tts.plans import plan_of
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, WEIGHTS, has_bfloat16
 from sonant.memory import MIB, Footprint, bytes_in
-from sonant.nn.quantized import PRECISIONS, slab_bytes, stored_bytes
+from sonant.nn.quantized import slab_bytes, stored_bytes
 
 NARROWED = re.compile(
     r"^talker\.(codec_head|model\.layers\.|code_predictor\.(model\.layers\.|lm_head\.|small_to_mtp))"
@@ -43,19 +44,19 @@ def footprint(
         weights = _codec(folder, read_codec_config(folder), wide, encodes=True, is_narrow=False)
         return Footprint(weights=weights, loading=0, working=WORKING + UTTERANCE + weights)
     config = read_model_config(folder)
-    form = None if precision is None else PRECISIONS[precision]
-    itemsize = 4 if form is not None else dtype.itemsize
-    has_kernel = form is not None and native.library() is not None
+    plan = None if precision is None else plan_of(precision, config)
+    itemsize = 4 if plan is not None else dtype.itemsize
+    has_kernel = plan is not None and native.library() is not None
     weights = stored = 0
     for name, tensor in read_tensors(folder / WEIGHTS).items():
         if name == TEXT_TABLE and tensor.dtype.itemsize <= itemsize:
             weights += TEXT_ROWS if device.type == "cpu" else tensor.nbytes
-        elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
-            stored += stored_bytes(tensor, form)
+        elif plan is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
+            stored += sum(stored_bytes(tensor, form) for form in plan.forms(name))
         else:
             weights += tensor.numel() * (itemsize if NARROWED.match(name) or itemsize > 4 else 4)
     codec = folder / CODEC_FOLDER
-    is_narrow = form is not None and not form.is_lossless and has_bfloat16()
+    is_narrow = plan is not None and not plan.is_lossless and has_bfloat16()
     encodes = config.kind == "base"
     coding = _codec(codec, read_codec_config(codec), wide, encodes=encodes, is_narrow=is_narrow)
     weights += slab_bytes(stored + coding) if has_kernel else coding

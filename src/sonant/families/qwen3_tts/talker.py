@@ -93,6 +93,9 @@ class CodePredictor(nn.Module):
             nn.Linear(config.width, config.vocabulary, bias=False) for _ in range(others)
         )
 
+        self.late: nn.Module | None = None
+        """The stack for tokens from group `late_from` on, where it is kept in another precision."""
+        self.late_from = config.groups
         self.frame: NativeFrame | None = None
         """The same steps in one call, where every part is in C."""
 
@@ -122,7 +125,8 @@ class CodePredictor(nn.Module):
         total: Tensor | None = None
         for group, (head, table) in enumerate(zip(self.lm_head, self.codec_embedding, strict=True), 1):
             rows = cache.rows(slots, x.shape[1])
-            last = self.decoder(self.small_to_mtp_projection(x), rows=rows)[:, -1]
+            stack = self.late if self.late is not None and group >= self.late_from else self.decoder
+            last = stack(self.small_to_mtp_projection(x), rows=rows)[:, -1]
             logits = head(last)
             logits = tap("predictor.logits", logits if logits.dtype == torch.float64 else logits.float())
             token = tap("predictor.token", choose(group, logits))

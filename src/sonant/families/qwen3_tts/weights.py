@@ -11,11 +11,11 @@ from sonant.checkpoint import build, load_strict, read_tensors
 from sonant.families.qwen3_tts.codec import CodecDecoder
 from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
 from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
+from sonant.families.qwen3_tts.plans import Plan, quantize
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
 from sonant.nn.mapped import give_back
-from sonant.nn.native_frame import NativeFrame
-from sonant.nn.quantized import PackedStore, Precision, quantize_decoder, quantize_linear
+from sonant.nn.quantized import PackedStore
 
 WEIGHTS = "model.safetensors"
 
@@ -96,21 +96,21 @@ def load_network(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    precision: Precision | None = None,
+    plan: Plan | None = None,
     store: PackedStore | None = None,
 ) -> Network:
     """Talker, code predictor and speaker encoder with the weights of `folder`.
 
     The speaker encoder is float32 whatever `dtype`; the text table, by far the largest tensor, stays in
-    the file's dtype when that is the narrower one. With `precision` the layers of talker and code predictor
+    the file's dtype when that is the narrower one. With a `plan` the layers of talker and code predictor
     and their heads are quantised matrix by matrix, so the wide weights are never all in memory.
     """
     network: Network = build(lambda: Network(config))
     tensors = read_tensors(folder / WEIGHTS)
     load_strict(network, tensors, rules=MODEL_RULES, device=device, where=str(folder / WEIGHTS))
     del tensors
-    if precision is not None:
-        _quantize(network, precision, store)
+    if plan is not None:
+        quantize(network, plan, store)
     text = network.talker.text_embedding.weight
     keeps_text = text.dtype.itemsize < dtype.itemsize
     for name, parameter in network.named_parameters():
@@ -122,30 +122,6 @@ def load_network(
         if parameter.data is not stored:
             give_back(stored)
     return network
-
-
-def _quantize(network: Network, precision: Precision, store: PackedStore | None) -> None:
-    talker, predictor = network.talker, network.predictor
-    projection = predictor.small_to_mtp_projection
-    talker.decoder = quantize_decoder(talker.decoder, "talker", precision, store=store)
-    talker.codec_head = quantize_linear(talker.codec_head, precision, name="talker.head", store=store)
-    predictor.decoder = quantize_decoder(predictor.decoder, "predictor", precision, store=store)
-    for index, head in enumerate(predictor.lm_head):
-        name = f"predictor.head.{index}"
-        predictor.lm_head[index] = quantize_linear(head, precision, name=name, store=store)
-    predictor.small_to_mtp_projection = (
-        projection
-        if isinstance(projection, nn.Identity)
-        else quantize_linear(projection, precision, name="predictor.projection", store=store)
-    )
-    predictor.frame = NativeFrame.of(
-        predictor.decoder,
-        predictor.small_to_mtp_projection,
-        list(predictor.lm_head),
-        [table for table in predictor.codec_embedding if isinstance(table, nn.Embedding)],
-    )
-    if store is not None:
-        store.save()
 
 
 def has_bfloat16() -> bool:
