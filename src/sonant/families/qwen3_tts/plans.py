@@ -78,7 +78,7 @@ def plan_of(precision: str, config: ModelConfig) -> Plan:
             talker=talker,
             predictor=predictor,
             late=StackPlan(rest=INT4),
-            late_from=max(2, config.talker.groups // 2),
+            late_from=max(2, 3 * config.talker.groups // 8),
         ),
         "int4": Plan(talker=StackPlan(rest=INT4), predictor=StackPlan(rest=INT4)),
     }
