@@ -87,8 +87,9 @@ def test_the_network_in_c_gives_what_torch_states(config, precision):
     quick = in_c(config, precision)
     assert isinstance(quick.talker.decoder, NativeDecoder)
     assert isinstance(quick.talker.codec_head, NativeLinear)
-    # A code may round the other way, and piles up; those that meet int4 have 8 bits.
-    most = 5e-4 if precision == "int8" else 2e-2
+    # Sums in another order move codes of activations by one, until that is as much as rounding them loses:
+    # little with 16 bits, more with the 8 that meet int4. A precision itself loses 0.02 and 0.2 to 0.6 here.
+    most = 5e-4 if precision == "int8" else 4e-2
     assert distance(logits(quick, config), logits(stated(config, precision), config)) < most
 
 

@@ -71,6 +71,7 @@ def plan_of(precision: str, config: ModelConfig) -> Plan:
     # predictor it is the first layer's attention. 12 bits there cost 6 % more to read.
     talker = StackPlan(rest=INT8, careful=INT12, layers=max(1, config.talker.layers // 4))
     predictor = StackPlan(rest=INT8, careful=INT12, attentions=1)
+    # Mixed: int4 for the last ten of sixteen groups, whose tokens correct what the ones before left over.
     plans = {
         "lossless": Plan(talker=StackPlan(rest=LOSSLESS), predictor=StackPlan(rest=LOSSLESS)),
         "int8": Plan(talker=talker, predictor=predictor),
