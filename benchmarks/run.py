@@ -27,7 +27,11 @@ def main():
         for model in arguments.models:
             folder = str(folder_for(model, Path(scratch)))
             is_qwen = model.startswith("qwen3")
-            for precision in [[], ["--precision", "int8"], ["--precision", "int4"]] if is_qwen else [[]]:
+            for precision in (
+                [[], ["--precision", "int8"], ["--precision", "mixed"], ["--precision", "int4"]]
+                if is_qwen
+                else [[]]
+            ):
                 rival = []
                 original = next((name for start, name in RIVALS.items() if model.startswith(start)), None)
                 if original and arguments.rival_python:

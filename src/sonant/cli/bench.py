@@ -12,7 +12,7 @@ def bench(
     model: Annotated[
         str, typer.Argument(help="A checkpoint folder, or a known name such as qwen3-tts-0.6b.")
     ],
-    precision: Annotated[str, typer.Option(help="auto, full, lossless, int8, int4 (CPU).")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, full, lossless, int8, mixed, int4 (CPU).")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, auto.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,

@@ -136,7 +136,9 @@ def say(
     ] = "nano",
     device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
-    precision: Annotated[str, Machine(help="Weights on a CPU: auto, full, lossless, int8, int4.")] = "auto",
+    precision: Annotated[
+        str, Machine(help="Weights on a CPU: auto, full, lossless, int8, mixed, int4.")
+    ] = "auto",
     memory_limit: Annotated[
         str | None,
         Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),

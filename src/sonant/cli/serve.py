@@ -25,7 +25,8 @@ Models = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
 Precision = Annotated[
-    str, typer.Option(help="Weights on a CPU, of models that offer it: auto, full, lossless, int8, int4.")
+    str,
+    typer.Option(help="Weights on a CPU, of models that offer it: auto, full, lossless, int8, mixed, int4."),
 ]
 Slots = Annotated[int, typer.Option(min=1, max=256, help="Utterances spoken as one batch.")]
 MemoryLimit = Annotated[
