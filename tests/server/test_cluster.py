@@ -29,6 +29,7 @@ def test_settings_are_read_from_words():
         ({"replicas": "0"}, "positive"),
         ({"insecure": "perhaps"}, "true or false"),
         ({"cpus": "nan"}, "positive"),
+        ({"cpus": "inf"}, "positive"),
         ({"key_file": "nowhere.txt"}, "nowhere.txt"),
         ({}, "SONANT_API_KEYS"),
     ],

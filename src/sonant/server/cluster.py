@@ -9,6 +9,7 @@ folder has to be one that all machines see.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -63,7 +64,9 @@ def _value(name: str, default: Any, text: str) -> Any:
     except (KeyError, ValueError) as error:
         kind = {bool: "true or false", int: "a whole number", float: "a number"}[type(default)]
         raise ConfigError(f"{name} is {text!r}; expected {kind}.") from error
-    if not isinstance(value, str) and not (value >= 0 if name == "gpus" else value > 0):
+    if not isinstance(value, str) and not (
+        math.isfinite(value) and (value >= 0 if name == "gpus" else value > 0)
+    ):
         raise ConfigError(f"{name} is {text!r}; expected a positive number.")
     return value
 
