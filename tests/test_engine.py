@@ -148,6 +148,31 @@ def test_a_broken_step_becomes_an_error_of_the_request_and_the_engine_lives_on(c
         assert len(engine.synthesize(SpeechRequest("abc", seed=1)).samples)
 
 
+def test_a_lack_of_room_is_the_requests_error_and_the_engine_lives_on(caplog):
+    model = ToyModel()
+    allocate, asked = model.allocate, []
+
+    def sometimes(slots, positions):
+        asked.append(positions)
+        if len(asked) in (1, 3):
+            model.cache = None
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        allocate(slots, positions)
+
+    model.allocate = sometimes
+    with Engine(model, slots=1) as engine:
+        with pytest.raises(GenerationError, match="memory ran out"):
+            engine.synthesize(SpeechRequest("Hello."))
+        assert len(engine.synthesize(SpeechRequest("Hello.")).samples)
+        engine._positions = 1  # as if the next one were too long
+        with pytest.raises(GenerationError, match="memory ran out"):
+            engine.synthesize(SpeechRequest("Hello."))
+        assert len(engine.synthesize(SpeechRequest("Hello.")).samples)
+        assert engine.load == (0, 0)
+    assert len(asked) == 4
+    assert "making room failed" in caplog.text
+
+
 def test_pipelined_decoding_gives_the_same_samples():
     request = SpeechRequest("one. two longer. three", seed=5)
     with Engine(ToyModel()) as plain, Engine(ToyModel(), pipelined=True) as pipelined:

@@ -390,7 +390,12 @@ class Engine:
             if prompt.positions > self._positions or prompt.rows > len(self._free):
                 if not idle:
                     break  # rows free up soon; nobody overtakes the one who waits
-                self._allocate(prompt)
+                try:
+                    self._allocate(prompt)
+                except Exception as error:
+                    log.exception("making room failed")
+                    self._end(stream, _as_sonant(error))
+                    return True
             stream._waiting.popleft()
             slots = [self._free.pop(0) for _ in range(prompt.rows)]
             began = time.monotonic()
@@ -417,6 +422,7 @@ class Engine:
         if self.cache_positions is not None and slots * positions > self.cache_positions:
             positions = max(prompt.positions, self.cache_positions // slots)
             slots = min(slots, self.cache_positions // positions)
+        self._free, self._positions = [], 0  # until there is room
         self.model.allocate(slots, positions)
         if self._records_ahead and hasattr(self.model, "warm_up"):
             self.model.warm_up()
