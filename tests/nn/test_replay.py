@@ -1,9 +1,15 @@
 """Recording: once a key, checked against the work itself, told when it fails; by a pretended recorder."""
 
+import gc
+import threading
+import time
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from sonant.nn.replay import Replay
+from sonant.nn.replay import Replay, free_memory
 
 
 class Recorded:
@@ -77,3 +83,145 @@ def test_nothing_is_recorded_where_the_device_cannot():
     replay, result = Replay(torch.device("cpu")), torch.zeros(1)
     replay.record("one", lambda: pytest.fail("the work ran"), result)
     assert len(replay) == 0
+
+
+# -- what a recording does with streams, by a device that keeps torch's rules ------------------
+
+
+class FakeCuda:
+    """torch.cuda as far as a recording needs it: one current stream, one capture at a time."""
+
+    def __init__(self, monkeypatch):
+        self.current = "usual"
+        self.captures, self.capturing, self.fails = [], False, False
+        self.collects = []
+        cuda = self
+
+        class Stream:
+            def wait_stream(self, other):
+                assert not cuda.capturing
+
+        self.usual, self.stream_type = Stream(), Stream
+        self.current = self.usual
+
+        @contextmanager
+        def on(stream):
+            before, cuda.current = cuda.current, stream
+            yield
+            cuda.current = before
+
+        class Capture:
+            """As torch.cuda.graph: when the end of a capture fails, the stream stays as it is."""
+
+            def __init__(self, graph, *, pool, stream, capture_error_mode):
+                cuda.captures.append((pool, stream, capture_error_mode))
+                self.graph, self.stream = graph, stream
+
+            def __enter__(self):
+                assert not cuda.capturing, "two captures at once"
+                cuda.capturing, cuda.current = True, self.stream
+                time.sleep(0.01)
+                cuda.collects.append(gc.isenabled())
+
+            def __exit__(self, *_):
+                cuda.capturing = False
+                if cuda.fails:
+                    raise RuntimeError("operation failed due to a previous error during capture")
+                cuda.current = cuda.usual
+
+        for name, value in {
+            "device": lambda device: nullcontext(),
+            "Stream": Stream,
+            "current_stream": lambda: cuda.current,
+            "set_stream": lambda stream: setattr(cuda, "current", stream),
+            "stream": on,
+            "graph_pool_handle": object,
+            "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+            "graph": Capture,
+        }.items():
+            monkeypatch.setattr(torch.cuda, name, value)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    return FakeCuda(monkeypatch)
+
+
+def nothing(result):
+    return Replay(torch.device("cpu"), records=True), lambda: None, result.zero_()
+
+
+def test_recordings_that_share_memory_share_their_stream_and_collect_no_garbage(cuda):
+    replay, work, result = nothing(torch.zeros(1))
+    for key in ("one", "two"):
+        replay.record(key, work, result)
+    assert len(replay) == 2
+    assert len(set(cuda.captures)) == 1
+    assert cuda.captures[0][2] == "thread_local"
+    assert cuda.collects == [False, False]
+    assert gc.isenabled()
+    assert cuda.current is cuda.usual
+
+
+def test_after_a_recording_that_fails_the_stream_is_the_usual_one(cuda, caplog):
+    replay, work, result = nothing(torch.zeros(1))
+    cuda.fails = True
+    replay.record("one", work, result)
+    assert "previous error during capture" in caplog.text
+    assert not replay.records
+    assert cuda.current is cuda.usual
+    assert gc.isenabled()
+
+
+def test_one_recording_at_a_time_in_the_whole_process(cuda, caplog):
+    made = [nothing(torch.zeros(1)) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda m=m: [m[0].record(key, m[1], m[2]) for key in range(3)]) for m in made
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not caplog.text
+    assert [len(replay) for replay, _, _ in made] == [3] * 4
+
+
+def test_memory_is_not_freed_inside_a_recording(cuda, monkeypatch):
+    freed = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(cuda.capturing))
+    replay, work, result = nothing(torch.zeros(1))
+    thread = threading.Thread(target=lambda: [replay.record(key, work, result) for key in range(5)])
+    thread.start()
+    while thread.is_alive():
+        free_memory()
+    assert freed
+    assert not any(freed)
+    assert len(replay) == 5
+
+
+def test_a_row_of_no_numbers_does_not_end_recording(cuda):
+    result = torch.zeros(2)
+    replay = Replay(torch.device("cpu"), records=True)
+    replay.record("one", lambda: result.fill_(0), result)
+    assert len(replay) == 1
+
+    def work():
+        result[0] = float("nan")
+
+    graph = SimpleNamespace(replay=work)
+    replay._capture = lambda work: graph
+    replay.record("two", work, result)
+    assert replay.records
+    assert len(replay) == 2
+
+
+def test_there_is_an_end_to_recordings(cuda, monkeypatch):
+    monkeypatch.setattr("sonant.nn.replay.MOST", 3)
+    replay, work, result = nothing(torch.zeros(1))
+    for key in range(5):
+        replay.record(key, work, result)
+    assert len(replay) == 3
+    ran = []
+    replay.run(4, lambda: ran.append(4))
+    assert ran == [4]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -15,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from sonant import hub, registry
 from sonant.engine import Engine
 from sonant.errors import BusyError, ConfigError, SonantError
 from sonant.memory import resident_bytes
+from sonant.nn.replay import free_memory
 from sonant.server.jobs import EngineDesk
 from sonant.server.problems import HttpProblem
 from sonant.server.settings import OPENAI_MODELS
@@ -352,9 +351,7 @@ class ModelPool:
 def _close_and_free(model: LoadedModel) -> None:
     model.desk.close()
     del model.desk
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()  # torch keeps freed blocks for itself; other programs may want them
+    free_memory()  # torch keeps freed blocks for itself
 
 
 def _open_warm(source: ModelSource) -> Engine:

@@ -213,13 +213,16 @@ class SpeechDecoder:
         parts = []
         while self._streaming and (call := self._schedule.next(len(self._tokens))) is not None:
             parts.append(self._run(call))
-        return torch.cat(parts) if parts else torch.zeros(0)
+        return torch.cat(parts) if parts else self._nothing()
 
     def finish(self) -> Tensor:
         """The rest of the samples."""
         if not len(self._tokens):
-            return torch.zeros(0)
+            return self._nothing()
         return self._run(self._schedule.last(len(self._tokens)))
+
+    def _nothing(self) -> Tensor:
+        return self._vocoder.conv_pre.weight.new_zeros(0)
 
     def _run(self, call: Call) -> Tensor:
         with tap_scope(f"call.{len(self.calls)}." if self._streaming else ""):
@@ -279,5 +282,5 @@ class SpeechDecoder:
 
 
 def _wait(x: Tensor) -> None:
-    if x.is_cuda:
-        torch.cuda.synchronize(x.device)
+    if x.is_cuda:  # only what this thread waits for: to wait for the whole device breaks others' recordings
+        torch.cuda.current_stream(x.device).synchronize()
