@@ -111,7 +111,7 @@ def choose_device(name: str = "auto") -> torch.device:
         ) from error
     is_there = {
         "cpu": True,
-        "cuda": torch.cuda.is_available(),
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
         "mps": torch.backends.mps.is_available(),
     }.get(device.type, False)
     if not is_there:
@@ -180,6 +180,11 @@ def load_model(
                 field="precision",
             )
         options["precision"] = precision
+    if where.type == "cuda":
+        import torch
+
+        # torch's default rounds the inputs of float32 convolutions to 10 bits; here float32 is float32.
+        torch.backends.cudnn.allow_tf32 = False
     made = package.load(path, device=where, dtype=choose_dtype(dtype), **options)
     from sonant.nn.mapped import trim
 

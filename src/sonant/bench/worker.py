@@ -194,7 +194,7 @@ def _device_name(device: str) -> str:
     import torch
 
     if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
-        return torch.cuda.get_device_name()
+        return torch.cuda.get_device_name(device if ":" in device else None)
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

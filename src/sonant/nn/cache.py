@@ -57,7 +57,11 @@ class KVCache:
 
     def free(self, slot: int) -> None:
         """Forget a row; its storage is used again by the next utterance."""
-        self.lengths[slot] = 0
+        length, self.lengths[slot] = self.lengths[slot], 0
+        if length and self.keys[0].device.type != "cpu":
+            # Steps of fixed shape look beyond a row's end with weight 0; 0 times no number is no number.
+            for storage in (*self.keys, *self.values):
+                storage[slot, :, :length] = 0
 
     def rows(self, slots: Sequence[int], new: int) -> CacheRows:
         """The rows `slots`, about to receive `new` positions each in one forward pass."""

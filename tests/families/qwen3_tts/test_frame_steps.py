@@ -1,6 +1,7 @@
 """A frame as one piece of work gives the tokens of the steps made one by one, without a look at a value."""
 
 import copy
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -242,6 +243,35 @@ def test_recorded_frames_are_those_that_were_not(custom, monkeypatch):
     assert [tokens.tolist() for tokens in run_together(model, prompts)] == expected
     assert model._frames.replay.records, "a recording failed"
     assert len(model._frames.replay) > 1
+
+
+def test_few_frames_are_recorded_whatever_callers_ask_for(custom):
+    with torch.inference_mode():
+        custom.allocate(1, 200)
+    steps, shapes = custom._frames, set()
+    for top_k in (None, 0, 1, 50, 64, 65, 1000, 10**6):
+        for top_p in (None, 0.1, 0.99, 1.0):
+            steps._samplings = [Sampling(top_k=top_k, top_p=top_p, predictor_top_k=50)]
+            shapes.add(steps._shape_of([0], 1, 128))
+    kinds = {(shape.talker_best, shape.talker_top_p) for shape in shapes}
+    assert kinds == {(0, False), (64, False), (64, True), (custom.config.talker.vocabulary, True)}
+    assert len(shapes) == 4
+
+
+def test_room_is_freed_before_new_is_made(custom, monkeypatch):
+    model = copy.copy(custom)
+    with torch.inference_mode():
+        model.allocate(1, 64)
+        old = weakref.ref(model._cache), weakref.ref(model._frames)
+        made = []
+
+        def cache(**sizes):
+            made.append([reference() for reference in old])
+            return KVCache(**sizes)
+
+        monkeypatch.setattr("sonant.families.qwen3_tts.model.KVCache", cache)
+        model.allocate(1, 128)
+    assert made == [[None, None]]
 
 
 @pytest.mark.gpu

@@ -339,6 +339,7 @@ class CosyVoice3Model:
         """Room for `slots` utterances of `positions`."""
         decoder = self.config.language.decoder
         weight = self.language.speech_embedding.weight
+        self._cache = self._steps = None  # the old, recordings included, is freed before the new is made
         self._cache = KVCache(
             layers=decoder.layers,
             slots=slots,
@@ -348,7 +349,6 @@ class CosyVoice3Model:
             dtype=weight.dtype,
             device=weight.device,
         )
-        self._steps = None
         if self._stack is not None:
             self._steps = self.language.row_steps(self._stack, self._cache, slots=slots)
 
@@ -366,7 +366,7 @@ class CosyVoice3Model:
     @property
     def least_positions(self) -> int:
         """Cache positions worth having from the start: recorded steps are lost when the cache grows."""
-        return 1024 if self.device.type == "cuda" else 256
+        return 2048 if self.device.type == "cuda" else 256
 
     def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
         """The utterance after its prefill; a conversion has nothing to fill."""

@@ -328,7 +328,7 @@ class IndexTTS2:
     @property
     def least_positions(self) -> int:
         """Cache positions worth having from the start: recorded steps are lost when the cache grows."""
-        return 1024 if self.device.type == "cuda" else 256
+        return 2048 if self.device.type == "cuda" else 256
 
     @property
     def cache(self) -> KVCache:

@@ -10,7 +10,7 @@ each size of batch and reach of the attention; elsewhere it runs as it is. The t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +26,9 @@ from sonant.nn.step_stack import Reach, StepStack, batch_sizes, reaches
 from sonant.nn.transformer import Decoder
 from sonant.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows
 from sonant.speech import Sampling
+
+USUAL_BEST = 64
+"""top_k up to here is one kind of frame; the model's own is 50."""
 
 
 @dataclass(eq=False)
@@ -172,7 +175,7 @@ class FrameSteps:
         copied = None
         if self._race.device.type == "cuda":
             copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record()
+            copied.record(torch.cuda.current_stream(self._race.device))  # which may be a second GPU's
         self.replay.run(shape, lambda: self._frame(shape))
         for slot in slots:
             lengths[slot] += 1
@@ -230,14 +233,11 @@ class FrameSteps:
 
     def _shape_of(self, slots: Sequence[int], rows: int, reach: int) -> FrameShape:
         samplings = [self._samplings[slot] for slot in slots]
-        return FrameShape(
-            rows=rows,
-            reach=reach,
-            talker_best=_at_least(s.top_k for s in samplings),
-            talker_top_p=any((s.top_p or 1.0) < 1.0 for s in samplings),
-            predictor_best=_at_least(s.predictor_top_k for s in samplings),
-            predictor_top_p=any((s.predictor_top_p or 1.0) < 1.0 for s in samplings),
+        talker = _filters([(s.top_k, s.top_p) for s in samplings], self._config.talker.vocabulary)
+        predictor = _filters(
+            [(s.predictor_top_k, s.predictor_top_p) for s in samplings], self._config.predictor.vocabulary
         )
+        return FrameShape(rows, reach, *talker, *predictor)
 
     def _rest_all(self) -> None:
         self._host_control[:, 0] = self._rest
@@ -317,10 +317,17 @@ def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _at_least(limits: Iterable[int | None]) -> int:
-    """The power of two that holds the largest of these, 0 when all are off: few shapes, many settings."""
-    largest = max(limit or 0 for limit in limits)
-    return 1 << (largest - 1).bit_length() if largest else 0
+def _filters(settings: Sequence[tuple[int | None, float | None]], vocabulary: int) -> tuple[int, bool]:
+    """How many of the best scores are sorted out, and whether top_p is in use, for rows of (top_k, top_p).
+
+    There are four answers, so that few frames are recorded whatever callers ask for: neither filter, the
+    usual top_k with or without top_p, and everything else.
+    """
+    largest = max(top_k or 0 for top_k, _ in settings)
+    has_top_p = any(top_p is not None and top_p < 1.0 for _, top_p in settings)
+    if largest > USUAL_BEST or (has_top_p and not largest):
+        return vocabulary, True
+    return (USUAL_BEST if largest else 0), has_top_p
 
 
 def _settings(slots: int, device: torch.device) -> RowSettings:

@@ -106,7 +106,7 @@ class Qwen3TTS:
     @property
     def least_positions(self) -> int:
         """Cache positions worth having from the start: recorded steps are lost when the cache grows."""
-        return 1024 if self.device.type == "cuda" else 256
+        return 2048 if self.device.type == "cuda" else 256
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """A voice from a clip: its speaker vector, and its tokens when a transcript allows to continue it."""
@@ -326,6 +326,8 @@ class Qwen3TTS:
     def allocate(self, slots: int, positions: int) -> None:
         """Room for `slots` utterances of `positions` each, and for one frame of the code predictor."""
         talker = self.config.talker
+        # What was there, recordings included, is freed before the new is made.
+        self._cache = self._predictor_cache = self._frames = None
         self._cache = KVCache(
             layers=talker.layers,
             slots=slots,
@@ -336,7 +338,6 @@ class Qwen3TTS:
             device=self.device,
         )
         self._predictor_cache = self.network.predictor.cache(slots, self.dtype, self.device)
-        self._frames = None
         if self._stacks is not None:
             self._frames = FrameSteps(self.network, self._stacks, self.config, self._cache, slots=slots)
 
