@@ -5,6 +5,7 @@ inside a recording. Tokens and samples are those of the CPU, so whole requests c
 kernels and their rounding are not tested by it.
 """
 
+import threading
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
 from unittest import mock
@@ -55,11 +56,12 @@ def _inner(x):
     return x.inner if _is_there(x) else x
 
 
-_state = SimpleNamespace(recording=False, looks=0)
+_state = SimpleNamespace(looks=0)
+_thread = threading.local()
 
 
 def _refuse(what):
-    if _state.recording:
+    if getattr(_thread, "is_recording", False):
         raise RuntimeError(f"{what} inside a recording")
 
 
@@ -205,11 +207,11 @@ class _Calls(TorchFunctionMode):
 
 def _capture(replay, work):
     """A recorder: the work may not look at anything; to replay it is to do it again."""
-    _state.recording = True
+    _thread.is_recording = True
     try:
         work()
     finally:
-        _state.recording = False
+        _thread.is_recording = False
     return SimpleNamespace(replay=work)
 
 

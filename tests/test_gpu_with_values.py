@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from sonant import registry
+from sonant.errors import RequestError
 from sonant.nn.replay import Replay
 from tests.gpu_with_values import DEVICE, gpu_with_values
 
@@ -45,3 +47,14 @@ def test_a_recording_neither_looks_nor_copies_between_devices(look, caplog):
             assert replay.records is is_fine
             assert len(replay) is int(is_fine)
     assert "inside a recording" in caplog.text
+
+
+def test_float32_is_float32_in_convolutions_too(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(RequestError, match="cuda:1"):
+        registry.load_model("builtin", device="cuda:1")
+    assert torch.backends.cudnn.allow_tf32
+    registry.load_model("builtin", device="cuda")
+    assert not torch.backends.cudnn.allow_tf32

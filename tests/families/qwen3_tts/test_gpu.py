@@ -30,9 +30,9 @@ def clip():
     return Audio(hum.astype(np.float32), 24_000)
 
 
-def spoken(model, requests, clip=None, *, slots=2):
+def spoken(model, requests, clip=None, **options):
     """Samples of requests that run together, the first of which is streamed."""
-    with Engine(model, slots=slots, records_ahead=True) as engine:
+    with Engine(model, records_ahead=True, **{"slots": 2, **options}) as engine:
         if clip is not None:
             voice = engine.clone(clip, transcript="A small boat.")
             assert {type(tensor) for tensor in voice.tensors.values()} == {torch.Tensor}, (
@@ -83,7 +83,7 @@ def test_a_narrow_model_with_voices_of_its_own_speaks(kit, small):
     )
     with gpu_with_values():
         model = load(kit / "checkpoints" / "custom_voice_1p7b", device=DEVICE, dtype=torch.bfloat16)
-        (made,) = spoken(model, [request], slots=1)
+        (made,) = spoken(model, [request], slots=1, pipelined=True)
     assert len(made)
     assert model._frames.replay.records, "recording failed"
 
