@@ -441,14 +441,19 @@ class Engine:
             self._decode(item)
 
     def _run_decoding(self) -> None:
-        if self._threads:
-            native.limit_threads(self._threads // 2)
         with torch.inference_mode():
             while (item := self._decode_queue.get()) is not None:
+                if self._threads:
+                    native.limit_threads(self._threads // 2 if self._is_generating() else self._threads)
                 self._decode(item)
                 if item.tokens is not None:
                     item.segment.decoded += item.tokens.shape[0]
                 self._wake()
+
+    def _is_generating(self) -> bool:
+        """True while an utterance takes steps; decoding what is left after the last may take every core."""
+        running = (segment for stream in list(self._streams) for segment in list(stream._running))
+        return any(segment.utterance is not None for segment in running)
 
     def _decode(self, item: _Decode) -> None:
         stream, segment = item.stream, item.segment
