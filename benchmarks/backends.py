@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import onnxruntime
 import torch
 import torch.nn.functional as F
 
@@ -23,7 +24,8 @@ from sonant import native
 from sonant.bench.qwen3_tts_checkpoint import model_shapes
 from sonant.bench.random_weights import Noise
 from sonant.nn.packed import PackedLinear, is_available
-from sonant.nn.quantized import PRECISIONS, NativeLinear
+from sonant.nn.precision import PRECISIONS
+from sonant.nn.quantized import NativeLinear
 
 STEPS = 15
 """Of the code predictor in a frame."""
@@ -106,10 +108,9 @@ def kernel(name):
     return lambda w: NativeLinear(library, w.bfloat16().float(), None, PRECISIONS[name])
 
 
-def matmul_n_bits(bits, threads):
+def matmul_n_bits(bits):
     """One ONNX graph of all matrices, as com.microsoft.MatMulNBits with int8 activations."""
     import onnx
-    import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 
     def make(matrices):
@@ -140,7 +141,7 @@ def matmul_n_bits(bits, threads):
         graph = helper.make_graph(nodes, "linears", [first], [last], stored)
         imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.use_per_session_threads = False  # seventeen pools would wait for work beside each other
         session = onnxruntime.InferenceSession(
             onnx.ModelProto.SerializeToString(helper.make_model(graph, opset_imports=imports, ir_version=9)),
             options,
@@ -197,12 +198,13 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    onnxruntime.set_global_thread_pool_sizes(arguments.threads, 1)
     backends = {
         "torch float32": (each(float32), 4),
         "torch bfloat16": (each(bfloat16), 2),
         "torch dynamic int8": (each(dynamic_int8), 1),
-        "ONNX Runtime MatMulNBits 8": (matmul_n_bits(8, arguments.threads), 1 + 4 / BLOCK),
-        "ONNX Runtime MatMulNBits 4": (matmul_n_bits(4, arguments.threads), 0.5 + 4 / BLOCK),
+        "ONNX Runtime MatMulNBits 8": (matmul_n_bits(8), 1 + 4 / BLOCK),
+        "ONNX Runtime MatMulNBits 4": (matmul_n_bits(4), 0.5 + 4 / BLOCK),
     }
     if is_available():
         backends["torch float32, oneDNN's order"] = (each(reordered), 4)
@@ -218,21 +220,14 @@ def main():
                 times[name][0].append(milliseconds(speaker.step, 3))
                 times[name][1].append(milliseconds(speaker.frame, 2))
     count = sum(r * k for part in shapes().values() for layer in part[0] for r, k in layer)
-    print(
-        f"{processor()}, {arguments.threads} threads, torch {torch.__version__}, onnxruntime {ort_version()}"
-    )
+    versions = f"torch {torch.__version__}, onnxruntime {onnxruntime.__version__}"
+    print(f"{processor()}, {arguments.threads} threads, {versions}")
     print(f"medians of {arguments.rounds} rounds in turn; {count / 1e6:.0f} M weights in layers")
     print("| back end | bytes a weight | talker step, ms | predictor frame, ms | both |")
     print("| --- | --- | --- | --- | --- |")
     for name, (steps, frames) in times.items():
         step, frame = median(steps), median(frames)
         print(f"| {name} | {backends[name][1]:.2f} | {step:.1f} | {frame:.1f} | {step + frame:.1f} |")
-
-
-def ort_version():
-    import onnxruntime
-
-    return onnxruntime.__version__
 
 
 def processor():

@@ -1,17 +1,22 @@
 """The tables of docs/benchmarks.md that any machine can make: `make bench`.
 
-    python benchmarks/run.py [MODEL ...] [--rival-python PYTHON]
+    python benchmarks/run.py [MODEL ...] [--batches 1 4 8] [--rival-python PYTHON]
 
-Without models: the built-in voice and Qwen3-TTS 0.6B with random weights of the true shapes. A rival is the
-model's own original; its python is that of an environment with that original.
+Without models: the built-in voice, and Qwen3-TTS 0.6B with random weights of the true shapes in every
+precision, int8 also with 4 and 8 utterances at a time; then the back ends in turn where the package `onnx` is
+installed. About ten minutes on two cores, 3 GB of disk and up to 10 GB of memory; `cosyvoice3-0.5b` and
+`indextts2` take five minutes more each. A rival is the model's own original; its python is that of an
+environment with that original.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
+from sonant import registry
 from sonant.bench.checkpoints import folder_for
 
 RIVALS = {"qwen3": "qwen-tts", "cosyvoice3": "cosyvoice", "indextts2": "indextts"}
@@ -20,25 +25,29 @@ RIVALS = {"qwen3": "qwen-tts", "cosyvoice3": "cosyvoice", "indextts2": "indextts
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["builtin", "qwen3-tts-0.6b"])
+    parser.add_argument("--batches", nargs="+", default=["1", "4", "8"], help="utterances at a time, in int8")
     parser.add_argument("--rival-python", help="python of the original's environment")
     arguments = parser.parse_args()
-    sonant = [sys.executable, "-m", "sonant", "bench"]
     with tempfile.TemporaryDirectory(prefix="sonant-bench-") as scratch:
         for model in arguments.models:
             folder = str(folder_for(model, Path(scratch)))
-            is_qwen = model.startswith("qwen3")
-            for precision in (
-                [[], ["--precision", "int8"], ["--precision", "mixed"], ["--precision", "int4"]]
-                if is_qwen
-                else [[]]
-            ):
-                rival = []
-                original = next((name for start, name in RIVALS.items() if model.startswith(start)), None)
-                if original and arguments.rival_python:
-                    dtype = "bfloat16" if precision else "float32"
-                    rival = ["--compare", original, "--rival-python", arguments.rival_python]
-                    rival += ["--rival-dtype", dtype]
-                subprocess.run([*sonant, folder, *precision, *rival], check=True)
+            offered = [name for name in registry.precisions(folder) if name not in ("auto", "full")]
+            for precision in offered or ["auto"]:
+                bench(model, folder, precision, arguments)
+    if "qwen3-tts-0.6b" in arguments.models and find_spec("onnx"):
+        subprocess.run([sys.executable, str(Path(__file__).with_name("backends.py"))], check=True)
+
+
+def bench(model, folder, precision, arguments):
+    """One table of `sonant bench`, with the original beside it where it can be run."""
+    command = [sys.executable, "-m", "sonant", "bench", folder, "--precision", precision]
+    for batch in arguments.batches if precision == "int8" else ["1"]:
+        command += ["--batch", batch]
+    original = next((name for start, name in RIVALS.items() if model.startswith(start)), None)
+    if original and arguments.rival_python:
+        dtype = "float32" if precision == "lossless" else "bfloat16"
+        command += ["--compare", original, "--rival-python", arguments.rival_python, "--rival-dtype", dtype]
+    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

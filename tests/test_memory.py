@@ -1,6 +1,7 @@
 """Memory limits: sizes in words, what fits, and estimates held against the true peak."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -162,3 +163,25 @@ def mapped_kilobytes(file):
 def test_the_estimate_is_above_the_true_peak_and_not_by_much(precision):
     figures = run_job(Job(model="nano", device="cpu", precision=precision, threads=1, seconds=2.0, runs=1))
     assert figures["peak_mb"] <= figures["estimate_mb"] <= 1.15 * figures["peak_mb"], figures
+
+
+def test_a_cuda_device_is_told_the_limit(monkeypatch):
+    told = []
+    monkeypatch.setattr(registry, "choose_device", lambda name: torch.device(name))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda index: SimpleNamespace(total_memory=80 * 10**9)
+    )
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda part, index: told.append((part, index))
+    )
+    registry.limit_device("cuda:1", "20GB")
+    registry.limit_device("cuda:1", "100GB")
+    registry.limit_device("cpu", "20GB")
+    assert told == [(0.25, 1), (1.0, 1)]
+
+
+def test_on_an_accelerator_auto_gives_way_to_bfloat16():
+    wide, narrow = registry._candidates(QWEN, torch.device("cuda"), "auto", "auto")
+    assert [(c.dtype, c.precision) for c in (wide, narrow)] == [("float32", "full"), ("bfloat16", "full")]
+    assert narrow.footprint.weights < wide.footprint.weights
+    assert narrow.footprint.position == wide.footprint.position / 2
