@@ -113,6 +113,8 @@ def matmul_n_bits(bits):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
+    random = np.random.default_rng(0)
+
     def make(matrices):
         nodes, stored = [], []
         value, width = "x", None
@@ -124,7 +126,7 @@ def matmul_n_bits(bits):
                     stored.append(numpy_helper.from_array(np.array([at], np.int64), name))
                 nodes.append(helper.make_node("Slice", [value, *bounds], [f"part{number}"]))
                 value = f"part{number}"
-            codes, scales = blocks(w, bits)
+            codes, scales = blocks(w, bits, random)
             stored += [
                 numpy_helper.from_array(codes, f"b{number}"),
                 numpy_helper.from_array(scales, f"s{number}"),
@@ -152,10 +154,13 @@ def matmul_n_bits(bits):
     return make
 
 
-def blocks(w, bits):
-    """Random codes [N, K / BLOCK, BLOCK * bits / 8] and scales [N * K / BLOCK], zero at the middle."""
+def blocks(w, bits, random):
+    """Random codes [N, K / BLOCK, BLOCK * bits / 8] and scales [N * K / BLOCK], zero at the middle.
+
+    No two matrices are alike: onnxruntime would keep one, and that may fit into the processor's cache.
+    """
     rows, count = w.shape[0], w.shape[1] // BLOCK
-    codes = np.random.default_rng(0).integers(0, 256, (rows, count, BLOCK * bits // 8), dtype=np.uint8)
+    codes = random.integers(0, 256, (rows, count, BLOCK * bits // 8), dtype=np.uint8)
     return codes, np.full(rows * count, 1 / (1 << bits - 1) / w.shape[1] ** 0.5, np.float32)
 
 

@@ -150,3 +150,12 @@ def test_without_a_compiler_at_build_time_the_wheel_is_pure(tmp_path):
 def variants_in(folder):
     """True where a compiler lies."""
     return any((folder / name).exists() for name in ("gcc", "clang", "cc"))
+
+
+def test_an_editable_install_compiles_nothing_while_it_is_built(tmp_path):
+    pytest.importorskip("hatchling", reason="hatchling builds the wheel; it is in sonant[dev]")
+    code = "import sys, hatchling.build; print(hatchling.build.build_editable(sys.argv[1]))"
+    name = run(sys.executable, "-c", code, str(tmp_path), SONANT_BUILD_KERNELS="1").splitlines()[-1]
+    assert name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(tmp_path / name) as archive:
+        assert not [item for item in archive.namelist() if item.endswith(".so")]

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sonant.native import library
 from sonant.nn.channel_last import TimeConv, TimeConvTranspose
 from sonant.nn.mapped import give_back
 from sonant.nn.snake import Snake, SnakeBeta
@@ -156,6 +157,12 @@ class NativeConv1d(nn.Module):
         if self.padding:
             rows = F.pad(rows, (0, 0, self.padding, self.padding))
         return of_rows(self.conv.over(rows))
+
+
+def multiplies_bfloat16() -> bool:
+    """True where there are kernels and the processor has an instruction for products of bfloat16."""
+    found = library()
+    return found is not None and bool(found.sonant_conv_has_bfloat16())
 
 
 def native_products(module: nn.Module, library: ctypes.CDLL, *, narrow: bool = False) -> None:

@@ -12,11 +12,14 @@ from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_IGNORED, read_part
 from sonant.memory import MIB, Footprint, bytes_in
+from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 NARROWED = re.compile(r"^(llm\.model\.model\.layers\.|llm_decoder\.)")
 """Matrices that a precision narrows."""
+HALVED = re.compile(r"^decoder\.estimator\.transformer_blocks\.\d+\.(attn|ff)\..*weight$")
+"""Of the flow, what int8 and int4 keep in bfloat16."""
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
 TEXT_ROWS = 16 * MIB
 POSITIONS = 900
@@ -43,7 +46,10 @@ def footprint(
         else:
             weights += tensor.numel() * itemsize
     weights += slab_bytes(stored)
-    weights += bytes_in(read_part(folder, "flow"), 8 if dtype == torch.float64 else 4)
+    flow = read_part(folder, "flow")
+    weights += bytes_in(flow, 8 if dtype == torch.float64 else 4)
+    if form is not None and not form.is_lossless and multiplies_bfloat16():
+        weights -= bytes_in({key: t for key, t in flow.items() if HALVED.match(key)}, 2)
     vocoder = read_part(folder, "hift")
     pitch = {key: t for key, t in vocoder.items() if key.startswith(F0_PREFIX)}
     weights += bytes_in(vocoder, 4) + bytes_in(pitch, 4)  # float64

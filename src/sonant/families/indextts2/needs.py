@@ -22,6 +22,7 @@ from sonant.families.indextts2.weights import (
     read_any,
 )
 from sonant.memory import MIB, Footprint, bytes_in
+from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
@@ -33,6 +34,10 @@ LATE_LAYERS = rf"encoder\.layers\.({'|'.join(str(i) for i in range(SEMANTIC_LAYE
 
 NARROWED = re.compile(r"^(mel_head|gpt\.h\.\d+\.(attn|mlp)\.c_\w+)\.weight$")
 """Matrices that a precision narrows."""
+HALVED = re.compile(
+    r"estimator\.(transformer\.layers\.\d+\.(attention|feed_forward)\.|wavenet\.(in|res_skip)_layers\.)"
+)
+"""Of the flow, what int8 and int4 keep in bfloat16."""
 
 
 def footprint(
@@ -48,7 +53,10 @@ def footprint(
     weights = bytes_in(gpt, itemsize, ignored=GPT_IGNORED) - bytes_in(narrowed, itemsize)
     if form is not None:
         weights += slab_bytes(sum(stored_bytes(tensor, form) for tensor in narrowed.values()))
-    weights += bytes_in(flatten(read_any(files.s2mel)), 4, ignored=S2MEL_IGNORED)
+    s2mel = flatten(read_any(files.s2mel))
+    weights += bytes_in(s2mel, 4, ignored=S2MEL_IGNORED)
+    if form is not None and not form.is_lossless and multiplies_bfloat16():
+        weights -= bytes_in({key: t for key, t in s2mel.items() if HALVED.search(key)}, 2)
     weights += bytes_in(flatten(read_any(files.codec)), 4, ignored=CODEC_IGNORED)
     weights += bytes_in(read_tensors(files.w2v_bert / "model.safetensors"), 4, ignored=(LATE_LAYERS,))
     weights += bytes_in(flatten(read_any(files.campplus)), 4)
