@@ -139,12 +139,19 @@ def precisions(model: str | os.PathLike[str]) -> tuple[str, ...]:
     return ("auto", "full", *getattr(package, "PRECISIONS", ()))
 
 
-def _resolved(precision: str | None, offered: tuple[str, ...], where: torch.device, dtype: str) -> str | None:
-    """What "auto" stands for."""
+def _resolved(
+    precision: str | None, model: str | os.PathLike[str], where: torch.device, dtype: str
+) -> str | None:
+    """What "auto" stands for: the family may name its choice for a folder, else lossless if it is offered."""
     if precision != "auto":
         return precision
-    suits = where.type == "cpu" and choose_dtype(dtype) == choose_dtype("float32")
-    return "lossless" if suits and "lossless" in offered else None
+    if where.type != "cpu" or choose_dtype(dtype) != choose_dtype("float32"):
+        return None
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    if hasattr(package, "automatic_precision"):
+        return str(package.automatic_precision(path))
+    return "lossless" if "lossless" in precisions(model) else None
 
 
 def load_model(
@@ -155,15 +162,16 @@ def load_model(
     `precision` says how a CPU keeps the weights of the autoregressive half. None or "full": as `dtype` says,
     in torch, every tensor within reach of a recording. "lossless": bfloat16 weights stay two bytes wide and
     are computed with in float32, which is twice as fast and equal up to the order of sums. "int8" is near
-    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": lossless where it can be had, else
-    full. Raises UnsupportedError where the family or the device has no such form.
+    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": int8 for Qwen3-TTS of the released
+    sizes, lossless for others where it can be had, else full. Raises UnsupportedError where the family or the
+    device has no such form.
     """
     family, path = find(model)
     package: Any = import_module(f"sonant.families.{family}")
     where = choose_device(device)
     options: dict[str, str] = {}
     offered = precisions(model)
-    precision = _resolved(precision, offered, where, dtype)
+    precision = _resolved(precision, model, where, dtype)
     if precision not in (None, "full"):
         if precision not in offered or where.type != "cpu":
             raise UnsupportedError(
@@ -230,7 +238,7 @@ def _candidates(
         found = package.footprint(path, device=where, dtype=choose_dtype(dtype), **options)
         return Candidate(dtype=dtype, precision=precision, footprint=found)
 
-    wanted = _resolved(precision, offered, where, dtype)
+    wanted = _resolved(precision, model, where, dtype)
     kept = str(choose_dtype(dtype)).removeprefix("torch.")
     first = made(kept, wanted if wanted is not None else "full")
     others = []

@@ -1,5 +1,6 @@
 """What each precision narrows: in C as in torch, and no more than it says."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from sonant import native
 from sonant.errors import UnsupportedError
+from sonant.families.qwen3_tts import automatic_precision
 from sonant.families.qwen3_tts.config import read_model_config
 from sonant.families.qwen3_tts.decoding import quick_choices
 from sonant.families.qwen3_tts.plans import plan_of, quantize, state_plainly
@@ -145,6 +147,28 @@ def test_both_forms_of_a_mixed_predictor_are_kept_on_disk(config, tmp_path):
             parameter.data.zero_()  # were they read, the outputs would differ
     quantize(again, plan_of("mixed", config), PackedStore(path))
     assert all(torch.equal(a, b) for a, b in zip(logits(again, config), expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("width", "front_end", "expected"),
+    [
+        (1024, None, "int8"),
+        (2048, None, "int8"),
+        (512, None, "lossless"),
+        (1024, "paced-phonemes", "lossless"),
+    ],
+)
+def test_auto_is_int8_for_talkers_of_the_released_sizes(tmp_path, width, front_end, expected):
+    config = {"model_type": "qwen3_tts", "talker_config": {"hidden_size": width}}
+    if front_end is not None:
+        config["sonant_front_end"] = front_end
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert automatic_precision(tmp_path) == expected
+
+
+def test_auto_of_a_small_checkpoint_loses_nothing(kit):
+    assert automatic_precision(kit / "checkpoints" / "custom_voice_1p7b") == "lossless"
+    assert automatic_precision(kit / "checkpoints" / "base_1p7b" / "speech_tokenizer") == "lossless"
 
 
 def test_a_checkpoint_offers_mixed_and_cosyvoice_does_not(kit):

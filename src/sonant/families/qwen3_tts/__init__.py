@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "describe", "detect", "footprint", "load"]
+__all__ = ["PRECISIONS", "automatic_precision", "describe", "detect", "footprint", "load"]
 
 PRECISIONS = ("lossless", "int8", "mixed", "int4")
 """Precisions of the weights that `load` takes on a CPU."""
+RELEASED_WIDTH = 1024
+"""Width of the smallest released talker, 0.6B."""
 
 
 def detect(path: Path) -> bool:
@@ -26,6 +28,17 @@ def detect(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and data.get("model_type") in {"qwen3_tts", "qwen3_tts_tokenizer_12hz"}
+
+
+def automatic_precision(path: Path) -> str:
+    """The precision of the weights that suits a folder on a CPU.
+
+    int8 for talkers as wide as the released ones, on which its loss was measured; what is smaller, or was
+    trained here, is quick enough without loss.
+    """
+    data = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    width = (data.get("talker_config") or {}).get("hidden_size", 0)
+    return "int8" if width >= RELEASED_WIDTH and not data.get("sonant_front_end") else "lossless"
 
 
 def load(
