@@ -32,6 +32,8 @@ from sonant.parity.task import Task
 
 MARGIN = 3.0
 """A budget is the measured loss times this: other texts, voices and weights are not the measured ones."""
+MOST = 6.0
+"""The margin goes no further than this part of a stage's largest value."""
 
 NARROW = ("int8", "mixed", "int4")
 EVERYWHERE: Mapping[str, Precision] = {"int8": INT8, "int4": INT4}
@@ -213,13 +215,17 @@ def modules_of(model: object, depth: int = 4) -> Iterator[nn.Module]:
 
 
 def update_budgets(path: Path, drift: Drift, *, margin: float = MARGIN, least: float = 1e-6) -> None:
-    """Put `margin` times the measured losses into a budget table; a larger budget that is there stays."""
+    """Put `margin` times the measured losses into a budget table; a larger budget that is there stays.
+
+    The margin ends at MOST: a limited sample that changes its sign is 2 off, and cannot be more.
+    """
     table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     for precision, losses in drift.losses.items():
         listed = table.setdefault(drift.family, {}).setdefault(precision, {})
         for loss in losses:
             # What piles up in one run may be less than a stage loses by itself; the budget is not.
-            budget = [_rounded_up(margin * x, least) for x in (max(loss.accumulated, loss.own), loss.own)]
+            lost = (max(loss.accumulated, loss.own), loss.own)
+            budget = [_rounded_up(max(x, min(margin * x, MOST)), least) for x in lost]
             earlier = listed.get(loss.stage, [0.0, 0.0])
             listed[loss.stage] = [max(a, b) for a, b in zip(earlier, budget, strict=True)]
     path.write_text(_formatted(table), encoding="utf-8")
