@@ -215,7 +215,8 @@ def plan(
         taken = resident_bytes() if where.type == "cpu" else 0
     candidates = _candidates(model, where, dtype, precision)
     offered = [name for name in precisions(model) if name not in ("auto", "full")]
-    narrower = f", --precision {offered[-1]}" if offered and where.type == "cpu" else ""
+    is_named = precision not in (None, "auto", *offered[-1:])  # "auto" has tried the narrowest
+    narrower = f", --precision {offered[-1]}" if offered and is_named and where.type == "cpu" else ""
     if where.type != "cpu" and dtype != "bfloat16":
         narrower = ", --dtype bfloat16"
     hint = f"Give a higher one, a smaller model{narrower}, or close what else runs in this process."

@@ -295,6 +295,7 @@ def test_a_memory_limit_that_nothing_fits_is_refused_before_loading(sonant):
     assert result.code == 2
     assert "nano needs about" in result.err
     assert "the memory limit is 20 MB. Give a higher one" in result.err
+    assert "--precision" not in result.err  # the narrowest was tried
     assert "expected a number with a unit" in sonant("say", "hello", "--memory-limit", "a lot").err
 
 
