@@ -161,8 +161,12 @@ def mapped_kilobytes(file):
     ["auto", pytest.param("full", marks=pytest.mark.slow), pytest.param("int4", marks=pytest.mark.slow)],
 )
 def test_the_estimate_is_above_the_true_peak_and_not_by_much(precision):
-    figures = run_job(Job(model="nano", device="cpu", precision=precision, threads=1, seconds=2.0, runs=1))
-    assert figures["peak_mb"] <= figures["estimate_mb"] <= 1.15 * figures["peak_mb"], figures
+    # Peaks of equal runs differ by 5 %; what an estimate has to cover is the largest.
+    job = Job(model="nano", device="cpu", precision=precision, threads=1, seconds=2.0, runs=1)
+    runs = [run_job(job) for _ in range(3)]
+    peaks = [figures["peak_mb"] for figures in runs]
+    assert max(peaks) <= min(figures["estimate_mb"] for figures in runs), runs
+    assert max(figures["estimate_mb"] for figures in runs) <= 1.15 * max(peaks), runs
 
 
 def test_a_cuda_device_is_told_the_limit(monkeypatch):

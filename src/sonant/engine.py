@@ -52,7 +52,8 @@ log = logging.getLogger(__name__)
 class Engine:
     """Speaks requests with one loaded model.
 
-    slots: cache rows, that is how many utterances run as one batch (beams take several each).
+    slots: how many utterances run as one batch; with the model's own number of beams, each takes that many
+    rows of the cache.
     queue_limit: requests waiting or running before BusyError.
     chunk_limit: chunks a reader may lag behind before its utterance pauses.
     cache_positions: cache positions that all rows together may have; None is no limit. Where the rows of a
@@ -79,6 +80,7 @@ class Engine:
         self.spec: ModelSpec = model.spec
         self.voices = voices
         self.slots = slots
+        self._rows_each = int(self.spec.sampling.get("beams") or 1)
         self.queue_limit = queue_limit
         self.chunk_limit = chunk_limit
         self._records_ahead = records_ahead
@@ -415,7 +417,7 @@ class Engine:
         return worked
 
     def _allocate(self, prompt: Prompt) -> None:
-        slots = max(self.slots, prompt.rows)
+        slots = max(self.slots * self._rows_each, prompt.rows)
         positions = max(self._positions, getattr(self.model, "least_positions", 256))
         while positions < prompt.positions:
             positions *= 2

@@ -285,3 +285,17 @@ def test_requests_the_model_cannot_serve(model, voices):
 def test_only_fifteen_seconds_of_a_clip_are_heard(model):
     long = model.parts.reference.load(clip(1, seconds=16, sample_rate=8_000), 16_000)
     assert len(long) == 15 * 16_000
+
+
+def test_slots_are_utterances_whatever_rows_their_beams_take(model, voices):
+    together = []
+    step = model.step
+    model.step = lambda utterances: (together.append(len(utterances)), step(utterances))[1]
+    with Engine(model, slots=2) as engine:
+        streams = [
+            engine.submit(request("Hello world.", voices[0], seed=seed), streaming=False) for seed in range(3)
+        ]
+        for stream in streams:
+            for _ in stream:
+                pass
+    assert max(together) == 2
