@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sonant.checkpoint import build, load_strict, read_json, read_tensors
 from sonant.errors import CheckpointError, ConfigError, GenerationError
+from sonant.families.indextts2.chat import chat_renderer
 from sonant.nn.cache import KVCache
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderConfig
@@ -199,15 +200,12 @@ class EmotionClassifier:
             tensors.pop("lm_head.weight", None)
         self.network = build(lambda: EmotionNetwork(self.config))
         load_strict(self.network, tensors, rules=RULES, dtype=dtype, device=device, where=str(folder))
+        self.chat = chat_renderer(folder)
         self.device, self.dtype = device, dtype
 
     def prompt(self, text: str) -> str:
-        """The chat the model was trained on, with thinking switched off. Source: its chat template."""
-        turns = "".join(
-            f"<|im_start|>{role}\n{content}<|im_end|>\n"
-            for role, content in (("system", SYSTEM), ("user", text))
-        )
-        return f"{turns}<|im_start|>assistant\n<think>\n\n</think>\n\n"
+        """The chat the model was trained on, by its own template, up to where the answer begins."""
+        return self.chat([{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}])
 
     def prompt_ids(self, text: str) -> list[int]:
         """Ids of the whole chat."""

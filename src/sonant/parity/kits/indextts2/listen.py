@@ -18,8 +18,12 @@ from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
 from sonant.speech import Audio
 
 T = TOLERANCES
+WIDE = "wide"
+"""CAM++'s inner stages reach 85 where its style vector reaches 2.4, and there the original's own float32 is
+up to 5e-4 away from float64: they are held to this share of the largest recorded value."""
+WIDE_SHARE = 1e-5
 # recorded name -> tap, tolerance; in order of computation
-SPEAKER_STAGES: tuple[tuple[str, str, float], ...] = (
+SPEAKER_STAGES: tuple[tuple[str, str, float | str], ...] = (
     ("audio_22k", "reference.audio_22k", 1e-6),
     ("audio_16k", "reference.audio_16k", 1e-6),
     ("input_features", "w2v.features", T["w2v"]),
@@ -31,15 +35,15 @@ SPEAKER_STAGES: tuple[tuple[str, str, float], ...] = (
     ("ref_mel", "reference.mel", T["mel"]),
     ("fbank_raw", "reference.fbank_raw", T["style"]),
     ("fbank", "reference.fbank", T["style"]),
-    ("campplus_head", "campplus.head", T["style"]),
-    ("campplus_tdnn", "campplus.tdnn", T["style"]),
-    ("campplus_block1", "campplus.block1", T["style"]),
-    ("campplus_transit1", "campplus.transit1", T["style"]),
-    ("campplus_block2", "campplus.block2", T["style"]),
-    ("campplus_transit2", "campplus.transit2", T["style"]),
-    ("campplus_block3", "campplus.block3", T["style"]),
-    ("campplus_transit3", "campplus.transit3", T["style"]),
-    ("campplus_stats", "campplus.stats", T["style"]),
+    ("campplus_head", "campplus.head", WIDE),
+    ("campplus_tdnn", "campplus.tdnn", WIDE),
+    ("campplus_block1", "campplus.block1", WIDE),
+    ("campplus_transit1", "campplus.transit1", WIDE),
+    ("campplus_block2", "campplus.block2", WIDE),
+    ("campplus_transit2", "campplus.transit2", WIDE),
+    ("campplus_block3", "campplus.block3", WIDE),
+    ("campplus_transit3", "campplus.transit3", WIDE),
+    ("campplus_stats", "campplus.stats", WIDE),
     ("style", "campplus.out", T["style"]),
     ("prompt_condition", "reference.condition", T["prompt_condition"]),
 )
@@ -73,8 +77,10 @@ def _check_speaker(kit: Kit, report: KitReport, name: str, tensors: Mapping[str,
         found = seen[stage][0]
         if found.ndim < tensors[key].ndim:
             found = found[None]
+        if tolerance == WIDE:
+            tolerance = WIDE_SHARE * float(tensors[key].abs().max())
         if tolerance:
-            report.close(name, key, found, tensors[key], tolerance)
+            report.close(name, key, found, tensors[key], float(tolerance))
         else:
             report.equal(name, key, found, tensors[key])
     hidden = sorted(int(key.removeprefix("hidden_")) for key in tensors if re.match(r"hidden_\d+$", key))
