@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,18 @@ from torch import Tensor, nn
 from sonant.errors import CheckpointError, ConfigError
 from sonant.nn.mapped import give_back, trim
 
+log = logging.getLogger(__name__)
+
 Rules = Sequence[tuple[str, str]]
+Unread = dict[str, dict[str, int]]
+"""File -> key -> bytes of tensors that nothing reads."""
+_collected: ContextVar[Unread | None] = ContextVar("sonant_unread_tensors", default=None)
 
 _ALIGNMENT = 64  # bytes; torch's own tensors begin at a multiple, in memory and in its zip files
 _SMALL = 1 << 20  # bytes; copied without a thought for memory
+_TOLD = 6
+"""Names of unread tensors in one report; the others are counted."""
+_WEIGHT_NORM = re.compile(r"\.(weight_[gv]|parametrizations\.weight\.original[01])$")
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8",
@@ -50,6 +61,44 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path} is not a readable safetensors file ({error}); its size is "
             f"{path.stat().st_size} bytes. It is probably truncated: download it again."
         ) from error
+
+
+def weight_files(folder: str | os.PathLike[str], name: str = "model.safetensors") -> list[Path]:
+    """The file `name`, or the shards that NAME.index.json lists where the weights are cut into several.
+
+    Raises CheckpointError where neither is there, or a shard is missing.
+    """
+    folder = Path(folder)
+    index = folder / f"{name}.index.json"
+    if (folder / name).is_file() or not index.is_file():
+        return [folder / name]
+    shards = sorted(set(_weight_map(index).values()))
+    missing = [shard for shard in shards if not (folder / shard).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{index} lists {len(shards)} files of weights; missing in {folder}: {', '.join(missing)}. The "
+            "folder is not a complete checkpoint; download it again, for example with: sonant pull NAME"
+        )
+    return [folder / shard for shard in shards]
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    found = read_json(index).get("weight_map")
+    if not isinstance(found, dict) or not found or not all(map(_is_plain_name, found.values())):
+        raise CheckpointError(
+            f"{index} has no table weight_map of keys and file names in the same folder; expected one. "
+            "Download the checkpoint again."
+        )
+    return {str(key): str(name) for key, name in found.items()}
+
+
+def _is_plain_name(name: object) -> bool:
+    return isinstance(name, str) and name.endswith(".safetensors") and Path(name).name == name
+
+
+def read_weights(folder: str | os.PathLike[str], name: str = "model.safetensors") -> dict[str, Tensor]:
+    """Named tensors of a folder's weights, whole or in shards, memory mapped."""
+    return {key: tensor for path in weight_files(folder, name) for key, tensor in read_tensors(path).items()}
 
 
 def write_tensors(
@@ -123,19 +172,83 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
 
     Two keys that end up with one name raise CheckpointError.
     """
-    compiled = [(re.compile(pattern), replacement) for pattern, replacement in rules]
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in tensors.items():
-        name = key
-        for pattern, replacement in compiled:
-            name = pattern.sub(replacement, name)
-        if name in renamed:
+    return {name: tensors[key] for name, key in _sources(tensors, rules).items()}
+
+
+def _sources(keys: Iterable[str], rules: Rules) -> dict[str, str]:
+    """Name after the rules -> the file's key."""
+    found: dict[str, str] = {}
+    for key in keys:
+        name = _renamed(key, rules)
+        if name in found:
             raise CheckpointError(
                 f"two tensors of the checkpoint map to {name!r} (one is {key!r}). "
                 "The file mixes two formats; use the official one."
             )
-        renamed[name] = tensor
-    return renamed
+        found[name] = key
+    return found
+
+
+def _renamed(key: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def used(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    rules: Rules = (),
+    ignored: Iterable[str] = (),
+    where: str = "checkpoint",
+) -> dict[str, Tensor]:
+    """Those tensors of a file that `load_strict` would put into `module`, under the file's own names.
+
+    Both halves of a weight-normed pair count as their weight. What is missing is not looked for here; what
+    would be left out is told to a surrounding `collecting_unread`.
+    """
+    skip = [re.compile(pattern) for pattern in ignored]
+    expected = module.state_dict().keys()
+    wanted = {key: t for key, t in tensors.items() if not any(pattern.search(key) for pattern in skip)}
+    kept = {
+        key: tensor
+        for key, tensor in wanted.items()
+        if _renamed(_WEIGHT_NORM.sub(".weight", key), rules) in expected
+    }
+    found = _collected.get()
+    if found is not None and len(kept) < len(wanted):
+        found.setdefault(where, {}).update({key: wanted[key].nbytes for key in wanted.keys() - kept.keys()})
+    return kept
+
+
+@contextmanager
+def collecting_unread() -> Iterator[Unread]:
+    """What `load_strict` or `used` find in files beyond what modules read, gathered over a whole checkpoint.
+
+    Outside of this, `load_strict` logs each file's as it is loaded.
+    """
+    found: Unread = {}
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+def told_unread(found: Unread) -> str:
+    """The tensors by name and size, the largest first; a long list is cut."""
+    parts = []
+    for where, tensors in found.items():
+        names = sorted(tensors, key=lambda key: (-tensors[key], key))
+        listing = ", ".join(f"{key} ({_size(tensors[key])})" for key in names[:_TOLD])
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        parts.append(f"{where} holds {len(names)} ({_size(sum(tensors.values()))}): {listing}{more}")
+    return "; ".join(parts)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
 
 
 def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -180,12 +293,14 @@ def load_strict(
     """Put the tensors into `module` (which may be on `meta`), strictly, and set it to eval mode.
 
     `ignored` are regexes of source keys that inference never reads, each listed with a reason by its
-    family. Floating tensors are cast to `dtype` when given. Missing, unexpected, misshapen and mistyped keys
-    are reported together in one CheckpointError.
+    family. Floating tensors are cast to `dtype` when given. Missing, misshapen and mistyped keys are reported
+    together in one CheckpointError, and with them what was not expected. Unexpected keys alone are left out
+    and told (`collecting_unread`): a head that only training used stops nobody.
     """
     skip = [re.compile(pattern) for pattern in ignored]
-    used = {key: t for key, t in tensors.items() if not any(p.search(key) for p in skip)}
-    named = rename(used, rules)
+    wanted = [key for key in tensors if not any(pattern.search(key) for pattern in skip)]
+    sources = _sources(wanted, rules)
+    named = {name: tensors[key] for name, key in sources.items()}
     expected = module.state_dict()
     missing = sorted(expected.keys() - named.keys())
     unexpected = sorted(named.keys() - expected.keys())
@@ -199,7 +314,7 @@ def load_strict(
         for key in sorted(expected.keys() & named.keys())
         if named[key].is_floating_point() != expected[key].is_floating_point()
     ]
-    if missing or unexpected or misshapen or mistyped:
+    if missing or misshapen or mistyped:
         parts = [
             _listing(title, names)
             for title, names in (
@@ -215,6 +330,8 @@ def load_strict(
             + "\n".join(parts)
             + "\nThe weights and the config are of different models, or a file is damaged."
         )
+    if unexpected:
+        _tell_unread(where, {sources[name]: named.pop(name).nbytes for name in unexpected})
     trim()  # what the parts loaded before this one have left
     placed: dict[str, Tensor] = {}
     for key, tensor in named.items():
@@ -225,6 +342,14 @@ def load_strict(
     module.load_state_dict(placed, strict=True, assign=True)
     module.requires_grad_(False)
     module.eval()
+
+
+def _tell_unread(where: str, tensors: dict[str, int]) -> None:
+    found = _collected.get()
+    if found is not None:
+        found.setdefault(where, {}).update(tensors)
+    else:
+        log.warning("tensors that nothing reads are left out: %s", told_unread({where: tensors}))
 
 
 def _aligned(tensor: Tensor) -> Tensor:

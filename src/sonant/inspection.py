@@ -25,6 +25,10 @@ class WeightFile:
     tensors: int = 0
     parameters: int = 0
     dtypes: tuple[str, ...] = ()
+    read: int | None = None
+    """Of the parameters, those that inference reads; None where the family does not tell."""
+    is_opened: bool = True
+    """Whether inference opens the file at all."""
     problem: str = ""
     """Why its header could not be read."""
 
@@ -40,15 +44,18 @@ class Inspection:
 
     @property
     def parameters(self) -> int:
-        """Numbers in all tensors."""
-        return sum(file.parameters for file in self.weights)
+        """Numbers in all tensors that inference reads."""
+        return sum(file.parameters if file.read is None else file.read for file in self.weights)
 
 
-def inspect_folder(family: str, folder: Path) -> Inspection:
-    """Config and weight files of a checkpoint, its subfolders included."""
+def inspect_folder(family: str, folder: Path, read: Mapping[str, int] | None = None) -> Inspection:
+    """Config and weight files of a checkpoint, its subfolders included.
+
+    `read`: of each file that inference opens, how many numbers it reads (`registry.numbers_read`).
+    """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "." + path.parts[-1] != path.name)
     weights = [
-        _weights(path, str(path.relative_to(folder)))
+        _weights(path, path.relative_to(folder).as_posix(), read)
         for path in files
         if path.suffix in WEIGHTS + GRAPHS
         and not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
@@ -56,20 +63,23 @@ def inspect_folder(family: str, folder: Path) -> Inspection:
     return Inspection(family=family, folder=str(folder), config=_config(folder), weights=tuple(weights))
 
 
-def _weights(path: Path, name: str) -> WeightFile:
+def _weights(path: Path, name: str, read: Mapping[str, int] | None) -> WeightFile:
     size = path.stat().st_size
+    is_opened = read is None or name in read
     try:
         if path.suffix in GRAPHS:
-            return WeightFile(path=name, bytes=size)
+            return WeightFile(path=name, bytes=size, is_opened=is_opened)
         shapes = _safetensors_shapes(path) if path.suffix == ".safetensors" else _pickle_shapes(path)
     except SonantError as error:
-        return WeightFile(path=name, bytes=size, problem=str(error))
+        return WeightFile(path=name, bytes=size, problem=str(error), is_opened=is_opened)
     return WeightFile(
         path=name,
         bytes=size,
         tensors=len(shapes),
         parameters=sum(math.prod(shape) for _, shape in shapes),
         dtypes=tuple(sorted({dtype for dtype, _ in shapes})),
+        read=None if read is None else read.get(name, 0),
+        is_opened=is_opened,
     )
 
 

@@ -13,6 +13,7 @@ from sonant.errors import CheckpointError, RequestError, UnsupportedError
 if TYPE_CHECKING:
     import torch
 
+    from sonant.checkpoint import Unread
     from sonant.engine import Engine
     from sonant.memory import Candidate, Plan
     from sonant.model import SpeechModel
@@ -23,8 +24,8 @@ log = logging.getLogger(__name__)
 
 FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
 """Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
-`load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, and `convert(source, target)` where its
-release has pickles."""
+`load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, `convert(source, target)` where its
+release has pickles, and `tensors_read(path)`, what inference reads of each file, where it reads tensors."""
 
 BUILTIN = "builtin"
 BUNDLED = Path(__file__).parent / "assets"
@@ -78,10 +79,29 @@ def describe(model: str | os.PathLike[str]) -> ModelSpec:
     return package.describe(path)
 
 
-def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
-    """Write a checkpoint as safetensors into the new folder `target`.
+def numbers_read(model: str | os.PathLike[str], *, strict: bool = False) -> dict[str, int] | None:
+    """Of each file of weights that inference opens, by its path in the folder, how many numbers it reads.
 
-    Raises UnsupportedError for a family whose release is safetensors already.
+    Files that are not named are never opened. None for a family that does not tell. What the opened files
+    hold beyond that is told in one warning, or is a CheckpointError if `strict`.
+    """
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    if not hasattr(package, "tensors_read"):
+        return None
+    from sonant.checkpoint import collecting_unread
+
+    with collecting_unread() as unread:
+        found = package.tensors_read(path)
+    _judge_unread(unread, strict=strict)
+    return {name: sum(tensor.numel() for tensor in tensors.values()) for name, tensors in found.items()}
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, strict: bool = False) -> None:
+    """Write a checkpoint as safetensors into the new folder `target`: only what inference reads.
+
+    What else the files hold is told in one warning, or is a CheckpointError if `strict`. Raises
+    UnsupportedError for a family whose release is safetensors already.
     """
     family, path = find(source)
     package: Any = import_module(f"sonant.families.{family}")
@@ -90,6 +110,11 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> N
             f"{source} ({family}) has nothing to convert: it brings safetensors, or no folder at all; "
             "expected a release with .pt or .pth files. Use it as it is."
         )
+    from sonant.checkpoint import collecting_unread
+
+    with collecting_unread() as unread:
+        package.tensors_read(path)
+    _judge_unread(unread, strict=strict)
     package.convert(path, Path(target))
 
 
@@ -155,7 +180,12 @@ def _resolved(
 
 
 def load_model(
-    model: str | os.PathLike[str], *, device: str = "auto", dtype: str = "auto", precision: str | None = None
+    model: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str | None = None,
+    strict: bool = False,
 ) -> SpeechModel:
     """The model itself, without an engine around it.
 
@@ -165,6 +195,9 @@ def load_model(
     lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": int8 for Qwen3-TTS of the released
     sizes, lossless for others where it can be had, else full. Raises UnsupportedError where the family or the
     device has no such form.
+
+    Tensors of the files that no network reads are left out with one warning; `strict` makes them a
+    CheckpointError. Missing and misshapen ones always are.
     """
     family, path = find(model)
     package: Any = import_module(f"sonant.families.{family}")
@@ -185,11 +218,27 @@ def load_model(
 
         # torch's default rounds the inputs of float32 convolutions to 10 bits; here float32 is float32.
         torch.backends.cudnn.allow_tf32 = False
-    made = package.load(path, device=where, dtype=choose_dtype(dtype), **options)
+    from sonant.checkpoint import collecting_unread
     from sonant.nn.mapped import trim
 
+    with collecting_unread() as unread:
+        made = package.load(path, device=where, dtype=choose_dtype(dtype), **options)
+    _judge_unread(unread, strict=strict)
     trim()
     return made
+
+
+def _judge_unread(unread: Unread, *, strict: bool) -> None:
+    """One warning for what nothing reads in a checkpoint's files, or an error."""
+    from sonant.checkpoint import told_unread
+
+    if unread and strict:
+        raise CheckpointError(
+            f"tensors that nothing reads: {told_unread(unread)}; expected none, as strict loading was asked "
+            "for. Leave strict (--strict) out to speak without them, or use the official files."
+        )
+    if unread:
+        log.warning("tensors that nothing reads are left out: %s", told_unread(unread))
 
 
 def plan(
@@ -260,13 +309,14 @@ def load(
     slots: int = 4,
     voices: VoiceLibrary | None = None,
     memory_limit: int | str | None = None,
+    strict: bool = False,
     **engine_options: Any,
 ) -> Engine:
     """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin".
 
-    `precision` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole process, or
-    for the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to fewer, until
-    the model fits; a warning says so, and RequestError is raised when nothing fits.
+    `precision` and `strict` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole
+    process, or for the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to
+    fewer, until the model fits; a warning says so, and RequestError is raised when nothing fits.
     """
     find(model)  # a wrong name is told before torch is imported
     from sonant.engine import Engine
@@ -281,7 +331,7 @@ def load(
         dtype, precision, slots = planned.dtype, planned.precision, planned.slots
         engine_options.setdefault("cache_positions", planned.cache_positions)
         limit_device(device, memory_limit)
-    made = load_model(model, device=device, dtype=dtype, precision=precision)
+    made = load_model(model, device=device, dtype=dtype, precision=precision, strict=strict)
     return Engine(
         made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
     )

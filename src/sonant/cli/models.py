@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.cli.completions import model_names
+from sonant.cli.speaking import STRICT, warn
 
 if TYPE_CHECKING:
     from sonant.speech import ModelSpec
@@ -67,16 +68,25 @@ def inspect(
         str, typer.Argument(help="Checkpoint folder or known name.", autocompletion=model_names)
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the whole config.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
     """What a checkpoint is, holds and can do; its weights are not loaded."""
+    from sonant.errors import CheckpointError
     from sonant.hub import pulled_record
     from sonant.inspection import Inspection, inspect_folder
-    from sonant.registry import BUILTIN, describe, find
+    from sonant.registry import BUILTIN, describe, find, numbers_read
 
     family, path = find(model)
     spec = describe(model)
+    try:
+        read = numbers_read(model, strict=strict)
+    except CheckpointError as error:
+        if strict:
+            raise
+        warn(f"{error} Until then every number counts as a parameter.")
+        read = None
     found = (
-        inspect_folder(family, path)
+        inspect_folder(family, path, read)
         if family != BUILTIN
         else Inspection(family=family, folder="", config={}, weights=())
     )
@@ -120,10 +130,14 @@ def inspect(
         typer.echo(f"{'option':<12} {name}: {about}")
     for file in found.weights:
         counts = f"{file.tensors} tensors, {file.parameters:,} numbers, {' '.join(file.dtypes)}"
+        if file.read not in (None, file.parameters):
+            counts += f"; {file.read:,} of them are read"
         about = file.problem or (counts if file.tensors else "graph")
+        if not file.is_opened:
+            about = "never opened by inference"
         typer.echo(f"{'weights':<12} {file.path}: {file.bytes / 1e6:,.1f} MB, {about}")
     if found.weights:
-        typer.echo(f"{'parameters':<12} {found.parameters:,}")
+        typer.echo(f"{'parameters':<12} {found.parameters:,} that are read")
     for key, value in found.config.items():
         if not isinstance(value, (dict, list)):
             typer.echo(f"{'config':<12} {key} = {value}")
@@ -151,13 +165,14 @@ def pull(
 def convert(
     source: Annotated[str, typer.Argument(help="Checkpoint folder or known name.")],
     target: Annotated[Path, typer.Argument(help="A new folder.")],
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
-    """Write a checkpoint as safetensors: no pickles, and it loads faster."""
+    """Write a checkpoint as safetensors: no pickles, only what is read, and it loads faster."""
     from sonant import registry
     from sonant.cli.speaking import status
 
     with status(f"converting {source}"):
-        registry.convert(source, target)
+        registry.convert(source, target, strict=strict)
     typer.echo(str(target))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from sonant.cli.completions import format_names, model_names, voice_names
+from sonant.cli.speaking import STRICT
 
 if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
@@ -143,6 +144,7 @@ def say(
         str | None,
         Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),
     ] = None,
+    strict: Annotated[bool, Machine("--strict", help=STRICT)] = False,
 ) -> None:
     """Turn text into speech."""
     from sonant.cli.speaking import plan_engine, speak
@@ -208,7 +210,9 @@ def say(
         planned = plan_engine(job, memory_limit)
         job = replace(job, dtype=planned.dtype, precision=planned.precision)
         cache_positions = planned.cache_positions
-    spoken = speak(job, target=target, play=play, pieces=pieces, cache_positions=cache_positions)
+    spoken = speak(
+        job, target=target, play=play, pieces=pieces, cache_positions=cache_positions, strict=strict
+    )
     report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sonant.cli.speaking import STRICT
+
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
@@ -36,6 +38,7 @@ MemoryLimit = Annotated[
         metavar="SIZE",
     ),
 ]
+Strict = Annotated[bool, typer.Option("--strict", help=STRICT)]
 Voices = Annotated[Path | None, typer.Option(help="Folder of stored voices.")]
 
 
@@ -46,6 +49,7 @@ def serve(
     device: Device = "auto",
     dtype: Dtype = "auto",
     precision: Precision = "auto",
+    strict: Strict = False,
     slots: Slots = 4,
     voices: Voices = None,
     alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name of a model.")] = None,
@@ -119,6 +123,7 @@ def serve(
         device=device,
         dtype=dtype,
         precision=precision,
+        strict=strict,
         slots=slots,
         queue_limit=queue_limit,
         idle_seconds=idle_unload,
@@ -134,6 +139,7 @@ def studio(
     device: Device = "auto",
     dtype: Dtype = "auto",
     precision: Precision = "auto",
+    strict: Strict = False,
     slots: Slots = 4,
     voices: Voices = None,
     memory_limit: MemoryLimit = None,
@@ -149,6 +155,7 @@ def studio(
         device=device,
         dtype=dtype,
         precision=precision,
+        strict=strict,
         slots=slots,
         queue_limit=64,
         idle_seconds=None,
@@ -184,6 +191,7 @@ def build_app(
     device: str,
     dtype: str,
     precision: str,
+    strict: bool,
     slots: int,
     queue_limit: int,
     idle_seconds: float | None,
@@ -214,6 +222,7 @@ def build_app(
         device=device,
         dtype=dtype,
         precision=precision,
+        strict=strict,
         slots=slots,
         queue_limit=queue_limit,
         memory_limit=limit,

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sonant.voice import Voice
 
 
+STRICT = "Refuse files that hold tensors which nothing reads; without it they are told and left out."
+
+
 @dataclass(frozen=True, eq=False)
 class Spoken:
     """An outcome, and with what it was spoken."""
@@ -75,6 +78,7 @@ def load_engine(
     dtype: str = "auto",
     precision: str = "auto",
     cache_positions: int | None = None,
+    strict: bool = False,
 ) -> Engine:
     """An engine for one request at a time, over the user's voice library."""
     from sonant.registry import load
@@ -87,6 +91,7 @@ def load_engine(
             precision=precision,
             slots=1,
             cache_positions=cache_positions,
+            strict=strict,
         )
 
 
@@ -117,6 +122,7 @@ def speak(
     engine: Engine | None = None,
     voice: Voice | str | None = None,
     cache_positions: int | None = None,
+    strict: bool = False,
 ) -> Spoken:
     """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
     from sonant.cli.interrupt import CtrlC
@@ -135,6 +141,7 @@ def speak(
             dtype=job.dtype,
             precision=job.precision,
             cache_positions=cache_positions,
+            strict=strict,
         )
         voice = job_voice(job, engine)
     load_seconds = time.monotonic() - began

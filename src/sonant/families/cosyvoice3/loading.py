@@ -116,8 +116,8 @@ def convert(source: Path, target: Path) -> None:
     (target / QWEN_FOLDER).mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT}
     for name in ("llm", "flow"):
-        write_tensors(target / f"{name}.safetensors", weights.read_part(source, name), metadata)
-    folded = weights.folded_vocoder(weights.read_part(source, "hift"))
+        write_tensors(target / f"{name}.safetensors", weights.part_tensors(source, config, name), metadata)
+    folded = weights.folded_vocoder(weights.part_tensors(source, config, "hift"))
     write_tensors(target / "hift.safetensors", folded, metadata)
     presets = read_presets(source, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
     if presets:

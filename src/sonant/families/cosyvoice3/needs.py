@@ -10,7 +10,7 @@ import torch
 from sonant import native
 from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
-from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_IGNORED, read_part
+from sonant.families.cosyvoice3.weights import F0_PREFIX, part_tensors
 from sonant.memory import MIB, Footprint, bytes_in
 from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
@@ -36,9 +36,7 @@ def footprint(
     itemsize = 4 if form is not None else dtype.itemsize
     has_kernel = form is not None and native.library() is not None
     weights = stored = 0
-    for name, tensor in read_part(folder, "llm").items():
-        if any(re.search(pattern, name) for pattern in LANGUAGE_IGNORED):
-            continue
+    for name, tensor in part_tensors(folder, config, "llm").items():
         if name == TEXT_TABLE and device.type == "cpu" and tensor.dtype.itemsize == itemsize:
             weights += TEXT_ROWS
         elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
@@ -46,11 +44,11 @@ def footprint(
         else:
             weights += tensor.numel() * itemsize
     weights += slab_bytes(stored)
-    flow = read_part(folder, "flow")
+    flow = part_tensors(folder, config, "flow")
     weights += bytes_in(flow, 8 if dtype == torch.float64 else 4)
     if form is not None and not form.is_lossless and multiplies_bfloat16():
         weights -= bytes_in({key: t for key, t in flow.items() if HALVED.match(key)}, 2)
-    vocoder = read_part(folder, "hift")
+    vocoder = part_tensors(folder, config, "hift")
     pitch = {key: t for key, t in vocoder.items() if key.startswith(F0_PREFIX)}
     weights += bytes_in(vocoder, 4) + bytes_in(pitch, 4)  # float64
     for name in (TOKENIZER_NAME, SPEAKER_NAME):  # onnxruntime holds the graph and its weights

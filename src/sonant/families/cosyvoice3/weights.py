@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.checkpoint import build, fold_weight_norm, load_strict, read_pickle, read_tensors
+from sonant.checkpoint import build, fold_weight_norm, load_strict, read_pickle, read_tensors, used
 from sonant.errors import CheckpointError
-from sonant.families.cosyvoice3.config import CosyVoice3Config
+from sonant.families.cosyvoice3.config import CosyVoice3Config, read_config
+from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.native_vocoder import use_native
+from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.native import library
 from sonant.nn.native_conv import native_products
@@ -34,23 +36,55 @@ LANGUAGE_RULES = (
 )
 LANGUAGE_IGNORED = (r"^llm\.model\.lm_head\.",)  # Qwen2's text head; speech has its own
 VOCODER_RULES = ((r"^generator\.", ""),)
+PARTS = ("llm", "flow", "hift")
 F0_PREFIX = "f0_predictor."
 FLOW_ROWS = 512
 """Frames of a typical run of the flow, both halves of the guidance."""
 
 
+def part_file(folder: Path, name: str) -> Path:
+    """The file of one part, converted or official."""
+    converted = folder / f"{name}.safetensors"
+    return converted if converted.is_file() else folder / f"{name}.pt"
+
+
 def read_part(folder: Path, name: str) -> dict[str, Tensor]:
     """Named tensors of one part ("llm", "flow" or "hift"), from safetensors or the official pickle."""
-    if (folder / f"{name}.safetensors").is_file():
-        return read_tensors(folder / f"{name}.safetensors")
-    data = read_pickle(folder / f"{name}.pt")
-    tensors = {str(key): value for key, value in data.items()} if isinstance(data, Mapping) else {}
-    if not tensors or not all(isinstance(value, Tensor) for value in tensors.values()):
+    path = part_file(folder, name)
+    if path.suffix == ".safetensors":
+        return read_tensors(path)
+    data = read_pickle(path)
+    pairs = data.items() if isinstance(data, Mapping) else ()
+    tensors = {str(key): value for key, value in pairs if isinstance(value, Tensor)}  # not epoch and step
+    if not tensors:
         raise CheckpointError(
-            f"{folder / name}.pt holds no table of tensors; expected the weights of one network. "
+            f"{path} holds no table of tensors; expected the weights of one network. "
             "It is another file, or damaged: download it again."
         )
     return tensors
+
+
+def part_tensors(folder: Path, config: CosyVoice3Config, name: str) -> dict[str, Tensor]:
+    """What inference reads of one part, under the names in its file."""
+    tensors, where = read_part(folder, name), f"{folder / name}"
+    if name == "llm":
+        network = build(lambda: LanguageModel(config.language))
+        return used(network, tensors, rules=LANGUAGE_RULES, ignored=LANGUAGE_IGNORED, where=where)
+    if name == "flow":
+        return used(build(lambda: Flow(config.flow)), tensors, where=where)
+    return used(build(lambda: Vocoder(config.vocoder)), tensors, rules=VOCODER_RULES, where=where)
+
+
+def tensors_read(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Of each weight file of a folder, what inference reads; the two graphs are run as they are."""
+    config = read_config(folder)
+    found = {part_file(folder, name).name: part_tensors(folder, config, name) for name in PARTS}
+    presets = read_presets(folder, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
+    for name in (f"{PRESETS_NAME}.safetensors", f"{PRESETS_NAME}.pt"):
+        if presets and (folder / name).is_file():
+            found[name] = flattened(presets)
+            break
+    return found | {TOKENIZER_NAME: {}, SPEAKER_NAME: {}}
 
 
 def folded_vocoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

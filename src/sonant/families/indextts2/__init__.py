@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from sonant.memory import Footprint
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "convert", "describe", "detect", "footprint", "load"]
+__all__ = ["PRECISIONS", "convert", "describe", "detect", "footprint", "load", "tensors_read"]
 
 PRECISIONS = ("lossless", "int8", "int4")
 """Precisions of the GPT's weights that `load` takes on a CPU."""
@@ -55,3 +56,10 @@ def footprint(
     from sonant.families.indextts2.needs import footprint as estimate
 
     return estimate(path, device=device, dtype=dtype, precision=precision)
+
+
+def tensors_read(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Path in the folder of each file of weights that inference opens -> the tensors that it reads there."""
+    from sonant.families.indextts2.used import by_path
+
+    return by_path(path)

@@ -1,7 +1,8 @@
 """A release folder -> a folder with the same files, every pickle as safetensors.
 
 Names inside the files stay as they are, so that both forms load by the same rules; weight norm stays
-unfolded. The text-to-emotion model, w2v-bert and the codec are safetensors already and are copied.
+unfolded. Only what inference reads is written: no optimizer states, no heads of training. The text-to-emotion
+model and w2v-bert are safetensors already and are copied.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from sonant.checkpoint import write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import locate
-from sonant.families.indextts2.weights import flatten, gpt_tensors, read_any
+from sonant.families.indextts2.used import tensors_read
+from sonant.families.indextts2.weights import flatten, read_any
 
 
 def convert_folder(source: Path, target: Path) -> None:
@@ -39,14 +41,15 @@ def convert_folder(source: Path, target: Path) -> None:
             shutil.copytree(files.classifier, new / config.qwen_emo_path)
         shutil.copytree(files.w2v_bert, cache / "w2v-bert-2.0")
         shutil.copyfile(files.bigvgan_config, cache / "bigvgan" / "config.json")
-        _write(new / config.gpt_checkpoint, gpt_tensors(files.gpt))
-        _write(new / config.s2mel_checkpoint, _tensors(files.s2mel))
+        read = tensors_read(files, config)
+        _write(new / config.gpt_checkpoint, read[files.gpt])
+        _write(new / config.s2mel_checkpoint, read[files.s2mel])
         _write(new / config.w2v_stat, _tensors(files.w2v_stats))
         _write(new / config.spk_matrix, _tensors(files.speaker_matrix))
         _write(new / config.emo_matrix, _tensors(files.emotion_matrix))
-        _write(cache / "semantic_codec_model.safetensors", _tensors(files.codec))
-        _write(cache / "campplus_cn_common.bin", _tensors(files.campplus))
-        _write(cache / "bigvgan" / "bigvgan_generator.pt", _tensors(files.bigvgan))
+        _write(cache / "semantic_codec_model.safetensors", read[files.codec])
+        _write(cache / "campplus_cn_common.bin", read[files.campplus])
+        _write(cache / "bigvgan" / "bigvgan_generator.pt", read[files.bigvgan])
         os.replace(new, target)
 
 

@@ -120,11 +120,84 @@ def _table(path: Path, data: Any) -> Mapping[str, Any]:
     return data
 
 
-def gpt_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of `gpt.pth`, plain or inside {"model": ...} with other things beside it."""
+def _unwrapped(path: Path, wrapper: str) -> dict[str, Tensor]:
+    """The file's tensors, plain or inside {wrapper: ...}, without what lies beside it (optimizer states)."""
     data = _table(path, read_any(path))
-    inner = data.get("model")
-    return flatten(inner if isinstance(inner, Mapping) else data)
+    inner = data.get(wrapper)
+    tensors = flatten(inner if isinstance(inner, Mapping) else data)
+    within = {
+        key.removeprefix(f"{wrapper}."): t for key, t in tensors.items() if key.startswith(f"{wrapper}.")
+    }
+    return within or tensors
+
+
+def gpt_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of `gpt.pth`."""
+    return _unwrapped(path, "model")
+
+
+def s2mel_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of `s2mel.pth`, weight norm unfolded."""
+    return _unwrapped(path, "net")
+
+
+def codec_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of the semantic codec, weight norm unfolded."""
+    return flatten(_table(path, read_any(path)))
+
+
+def bigvgan_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of the vocoder, weight norm unfolded."""
+    return _unwrapped(path, "generator")
+
+
+def build_gpt(path: Path, tensors: Mapping[str, Tensor], config: GptConfig, features: int) -> IndexGpt:
+    """The autoregressive half on `meta`, sized by its tensors; `features` is w2v-bert's width."""
+    if "perceiver_encoder.latents" not in tensors or "emo_perceiver_encoder.latents" not in tensors:
+        raise CheckpointError(
+            f"{path} has no speaker and emotion perceivers; it is not the gpt.pth of IndexTTS2 "
+            "(IndexTTS 1.x and 2.5 have other networks). Use an IndexTTS-2 checkpoint."
+        )
+    return build(lambda: IndexGpt(config, ConditionSizes.from_tensors(tensors, features)))
+
+
+def build_s2mel(path: Path, tensors: Mapping[str, Tensor], config: S2MelConfig) -> S2Mel:
+    """The mel half on `meta`, sized by its tensors."""
+    try:
+        linears = [tensors[f"gpt_layer.{index}.weight"].shape for index in range(3)]
+        intermediate = tensors["cfm.estimator.transformer.layers.0.feed_forward.w1.weight"].shape[0]
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} lacks {error}; it is not the s2mel.pth of IndexTTS2. Use an IndexTTS-2 checkpoint."
+        ) from error
+    widths = [linears[0][1], *(shape[0] for shape in linears)]
+    return build(lambda: S2Mel(config, latent_widths=widths, intermediate=intermediate))
+
+
+def s2mel_ignored(config: S2MelConfig) -> tuple[str, ...]:
+    """Keys of `s2mel.pth` that inference never reads."""
+    return S2MEL_IGNORED if config.dit.uvit_skip_connection else (*S2MEL_IGNORED, r"\.skip_in_linear\.")
+
+
+def w2v_ignored(config: W2vBertConfig, layers: int = SEMANTIC_LAYER) -> tuple[str, ...]:
+    """Keys of w2v-bert behind the layer that is used, and of training."""
+    late = [rf"^(wav2vec2_bert\.)?encoder\.layers\.{i}\." for i in range(layers, config.num_hidden_layers)]
+    return (
+        *late,
+        r"masked_spec_embed$",  # training
+        r"^(wav2vec2_bert\.)?adapter\.",  # behind the encoder
+    )
+
+
+def build_campplus(path: Path, tensors: Mapping[str, Tensor]) -> CampPlus:
+    """CAM++ on `meta`, sized by its tensors."""
+    try:
+        config = CampPlusConfig.from_tensors(tensors)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} lacks {error}; it is not CAM++. Use campplus_cn_common.bin of funasr/campplus."
+        ) from error
+    return build(lambda: CampPlus(config))
 
 
 def load_gpt(
@@ -142,16 +215,11 @@ def load_gpt(
     With `precision` the layers of the blocks and the head have narrow weights.
     """
     tensors = gpt_tensors(path)
-    if "perceiver_encoder.latents" not in tensors or "emo_perceiver_encoder.latents" not in tensors:
-        raise CheckpointError(
-            f"{path} has no speaker and emotion perceivers; it is not the gpt.pth of IndexTTS2 "
-            "(IndexTTS 1.x and 2.5 have other networks). Use an IndexTTS-2 checkpoint."
-        )
+    network = build_gpt(path, tensors, config, features)
     for name, tensor in tensors.items():
         if re.match(r"^gpt\.h\.\d+\.(attn|mlp)\.c_\w+\.weight$", name):  # stored [in, out]
             # A view: no copy of 1.9 GB, and for a few rows a third faster than the turned weights.
             tensors[name] = tensor.t()
-    network: IndexGpt = build(lambda: IndexGpt(config, ConditionSizes.from_tensors(tensors, features)))
     load_strict(
         network, tensors, rules=GPT_RULES, ignored=GPT_IGNORED, dtype=dtype, device=device, where=str(path)
     )
@@ -182,27 +250,13 @@ def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) 
 
 def load_s2mel(path: Path, config: S2MelConfig, *, device: Device, narrow: bool = False) -> S2Mel:
     """The mel half, float32; `narrow`: products of the velocity network on bfloat16 where there are such."""
-    data = _table(path, read_any(path))
-    inner = data.get("net")
-    tensors = fold_weight_norm(flatten(inner if isinstance(inner, Mapping) else data))
-    tensors = {re.sub(r"^net\.", "", key): tensor for key, tensor in tensors.items()}
-    try:
-        linears = [tensors[f"gpt_layer.{index}.weight"].shape for index in range(3)]
-        intermediate = tensors["cfm.estimator.transformer.layers.0.feed_forward.w1.weight"].shape[0]
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} lacks {error}; it is not the s2mel.pth of IndexTTS2. Use an IndexTTS-2 checkpoint."
-        ) from error
-    widths = [linears[0][1], *(shape[0] for shape in linears)]
-    network: S2Mel = build(lambda: S2Mel(config, latent_widths=widths, intermediate=intermediate))
-    ignored: tuple[str, ...] = S2MEL_IGNORED
-    if not config.dit.uvit_skip_connection:
-        ignored = (*ignored, r"\.skip_in_linear\.")
+    tensors = fold_weight_norm(s2mel_tensors(path))
+    network = build_s2mel(path, tensors, config)
     load_strict(
         network,
         tensors,
         rules=S2MEL_RULES,
-        ignored=ignored,
+        ignored=s2mel_ignored(config),
         dtype=torch.float32,
         device=device,
         where=str(path),
@@ -231,10 +285,9 @@ def _quicken(network: Dit, found: ctypes.CDLL, *, narrow: bool) -> None:
 def load_codec(path: Path, config: CodecConfig, *, device: Device) -> SemanticCodec:
     """Encoder and quantiser of the semantic codec, float32."""
     network: SemanticCodec = build(lambda: SemanticCodec(config))
-    tensors = fold_weight_norm(flatten(_table(path, read_any(path))))
     load_strict(
         network,
-        tensors,
+        fold_weight_norm(codec_tensors(path)),
         rules=CODEC_RULES,
         ignored=CODEC_IGNORED,
         dtype=torch.float32,
@@ -255,18 +308,12 @@ def load_w2v_bert(
             "Use facebook/w2v-bert-2.0."
         )
     network: W2vBert = build(lambda: W2vBert(config, layers))
-    late = [rf"^(wav2vec2_bert\.)?encoder\.layers\.{i}\." for i in range(layers, config.num_hidden_layers)]
-    ignored = (
-        *late,
-        r"masked_spec_embed$",  # training
-        r"^(wav2vec2_bert\.)?adapter\.",  # behind the encoder
-    )
     file = folder / "model.safetensors"
     load_strict(
         network,
         read_tensors(file),
         rules=W2V_RULES,
-        ignored=ignored,
+        ignored=w2v_ignored(config, layers),
         dtype=torch.float32,
         device=device,
         where=str(file),
@@ -277,13 +324,7 @@ def load_w2v_bert(
 def load_campplus(path: Path, *, device: Device) -> CampPlus:
     """CAM++, float32."""
     tensors = flatten(_table(path, read_any(path)))
-    try:
-        config = CampPlusConfig.from_tensors(tensors)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} lacks {error}; it is not CAM++. Use campplus_cn_common.bin of funasr/campplus."
-        ) from error
-    network: CampPlus = build(lambda: CampPlus(config))
+    network = build_campplus(path, tensors)
     for name in network.state_dict():
         if name.endswith(".num_batches_tracked"):  # only training reads it; some exports drop it
             tensors.setdefault(name, torch.zeros((), dtype=torch.int64))
@@ -295,10 +336,7 @@ def load_bigvgan(path: Path, config_file: Path, *, device: Device) -> BigVgan:
     """The vocoder, float32, from weight-normed pairs or merged weights, with or without its filters."""
     config = BigVganConfig.read(read_json(config_file))
     network: BigVgan = build(lambda: BigVgan(config))
-    data = _table(path, read_any(path))
-    inner = data.get("generator")
-    tensors = fold_weight_norm(flatten(inner if isinstance(inner, Mapping) else data))
-    tensors = {re.sub(r"^generator\.", "", key): tensor for key, tensor in tensors.items()}
+    tensors = fold_weight_norm(bigvgan_tensors(path))
     rule = re.compile(r"^(.*)\.act\.alpha$")
     for name in [key for key in tensors if rule.match(key)]:
         stem = name[: -len(".act.alpha")]

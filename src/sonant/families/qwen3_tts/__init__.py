@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from sonant.memory import Footprint
     from sonant.model import SpeechModel
     from sonant.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "automatic_precision", "describe", "detect", "footprint", "load"]
+__all__ = ["PRECISIONS", "automatic_precision", "describe", "detect", "footprint", "load", "tensors_read"]
 
 PRECISIONS = ("lossless", "int8", "mixed", "int4")
 """Precisions of the weights that `load` takes on a CPU."""
@@ -64,3 +65,10 @@ def footprint(
     from sonant.families.qwen3_tts.needs import footprint as estimate
 
     return estimate(path, device=device, dtype=dtype, precision=precision)
+
+
+def tensors_read(path: Path) -> dict[str, dict[str, Tensor]]:
+    """Path in the folder of each file of weights that inference opens -> the tensors that it reads there."""
+    from sonant.families.qwen3_tts import weights
+
+    return weights.tensors_read(path)

@@ -27,7 +27,14 @@ from sonant.families.qwen3_tts.config import (
 from sonant.families.qwen3_tts.model import Qwen3TTS
 from sonant.families.qwen3_tts.plans import plan_of
 from sonant.families.qwen3_tts.speech_tokenizer import CodecOnly, SpeechTokenizer, codec_spec
-from sonant.families.qwen3_tts.weights import WEIGHTS, Codec, has_bfloat16, load_codec, load_network
+from sonant.families.qwen3_tts.weights import (
+    Codec,
+    has_bfloat16,
+    identity,
+    load_codec,
+    load_network,
+    weight_names,
+)
 from sonant.model import SpeechModel
 from sonant.nn.quantized import PackedStore
 from sonant.speech import ModelSpec
@@ -61,7 +68,11 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         family=FAMILY,
         name=folder.name,
         fingerprint=fingerprint(
-            folder, ["config.json", WEIGHTS, f"{CODEC_FOLDER}/config.json", f"{CODEC_FOLDER}/{WEIGHTS}"]
+            folder,
+            [
+                *("config.json", *weight_names(folder), f"{CODEC_FOLDER}/config.json"),
+                *(f"{CODEC_FOLDER}/{name}" for name in weight_names(folder / CODEC_FOLDER)),
+            ],
         ),
         sample_rate=codec.output_sample_rate,
         frame_rate=codec.output_sample_rate / codec.decode_upsample_rate,
@@ -122,7 +133,7 @@ def load_folder(
         _quicken(codec.decoder, narrow=reduces)
     store: PackedStore | None = None
     if precision is not None and reduces:
-        store = PackedStore.of(fingerprint(folder, ["config.json", WEIGHTS]), precision)
+        store = PackedStore.of(identity(folder), precision)
     network = load_network(folder, config, device=device, dtype=dtype, plan=plan, store=store)
     front_end = None if config.front_end is None else PacedPhonemes.load(folder)
     speech_tokenizer = SpeechTokenizer(codec_config, codec)

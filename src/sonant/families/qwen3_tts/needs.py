@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sonant import native
-from sonant.checkpoint import read_json, read_tensors
+from sonant.checkpoint import read_json
 from sonant.families.qwen3_tts.config import (
     CODEC_FOLDER,
     CODEC_MODEL_TYPE,
@@ -17,7 +17,7 @@ from sonant.families.qwen3_tts.config import (
     read_model_config,
 )
 from sonant.families.qwen3_tts.plans import plan_of
-from sonant.families.qwen3_tts.weights import CODEC_IGNORED, WEIGHTS, has_bfloat16
+from sonant.families.qwen3_tts.weights import codec_tensors, has_bfloat16, network_tensors
 from sonant.memory import MIB, Footprint, bytes_in
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
@@ -48,7 +48,7 @@ def footprint(
     itemsize = 4 if plan is not None else dtype.itemsize
     has_kernel = plan is not None and native.library() is not None
     weights = stored = 0
-    for name, tensor in read_tensors(folder / WEIGHTS).items():
+    for name, tensor in network_tensors(folder, config).items():
         if name == TEXT_TABLE and tensor.dtype.itemsize <= itemsize:
             weights += TEXT_ROWS if device.type == "cpu" else tensor.nbytes
         elif plan is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
@@ -74,8 +74,7 @@ def footprint(
 
 def _codec(folder: Path, config: CodecConfig, wide: int, *, encodes: bool, is_narrow: bool) -> int:
     """Both halves of the codec; the encoder stays mapped until a clip is encoded."""
-    tensors = read_tensors(folder / WEIGHTS)
-    ignored = CODEC_IGNORED if encodes else (*CODEC_IGNORED, r"^encoder\.")
-    whole = bytes_in(tensors, wide, ignored=ignored)
+    tensors = codec_tensors(folder, config)
+    whole = bytes_in(tensors, wide, ignored=() if encodes else (r"^encoder\.",))
     half = {key: t for key, t in tensors.items() if re.match(r"^decoder\.(upsample|decoder)\.", key)}
     return whole - (bytes_in(half, 2) if is_narrow else 0)

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
-from sonant.checkpoint import fingerprint
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.qwen3_tts.codec import CodecDecoder, CodecState
 from sonant.families.qwen3_tts.codec_steps import CodecSteps
 from sonant.families.qwen3_tts.config import FAMILY, CodecConfig
-from sonant.families.qwen3_tts.weights import WEIGHTS, Codec
+from sonant.families.qwen3_tts.weights import Codec, identity
 from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.nn.tap import is_tapped
 from sonant.speech import Audio, ModelSpec, SpeechRequest
@@ -201,7 +200,7 @@ def codec_spec(folder: Path, config: CodecConfig) -> ModelSpec:
     return ModelSpec(
         family=FAMILY,
         name=folder.name,
-        fingerprint=fingerprint(folder, ["config.json", WEIGHTS]),
+        fingerprint=identity(folder),
         sample_rate=config.output_sample_rate,
         frame_rate=config.output_sample_rate / config.decode_upsample_rate,
         languages=(),

@@ -5,12 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from sonant.checkpoint import build, load_strict, read_tensors
+from sonant.checkpoint import (
+    build,
+    fingerprint,
+    load_strict,
+    read_json,
+    read_tensors,
+    read_weights,
+    used,
+    weight_files,
+)
 from sonant.families.qwen3_tts.codec import CodecDecoder
 from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
-from sonant.families.qwen3_tts.config import CodecConfig, ModelConfig
+from sonant.families.qwen3_tts.config import (
+    CODEC_FOLDER,
+    CODEC_MODEL_TYPE,
+    CodecConfig,
+    ModelConfig,
+    read_codec_config,
+    read_model_config,
+)
 from sonant.families.qwen3_tts.plans import Plan, quantize
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
@@ -90,6 +106,41 @@ class Codec(nn.Module):
         self.encoder = CodecEncoder(config.encoder)
 
 
+def network_tensors(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """What `load_network` reads of the folder's weights, under the names in the files."""
+    network: Network = build(lambda: Network(config))
+    return used(network, read_weights(folder, WEIGHTS), rules=MODEL_RULES, where=str(folder / WEIGHTS))
+
+
+def codec_tensors(folder: Path, config: CodecConfig) -> dict[str, Tensor]:
+    """What `load_codec` reads of the folder's weights, under the names in the files."""
+    return used(
+        build(lambda: Codec(config)),
+        read_weights(folder, WEIGHTS),
+        rules=codec_rules(config),
+        ignored=CODEC_IGNORED,
+        where=str(folder / WEIGHTS),
+    )
+
+
+def tensors_read(folder: Path) -> dict[str, dict[str, Tensor]]:
+    """Of each weight file of a model's folder, or of a speech tokenizer's, what inference reads."""
+    if read_json(folder / "config.json").get("model_type") == CODEC_MODEL_TYPE:
+        return _by_file(folder, "", codec_tensors(folder, read_codec_config(folder)))
+    codec = folder / CODEC_FOLDER
+    return {
+        **_by_file(folder, "", network_tensors(folder, read_model_config(folder))),
+        **_by_file(codec, f"{CODEC_FOLDER}/", codec_tensors(codec, read_codec_config(codec))),
+    }
+
+
+def _by_file(folder: Path, prefix: str, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    return {
+        prefix + path.name: {key: tensors[key] for key in read_tensors(path) if key in tensors}
+        for path in weight_files(folder, WEIGHTS)
+    }
+
+
 def load_network(
     folder: Path,
     config: ModelConfig,
@@ -106,7 +157,7 @@ def load_network(
     and their heads are quantised matrix by matrix, so the wide weights are never all in memory.
     """
     network: Network = build(lambda: Network(config))
-    tensors = read_tensors(folder / WEIGHTS)
+    tensors = read_weights(folder, WEIGHTS)
     load_strict(network, tensors, rules=MODEL_RULES, device=device, where=str(folder / WEIGHTS))
     del tensors
     if plan is not None:
@@ -124,6 +175,16 @@ def load_network(
     return network
 
 
+def identity(folder: Path) -> str:
+    """The fingerprint of talker and config, which decide what a precision packs."""
+    return fingerprint(folder, ["config.json", *weight_names(folder)])
+
+
+def weight_names(folder: Path) -> list[str]:
+    """Names of the folder's weight files, as a fingerprint takes them."""
+    return [path.name for path in weight_files(folder, WEIGHTS)]
+
+
 def has_bfloat16() -> bool:
     """True where the processor multiplies bfloat16 matrices itself."""
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
@@ -136,7 +197,7 @@ def load_codec(
     codec: Codec = build(lambda: Codec(config))
     load_strict(
         codec,
-        read_tensors(folder / WEIGHTS),
+        read_weights(folder, WEIGHTS),
         rules=codec_rules(config),
         ignored=CODEC_IGNORED,
         dtype=dtype,
