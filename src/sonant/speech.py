@@ -400,6 +400,7 @@ CAPABILITIES: Mapping[str, str] = {
 LANGUAGE_CODES = {
     "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
     "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
+    "ar": "arabic",
 }  # fmt: skip
 """ISO 639-1 codes accepted for the names that models use."""
 

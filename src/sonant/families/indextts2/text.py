@@ -29,7 +29,7 @@ PINYIN = re.compile(rf"(?<![a-z])({_INITIAL}{_FINAL}|ng|er)([1-5])", re.IGNORECA
 _NAME = re.compile(r"[\u4e00-\u9fff]+(?:[-·—][\u4e00-\u9fff]+){1,2}")
 _CONTRACTION = re.compile(r"(what|where|who|which|how|t?here|it|s?he|that|this)'s", re.IGNORECASE)
 _HYPHENATED = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
-_ANNOTATION = re.compile(r"<([^|>\n]+)\|([^>\n]+)>")
+ANNOTATION = re.compile(r"<([^|>\n]+)\|([^>\n]+)>")
 _EMAIL = re.compile(r"^[a-zA-Z0-9]+@[a-zA-Z0-9]+\.[a-zA-Z]+$")
 _FRONTED_U = re.compile(r"([jqx])[uü](n|e|an)*(\d)", re.IGNORECASE)
 _CJK = re.compile(
@@ -62,7 +62,7 @@ def _mapper(pairs: tuple[tuple[str, str], ...]) -> Callable[[str], str]:
     return lambda text: pattern.sub(lambda found: table[found.group()], text)
 
 
-_map_characters = {"en": _mapper(_CHARACTERS), "zh": _mapper((("$", "."), *_CHARACTERS))}
+map_characters = {"en": _mapper(_CHARACTERS), "zh": _mapper((("$", "."), *_CHARACTERS))}
 
 
 def reads_as_chinese(text: str) -> bool:
@@ -109,7 +109,7 @@ def read_glossary(path: Path) -> dict[str, GlossaryEntry]:
     return terms
 
 
-class _Shelf:
+class Shelf:
     """Pieces of text put aside under placeholders the grammar leaves alone, and put back later."""
 
     def __init__(self, mark: Callable[[str], str]) -> None:
@@ -160,6 +160,54 @@ def _grammar(path: Reading) -> Any:
     return Normalizer(lang="en", operator="tn")
 
 
+class Normaliser:
+    """Text -> text as it is spoken, with the terms of one checkpoint's glossary."""
+
+    def __init__(self, glossary: Mapping[str, GlossaryEntry] | None = None) -> None:
+        self.glossary = dict(glossary or {})
+
+    def normalise(
+        self,
+        text: str,
+        *,
+        glossary: Mapping[str, GlossaryEntry] | None = None,
+        path: Reading | None = None,
+        read_out: bool = True,
+    ) -> str:
+        """Text as it is spoken. `path` None chooses by content; `read_out` False keeps numbers as typed."""
+        annotations = Shelf(lambda tag: f"PRONPLACEHOLDER{tag}PRONPLACEHOLDER")
+        text = annotations.put(ANNOTATION, text)
+        path = path or ("zh" if reads_as_chinese(text) else "en")
+        text = _CONTRACTION.sub(r"\1 is", text)
+        text = apply_glossary(text, {**self.glossary, **(glossary or {})}, path)
+        if path == "zh":
+            text = text.rstrip()
+        protected = _HYPHENATED.sub(lambda found: found.group().replace("-", "<H>"), text)
+        has_hyphens = protected != text
+        pinyin, names = Shelf(lambda tag: f"<pinyin_{tag}>"), Shelf(lambda tag: f"<n_{tag}>")
+        if path == "zh":
+            protected = names.put_everywhere(_NAME, pinyin.put_everywhere(PINYIN, protected))
+        spoken = self._read_out(protected, path) if read_out else protected
+        spoken = pinyin.restore(names.restore(spoken), correct_pinyin)
+        if has_hyphens:
+            spoken = re.sub(r"\s*<H>\s*", "-", spoken)
+        return annotations.restore(map_characters[path](spoken))
+
+    @staticmethod
+    def _read_out(text: str, path: Reading) -> str:
+        try:
+            return str(_grammar(path).normalize(text))
+        except Exception as error:  # the grammar library raises its own C++ errors
+            if path == "en":  # Parity: the original then speaks the English text as typed
+                _log.warning("the English grammar could not read %r (%s); spoken as typed", text, error)
+                return text
+            raise RequestError(
+                f"the text could not be read out ({error}); expected ordinary writing. "
+                "Spell out what is unusual in it, or switch text normalisation off.",
+                field="text",
+            ) from error
+
+
 class TextFrontEnd:
     """Text -> spoken text -> pieces and ids of one checkpoint's sentencepiece model."""
 
@@ -176,50 +224,9 @@ class TextFrontEnd:
             raise CheckpointError(
                 f"{model_file} is not a sentencepiece model ({error}). Download it again."
             ) from error
-        self.glossary = dict(glossary or {})
+        self.normaliser = Normaliser(glossary)
         self.vocabulary_size = int(self._pieces.GetPieceSize())
         self.unknown_id = int(self._pieces.unk_id())
-
-    def normalise(
-        self,
-        text: str,
-        *,
-        glossary: Mapping[str, GlossaryEntry] | None = None,
-        path: Reading | None = None,
-        read_out: bool = True,
-    ) -> str:
-        """Text as it is spoken. `path` None chooses by content; `read_out` False keeps numbers as typed."""
-        annotations = _Shelf(lambda tag: f"PRONPLACEHOLDER{tag}PRONPLACEHOLDER")
-        text = annotations.put(_ANNOTATION, text)
-        path = path or ("zh" if reads_as_chinese(text) else "en")
-        text = _CONTRACTION.sub(r"\1 is", text)
-        text = apply_glossary(text, {**self.glossary, **(glossary or {})}, path)
-        if path == "zh":
-            text = text.rstrip()
-        protected = _HYPHENATED.sub(lambda found: found.group().replace("-", "<H>"), text)
-        has_hyphens = protected != text
-        pinyin, names = _Shelf(lambda tag: f"<pinyin_{tag}>"), _Shelf(lambda tag: f"<n_{tag}>")
-        if path == "zh":
-            protected = names.put_everywhere(_NAME, pinyin.put_everywhere(PINYIN, protected))
-        spoken = self._read_out(protected, path) if read_out else protected
-        spoken = pinyin.restore(names.restore(spoken), correct_pinyin)
-        if has_hyphens:
-            spoken = re.sub(r"\s*<H>\s*", "-", spoken)
-        return annotations.restore(_map_characters[path](spoken))
-
-    @staticmethod
-    def _read_out(text: str, path: Reading) -> str:
-        try:
-            return str(_grammar(path).normalize(text))
-        except Exception as error:  # the grammar library raises its own C++ errors
-            if path == "en":  # Parity: the original then speaks the English text as typed
-                _log.warning("the English grammar could not read %r (%s); spoken as typed", text, error)
-                return text
-            raise RequestError(
-                f"the text could not be read out ({error}); expected ordinary writing. "
-                "Spell out what is unusual in it, or switch text normalisation off.",
-                field="text",
-            ) from error
 
     @staticmethod
     def split_ideographs(text: str) -> str:
@@ -239,7 +246,9 @@ class TextFrontEnd:
         if not text:
             return []
         if len(text.strip()) != 1:  # Parity: a single character is encoded as typed
-            text = self.split_ideographs(self.normalise(text, **options) if spoken is None else spoken)
+            text = self.split_ideographs(
+                self.normaliser.normalise(text, **options) if spoken is None else spoken
+            )
         return self._pieces.Encode(text, out_type=kind)
 
     def ids_of(self, pieces: list[str]) -> list[int]:

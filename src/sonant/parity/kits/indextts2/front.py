@@ -24,7 +24,7 @@ def check_text(kit: Kit, report: KitReport) -> None:
     report.equal("text", "unknown id", text.unknown_id, data["unk_id"])
     for number, row in enumerate(data["rows"]):
         case = f"text.{number}"
-        normal = text.normalise(row["text"])
+        normal = text.normaliser.normalise(row["text"])
         report.equal(case, "chinese path", reads_as_chinese(row["text"]), row["use_chinese"])
         report.equal(case, "normalised", normal, row["normalized_wetext"])
         if row["normalized"] != row["normalized_wetext"]:
@@ -45,7 +45,7 @@ def check_text(kit: Kit, report: KitReport) -> None:
         found = split_segments(row["pieces"], row["max_tokens"], quick=row["quick"])
         report.equal(f"segments.{number}", f"at {row['max_tokens']},{row['quick']}", found, row["segments"])
     for number, row in enumerate(data["glossary"]["cases"]):
-        found_text = text.normalise(row["text"], glossary=data["glossary"]["terms"])
+        found_text = text.normaliser.normalise(row["text"], glossary=data["glossary"]["terms"])
         report.equal(f"glossary.{number}", "normalised", found_text, row["normalized"])
     for syllable, expected in data["correct_pinyin"].items():
         report.equal("pinyin", f"corrected {syllable}", correct_pinyin(syllable), expected)
