@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sonant.text.bounds import within_bounds
+
 STRESS = "ˈˌ"
 SOUNDS = tuple("AIOWYiuɑɔəɛɜɪʊʌæᵊᵻɐbdfhjklmnpstvwzɡŋɹʃʒðθʤʧɾTʔ")
 STRESSED = tuple("ˈ" + sound for sound in "AIOWYiuɑɔəɛɜɪʊʌæ")
@@ -138,7 +140,8 @@ class PacedPhonemes:
 
         if self._g2p is None:
             self._g2p = G2P()
-        found = [self._g2p(sentence) for sentence in Hibari.split_sentences(text)]  # type: ignore[operator]
+        sentences = (piece for found in Hibari.split_sentences(text) for piece in within_bounds(found))
+        found = [self._g2p(sentence) for sentence in sentences]  # type: ignore[operator]
         return [p for p in found if p]
 
     @torch.inference_mode()

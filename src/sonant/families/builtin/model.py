@@ -23,6 +23,7 @@ from sonant.families.builtin.spec import builtin_spec
 from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.sampling import generator, segment_seed
 from sonant.speech import Audio, SpeechRequest
+from sonant.text.bounds import within_bounds
 from sonant.voice import Voice
 
 IDS_PER_STEP = 16
@@ -64,7 +65,8 @@ class BuiltinModel:
         """One prompt for each sentence; sentences without sound are left out."""
         voice = self._voice
         prompts: list[Prompt] = []
-        for sentence in voice.split_sentences(request.text):
+        sentences = voice.split_sentences(request.text)
+        for sentence in (piece for found in sentences for piece in within_bounds(found)):
             for phonemes in _fitting(voice.g2p(sentence)):
                 ids = voice.ids(phonemes)
                 if len(ids) < 3:

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any, Literal
 
+from sonant.text.bounds import LONGEST_NUMBER
+
 log = logging.getLogger(__name__)
 
 Normalizer = Literal["off", "none", "wetext"]
@@ -165,12 +167,18 @@ class TextRules:
                 digits += character
                 continue
             if digits:
-                parts.append(self._inflect.number_to_words(digits))
+                parts.append(self._number(digits))
                 digits = ""
             parts.append(character)
         if digits:
-            parts.append(self._inflect.number_to_words(digits))
+            parts.append(self._number(digits))
         return "".join(parts)
+
+    def _number(self, digits: str) -> str:
+        if len(digits) > LONGEST_NUMBER:  # inflect has no word for it and raises
+            return " ".join(self._inflect.number_to_words(digit) for digit in digits)
+        words: str = self._inflect.number_to_words(digits)
+        return words
 
     def _split(self, text: str, language: str) -> list[str]:
         """Sentences merged into segments; the text gets a full stop where it has none."""
