@@ -81,6 +81,10 @@ def serve(
         float | None, typer.Option(min=1, help="Unload a model after this many seconds without use.")
     ] = None,
     memory_limit: MemoryLimit = None,
+    strict_fields: Annotated[
+        bool,
+        typer.Option("--strict-fields", help="Refuse unknown fields instead of naming them in a header."),
+    ] = False,
     preload: Annotated[bool, typer.Option(help="Load all models at start, not only the first.")] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
@@ -115,6 +119,7 @@ def serve(
         max_per_client=max_per_client,
         deadline=deadline,
         allow_urls=allow_urls,
+        strict_fields=strict_fields,
     )
     app = build_app(
         model or [],

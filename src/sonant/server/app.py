@@ -27,7 +27,7 @@ from sonant.audio.encode import FORMATS, open_encoder
 from sonant.errors import SonantError
 from sonant.memory import resident_bytes
 from sonant.server.auth import Gate, client_of
-from sonant.server.delivery import SpeechAnswer, collect, usage
+from sonant.server.delivery import SpeechAnswer, collect, usage, warning
 from sonant.server.live import LiveSession
 from sonant.server.metrics import Metrics, Observe
 from sonant.server.models import ModelPool
@@ -106,6 +106,7 @@ def create_app(
                 "X-Sonant-Voice",
                 "X-Sonant-Seed",
                 "X-Sonant-Guards",
+                "X-Sonant-Warning",
             ],
         )
     app.add_middleware(Observe, metrics=metrics)
@@ -199,7 +200,8 @@ def _speech_routes(service: SpeechService) -> APIRouter:
     @router.post("/v1/audio/speech/segments", summary="Show how a text would be cut")
     async def segments(body: SegmentsBody) -> Response:
         """The segments a model would speak one after another."""
-        async with service.pool.use(service.pool.resolve(body.model)) as loaded:
+        service.check_fields(body)
+        async with service.pool.use(service.model_for(body)) as loaded:
             made = await service.request(loaded, body, body.input)
             texts = await loaded.desk.segments(made)
         return json_response(
@@ -276,6 +278,7 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
                     "seed": speaking.record.seed,
                     "usage": usage(speaking),
                     "guards": speaking.guards(),
+                    **({"warnings": [warning(speaking.unused)]} if speaking.unused else {}),
                 }
         except (SonantError, HttpProblem) as error:
             status, content, _ = describe_error(error)

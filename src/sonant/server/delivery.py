@@ -27,6 +27,7 @@ from sonant.speech import Samples
 
 log = logging.getLogger(__name__)
 
+MOST_NAMES = 20
 PIECE = 65_536
 """Bytes handed to the connection at once, so that a slow client is seen to move."""
 
@@ -147,6 +148,8 @@ class SpeechAnswer(Response):
             "X-Sonant-Voice": quote(speaking.record.voice),
             "X-Sonant-Seed": str(speaking.record.seed),
         }
+        if speaking.unused:
+            headers["X-Sonant-Warning"] = warning(speaking.unused)
         if media_type is None:
             headers["Content-Disposition"] = f'inline; filename="speech{form.suffixes[0]}"'
         if (
@@ -167,6 +170,13 @@ class SpeechAnswer(Response):
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if last:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def warning(unused: tuple[str, ...]) -> str:
+    """The header that names fields without effect; senders choose the names, so it is bounded and ASCII."""
+    shown = [quote(name[:80], safe=" ()?._-") for name in unused[:MOST_NAMES]]
+    more = len(unused) - len(shown)
+    return "ignored fields: " + ", ".join(shown) + (f", and {more} more" if more else "")
 
 
 async def _until_gone(receive: Receive) -> None:

@@ -21,7 +21,7 @@ from sonant.audio.encode import Encoder, open_encoder
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.sampling import segment_seed
 from sonant.server.auth import WEBSOCKET_KEY, client_of
-from sonant.server.delivery import encode
+from sonant.server.delivery import encode, warning
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
 from sonant.server.service import SpeechService
@@ -291,6 +291,7 @@ class LiveSession:
                             "response_format": self._format,
                             "media_type": self._encoder.format.media_type,
                             "sample_rate": self._encoder.sample_rate,
+                            **({"warnings": [warning(speaking.unused)]} if speaking.unused else {}),
                         }
                     )
                 await self._tell({"type": "segment", "index": number, "text": text})

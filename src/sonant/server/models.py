@@ -184,6 +184,8 @@ class ModelPool:
         self._sources = {source.name: source for source in sources}
         self.default = sources[0].name
         self._aliases = {name: self.default for name in OPENAI_MODELS if name not in self._sources}
+        self._chosen = frozenset(aliases or ())
+        """OpenAI's names among them stand for the model the operator chose, whatever the voice."""
         for name, target in (aliases or {}).items():
             if target not in self._sources:
                 raise ConfigError(
@@ -224,11 +226,11 @@ class ModelPool:
         return list(self._loaded.values())
 
     def resolve(self, name: str | None) -> str:
-        """The served model of this name or alias. Raises HttpProblem 404."""
+        """The served model of this name or alias, however it is spelt. Raises HttpProblem 404."""
         if name is None:
             return self.default
-        target = self._aliases.get(name, name)
-        if target not in self._sources:
+        target = self._find(name)
+        if target is None:
             raise HttpProblem(
                 404,
                 "model_not_found",
@@ -237,6 +239,20 @@ class ModelPool:
                 param="model",
             )
         return target
+
+    def _find(self, name: str) -> str | None:
+        """By its exact name; else whatever its case; else without a prefix such as `openai/`."""
+        names = {**{own: own for own in self._sources}, **self._aliases}
+        folded = {spelt.lower(): target for spelt, target in reversed(names.items())}
+        short = name.lower().rpartition("/")[2]
+        return names.get(name) or folded.get(name.lower()) or folded.get(short)
+
+    def is_open(self, name: str | None) -> bool:
+        """True where the client named no model of this server: nothing, or a name of OpenAI's service."""
+        if name is None:
+            return True
+        short = name.lower().rpartition("/")[2]
+        return short in OPENAI_MODELS and short not in self._sources and short not in self._chosen
 
     def about(self, name: str) -> str:
         """One line on the model."""

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sonant.errors import RequestError
-from sonant.speech import EMOTIONS, Audio, ChunkPolicy, Sampling, SpeechRequest, Style, TextFeed, TextLayout
+from sonant.speech import (
+    EMOTIONS,
+    Audio,
+    ChunkPolicy,
+    ModelSpec,
+    Sampling,
+    SpeechRequest,
+    Style,
+    TextFeed,
+    TextLayout,
+)
 from sonant.voice import Voice
 
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -28,6 +40,13 @@ class Body(BaseModel):
         if isinstance(data, dict):
             return {key: value for key, value in data.items() if value is not None}
         return data
+
+
+class Lenient(Body):
+    """A JSON object of a program that was written for another server: what it sends beside the fields is
+    kept aside in `model_extra`, to be named in the answer (or refused, with strict fields)."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class VoiceId(Body):
@@ -55,7 +74,21 @@ class SamplingBody(Body):
     max_frames: int | None = None
 
 
-class Manner(Body):
+LANG_CODES = {
+    "a": "en", "b": "en", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt", "z": "zh",
+}  # fmt: skip
+"""Languages by one letter. Source: Kokoro's pipeline, whose servers take them as `lang_code`."""
+_LOCALE = re.compile(r"([A-Za-z]{2,3})[-_][A-Za-z0-9_-]{2,20}(?:\..{0,20})?")
+
+
+def language_of(value: str) -> str:
+    """The language that a sender means: `en-US` and `en_US.UTF-8` are `en`, Kokoro's `a` is `en`."""
+    found = _LOCALE.fullmatch(value)
+    code = found[1].lower() if found else value
+    return LANG_CODES.get(code.lower(), code)
+
+
+class Manner(Lenient):
     """Everything about a request but its text and how the answer is packed."""
 
     model: Name | None = Field(
@@ -69,11 +102,16 @@ class Manner(Body):
         default=None, description="How to say it, or the description of a voice to design."
     )
     speed: float = Field(default=1.0, description="0.25 to 4.0.")
+    volume: float = Field(default=1.0, ge=0.0, le=4.0, description="0 to 4; times the loudness.")
+    volume_multiplier: float | None = Field(default=None, ge=0.0, le=4.0, description="The same as volume.")
     language: Name | None = Field(
-        default=None, description='A language name or code; "auto" or nothing lets the model choose.'
+        default=None,
+        description='A language name, code or locale; "auto" or nothing lets the model choose.',
     )
     lang_code: Name | None = Field(default=None, description="The same as language.")
-    seed: int | None = Field(default=None, description="Same request and seed, same audio.")
+    seed: int | None = Field(
+        default=None, description="Same request and seed, same audio; -1 or nothing draws one."
+    )
     ref_audio: Clip | None = Field(
         default=None, description="A clip whose voice is imitated for this request."
     )
@@ -111,6 +149,14 @@ class Manner(Body):
         default=None, description="true is text_layout full, false is progressive."
     )
     normalize: bool = Field(default=True, description="Read numbers, dates and symbols out as words.")
+    normalization_options: dict[str, Any] | None = Field(
+        default=None,
+        max_length=50,
+        description="Kokoro-FastAPI's; `normalize` in it is the same as normalize.",
+    )
+    speaker_description: Annotated[str, Field(max_length=10_000)] | None = Field(
+        default=None, description="vLLM-Omni's; the same as instructions for a model that designs voices."
+    )
     glossary: dict[str, str] | None = Field(
         default=None, max_length=1_000, description="Words and how to spell them aloud."
     )
@@ -125,6 +171,19 @@ class Manner(Body):
     )
     user: str | None = Field(default=None, description="Accepted and not used.")
     metadata: dict[str, Any] | None = Field(default=None, description="Accepted and not used.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_meant(cls, data: Any) -> Any:
+        """Values that say "nothing" in other programs: empty names, a seed of -1."""
+        if not isinstance(data, dict):
+            return data
+        nothing = [name for name in ("model", "voice", "language", "lang_code") if data.get(name) == ""]
+        if data.get("seed") == -1 and not isinstance(data["seed"], bool):
+            nothing.append("seed")
+        form = data.get("response_format")
+        data = {key: value for key, value in data.items() if key not in nothing}
+        return data | {"response_format": form.lower()} if isinstance(form, str) else data
 
     @property
     def voice_name(self) -> str | None:
@@ -171,6 +230,24 @@ class DesignBody(Body):
     seed: int | None = None
 
 
+def unused_fields(body: Manner, spec: ModelSpec | None = None) -> list[str]:
+    """Names of what was sent and does nothing here, as `a` or `a.b`; near misses name their field.
+
+    Without `spec`, only what no model would take.
+    """
+    known = list(type(body).model_fields)
+    unused = []
+    for name in body.model_extra or {}:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        unused.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    unused += [
+        f"normalization_options.{name}" for name in body.normalization_options or {} if name != "normalize"
+    ]
+    if spec is not None and body.speaker_description and "voice_design" not in spec.capabilities:
+        unused.append("speaker_description")
+    return unused
+
+
 def to_request(
     body: Manner,
     text: str,
@@ -179,10 +256,12 @@ def to_request(
     emotion_audio: Audio | None = None,
     source_audio: Audio | None = None,
     text_feed: TextFeed | None = None,
+    designs_voices: bool = False,
     deadline: float,
 ) -> SpeechRequest:
     """The library's request. Raises RequestError naming the field."""
-    if body.language is not None and body.lang_code is not None and body.language != body.lang_code:
+    languages = [language_of(given) for given in (body.language, body.lang_code) if given is not None]
+    if len(set(languages)) > 1:
         raise RequestError("language and lang_code disagree. Send one of them.", field="language")
     layout = body.text_layout
     if body.non_streaming_mode is not None:
@@ -192,13 +271,14 @@ def to_request(
                 "text_layout and non_streaming_mode disagree. Send one of them.", field="text_layout"
             )
         layout = named
+    instruction = body.instructions or (body.speaker_description if designs_voices else None)
     first = body.initial_codec_chunk_frames
     return SpeechRequest(
         text,
         voice=voice,
-        language=body.language if body.language is not None else body.lang_code,
+        language=languages[0] if languages else None,
         style=Style(
-            instruction=body.instructions or None,
+            instruction=instruction or None,
             emotion_vector=_emotion_vector(body.emotion_vector),
             emotion_audio=emotion_audio,
             emotion_text=body.emotion_text or None,
@@ -210,7 +290,7 @@ def to_request(
         speed=body.speed,
         seed=body.seed,
         text_layout=layout,
-        normalize=body.normalize,
+        normalize=body.normalize and (body.normalization_options or {}).get("normalize") is not False,
         glossary=body.glossary or {},
         source_audio=source_audio,
         text_feed=text_feed,

@@ -7,15 +7,17 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
 from sonant.server.jobs import Job
 from sonant.server.metrics import Metrics, Record
 from sonant.server.models import LoadedModel, ModelPool
 from sonant.server.problems import HttpProblem
-from sonant.server.schemas import Manner, to_request
+from sonant.server.schemas import Manner, to_request, unused_fields
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from sonant.server.uploads import Clips
 from sonant.speech import Audio, AudioChunk, SpeechRequest, TextFeed
@@ -32,17 +34,32 @@ class Speaking:
     record: Record
     arrived: float
     sample_rate: int
+    volume: float = 1.0
+    unused: tuple[str, ...] = ()
+    """Fields of the body that do nothing here."""
+    is_limited: bool = False
+    """True once a sample was held at full scale because of the volume."""
 
     async def next(self) -> AudioChunk:
         """The next chunk."""
-        return await self.job.next()
+        chunk = await self.job.next()
+        if self.volume == 1.0:
+            return chunk
+        louder = chunk.samples * np.float32(self.volume)
+        held = np.clip(louder, -1.0, 1.0)
+        self.is_limited = self.is_limited or bool((held != louder).any())
+        return replace(chunk, samples=held)
 
     def guards(self) -> list[dict[str, Any]]:
         """What the engine stopped or mended so far, as plain data."""
-        return [
+        found = [
             {"kind": guard.kind, "message": guard.message, "segment": guard.segment}
-            for guard in self.job.stream.guards
+            for guard in list(self.job.stream.guards)
         ]
+        if self.is_limited:
+            message = f"volume {self.volume:g} took samples beyond full scale, where they were held"
+            found.append({"kind": "peak_limited", "message": message, "segment": 0})
+        return found
 
     def sent(self) -> None:
         """Sound has just left for the client."""
@@ -78,8 +95,10 @@ class SpeechService:
         text_feed: TextFeed | None = None,
     ) -> AsyncIterator[Speaking]:
         """The request as a running job; however the block is left, the work stops and the record is kept."""
-        model = self.pool.resolve(body.model)
+        unused = self.check_fields(body)
+        model = self.model_for(body)
         self._check_text(text)
+        volume = volume_of(body)
         record = Record(id=request_id, model=model, response_format=response_format, characters=len(text))
         with self._turn(client):
             self.metrics.begin(record)
@@ -95,7 +114,10 @@ class SpeechService:
                             voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
                         )
                         record.segments = len(job.stream.segments)
-                        speaking = Speaking(job, record, arrived, job.stream.sample_rate)
+                        unused += [name for name in unused_fields(body, loaded.spec) if name not in unused]
+                        speaking = Speaking(
+                            job, record, arrived, job.stream.sample_rate, volume, tuple(unused)
+                        )
                         try:
                             yield speaking
                         finally:
@@ -137,6 +159,41 @@ class SpeechService:
             self.clients[client] -= 1
             if not self.clients[client]:
                 del self.clients[client]
+
+    def check_fields(self, body: Manner) -> list[str]:
+        """Fields that do nothing here. Raises HttpProblem for them where fields are strict."""
+        unused = unused_fields(body)
+        if unused and self.settings.strict_fields:
+            name = unused[0].partition(" ")[0]
+            raise HttpProblem(
+                400,
+                "unknown_field",
+                f"there is no field {unused[0]}. Leave it out, or look for its name at /docs.",
+                param=name,
+            )
+        return unused
+
+    def model_for(self, body: Manner) -> str:
+        """The model a body asks for; where it names none of this server's, its voice decides.
+
+        Raises HttpProblem 404.
+        """
+        model = self.pool.resolve(body.model)
+        name = body.voice_name
+        if name is None or not self.pool.is_open(body.model):
+            return model
+        name = self.settings.voice_aliases.get(name, name)
+        others = [other for other in self.pool.names if other != model]
+        return next((m for m in (model, *others) if self._speaks(m, name)), model)
+
+    def _speaks(self, model: str, voice: str) -> bool:
+        """Whether a model has this voice or can take it from the library; not whether it has an equal."""
+        spec = self.pool.spec(model)
+        if spec is None:
+            return False
+        if voice.lower() in {own.lower() for own in spec.voices}:
+            return True
+        return "clone" in spec.capabilities and self.has_stored(voice)
 
     def _check_text(self, text: str) -> None:
         if len(text) > self.settings.max_input:
@@ -189,13 +246,14 @@ class SpeechService:
             emotion_audio=emotion,
             source_audio=source,
             text_feed=text_feed,
+            designs_voices="voice_design" in can,
             deadline=deadline,
         )
 
     async def _voice(self, loaded: LoadedModel, body: Manner) -> Voice | str | None:
         name = body.voice_name
         if body.ref_audio is not None:
-            if name is not None and name not in OPENAI_VOICES:
+            if name is not None and name.lower() not in OPENAI_VOICES:
                 raise RequestError(
                     f"voice {name!r} and ref_audio were both given. Send one of them.", field="ref_audio"
                 )
@@ -215,13 +273,14 @@ class SpeechService:
         name = self.settings.voice_aliases.get(name, name)
         if name.lower() in {own.lower() for own in spec.voices}:
             return name
+        name = name if self.has_stored(name) else name.lower()
         if "clone" in spec.capabilities and self.has_stored(name):
             stored = await asyncio.to_thread(self.library.get, name)
             return await loaded.desk.fitting_voice(stored)
-        if name in OPENAI_VOICES and not spec.needs_voice:
+        if name.lower() in OPENAI_VOICES and not spec.needs_voice:
             # Names of another service mean "some voice of yours"; two stay two where possible.
             if spec.voices:
-                return spec.voices[OPENAI_VOICES.index(name) % len(spec.voices)]
+                return spec.voices[OPENAI_VOICES.index(name.lower()) % len(spec.voices)]
             return spec.default_voice
         names = ", ".join(self.voice_names(loaded)) or "none"
         raise VoiceError(f"{loaded.name} has no voice {name!r}; it has: {names}. See GET /v1/audio/voices.")
@@ -237,6 +296,15 @@ class SpeechService:
         """The model's own voices, then the stored ones it can speak with."""
         stored = self.library.names() if "clone" in loaded.spec.capabilities else []
         return [*loaded.spec.voices, *stored]
+
+
+def volume_of(body: Manner) -> float:
+    """How many times louder. Raises RequestError when the two names disagree."""
+    if body.volume_multiplier is None:
+        return body.volume
+    if body.volume not in (1.0, body.volume_multiplier):
+        raise RequestError("volume and volume_multiplier disagree. Send one of them.", field="volume")
+    return body.volume_multiplier
 
 
 def _take_timings(speaking: Speaking) -> None:

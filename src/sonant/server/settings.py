@@ -58,6 +58,8 @@ class ServerSettings:
     """A client that takes no byte for this long is dropped."""
     allow_urls: bool = False
     """Fetch reference clips from web addresses. Private addresses are refused even then."""
+    strict_fields: bool = False
+    """Refuse fields that do nothing here; otherwise the answer's X-Sonant-Warning names them."""
     stored_voices: int = 1_000
     """Most voices that uploads may leave in the library."""
 

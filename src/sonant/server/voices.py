@@ -22,7 +22,8 @@ from sonant.speech import Audio
 from sonant.voice import Voice
 
 MIN_SECONDS = 0.5
-FULL_SCALE = 0.999
+ALL = "all"
+"""Instead of a model's name: the voices of every model."""
 
 
 def voice_routes(service: SpeechService) -> APIRouter:
@@ -33,9 +34,10 @@ def voice_routes(service: SpeechService) -> APIRouter:
     @router.get("/v1/voices", include_in_schema=False)
     @router.get("/audio/voices", include_in_schema=False)
     async def list_voices(model: str | None = None) -> Response:
-        """Voices of one model, or of all loaded models, and the stored ones."""
+        """What one model speaks with, its own voices and the stored ones: the first model's without `model`,
+        every model's with `model=all`. `uploaded_voices` are all that are stored."""
         entries = await asyncio.to_thread(_entries, service, model)
-        stored = [entry for entry in entries if entry["kind"] == "stored"]
+        stored = await asyncio.to_thread(_stored, service)
         return json_response(
             {"object": "list", "data": entries, "voices": entries, "uploaded_voices": stored}
         )
@@ -159,9 +161,14 @@ def _check_name(service: SpeechService, name: str) -> None:
         raise RequestError(
             f"a voice named {name!r} exists already. Choose another name, or remove it first.", field="name"
         )
-    for loaded in service.pool.loaded:
-        if name in (own.lower() for own in loaded.spec.voices):
-            raise RequestError(f"{name!r} is a voice of {loaded.name}. Choose another name.", field="name")
+    for model in service.pool.names:  # a stored voice may hide no model's own, loaded now or not
+        spec = service.pool.spec(model)
+        if spec is not None and name in (own.lower() for own in spec.voices):
+            raise RequestError(f"{name!r} is a voice of {model}. Choose another name.", field="name")
+    if name in service.settings.voice_aliases:
+        raise RequestError(
+            f"{name!r} stands for another voice here (--voice-alias). Choose another name.", field="name"
+        )
 
 
 async def _keep(service: SpeechService, voice: Voice) -> None:
@@ -177,7 +184,11 @@ async def _keep(service: SpeechService, voice: Voice) -> None:
 
 
 def _entries(service: SpeechService, model: str | None) -> list[dict[str, Any]]:
-    names = [service.pool.resolve(model)] if model is not None else service.pool.names
+    names = (
+        service.pool.names
+        if model == ALL and ALL not in service.pool.names
+        else [service.pool.resolve(model)]
+    )
     entries: dict[str, dict[str, Any]] = {}
     can_clone = []
     for name in names:
@@ -187,20 +198,20 @@ def _entries(service: SpeechService, model: str | None) -> list[dict[str, Any]]:
         if "clone" in spec.capabilities:
             can_clone.append(name)
         for voice in spec.voices:
-            entry = entries.setdefault(
-                voice, {"id": voice, "name": voice, "object": "voice", "kind": "preset", "models": []}
-            )
-            entry["models"].append(name)
-    for voice in service.library.names():
-        if model is None or can_clone:
-            entries[voice] = {
-                "id": voice,
-                "name": voice,
-                "object": "voice",
-                "kind": "stored",
-                "models": can_clone,
-            }
+            entries.setdefault(voice, _entry(voice, "preset", []))["models"].append(name)
+    for voice in service.library.names() if can_clone else []:
+        entries.setdefault(voice, _entry(voice, "stored", can_clone))
     return list(entries.values())
+
+
+def _stored(service: SpeechService) -> list[dict[str, Any]]:
+    specs = {name: service.pool.spec(name) for name in service.pool.names}
+    can_clone = [name for name, spec in specs.items() if spec is not None and "clone" in spec.capabilities]
+    return [_entry(voice, "stored", can_clone) for voice in service.library.names()]
+
+
+def _entry(voice: str, kind: str, models: list[str]) -> dict[str, Any]:
+    return {"id": voice, "name": voice, "object": "voice", "kind": kind, "models": models}
 
 
 def _stored_entry(voice: Voice) -> dict[str, Any]:
