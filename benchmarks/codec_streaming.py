@@ -21,7 +21,7 @@ def codes_of(torch, frames):
 def sonant(folder, frames, chunk):
     import torch
 
-    from sonant.registry import load_model
+    from sonant.catalogue.registry import load_model
 
     model = load_model(folder, device="cpu", precision="lossless")
     codes = codes_of(torch, frames)

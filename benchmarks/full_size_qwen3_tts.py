@@ -38,8 +38,9 @@ def main():
     if arguments.only_write:
         return
 
-    from sonant.registry import load
-    from sonant.speech import Audio, Sampling, SpeechRequest, Style
+    from sonant.catalogue.registry import load
+    from sonant.request.audio import Audio
+    from sonant.request.speech import Sampling, SpeechRequest, Style
 
     before = peak_gib()
     began, busy = time.perf_counter(), time.process_time()

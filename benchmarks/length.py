@@ -10,8 +10,8 @@ import time
 import torch
 
 from sonant.bench.worker import TEXT
-from sonant.registry import load
-from sonant.speech import Sampling, SpeechRequest
+from sonant.catalogue.registry import load
+from sonant.request.speech import Sampling, SpeechRequest
 
 PAUSE = " [pause:100ms] "  # also the end of a segment
 

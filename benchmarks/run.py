@@ -16,8 +16,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from sonant import registry
 from sonant.bench.checkpoints import folder_for
+from sonant.catalogue import registry
 
 RIVALS = {"qwen3": "qwen-tts", "cosyvoice3": "cosyvoice", "indextts2": "indextts"}
 

@@ -20,10 +20,11 @@ from types import CodeType, FunctionType
 
 import torch
 
+from sonant.catalogue.registry import load_model
 from sonant.nn.tap import tap, tapped
 from sonant.parity.task import Task, perform
-from sonant.registry import load_model
-from sonant.speech import Audio, Sampling, SpeechRequest
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest
 
 
 class _Untapped(ast.NodeTransformer):

@@ -5,13 +5,14 @@ CHECKPOINT is a CosyVoice3 folder. Writes right.safetensors and port.safetensors
 
 import sys
 
+from sonant.catalogue.registry import load_model
 from sonant.families.cosyvoice3 import estimator
 from sonant.parity.bisect import bisect
 from sonant.parity.compare import compare
 from sonant.parity.record import record
 from sonant.parity.task import Task
-from sonant.registry import load_model
-from sonant.speech import Audio, SpeechRequest
+from sonant.request.audio import Audio
+from sonant.request.speech import SpeechRequest
 
 checkpoint, clip = sys.argv[1:]
 task = Task(request=SpeechRequest("Hello there.", seed=3), audio=Audio.read(clip), max_steps=5)

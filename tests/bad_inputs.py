@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.errors import RequestError, VoiceError
-from sonant.speech import Audio, SpeechRequest
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.speech import SpeechRequest
+from sonant.request.voice import Voice
 
 
 class BadInputs:

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.nn.replay import Replay
 
 DEVICE = torch.device("cuda:0")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.engine import Engine
-from sonant.speech import ChunkPolicy
+from sonant.engine.engine import Engine
+from sonant.request.speech import ChunkPolicy
 
 
 def run_alone(model, prompt):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sonant import registry
+from sonant.catalogue import registry
 from sonant.errors import RequestError
 from sonant.nn.replay import Replay
 from tests.gpu_with_values import DEVICE, gpu_with_values

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sonant
-from sonant.registry import BUNDLED, describe
+from sonant.catalogue.registry import BUNDLED, describe
 
 SENTENCES = (
     "The old lighthouse keeper climbed the spiral stairs just before midnight.",

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sonant import registry
-from sonant.checkpoint import load_strict, told_unread, used, weight_files
+from sonant.catalogue import registry
+from sonant.catalogue.inspection import inspect_folder
+from sonant.checkpoints.tensors import load_strict, told_unread, used, weight_files
 from sonant.errors import CheckpointError
 from sonant.families import qwen3_tts
-from sonant.inspection import inspect_folder
 from tests.families.indextts2.conftest import build_checkpoint
 
 DATA = Path(__file__).parent / "data"

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from sonant.model import Prompt, Step, Utterance
+from sonant.engine.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.conv import CausalConv1d, CausalConvTranspose1d
+from sonant.nn.sampling import draw, generator, segment_seed
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderConfig
-from sonant.sampling import draw, generator, segment_seed
-from sonant.speech import ModelSpec, SpeechRequest
+from sonant.request.speech import ModelSpec, SpeechRequest
 
 VOCABULARY, END, RATE = 32, 0, 40
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from sonant.engine import Engine
-    from sonant.registry import load
-    from sonant.speech import (
-        Audio,
+    from sonant.catalogue.registry import load
+    from sonant.engine.engine import Engine
+    from sonant.engine.stream import SpeechStream
+    from sonant.request.audio import Audio
+    from sonant.request.speech import (
         AudioChunk,
         ChunkPolicy,
         ModelSpec,
@@ -24,24 +25,24 @@ if TYPE_CHECKING:
         Style,
         TextFeed,
     )
-    from sonant.stream import SpeechStream
-    from sonant.voice import Voice, VoiceLibrary
+    from sonant.request.voice import Voice
+    from sonant.voices.library import VoiceLibrary
 
 _HOMES = {
-    "Engine": "sonant.engine",
-    "SpeechStream": "sonant.stream",
-    "load": "sonant.registry",
-    "Audio": "sonant.speech",
-    "AudioChunk": "sonant.speech",
-    "ChunkPolicy": "sonant.speech",
-    "ModelSpec": "sonant.speech",
-    "Sampling": "sonant.speech",
-    "Speech": "sonant.speech",
-    "SpeechRequest": "sonant.speech",
-    "Style": "sonant.speech",
-    "TextFeed": "sonant.speech",
-    "Voice": "sonant.voice",
-    "VoiceLibrary": "sonant.voice",
+    "Engine": "sonant.engine.engine",
+    "SpeechStream": "sonant.engine.stream",
+    "load": "sonant.catalogue.registry",
+    "Audio": "sonant.request.audio",
+    "AudioChunk": "sonant.request.speech",
+    "ChunkPolicy": "sonant.request.speech",
+    "ModelSpec": "sonant.request.speech",
+    "Sampling": "sonant.request.speech",
+    "Speech": "sonant.request.speech",
+    "SpeechRequest": "sonant.request.speech",
+    "Style": "sonant.request.speech",
+    "TextFeed": "sonant.request.speech",
+    "Voice": "sonant.request.voice",
+    "VoiceLibrary": "sonant.voices.library",
 }
 
 __all__ = [

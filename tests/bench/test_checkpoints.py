@@ -7,9 +7,9 @@ import torch
 from sonant.bench import cosyvoice3_checkpoint, indextts2_checkpoint
 from sonant.bench.random_weights import recorded_shapes
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
+from sonant.catalogue.registry import describe
 from sonant.families.cosyvoice3.model import load_tokenizer
 from sonant.families.indextts2.text import TextFrontEnd
-from sonant.registry import describe
 
 
 def parameters(shapes):

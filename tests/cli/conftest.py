@@ -65,6 +65,6 @@ def sonant(monkeypatch, tmp_path):
 def toy(monkeypatch):
     """Every model is the toy, however it is named; the toy is returned for changes."""
     model = ToyModel()
-    monkeypatch.setattr("sonant.registry.find", lambda name: ("toy", Path()))
-    monkeypatch.setattr("sonant.registry.load_model", lambda *args, **options: model)
+    monkeypatch.setattr("sonant.catalogue.registry.find", lambda name: ("toy", Path()))
+    monkeypatch.setattr("sonant.catalogue.registry.load_model", lambda *args, **options: model)
     return model

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sonant.hub import known
-from sonant.inspection import inspect_folder
-from sonant.speech import Audio
+from sonant.catalogue.hub import known
+from sonant.catalogue.inspection import inspect_folder
+from sonant.request.audio import Audio
 from tests.hub_server import Hub, serve
 
 DATA = Path(__file__).parents[1] / "data"
@@ -66,7 +66,7 @@ def test_inspect_tells_of_the_built_in_voice(sonant):
     ],
 )
 def test_a_described_model_is_the_loaded_one(sonant, folder, family, can):
-    from sonant.registry import describe, load_model
+    from sonant.catalogue.registry import describe, load_model
 
     if not folder.is_dir():
         pytest.skip("the conformance kits are not beside the repository")
@@ -117,7 +117,7 @@ def test_convert_says_when_there_is_nothing_to_convert(sonant):
 
 
 def test_convert_hands_over_to_the_family(sonant, monkeypatch, tmp_path):
-    monkeypatch.setattr("sonant.registry.find", lambda model: ("cosyvoice3", tmp_path))
+    monkeypatch.setattr("sonant.catalogue.registry.find", lambda model: ("cosyvoice3", tmp_path))
     seen = []
     monkeypatch.setattr(
         "sonant.families.cosyvoice3.convert", lambda source, target: seen.append((source, target))
@@ -144,7 +144,7 @@ class Codec:
 @pytest.fixture
 def codec(toy, monkeypatch):
     made = Codec(toy.spec)
-    monkeypatch.setattr("sonant.registry.load_model", lambda *args, **options: made)
+    monkeypatch.setattr("sonant.catalogue.registry.load_model", lambda *args, **options: made)
     return made
 
 
@@ -157,7 +157,7 @@ def test_codec_round_trip_keeps_the_tokens(sonant, codec, tmp_path):
     assert sonant("codec", "decode", "out.codes", "back.wav", "--model", "toy").code == 0
     assert np.abs(Audio.read(tmp_path / "back.wav").samples - sound).max() <= 0.0101
     sonant("codec", "encode", "back.wav", "again.codes", "--model", "toy")
-    from sonant.codes import Codes
+    from sonant.readings.codes import Codes
 
     assert torch.equal(Codes.load(Path("out.codes")).tokens, Codes.load(Path("again.codes")).tokens)
 

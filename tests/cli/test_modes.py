@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sonant import registry
-from sonant.speech import Audio
+from sonant.catalogue import registry
+from sonant.request.audio import Audio
 from tests.families.indextts2.conftest import build_checkpoint
 from tests.families.indextts2.conftest import clip as made_clip
 from tests.families.qwen3_tts.conftest import kit  # noqa: F401  (a fixture)
@@ -20,7 +20,7 @@ QUICK = (*FEW, "--flow-steps", "2")
 @pytest.fixture(scope="module", autouse=True)
 def models_are_loaded_once():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sonant.registry.load_model", cache(registry.load_model))
+        patch.setattr("sonant.catalogue.registry.load_model", cache(registry.load_model))
         yield
 
 

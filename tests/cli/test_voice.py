@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.speech import Audio
-from sonant.voice import Voice, VoiceLibrary
+from sonant.request.audio import Audio
+from sonant.request.voice import Voice
+from sonant.voices.library import VoiceLibrary
 
 WORDS = "The old mill by the river turns slowly in the evening light."
 
@@ -140,7 +141,7 @@ def test_say_designs_and_clones_in_one_step(sonant, cloner):
 
 
 def check(audio, **options):
-    from sonant.reference import check_clip
+    from sonant.voices.advice import check_clip
 
     return check_clip(audio, **options)
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
+from sonant.catalogue.registry import load_model
 from sonant.parity.record import record
 from sonant.parity.task import Task
-from sonant.registry import load_model
-from sonant.speech import Audio, Sampling, SpeechRequest
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest
 from tests.families.indextts2.conftest import build_checkpoint, clip
 
 DATA = Path(__file__).parents[1] / "data"

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from sonant.catalogue.registry import load_model
 from sonant.parity.bisect import bisect
 from sonant.parity.compare import compare
 from sonant.parity.record import record
 from sonant.parity.task import task_of
 from sonant.parity.trace import read_trace
-from sonant.registry import load_model
 from tests.parity import cases
 
 DATA = Path(__file__).parents[1] / "data"

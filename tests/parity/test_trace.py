@@ -10,7 +10,8 @@ from sonant.parity.reference.tracefile import TraceWriter, sample_positions
 from sonant.parity.stages.table import Stage, StageTable, resolve
 from sonant.parity.task import task_of
 from sonant.parity.trace import Entry, from_writer, read_trace, stored_pair
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
 from tests.parity.toy_stages import Task, toy_trace
 
 

@@ -3,7 +3,7 @@
 from sonant.parity.record import record
 from sonant.parity.stages.table import Stage, StageTable, decoder_stages
 from sonant.parity.task import Task
-from sonant.speech import SpeechRequest
+from sonant.request.speech import SpeechRequest
 from tests.toy import ToyModel
 
 STAGES = (

@@ -15,10 +15,10 @@ import pytest
 import uvicorn
 
 from sonant.cli.serve import open_socket
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.server.app import create_app
 from sonant.server.models import ModelPool, ModelSource
-from sonant.voice import VoiceLibrary
+from sonant.voices.library import VoiceLibrary
 from tests.toy import ToyModel
 
 KEY = "sk-test-key"

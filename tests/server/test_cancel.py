@@ -9,9 +9,9 @@ import httpx
 import pytest
 import torch
 
+from sonant.engine.stream import SpeechStream
 from sonant.server.auth import hashes_of
 from sonant.server.settings import ServerSettings
-from sonant.stream import SpeechStream
 from tests.server.conftest import toy_source, wait_until
 
 ENDLESS = {"end_bias": float("-inf"), "length": 8_000}

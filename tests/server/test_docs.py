@@ -13,13 +13,13 @@ import yaml
 from typer.testing import CliRunner
 
 from sonant.audio.io import read_audio, write_audio
+from sonant.catalogue.registry import load
 from sonant.cli.app import app as cli
-from sonant.registry import load
+from sonant.request.speech import SpeechRequest
 from sonant.server.app import create_app
 from sonant.server.models import ModelPool, ModelSource
 from sonant.server.settings import ServerSettings
-from sonant.speech import SpeechRequest
-from sonant.voice import VoiceLibrary
+from sonant.voices.library import VoiceLibrary
 from tests.server.conftest import ThreadServer
 
 ROOT = Path(__file__).parents[2]

@@ -16,7 +16,7 @@ from sonant.audio.io import write_audio
 from sonant.server.app import create_app
 from sonant.server.models import ModelPool
 from sonant.server.settings import ServerSettings, UploadLimits
-from sonant.voice import VoiceLibrary
+from sonant.voices.library import VoiceLibrary
 from tests.server.conftest import ThreadServer, toy_source
 
 AMOUNTS = [150, pytest.param(10_500, marks=[pytest.mark.slow, pytest.mark.timeout(1_500)])]

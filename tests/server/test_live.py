@@ -10,12 +10,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from sonant.audio.io import read_audio
-from sonant.registry import load
+from sonant.catalogue.registry import load
+from sonant.request.audio import Audio
+from sonant.request.voice import Voice
 from sonant.server.live import LONGEST_SENTENCE, SentenceCutter
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
-from sonant.speech import Audio
-from sonant.voice import Voice
 from tests.server.conftest import KEY, toy_source, wait_until
 
 COSY = Path(__file__).parents[1] / "data" / "cosyvoice3"
@@ -235,7 +235,7 @@ def test_a_model_that_does_not_take_text_word_by_word_says_so(toy_server):
 def toy_server(tmp_path_factory):
     from sonant.server.app import create_app
     from sonant.server.models import ModelPool
-    from sonant.voice import VoiceLibrary
+    from sonant.voices.library import VoiceLibrary
     from tests.server.conftest import ThreadServer
 
     library = VoiceLibrary(tmp_path_factory.mktemp("voices"))

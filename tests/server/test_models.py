@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sonant import registry
+from sonant.catalogue import registry
+from sonant.checkpoints.memory import resident_bytes
 from sonant.errors import BusyError, CheckpointError, ConfigError, RequestError
-from sonant.memory import resident_bytes
 from sonant.server.models import ModelPool, ModelSource, find_sources
 from sonant.server.problems import HttpProblem
 from tests.server.conftest import toy_source

@@ -10,8 +10,8 @@ import openai
 import pytest
 
 from sonant.audio.io import read_audio
-from sonant.registry import load
-from sonant.speech import SpeechRequest
+from sonant.catalogue.registry import load
+from sonant.request.speech import SpeechRequest
 from tests.server.conftest import KEY
 
 TEXT = "The quick brown fox jumps over the lazy dog."

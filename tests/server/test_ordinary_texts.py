@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from sonant.catalogue.registry import load
 from sonant.errors import RequestError
 from sonant.families.indextts2.text import TextFrontEnd
-from sonant.registry import load
+from sonant.request.speech import SpeechRequest
 from sonant.server.models import _warm_up_request
-from sonant.speech import SpeechRequest
 from sonant.text.bounds import LONGEST_SENTENCE, LONGEST_WORD, within_bounds
 
 DATA = Path(__file__).parents[1] / "data"

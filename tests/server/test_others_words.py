@@ -10,14 +10,14 @@ import pytest
 import torch
 from websockets.sync.client import connect
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.errors import RequestError
+from sonant.request.audio import Audio
+from sonant.request.voice import Voice
 from sonant.server.models import ModelSource
 from sonant.server.schemas import Manner, language_of
 from sonant.server.service import volume_of
 from sonant.server.settings import ServerSettings
-from sonant.speech import Audio
-from sonant.voice import Voice
 from tests.toy import ToyModel
 
 

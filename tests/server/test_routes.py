@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from sonant.audio.io import read_audio, write_audio
-from sonant.engine import Engine
-from sonant.registry import load
+from sonant.catalogue.registry import load
+from sonant.engine.engine import Engine
+from sonant.request.speech import Sampling
 from sonant.server.models import ModelSource, find_sources
 from sonant.server.schemas import SamplingBody, SpeechBody
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
-from sonant.speech import Sampling
 from tests.families.qwen3_tts.conftest import kit  # noqa: F401  (a fixture)
 from tests.server.conftest import toy_source
 from tests.toy import ToyModel
@@ -102,7 +102,7 @@ def test_bad_fields_are_named(narrow, fields, expected):
 def narrow(tmp_path_factory):
     from sonant.server.app import create_app
     from sonant.server.models import ModelPool
-    from sonant.voice import VoiceLibrary
+    from sonant.voices.library import VoiceLibrary
     from tests.server.conftest import ThreadServer
 
     library = VoiceLibrary(tmp_path_factory.mktemp("voices"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from sonant.audio.io import write_audio
-from sonant.registry import load
-from sonant.speech import SpeechRequest
+from sonant.catalogue.registry import load
+from sonant.request.speech import SpeechRequest
 from tests.families.indextts2.conftest import build_checkpoint
 from tests.server.conftest import ProcessServer, wait_ready
 

@@ -15,7 +15,7 @@ from sonant.audio.io import write_audio
 from sonant.errors import RequestError
 from sonant.server.settings import ServerSettings, UploadLimits
 from sonant.server.uploads import Clips, fetch, is_public
-from sonant.voice import SUFFIX
+from sonant.voices.library import SUFFIX
 
 
 def clip(seconds=2.0, form="wav", rate=16_000, level=0.3):

@@ -17,7 +17,7 @@ def folder_for(model: str, scratch: Path) -> Path:
     """
     if model == "builtin" or Path(model).is_dir():
         return Path(model)
-    from sonant import hub
+    from sonant.catalogue import hub
 
     try:
         return hub.local(model)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sonant.engine import Engine
-from sonant.speech import Audio
-from sonant.voice import Voice
+from sonant.engine.engine import Engine
+from sonant.request.audio import Audio
+from sonant.request.voice import Voice
 
 SECONDS = 3.0
 RATE = 24_000

@@ -68,9 +68,9 @@ def measure(job: Job) -> dict[str, Any]:
     torch.set_num_threads(job.threads)
     began = time.perf_counter()
     from sonant.bench.reference_clip import reference_voice
-    from sonant.memory import resident_bytes
-    from sonant.registry import choose_device, limit_device, load, plan
-    from sonant.speech import Sampling, SpeechRequest, Style
+    from sonant.catalogue.registry import choose_device, limit_device, load, plan
+    from sonant.checkpoints.memory import resident_bytes
+    from sonant.request.speech import Sampling, SpeechRequest, Style
 
     is_cpu = choose_device(job.device).type == "cpu"
     taken = resident_bytes() if is_cpu else 0

@@ -25,10 +25,10 @@ def encode(
     device: Device = "auto",
 ) -> None:
     """Write the speech tokens of an audio file."""
+    from sonant.catalogue.registry import load_model
     from sonant.cli.speaking import status
-    from sonant.codes import encode as encode_audio
-    from sonant.registry import load_model
-    from sonant.speech import Audio
+    from sonant.readings.codes import encode as encode_audio
+    from sonant.request.audio import Audio
 
     audio = Audio.read(source)
     with status(f"encoding with {model}"):
@@ -46,11 +46,11 @@ def decode(
     device: Device = "auto",
 ) -> None:
     """Write the sound of speech tokens."""
+    from sonant.catalogue.registry import load_model
     from sonant.cli.speaking import status, warn
-    from sonant.codes import Codes
-    from sonant.codes import decode as decode_tokens
-    from sonant.delivery import check_target
-    from sonant.registry import load_model
+    from sonant.readings.codes import Codes
+    from sonant.readings.codes import decode as decode_tokens
+    from sonant.readings.delivery import check_target
 
     check_target(target, None)
     codes = Codes.load(source)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 def model_names(incomplete: str) -> list[str]:
     """Known models; folders are completed by the shell."""
-    from sonant.hub import KNOWN
-    from sonant.registry import BUILTIN, bundled
+    from sonant.catalogue.hub import KNOWN
+    from sonant.catalogue.registry import BUILTIN, bundled
 
     names = (BUILTIN, *bundled(), *(model.name for model in KNOWN))
     return [name for name in names if name.startswith(incomplete)]
@@ -14,7 +14,7 @@ def model_names(incomplete: str) -> list[str]:
 
 def voice_names(incomplete: str) -> list[str]:
     """Voices of the library."""
-    from sonant.voice import VoiceLibrary
+    from sonant.voices.library import VoiceLibrary
 
     return [name for name in VoiceLibrary().names() if name.startswith(incomplete)]
 

@@ -25,7 +25,7 @@ def measure(
     """Level, clipping, DC offset, rumble, silence, pitch and pace of recordings."""
     from sonant.audio.measure import measure as measure_samples
     from sonant.audio.measure import spectral_distance
-    from sonant.speech import Audio
+    from sonant.request.audio import Audio
 
     reference = Audio.read(against) if against is not None else None
     results: list[dict[str, Any]] = []

@@ -14,16 +14,16 @@ from sonant.cli.completions import model_names
 from sonant.cli.speaking import STRICT, warn
 
 if TYPE_CHECKING:
-    from sonant.speech import ModelSpec
+    from sonant.request.speech import ModelSpec
 
 
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Known models: what each is for, and whether it is on this machine."""
+    from sonant.catalogue.hub import KNOWN, models_folder
+    from sonant.catalogue.registry import BUNDLED, bundled, describe
     from sonant.errors import SonantError
-    from sonant.hub import KNOWN, models_folder
-    from sonant.registry import BUNDLED, bundled, describe
 
     rows: list[dict[str, Any]] = [
         {"name": "builtin", "about": "small English voice, always there", "is_here": True, "path": None}
@@ -71,10 +71,10 @@ def inspect(
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
     """What a checkpoint is, holds and can do; its weights are not loaded."""
+    from sonant.catalogue.hub import pulled_record
+    from sonant.catalogue.inspection import Inspection, inspect_folder
+    from sonant.catalogue.registry import BUILTIN, describe, find, numbers_read
     from sonant.errors import CheckpointError
-    from sonant.hub import pulled_record
-    from sonant.inspection import Inspection, inspect_folder
-    from sonant.registry import BUILTIN, describe, find, numbers_read
 
     family, path = find(model)
     spec = describe(model)
@@ -149,7 +149,7 @@ def pull(
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default the newest.")] = None,
 ) -> None:
     """Fetch a model; a download that was cut off goes on. HF_ENDPOINT names another hub."""
-    from sonant import hub
+    from sonant.catalogue import hub
 
     if not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -168,7 +168,7 @@ def convert(
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
     """Write a checkpoint as safetensors: no pickles, only what is read, and it loads faster."""
-    from sonant import registry
+    from sonant.catalogue import registry
     from sonant.cli.speaking import status
 
     with status(f"converting {source}"):

@@ -85,10 +85,10 @@ def record(
     dtype: DtypeOption = "float32",
 ) -> None:
     """Record one request: every stage, every random draw, and what the run was made of."""
+    from sonant.catalogue.registry import load_model
     from sonant.errors import RequestError
     from sonant.parity.record import record as record_trace
     from sonant.parity.trace import read_trace
-    from sonant.registry import load_model
 
     _check_place(output)
     if (text is None) == (like is None):
@@ -136,7 +136,8 @@ def _task(
 
     from sonant.errors import RequestError
     from sonant.parity.task import Task
-    from sonant.speech import Audio, Sampling, SpeechRequest, Style
+    from sonant.request.audio import Audio
+    from sonant.request.speech import Sampling, SpeechRequest, Style
 
     style: dict[str, Any] = {"instruction": instruction}
     sampling: dict[str, Any] = {"greedy": True, "predictor_greedy": True} if greedy else {}
@@ -186,7 +187,7 @@ def _task(
 
 
 def _setting(name: str, value: Any) -> Any:
-    from sonant.speech import Audio
+    from sonant.request.audio import Audio
 
     if name in {"emotion_audio", "source_audio"}:
         return Audio.read(str(value))
@@ -232,9 +233,9 @@ def bisect(
     as_json: JsonOption = False,
 ) -> None:
     """Feed each stage the reference's inputs and list every stage that is wrong by itself."""
+    from sonant.catalogue.registry import load_model
     from sonant.parity.bisect import bisect as find
     from sonant.parity.budgets import coarser
-    from sonant.registry import load_model
 
     _check_precision(precision)
     trace = _read(reference, names, "")

@@ -18,10 +18,10 @@ def replay(
     import torch
 
     from sonant.cli.speaking import job_voice, load_engine, speak, warn
-    from sonant.delivery import check_target
     from sonant.errors import GenerationError, RequestError
-    from sonant.job import file_hash
-    from sonant.receipt import Receipt, changed_inputs, changed_versions
+    from sonant.readings.delivery import check_target
+    from sonant.readings.job import file_hash
+    from sonant.readings.receipt import Receipt, changed_inputs, changed_versions
 
     record = Receipt.load(receipt)
     job = record.job

@@ -16,7 +16,7 @@ from sonant.cli.speaking import STRICT
 
 if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
-    from sonant.job import Job
+    from sonant.readings.job import Job
 
 Sound = partial(typer.Option, rich_help_panel="How it sounds")
 Decoding = partial(typer.Option, rich_help_panel="Decoding")
@@ -149,7 +149,7 @@ def say(
     """Turn text into speech."""
     from sonant.cli.speaking import plan_engine, speak
     from sonant.errors import RequestError
-    from sonant.job import Job, parse_emotion, parse_option, read_glossary
+    from sonant.readings.job import Job, parse_emotion, parse_option, read_glossary
 
     if text is None and source_audio is None:
         raise RequestError(
@@ -240,8 +240,8 @@ def find_target(
 ) -> tuple[Path | BinaryIO | None, str]:
     """Where the audio goes, checked, and its format; None when it is only played."""
     from sonant.audio.encode import FORMATS, find_format
-    from sonant.delivery import check_target
     from sonant.errors import RequestError
+    from sonant.readings.delivery import check_target
 
     if output == "-":
         if sys.stdout.isatty():
@@ -263,7 +263,7 @@ def report(
 ) -> None:
     """Say where the audio is and what happened; only data goes to standard output."""
     from sonant.cli.speaking import warn
-    from sonant.receipt import make_receipt, receipt_path
+    from sonant.readings.receipt import make_receipt, receipt_path
 
     outcome = spoken.outcome
     path = target if isinstance(target, Path) else None

@@ -213,9 +213,9 @@ def build_app(
         raise DependencyError(
             f"the server needs {error.name}, which is absent. Install it with: pip install 'sonant[server]'"
         ) from error
-    from sonant import registry
-    from sonant.memory import parse_size, resident_bytes
-    from sonant.voice import VoiceLibrary
+    from sonant.catalogue import registry
+    from sonant.checkpoints.memory import parse_size, resident_bytes
+    from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary(voices)
     limit = parse_size(memory_limit) if memory_limit is not None else None

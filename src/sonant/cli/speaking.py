@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 if TYPE_CHECKING:
-    from sonant.delivery import Outcome
-    from sonant.engine import Engine
-    from sonant.job import Job
-    from sonant.memory import Plan
-    from sonant.speech import AudioChunk, ModelSpec
-    from sonant.voice import Voice
+    from sonant.checkpoints.memory import Plan
+    from sonant.engine.engine import Engine
+    from sonant.readings.delivery import Outcome
+    from sonant.readings.job import Job
+    from sonant.request.speech import AudioChunk, ModelSpec
+    from sonant.request.voice import Voice
 
 
 STRICT = "Refuse files that hold tensors which nothing reads; without it they are told and left out."
@@ -55,7 +55,7 @@ def status(words: str) -> Iterator[None]:
 
 def plan_engine(job: Job, memory_limit: str) -> Plan:
     """How the job's model is loaded below a limit, which its device then keeps; warns of what gave way."""
-    from sonant import registry
+    from sonant.catalogue import registry
 
     planned = registry.plan(
         job.model,
@@ -81,7 +81,7 @@ def load_engine(
     strict: bool = False,
 ) -> Engine:
     """An engine for one request at a time, over the user's voice library."""
-    from sonant.registry import load
+    from sonant.catalogue.registry import load
 
     with status(f"loading {model}"):
         return load(
@@ -97,8 +97,8 @@ def load_engine(
 
 def job_voice(job: Job, engine: Engine) -> Voice | str | None:
     """The voice of a job: designed now, or found where it is kept."""
-    from sonant.job import find_voice
-    from sonant.voice import VoiceLibrary
+    from sonant.readings.job import find_voice
+    from sonant.voices.library import VoiceLibrary
 
     if job.design_model is not None:
         designer = load_engine(job.design_model, device=job.device, dtype=job.dtype)
@@ -126,10 +126,10 @@ def speak(
 ) -> Spoken:
     """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
     from sonant.cli.interrupt import CtrlC
-    from sonant.delivery import deliver
     from sonant.errors import CancelledError
-    from sonant.pieces import Narration
-    from sonant.player import Player, find_player
+    from sonant.readings.delivery import deliver
+    from sonant.readings.pieces import Narration
+    from sonant.readings.player import Player, find_player
 
     if play:
         find_player()

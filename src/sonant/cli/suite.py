@@ -10,7 +10,7 @@ import typer
 from sonant.cli.completions import model_names
 
 if TYPE_CHECKING:
-    from sonant.suite import Take
+    from sonant.readings.takes import Take
 
 
 def suite(
@@ -31,8 +31,9 @@ def suite(
 ) -> None:
     """Speak one text in every mode a model has: clips, metrics_report.json and a page to listen to."""
     from sonant.cli.speaking import load_engine
-    from sonant.speech import Audio
-    from sonant.suite import DEFAULT_TEXT, PAGE, Material, run_suite
+    from sonant.readings.suite import PAGE, run_suite
+    from sonant.readings.takes import DEFAULT_TEXT, Material
+    from sonant.request.audio import Audio
 
     def read(path: Path | None) -> Audio | None:
         return Audio.read(path, max_seconds=600) if path is not None else None

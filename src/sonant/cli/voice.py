@@ -12,7 +12,7 @@ import typer
 from sonant.cli.completions import model_names, voice_names
 
 if TYPE_CHECKING:
-    from sonant.voice import Voice
+    from sonant.request.voice import Voice
 
 app = typer.Typer(help="Keep voices: add, design, list, show, check, remove.", no_args_is_help=True)
 
@@ -38,9 +38,10 @@ def add(
     from dataclasses import replace
 
     from sonant.cli.speaking import warn
-    from sonant.reference import check_clip
-    from sonant.speech import Audio
-    from sonant.voice import Voice, VoiceLibrary
+    from sonant.request.audio import Audio
+    from sonant.request.voice import Voice
+    from sonant.voices.advice import check_clip
+    from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary()
     _check_free(library.path(name), name, force)
@@ -78,8 +79,8 @@ def design(
 ) -> None:
     """Make a voice from words and keep it: any cloning model can then speak with it."""
     from sonant.cli.speaking import load_engine, status
-    from sonant.job import Job
-    from sonant.voice import VoiceLibrary
+    from sonant.readings.job import Job
+    from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary()
     _check_free(library.path(name), name, force)
@@ -97,7 +98,7 @@ def list_voices(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """The voices of the library."""
-    from sonant.voice import VoiceLibrary
+    from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary()
     records = [_record(library.get(name)) for name in library.names()]
@@ -119,7 +120,7 @@ def show(
     name: Annotated[str, typer.Argument(help="Name in the library.", autocompletion=voice_names)],
 ) -> None:
     """What is kept of a voice, as JSON."""
-    from sonant.voice import VoiceLibrary
+    from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary()
     record = _record(library.get(name)) | {"file": str(library.path(name))}
@@ -131,7 +132,7 @@ def remove(
     names: Annotated[list[str], typer.Argument(help="Names in the library.", autocompletion=voice_names)],
 ) -> None:
     """Remove voices from the library."""
-    from sonant.voice import VoiceLibrary
+    from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary()
     for name in names:
@@ -148,8 +149,8 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Is a clip a good reference? Ends with status 1 when it is not."""
-    from sonant.reference import check_clip
-    from sonant.speech import Audio
+    from sonant.request.audio import Audio
+    from sonant.voices.advice import check_clip
 
     checkup = check_clip(Audio.read(clip, max_seconds=MOST_SECONDS), transcript=transcript)
     found = checkup.measurement

@@ -14,8 +14,8 @@ from typing import Any
 
 from torch import Tensor
 
+from sonant.engine.model import SpeechModel
 from sonant.errors import SonantError
-from sonant.model import SpeechModel
 from sonant.nn.tap import tapped
 from sonant.parity.compare import Comparison, StageResult, compare, describe
 from sonant.parity.record import DrawWatch, replacement

@@ -19,8 +19,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
+from sonant.engine.model import SpeechModel
 from sonant.errors import RequestError
-from sonant.model import SpeechModel
 from sonant.nn.packed import PackedLinear
 from sonant.nn.precision import INT4, INT8, PlainLinear, Precision
 from sonant.parity.bisect import replay
@@ -106,7 +106,7 @@ def measure_drift(
     device: str = "cpu",
 ) -> Drift:
     """The losses of a checkpoint in each of `precisions` against a run in `base`."""
-    from sonant.registry import load_model
+    from sonant.catalogue.registry import load_model
 
     def load(precision: str) -> SpeechModel:
         return load_model(model, device=device, dtype=precision)

@@ -30,7 +30,7 @@ class Recorded(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        from sonant.checkpoint import read_tensors
+        from sonant.checkpoints.tensors import read_tensors
 
         self._tensors = read_tensors(path)
         self.unread = set(self._tensors)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import sonant
-from sonant.model import SpeechModel
+from sonant.engine.model import SpeechModel
 from sonant.nn.tap import tapped
 from sonant.parity.reference.tracefile import TraceWriter, versions
 from sonant.parity.stages import stage_table

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonant.admission import check_request
+from sonant.engine.model import Prompt, SpeechModel
 from sonant.errors import RequestError
-from sonant.model import Prompt, SpeechModel
 from sonant.nn.tap import tap, tap_scope
 from sonant.parity.trace import Trace
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.request.audio import Audio
+from sonant.request.checks import check_request
+from sonant.request.speech import Sampling, SpeechRequest, Style
 
 CLIPS = ("audio", "emotion_audio", "source_audio")
 """Clips of a task, stored in a trace as `input.<name>` with the rate in the request's record."""

@@ -24,8 +24,9 @@ from starlette.staticfiles import StaticFiles
 
 import sonant
 from sonant.audio.encode import FORMATS, open_encoder
+from sonant.checkpoints.memory import resident_bytes
 from sonant.errors import SonantError
-from sonant.memory import resident_bytes
+from sonant.request.speech import EMOTIONS, ModelSpec
 from sonant.server.auth import Gate, client_of
 from sonant.server.delivery import SpeechAnswer, collect, usage, warning
 from sonant.server.live import LiveSession
@@ -37,8 +38,7 @@ from sonant.server.service import SpeechService
 from sonant.server.settings import ServerSettings
 from sonant.server.uploads import BodyLimit, Clips
 from sonant.server.voices import voice_routes
-from sonant.speech import EMOTIONS, ModelSpec
-from sonant.voice import VoiceLibrary
+from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
 

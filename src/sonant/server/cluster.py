@@ -110,7 +110,7 @@ def builder(settings: ClusterSettings, keys: tuple[str, ...]) -> Callable[[], Fa
         from sonant.server.app import create_app
         from sonant.server.models import ModelPool, find_sources
         from sonant.server.settings import ServerSettings
-        from sonant.voice import VoiceLibrary
+        from sonant.voices.library import VoiceLibrary
 
         torch.set_num_threads(max(1, int(settings.cpus)))
         library = VoiceLibrary(Path(settings.voices) if settings.voices else None)

@@ -19,11 +19,11 @@ from starlette.types import Receive, Scope, Send
 
 from sonant.audio.encode import Encoder, open_encoder
 from sonant.errors import SonantError
+from sonant.request.audio import Samples
 from sonant.server.auth import client_of
 from sonant.server.problems import HttpProblem, describe_error
 from sonant.server.schemas import SpeechBody
 from sonant.server.service import Speaking, SpeechService
-from sonant.speech import Samples
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 
-from sonant.engine import Engine
-from sonant.speech import Audio, AudioChunk, SpeechRequest
-from sonant.stream import SpeechStream
-from sonant.voice import Voice
+from sonant.engine.engine import Engine
+from sonant.engine.stream import SpeechStream
+from sonant.request.audio import Audio
+from sonant.request.speech import AudioChunk, SpeechRequest
+from sonant.request.voice import Voice
 
 KEPT_VOICES = 16
 

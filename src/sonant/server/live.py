@@ -18,15 +18,15 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from sonant.audio.encode import Encoder, open_encoder
+from sonant.engine.stream import NO_SAMPLES
 from sonant.errors import CancelledError, RequestError, SonantError
-from sonant.sampling import segment_seed
+from sonant.nn.sampling import segment_seed
+from sonant.request.speech import TextFeed
 from sonant.server.auth import WEBSOCKET_KEY, client_of
 from sonant.server.delivery import encode, warning
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
 from sonant.server.service import SpeechService
-from sonant.speech import TextFeed
-from sonant.stream import NO_SAMPLES
 from sonant.text.segment import segment, sentences
 
 log = logging.getLogger(__name__)

@@ -15,16 +15,18 @@ from typing import Any
 
 import numpy as np
 
-from sonant import hub, registry
-from sonant.engine import Engine
+from sonant.catalogue import hub, registry
+from sonant.checkpoints.memory import resident_bytes
+from sonant.engine.engine import Engine
 from sonant.errors import BusyError, ConfigError, SonantError
-from sonant.memory import resident_bytes
 from sonant.nn.replay import free_memory
+from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec, SpeechRequest, Style
+from sonant.request.voice import Voice
 from sonant.server.jobs import EngineDesk
 from sonant.server.problems import HttpProblem
 from sonant.server.settings import OPENAI_MODELS
-from sonant.speech import Audio, ModelSpec, SpeechRequest, Style
-from sonant.voice import Voice, VoiceLibrary
+from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
 

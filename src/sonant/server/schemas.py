@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sonant.errors import RequestError
-from sonant.speech import (
+from sonant.request.audio import Audio
+from sonant.request.speech import (
     EMOTIONS,
-    Audio,
     ChunkPolicy,
     ModelSpec,
     Sampling,
@@ -20,7 +20,7 @@ from sonant.speech import (
     TextFeed,
     TextLayout,
 )
-from sonant.voice import Voice
+from sonant.request.voice import Voice
 
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Clip = Annotated[

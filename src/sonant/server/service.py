@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
+from sonant.request.audio import Audio
+from sonant.request.speech import AudioChunk, SpeechRequest, TextFeed
+from sonant.request.voice import Voice
 from sonant.server.jobs import Job
 from sonant.server.metrics import Metrics, Record
 from sonant.server.models import LoadedModel, ModelPool
@@ -20,8 +23,7 @@ from sonant.server.problems import HttpProblem
 from sonant.server.schemas import Manner, to_request, unused_fields
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from sonant.server.uploads import Clips
-from sonant.speech import Audio, AudioChunk, SpeechRequest, TextFeed
-from sonant.voice import Voice, VoiceLibrary
+from sonant.voices.library import VoiceLibrary
 
 _TASKS = {"CustomVoice": "preset_voice", "VoiceDesign": "voice_design", "Base": "clone"}
 

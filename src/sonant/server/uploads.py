@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sonant.audio.io import AudioLimits, read_audio
 from sonant.errors import RequestError
+from sonant.request.audio import Audio
 from sonant.server.problems import HttpProblem, error_response
 from sonant.server.settings import UploadLimits
-from sonant.speech import Audio
 
 MAX_REDIRECTS = 3
 FETCH_SECONDS = 15.0

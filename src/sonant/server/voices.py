@@ -12,14 +12,14 @@ from fastapi import APIRouter, File, Form, Request, UploadFile
 from starlette.responses import Response
 
 from sonant.audio.io import write_audio
-from sonant.casting import designed_clip
 from sonant.errors import RequestError, UnsupportedError, VoiceError
+from sonant.request.audio import Audio
+from sonant.request.voice import Voice
 from sonant.server.auth import client_of
 from sonant.server.problems import HttpProblem, json_response
 from sonant.server.schemas import DesignBody, Manner
 from sonant.server.service import SpeechService
-from sonant.speech import Audio
-from sonant.voice import Voice
+from sonant.voices.casting import designed_clip
 
 MIN_SECONDS = 0.5
 ALL = "all"

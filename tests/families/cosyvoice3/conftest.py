@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sonant.families import cosyvoice3
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 DATA = Path(__file__).parents[2] / "data" / "cosyvoice3"
 CPU = torch.device("cpu")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.families import cosyvoice3
 from sonant.families.cosyvoice3.model import CosyVoice3Model
-from sonant.speech import Sampling, SpeechRequest, TextFeed
+from sonant.request.speech import Sampling, SpeechRequest, TextFeed
 from tests.gpu_with_values import DEVICE, gpu_with_values
 
 from .conftest import load

@@ -11,7 +11,9 @@ from safetensors.torch import load_file, save_file
 from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.noise import ReferenceNoise
 from sonant.parity.kit import KitReport, run_kit
-from sonant.parity.kits import cosyvoice3, cosyvoice3_front, cosyvoice3_networks
+from sonant.parity.kits import cosyvoice3
+from sonant.parity.kits.cosyvoice3 import front, networks
+from sonant.parity.kits.cosyvoice3.folder import Kit
 from tests.families.cosyvoice3.conftest import DATA
 
 KIT = Path(__file__).parents[4] / "shared" / "cosyvoice3"
@@ -73,12 +75,12 @@ def one_call(tensors, name):
 
 
 CHECKS = (
-    cosyvoice3_front.sampling,
-    cosyvoice3_networks.language,
-    cosyvoice3_networks.flow,
-    cosyvoice3_networks.vocoder,
-    cosyvoice3_networks.requests,
-    cosyvoice3_networks.stream_plans,
+    front.sampling,
+    networks.language,
+    networks.flow,
+    networks.vocoder,
+    networks.requests,
+    networks.stream_plans,
 )
 
 
@@ -86,7 +88,7 @@ def run(folder, checks):
     lines = []
     report = KitReport(lines.append)
     with torch.inference_mode():
-        kit = cosyvoice3.Kit(folder)
+        kit = Kit(folder)
         for check in checks:
             with report.section(check.__name__):
                 check(kit, report)
@@ -103,9 +105,9 @@ def test_the_small_kit_passes(small_kit):
 @pytest.mark.parametrize(
     ("file", "tensor", "check", "words"),
     [
-        ("flow", "full.final.v_step10", cosyvoice3_networks.flow, "flow full.final"),
-        ("hift", "final.conv_pre", cosyvoice3_networks.vocoder, "conv_pre"),
-        ("llm", "ras_run.tokens", cosyvoice3_networks.language, "ras_run"),
+        ("flow", "full.final.v_step10", networks.flow, "flow full.final"),
+        ("hift", "final.conv_pre", networks.vocoder, "conv_pre"),
+        ("llm", "ras_run.tokens", networks.language, "ras_run"),
     ],
 )
 def test_another_recorded_number_fails_in_its_part(small_kit, file, tensor, check, words):

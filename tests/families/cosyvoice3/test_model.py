@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families import cosyvoice3
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
 from tests.bad_inputs import BadInputs
 from tests.laws import FamilyLaws, run_alone
 
@@ -250,7 +251,7 @@ def test_options_are_checked(shared_model, told, options, word):
 
 
 def test_a_voice_survives_its_file(shared_model, told, tmp_path):
-    from sonant.voice import Voice
+    from sonant.request.voice import Voice
 
     told.save(tmp_path / "ann.voice.safetensors")
     again = Voice.load(tmp_path / "ann.voice.safetensors")

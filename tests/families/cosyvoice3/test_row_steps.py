@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.nn.cache import KVCache
 from sonant.nn.tap import tapped
-from sonant.speech import Sampling, SpeechRequest
+from sonant.request.speech import Sampling, SpeechRequest
 from tests.laws import run_alone, run_together
 from tests.pretended_gpu import DEVICE, moved_there, pretended_gpu
 

@@ -10,7 +10,7 @@ from sonant.families.cosyvoice3.sampler import (
     race,
     repetition_aware,
 )
-from sonant.parity.kits.cosyvoice3_front import inverse_cdf
+from sonant.parity.kits.cosyvoice3.front import inverse_cdf
 
 SETTINGS = {"top_p": 0.8, "top_k": 25, "window": 10, "share": 0.1}
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from sonant.families.indextts2.loading import load_model
 from sonant.families.indextts2.model import IndexTTS2
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 DATA = Path(__file__).parents[2] / "data" / "indextts2"
 

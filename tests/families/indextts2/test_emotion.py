@@ -10,7 +10,7 @@ from sonant.errors import CheckpointError, ConfigError, GenerationError
 from sonant.families.indextts2 import classifier as classifier_module
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import NAMES, EmotionClassifier, parse_answer
-from sonant.speech import EMOTIONS
+from sonant.request.speech import EMOTIONS
 from tests.families.indextts2.conftest import DATA
 
 RECORDED = json.loads((DATA / "emotion.json").read_text(encoding="utf-8"))

@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.families.indextts2.loading import load_model
 from sonant.families.indextts2.model import IndexTTS2
-from sonant.speech import Sampling, SpeechRequest, Style
+from sonant.request.speech import Sampling, SpeechRequest, Style
 from tests.gpu_with_values import DEVICE, gpu_with_values
 
 from .conftest import clip

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sonant.checkpoint import fold_weight_norm, read_pickle
+from sonant.checkpoints.tensors import fold_weight_norm, read_pickle
 from sonant.errors import CheckpointError, ConfigError
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights
@@ -16,7 +16,7 @@ from sonant.families.indextts2.config import read_config
 from sonant.families.indextts2.layout import locate
 from sonant.families.indextts2.loading import load_model
 from sonant.parity.task import Task, perform
-from sonant.speech import Sampling, SpeechRequest
+from sonant.request.speech import Sampling, SpeechRequest
 from tests.families.indextts2.conftest import clip, nested, recorded
 
 

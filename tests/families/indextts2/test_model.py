@@ -6,15 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.errors import GenerationError, RequestError, UnsupportedError, VoiceError
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.model import IndexTTS2
 from sonant.families.indextts2.options import OPTIONS, PRESETS, IndexOptions
 from sonant.families.indextts2.weights import load_gpt
 from sonant.nn.tap import tapped
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
+from sonant.request.voice import Voice
 from tests.bad_inputs import BadInputs
 from tests.families.indextts2.conftest import clip
 from tests.laws import FamilyLaws, run_alone, run_together

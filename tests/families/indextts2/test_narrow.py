@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sonant import native
-from sonant.engine import Engine
+from sonant.catalogue.registry import precisions
+from sonant.engine.engine import Engine
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.gpt import Block
@@ -16,8 +17,7 @@ from sonant.nn.native_conv import NativeRows
 from sonant.nn.packed import PackedLinear
 from sonant.nn.precision import INT8, LOSSLESS, PlainLinear
 from sonant.nn.quantized import NativeLinear, PackedStore
-from sonant.registry import precisions
-from sonant.speech import Sampling, SpeechRequest
+from sonant.request.speech import Sampling, SpeechRequest
 from tests.families.indextts2.conftest import clip, recorded
 
 

@@ -10,7 +10,7 @@ from sonant.families.indextts2.loading import load_model
 from sonant.families.indextts2.model import IndexTTS2
 from sonant.nn.cache import KVCache
 from sonant.nn.tap import tapped
-from sonant.speech import Sampling, SpeechRequest
+from sonant.request.speech import Sampling, SpeechRequest
 from tests.laws import run_alone, run_together
 from tests.pretended_gpu import DEVICE, moved_there, pretended_gpu
 

@@ -14,7 +14,7 @@ from sonant.families.indextts2.search import (
     keep_typical,
     make_search,
 )
-from sonant.sampling import keep_top_k, keep_top_p, penalise_repetition
+from sonant.nn.sampling import keep_top_k, keep_top_p, penalise_repetition
 from tests.families.indextts2.conftest import DATA, recorded
 
 CODES = recorded("sampling")

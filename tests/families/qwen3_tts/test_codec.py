@@ -7,7 +7,8 @@ from sonant.errors import RequestError, UnsupportedError
 from sonant.families.qwen3_tts import codec as codec_module
 from sonant.families.qwen3_tts import codec_encoder, detect, load
 from sonant.families.qwen3_tts.speech_tokenizer import reference_samples
-from sonant.speech import Audio, SpeechRequest
+from sonant.request.audio import Audio
+from sonant.request.speech import SpeechRequest
 
 
 def run(decoder, tokens):

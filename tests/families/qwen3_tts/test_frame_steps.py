@@ -15,7 +15,7 @@ from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
 from sonant.nn.replay import Replay
 from sonant.nn.tap import tapped
-from sonant.speech import Sampling, SpeechRequest, Style
+from sonant.request.speech import Sampling, SpeechRequest, Style
 from tests.laws import FamilyLaws, run_alone, run_together
 from tests.pretended_gpu import DEVICE, moved_there, pretended_gpu
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.errors import ConfigError, UnsupportedError
 from sonant.families.qwen3_tts import load
 from sonant.families.qwen3_tts.prompt import text_ids
-from sonant.speech import SpeechRequest
+from sonant.request.speech import SpeechRequest
 from sonant.text.paced_phonemes import PaceModel
 
 CPU = torch.device("cpu")

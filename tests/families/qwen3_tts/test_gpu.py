@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.families.qwen3_tts import load
 from sonant.families.qwen3_tts.model import Qwen3TTS
 from sonant.nn.cache import KVCache
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
 from tests.gpu_with_values import DEVICE, gpu_with_values
 
 CPU = torch.device("cpu")

@@ -1,6 +1,7 @@
 import pytest
 
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
 from tests.laws import FamilyLaws, run_alone, run_together
 
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sonant.catalogue.registry import detect as detect_family
 from sonant.errors import CheckpointError, ConfigError
 from sonant.families.qwen3_tts import detect, load
-from sonant.registry import detect as detect_family
 
 
 def loads(folder):

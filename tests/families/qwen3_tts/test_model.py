@@ -6,11 +6,12 @@ import pytest
 import soundfile
 import torch
 
-from sonant.engine import Engine
+from sonant.engine.engine import Engine
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import load
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
+from sonant.request.voice import Voice
 from tests.bad_inputs import BadInputs
 from tests.laws import run_alone, run_together
 

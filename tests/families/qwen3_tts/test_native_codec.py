@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from sonant import native
+from sonant.catalogue.registry import load_model
 from sonant.families.qwen3_tts import load
 from sonant.nn.native_conv import NativeTimeConv
-from sonant.registry import load_model
-from sonant.speech import SpeechRequest
+from sonant.request.speech import SpeechRequest
 
 pytestmark = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
 

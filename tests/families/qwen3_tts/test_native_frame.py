@@ -10,8 +10,8 @@ from sonant.families.qwen3_tts.talker import CodePredictor
 from sonant.nn.native_frame import NativeFrame
 from sonant.nn.precision import INT4, INT8, LOSSLESS
 from sonant.nn.quantized import quantize_decoder, quantize_linear
-from sonant.sampling import generator
-from sonant.speech import Sampling
+from sonant.nn.sampling import generator
+from sonant.request.speech import Sampling
 
 SAMPLED = Sampling(predictor_temperature=0.9, predictor_top_k=7)
 GREEDY = Sampling(predictor_greedy=True)

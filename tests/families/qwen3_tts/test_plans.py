@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from sonant import native
+from sonant.catalogue.registry import load_model, precisions
 from sonant.errors import UnsupportedError
 from sonant.families.qwen3_tts import automatic_precision
 from sonant.families.qwen3_tts.config import read_model_config
@@ -16,9 +17,8 @@ from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
 from sonant.nn.precision import INT4, INT8, INT12, PlainLinear
 from sonant.nn.quantized import NativeDecoder, NativeLinear, PackedStore
-from sonant.registry import load_model, precisions
-from sonant.sampling import generator
-from sonant.speech import Sampling
+from sonant.nn.sampling import generator
+from sonant.request.speech import Sampling
 from tests.families.qwen3_tts.conftest import DATA
 
 NARROW = ("int8", "mixed", "int4")

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from sonant.memory import Footprint
-    from sonant.model import SpeechModel
-    from sonant.speech import ModelSpec
+    from sonant.checkpoints.memory import Footprint
+    from sonant.engine.model import SpeechModel
+    from sonant.request.speech import ModelSpec
 
 __all__ = ["describe", "detect", "footprint", "load"]
 
@@ -36,6 +36,6 @@ def describe(path: Path) -> ModelSpec:
 
 def footprint(path: Path, *, device: torch.device, dtype: torch.dtype) -> Footprint:
     """What the built-in voice takes: its network and the libraries that it brings along, measured."""
-    from sonant.memory import MIB, Footprint
+    from sonant.checkpoints.memory import MIB, Footprint
 
     return Footprint(weights=300 * MIB, loading=0, working=100 * MIB)

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sonant.engine.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.builtin.spec import builtin_spec
-from sonant.model import AudioDecoder, Prompt, Step, Utterance
-from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, SpeechRequest
+from sonant.nn.sampling import generator, segment_seed
+from sonant.request.audio import Audio
+from sonant.request.speech import SpeechRequest
+from sonant.request.voice import Voice
 from sonant.text.bounds import within_bounds
-from sonant.voice import Voice
 
 IDS_PER_STEP = 16
 PAUSE = 0.12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from sonant.speech import ModelSpec
+from sonant.request.speech import ModelSpec
 
 
 def builtin_spec() -> ModelSpec:

@@ -9,9 +9,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sonant.memory import Footprint
-    from sonant.model import SpeechModel
-    from sonant.speech import ModelSpec
+    from sonant.checkpoints.memory import Footprint
+    from sonant.engine.model import SpeechModel
+    from sonant.request.speech import ModelSpec
 
 __all__ = ["PRECISIONS", "convert", "describe", "detect", "footprint", "load", "tensors_read"]
 

@@ -22,7 +22,7 @@ from sonant.audio.mel import WHISPER_128, MelConfig, log_mel
 from sonant.audio.resample import resample_sinc
 from sonant.errors import CheckpointError, RequestError
 from sonant.nn.tap import tap
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 TOKENIZER_NAME = "speech_tokenizer_v3.onnx"
 SPEAKER_NAME = "campplus.onnx"

@@ -11,74 +11,20 @@ second time; an id that ends speech counts as a wish for text while more may com
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
-
 import torch
 from torch import Tensor
 
+from sonant.engine.model import Step, Utterance
 from sonant.families.cosyvoice3 import generate
 from sonant.families.cosyvoice3.config import LanguageConfig
 from sonant.families.cosyvoice3.lm import LanguageModel
-from sonant.model import Step, Utterance
+from sonant.families.cosyvoice3.speaking import Feeding, Speaking, Stage
 from sonant.nn.cache import KVCache
-from sonant.speech import TextFeed
+from sonant.request.speech import TextFeed
 from sonant.text.tokenizer import BytePairTokenizer
 
 MAX_FED_SECONDS = 80.0
 """Longest speech of one feed, which bounds its rows of the cache."""
-LONGEST_WORD = 60
-"""Characters after which text is taken although no word has ended."""
-
-
-class Stage(Enum):
-    """What an utterance does next."""
-
-    PROMPT = "pairs the prompt's text and speech"
-    WAITING = "needs five more text tokens"
-    SPEAKING = "speaks until it wants text"
-    LAST = "has all the text and speaks to the end"
-
-
-@dataclass(kw_only=True, eq=False)
-class Feeding:
-    """The text side of one utterance. `ready` are embeddings [n, D] that the model has not seen yet."""
-
-    feed: TextFeed
-    tokenizer: BytePairTokenizer
-    ready: list[Tensor]
-    text: list[int]
-    """Text tokens not used yet, the prompt's first."""
-    prompt_speech: list[int]
-    room: int
-    """Positions left in the cache."""
-    stage: Stage = Stage.PROMPT
-    next_fill: int = 0
-    letters: str = ""
-    is_closed: bool = False
-    fed: int = 0
-    """Text tokens that arrived."""
-    is_overfull: bool = False
-
-    def take(self) -> None:
-        """Tokens of whatever has arrived, cut where a word has ended, so that cuts do not change tokens."""
-        if self.is_closed:
-            return
-        text, self.is_closed = self.feed.take()
-        self.letters += text
-        end = len(self.letters) if self.is_closed else word_end(self.letters)
-        whole, self.letters = self.letters[:end], self.letters[end:]
-        found = self.tokenizer.encode(whole)
-        self.fed += len(found)
-        self.text += found
-
-
-def word_end(text: str) -> int:
-    """Where a text that goes on can be cut without changing its tokens: before what follows a letter."""
-    for index in range(len(text) - 1, 0, -1):
-        if text[index - 1].isalpha() and not text[index].isalnum() and text[index] not in "'’":
-            return index
-    return len(text) if len(text) > LONGEST_WORD else 0
 
 
 def begin(
@@ -111,7 +57,7 @@ def begin(
 
 def provide(model: LanguageModel, cache: KVCache, utterance: Utterance) -> bool:
     """Feed the text there is; False when nothing can be chosen, for want of text or because it is over."""
-    state: generate.Speaking = utterance.state
+    state: Speaking = utterance.state
     feeding = state.feeding
     assert feeding is not None
     feeding.take()
@@ -164,7 +110,7 @@ def _gather(model: LanguageModel, feeding: Feeding) -> None:
 
 def advance(config: LanguageConfig, utterance: Utterance) -> Step:
     """Choose the next id: a token, a wish for text, or the end."""
-    state: generate.Speaking = utterance.state
+    state: Speaking = utterance.state
     feeding = state.feeding
     assert feeding is not None
     is_last = feeding.stage is Stage.LAST

@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from sonant.engine.model import Step, Utterance
 from sonant.families.cosyvoice3.config import MIN_TOKEN_RATIO, LanguageConfig
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.sampler import (
     Pick,
-    SilenceFilter,
     greedy,
     mask_before_minimum,
     race,
     repetition_aware,
 )
-from sonant.model import Step, Utterance
+from sonant.families.cosyvoice3.speaking import Speaking
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.tap import is_tapped, tap
-from sonant.speech import Sampling
-
-if TYPE_CHECKING:
-    from sonant.families.cosyvoice3.feeding import Feeding
-
-
-@dataclass(kw_only=True, eq=False)
-class Speaking:
-    """What one utterance remembers: every id the model gave, and its scores for the next one."""
-
-    pick: Pick
-    minimum: int
-    history: list[int] = field(default_factory=list)
-    logits: Tensor | None = None
-    """Scores [V] for the next id, when they are there already (after the prefill)."""
-    silence: SilenceFilter = field(default_factory=SilenceFilter)
-    feeding: Feeding | None = None
-    """The text side of an utterance whose text arrives while it speaks."""
+from sonant.request.speech import Sampling
 
 
 def picker(sampling: Sampling, generator: torch.Generator) -> Pick:

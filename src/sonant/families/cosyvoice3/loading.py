@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sonant.checkpoint import fingerprint, read_json, write_tensors
+from sonant.checkpoints.tensors import fingerprint, read_json, write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_config
@@ -17,7 +17,7 @@ from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer, ma
 from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import PackedStore
-from sonant.speech import ModelSpec
+from sonant.request.speech import ModelSpec
 
 IDENTITY = (
     YAML_NAME,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sonant.engine.model import Prompt, Step, Utterance
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.cosyvoice3 import feeding, generate
 from sonant.families.cosyvoice3.config import (
@@ -23,17 +24,18 @@ from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
 from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
+from sonant.families.cosyvoice3.speaking import Feeding, Speaking
 from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, Reference, SpeechDecoder
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, TextRules, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
-from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
+from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.step_stack import StepStack
-from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, SpeechRequest, TextFeed, language_name
+from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed, language_name
+from sonant.request.voice import Voice
 from sonant.text.tokenizer import BytePairTokenizer
-from sonant.voice import Voice
 
 FAMILY = "cosyvoice3"
 LANGUAGES = (
@@ -376,7 +378,7 @@ class CosyVoice3Model:
         if inputs.feed is not None:
             assert self._cache is not None, "allocate comes before start"
             self._cache.free(slots[0])
-            utterance.state = generate.Speaking(
+            utterance.state = Speaking(
                 pick=generate.picker(prompt.sampling, rng),
                 minimum=0,
                 feeding=self._begin(prompt, inputs.feed),
@@ -385,7 +387,7 @@ class CosyVoice3Model:
             assert self._cache is not None, "allocate comes before start"
             text = torch.cat((inputs.prompt_text, inputs.text)).to(self.device)
             x = self.language.prompt(text, inputs.prompt_speech.to(self.device))
-            utterance.state = generate.Speaking(
+            utterance.state = Speaking(
                 pick=generate.picker(prompt.sampling, rng),
                 minimum=generate.minimum_length(len(inputs.text)),
                 logits=generate.prefill(self.language, self._cache, slots[0], x),
@@ -417,7 +419,7 @@ class CosyVoice3Model:
             return feeding.advance(self.config.language, utterance)
         return generate.advance(self.config.language, utterance)
 
-    def _begin(self, prompt: Prompt, feed: TextFeed) -> feeding.Feeding:
+    def _begin(self, prompt: Prompt, feed: TextFeed) -> Feeding:
         """The known text, parted where the prefix of the mode ends and a transcript begins."""
         inputs: Inputs = prompt.inputs
         known = inputs.prompt_text

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from sonant import native
+from sonant.checkpoints.memory import MIB, Footprint, bytes_in
 from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.weights import F0_PREFIX, part_tensors
-from sonant.memory import MIB, Footprint, bytes_in
 from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sonant.errors import GenerationError
 from sonant.families.cosyvoice3.config import MAX_SECONDS, CosyVoice3Config
-from sonant.sampling import generator
+from sonant.nn.sampling import generator
 
 BLOCK = 50
 """Frames drawn at once: fixed, so that how often noise is asked for never changes it."""

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.checkpoint import read_pickle, read_tensors
+from sonant.checkpoints.tensors import read_pickle, read_tensors
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.cosyvoice3.stream import DecodeOptions, Reference
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, SYSTEM_SENTENCE
-from sonant.speech import TextFeed
+from sonant.request.speech import TextFeed
 
 PRESETS_NAME = "spk2info"
 

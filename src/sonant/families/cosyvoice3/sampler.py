@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sonant.families.cosyvoice3.config import MAX_SILENT_RUN, SILENT_TOKENS
-from sonant.sampling import NEGATIVE_INFINITY
+from sonant.nn.sampling import NEGATIVE_INFINITY
 
 Pick = Callable[[Tensor], int]
 """Index of one entry of probabilities [n], which need not sum to one."""

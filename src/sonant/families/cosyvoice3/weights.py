@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.checkpoint import build, fold_weight_norm, load_strict, read_pickle, read_tensors, used
+from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, read_pickle, read_tensors, used
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3.config import CosyVoice3Config, read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME

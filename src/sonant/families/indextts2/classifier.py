@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoint import build, load_strict, read_json, read_tensors
+from sonant.checkpoints.tensors import build, load_strict, read_json, read_tensors
 from sonant.errors import CheckpointError, ConfigError, GenerationError
 from sonant.families.indextts2.chat import chat_renderer
 from sonant.nn.cache import KVCache

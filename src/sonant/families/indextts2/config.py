@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from sonant.config import from_dict
+from sonant.checkpoints.config import from_dict
 from sonant.errors import CheckpointError, ConfigError
 
 CONFIG_NAME = "config.yaml"

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 T = TypeVar("T")
 

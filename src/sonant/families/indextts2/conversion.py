@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sonant.checkpoint import write_tensors
+from sonant.checkpoints.tensors import write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import locate

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sonant import sampling
 from sonant.errors import GenerationError
 from sonant.families.indextts2.gpt import IndexGpt
 from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan
+from sonant.nn import sampling
 from sonant.nn.tap import tap
 
 

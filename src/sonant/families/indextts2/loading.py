@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from sonant import checkpoint
+from sonant.checkpoints import tensors as checkpoint
 from sonant.errors import CheckpointError
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.classifier import EmotionClassifier
@@ -19,7 +19,7 @@ from sonant.families.indextts2.s2mel import FRAMES_PER_CODE
 from sonant.families.indextts2.text import TextFrontEnd, read_glossary
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import PackedStore
-from sonant.speech import ModelSpec
+from sonant.request.speech import ModelSpec
 
 LICENCE = "bilibili Model Use License Agreement (weights); the auxiliary models have their own"
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from sonant.engine.model import Prompt, Step, Utterance
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
@@ -30,13 +31,13 @@ from sonant.families.indextts2.segments import split_segments
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.text import Reading, TextFrontEnd
 from sonant.families.indextts2.vocoder import BigVgan
-from sonant.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
+from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
-from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, Sampling, SpeechRequest, Style
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, Style
+from sonant.request.voice import Voice
 
 # Codes a segment may take at most: a start, then half a second for each piece of text. Speech takes about
 # a fifth of a second a piece; the limit only ends what never stops.

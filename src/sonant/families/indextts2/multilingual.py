@@ -20,7 +20,7 @@ from sonant.errors import RequestError
 from sonant.families.indextts2.segments import split_by_tokens
 from sonant.families.indextts2.text import ANNOTATION, Normaliser, Shelf, map_characters
 from sonant.families.indextts2.vocabulary import Vocabulary
-from sonant.speech import LANGUAGE_CODES
+from sonant.request.speech import LANGUAGE_CODES
 from sonant.text.language import detect_language
 from sonant.text.markup import PRONUNCIATION
 from sonant.text.normalize import normalize

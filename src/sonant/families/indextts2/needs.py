@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 
 from sonant import native
+from sonant.checkpoints.memory import MIB, Footprint, bytes_in
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import locate
 from sonant.families.indextts2.options import SAMPLING
 from sonant.families.indextts2.used import tensors_read
-from sonant.memory import MIB, Footprint, bytes_in
 from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes

@@ -24,7 +24,7 @@ from sonant.families.indextts2.s2mel import LengthRegulator
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.w2v_bert import W2vBert, seamless_features
 from sonant.nn.tap import tap
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 SEMANTIC_RATE = 16_000
 LONGEST = 15  # seconds of a clip that are listened to. Source: the original

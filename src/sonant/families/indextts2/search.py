@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from sonant.nn.sampling import keep_top_k, keep_top_p, penalise_repetition
 from sonant.nn.tap import tap
-from sonant.sampling import keep_top_k, keep_top_p, penalise_repetition
 
 NOT_YET = -1e9  # score of the beams that are copies of the first one. Source: transformers
 HISTORY_FILL = 1  # what the original's history holds in place of the prefix

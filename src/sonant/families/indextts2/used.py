@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sonant.checkpoint import build, read_json, read_tensors, used
+from sonant.checkpoints.tensors import build, read_json, read_tensors, used
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.config import (
     CONFIG_NAME,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoint import (
+from sonant.checkpoints.tensors import (
     build,
     fold_weight_norm,
     load_strict,

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from sonant.memory import Footprint
-    from sonant.model import SpeechModel
-    from sonant.speech import ModelSpec
+    from sonant.checkpoints.memory import Footprint
+    from sonant.engine.model import SpeechModel
+    from sonant.request.speech import ModelSpec
 
 __all__ = ["PRECISIONS", "automatic_precision", "describe", "detect", "footprint", "load", "tensors_read"]
 

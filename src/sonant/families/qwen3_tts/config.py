@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sonant.checkpoint import read_json
-from sonant.config import from_dict
+from sonant.checkpoints.config import from_dict
+from sonant.checkpoints.tensors import read_json
 from sonant.errors import CheckpointError, ConfigError
 from sonant.nn.transformer import DecoderConfig
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from sonant.nn.native_frame import Choice
+from sonant.nn.sampling import NEGATIVE_INFINITY, draw, keep_top_k, keep_top_p, penalise_repetition
 from sonant.nn.tap import tap
-from sonant.sampling import NEGATIVE_INFINITY, draw, keep_top_k, keep_top_p, penalise_repetition
-from sonant.speech import Sampling
+from sonant.request.speech import Sampling
 
 # Sources for both: constants of the original, not derived from the codebook's size.
 SUPPRESSED_TAIL = 1024

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sonant.engine.model import Utterance
 from sonant.families.qwen3_tts.config import ModelConfig
 from sonant.families.qwen3_tts.decoding import MIN_TOKENS, SUPPRESSED_TAIL
 from sonant.families.qwen3_tts.talker import Network
-from sonant.model import Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.replay import Replay
+from sonant.nn.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows
 from sonant.nn.step_stack import Reach, StepStack, batch_sizes, reaches
 from sonant.nn.transformer import Decoder
-from sonant.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows
-from sonant.speech import Sampling
+from sonant.request.speech import Sampling
 
 USUAL_BEST = 64
 """top_k up to here is one kind of frame; the model's own is 50."""

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from sonant import native
-from sonant.checkpoint import fingerprint, read_json
+from sonant.checkpoints.tensors import fingerprint, read_json
+from sonant.engine.model import SpeechModel
 from sonant.errors import CheckpointError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.codec import CodecDecoder
@@ -35,9 +36,8 @@ from sonant.families.qwen3_tts.weights import (
     load_network,
     weight_names,
 )
-from sonant.model import SpeechModel
 from sonant.nn.quantized import PackedStore
-from sonant.speech import ModelSpec
+from sonant.request.speech import ModelSpec
 from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.tokenizer import BytePairTokenizer
 

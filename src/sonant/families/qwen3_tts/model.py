@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
+from sonant.engine.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
@@ -18,16 +19,16 @@ from sonant.families.qwen3_tts.plans import plan_of, state_plainly
 from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
-from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.quantized import NativeDecoder, NativeLinear
+from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
-from sonant.sampling import generator, segment_seed
-from sonant.speech import Audio, ModelSpec, Sampling, SpeechRequest, language_name
+from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, language_name
+from sonant.request.voice import Voice
 from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.segment import segment
 from sonant.text.tokenizer import BytePairTokenizer
-from sonant.voice import Voice
 
 # Guard against speech without end: frames allowed for a text, generous next to the 2 to 5 frames that a
 # token of ordinary speech takes.

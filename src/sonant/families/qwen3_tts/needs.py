@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from sonant import native
-from sonant.checkpoint import read_json
+from sonant.checkpoints.memory import MIB, Footprint, bytes_in
+from sonant.checkpoints.tensors import read_json
 from sonant.families.qwen3_tts.config import (
     CODEC_FOLDER,
     CODEC_MODEL_TYPE,
@@ -18,7 +19,6 @@ from sonant.families.qwen3_tts.config import (
 )
 from sonant.families.qwen3_tts.plans import plan_of
 from sonant.families.qwen3_tts.weights import codec_tensors, has_bfloat16, network_tensors
-from sonant.memory import MIB, Footprint, bytes_in
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 NARROWED = re.compile(

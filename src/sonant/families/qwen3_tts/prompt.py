@@ -18,7 +18,7 @@ from sonant.errors import RequestError, VoiceError
 from sonant.families.qwen3_tts.config import ModelConfig, TalkerConfig
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.tap import tap
-from sonant.speech import TextLayout
+from sonant.request.speech import TextLayout
 from sonant.text.tokenizer import BytePairTokenizer
 
 ROLE = "<|im_start|>assistant\n"

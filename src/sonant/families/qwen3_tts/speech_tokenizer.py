@@ -12,15 +12,16 @@ import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
+from sonant.engine.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.qwen3_tts.codec import CodecDecoder, CodecState
 from sonant.families.qwen3_tts.codec_steps import CodecSteps
 from sonant.families.qwen3_tts.config import FAMILY, CodecConfig
 from sonant.families.qwen3_tts.weights import Codec, identity
-from sonant.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.nn.tap import is_tapped
-from sonant.speech import Audio, ModelSpec, SpeechRequest
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec, SpeechRequest
+from sonant.request.voice import Voice
 
 KEPT_REFERENCES = 4
 

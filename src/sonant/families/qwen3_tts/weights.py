@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoint import (
+from sonant.checkpoints.tensors import (
     build,
     fingerprint,
     load_strict,

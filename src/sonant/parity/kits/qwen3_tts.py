@@ -17,7 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.checkpoint import build, load_strict, read_tensors
+from sonant.checkpoints.tensors import build, load_strict, read_tensors
+from sonant.engine.model import Prompt, Utterance
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import (
     BUILT_IN_GENERATION,
@@ -34,11 +35,11 @@ from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import reference_samples
 from sonant.families.qwen3_tts.talker import Network
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, MODEL_RULES, Codec, codec_rules
-from sonant.model import Prompt, Utterance
 from sonant.nn.tap import tapped
 from sonant.parity.kit import KitReport, RecordedFiles
 from sonant.parity.kits.qwen3_tts_rows import Row, at_rate, read_rows
-from sonant.speech import Audio, Sampling
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling
 
 PROMPT, HIDDEN, LOGITS, PREDICTOR, SCORES, PROBABILITIES = 1e-5, 2e-5, 2e-5, 5e-5, 5e-5, 1e-5
 CODEC, WAVEFORM, MEL, VECTOR = 1e-4, 5e-5, 1e-4, 1e-5

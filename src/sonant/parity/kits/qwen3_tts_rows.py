@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
+from sonant.engine.model import Prompt
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.model import Qwen3TTS
-from sonant.model import Prompt
-from sonant.speech import Audio, Sampling, SpeechRequest
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from sonant.families.indextts2.w2v_bert import seamless_features
 from sonant.families.indextts2.weights import load_w2v_bert
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
-from sonant.speech import Audio
+from sonant.request.audio import Audio
 
 T = TOLERANCES
 WIDE = "wide"

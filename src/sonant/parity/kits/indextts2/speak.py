@@ -18,10 +18,10 @@ from sonant.families.indextts2.search import (
     make_search,
 )
 from sonant.nn.cache import KVCache
+from sonant.nn.sampling import keep_top_k, keep_top_p, penalise_repetition
 from sonant.nn.tap import tap_scope
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, finite, recorded
-from sonant.sampling import keep_top_k, keep_top_p, penalise_repetition
 
 T = TOLERANCES
 

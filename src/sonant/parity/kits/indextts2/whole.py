@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonant.checkpoint import read_json
+from sonant.checkpoints.tensors import read_json
+from sonant.engine.model import Prompt
 from sonant.families.indextts2.config import W2vBertConfig
 from sonant.families.indextts2.model import IndexInputs
 from sonant.families.indextts2.weights import read_any
-from sonant.model import Prompt
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
-from sonant.speech import Audio, Sampling, SpeechRequest, Style
-from sonant.voice import Voice
+from sonant.request.audio import Audio
+from sonant.request.speech import Sampling, SpeechRequest, Style
+from sonant.request.voice import Voice
 
 T = TOLERANCES
 FULL_SCALE = 32767.0

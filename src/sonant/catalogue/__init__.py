@@ -1,0 +1,1 @@
+"""Which models there are: families, releases on the hubs, and what a folder holds."""

@@ -1,0 +1,351 @@
+"""The list of families, and `load`: a path or name -> Engine. The only file that names families."""
+
+from __future__ import annotations
+
+import logging
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sonant.errors import CheckpointError, RequestError, UnsupportedError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sonant.checkpoints.memory import Candidate, Plan
+    from sonant.checkpoints.tensors import Unread
+    from sonant.engine.engine import Engine
+    from sonant.engine.model import SpeechModel
+    from sonant.request.speech import ModelSpec
+    from sonant.voices.library import VoiceLibrary
+
+log = logging.getLogger(__name__)
+
+FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
+"""Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
+`load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, `convert(source, target)` where its
+release has pickles, and `tensors_read(path)`, what inference reads of each file, where it reads tensors."""
+
+BUILTIN = "builtin"
+BUNDLED = Path(__file__).parents[1] / "assets"
+"""Checkpoints inside the package, each in a folder of its name (Sonant Nano)."""
+DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+
+
+def bundled() -> list[str]:
+    """Names of the checkpoints inside the package."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def detect(path: Path) -> str | None:
+    """The family whose checkpoint this folder holds, or None. Imports no torch."""
+    for family in FAMILIES:
+        if import_module(f"sonant.families.{family}").detect(path):
+            return family
+    return None
+
+
+def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
+    """Family and folder of a model given by path, by known name, or as "builtin".
+
+    Raises CheckpointError when it is not on disk or of no known family.
+    """
+    if str(model) == BUILTIN and not Path(model).is_dir():
+        return BUILTIN, Path()
+    path = Path(model)
+    if not path.exists() and (BUNDLED / path.name / "config.json").is_file() and path.name == str(model):
+        path = BUNDLED / path.name
+    if not path.exists():
+        from sonant.catalogue import hub
+
+        path = hub.local(str(model))
+    if not path.is_dir():
+        raise CheckpointError(f"{path} is no folder. Give the folder that holds the checkpoint's files.")
+    family = detect(path)
+    if family is None:
+        names = ", ".join(sorted(p.name for p in path.iterdir())[:12]) or "nothing"
+        raise CheckpointError(
+            f"{path} is no checkpoint of a known family ({', '.join(FAMILIES[1:])}); it holds: {names}. "
+            "Give the folder with the official files."
+        )
+    return family, path
+
+
+def describe(model: str | os.PathLike[str]) -> ModelSpec:
+    """What a model on disk is and can do, read from its configs; its weights are not loaded."""
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    return package.describe(path)
+
+
+def numbers_read(model: str | os.PathLike[str], *, strict: bool = False) -> dict[str, int] | None:
+    """Of each file of weights that inference opens, by its path in the folder, how many numbers it reads.
+
+    Files that are not named are never opened. None for a family that does not tell. What the opened files
+    hold beyond that is told in one warning, or is a CheckpointError if `strict`.
+    """
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    if not hasattr(package, "tensors_read"):
+        return None
+    from sonant.checkpoints.tensors import collecting_unread
+
+    with collecting_unread() as unread:
+        found = package.tensors_read(path)
+    _judge_unread(unread, strict=strict)
+    return {name: sum(tensor.numel() for tensor in tensors.values()) for name, tensors in found.items()}
+
+
+def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, strict: bool = False) -> None:
+    """Write a checkpoint as safetensors into the new folder `target`: only what inference reads.
+
+    What else the files hold is told in one warning, or is a CheckpointError if `strict`. Raises
+    UnsupportedError for a family whose release is safetensors already.
+    """
+    family, path = find(source)
+    package: Any = import_module(f"sonant.families.{family}")
+    if not hasattr(package, "convert"):
+        raise UnsupportedError(
+            f"{source} ({family}) has nothing to convert: it brings safetensors, or no folder at all; "
+            "expected a release with .pt or .pth files. Use it as it is."
+        )
+    from sonant.checkpoints.tensors import collecting_unread
+
+    with collecting_unread() as unread:
+        package.tensors_read(path)
+    _judge_unread(unread, strict=strict)
+    package.convert(path, Path(target))
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The torch device for "auto", "cpu", "cuda", "cuda:1", "mps". Raises RequestError if absent."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        if torch.backends.mps.is_available():
+            return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise RequestError(
+            f"{name!r} is no device; expected auto, cpu, cuda, cuda:N or mps.", field="device"
+        ) from error
+    is_there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }.get(device.type, False)
+    if not is_there:
+        raise RequestError(
+            f"device {name!r} is not available to this build of torch. Use --device cpu, or install torch "
+            "for your accelerator.",
+            field="device",
+        )
+    return device
+
+
+def choose_dtype(name: str = "auto") -> torch.dtype:
+    """The torch dtype of the autoregressive half; "auto" is float32."""
+    import torch
+
+    if name not in DTYPES:
+        raise RequestError(f"{name!r} is no dtype; expected one of {', '.join(DTYPES)}.", field="dtype")
+    return torch.float32 if name == "auto" else getattr(torch, name)
+
+
+def precisions(model: str | os.PathLike[str]) -> tuple[str, ...]:
+    """What `precision` of `load` may be for a model on a CPU."""
+    family, _ = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    return ("auto", "full", *getattr(package, "PRECISIONS", ()))
+
+
+def _resolved(
+    precision: str | None, model: str | os.PathLike[str], where: torch.device, dtype: str
+) -> str | None:
+    """What "auto" stands for: the family may name its choice for a folder, else lossless if it is offered."""
+    if precision != "auto":
+        return precision
+    if where.type != "cpu" or choose_dtype(dtype) != choose_dtype("float32"):
+        return None
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    if hasattr(package, "automatic_precision"):
+        return str(package.automatic_precision(path))
+    return "lossless" if "lossless" in precisions(model) else None
+
+
+def load_model(
+    model: str | os.PathLike[str],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str | None = None,
+    strict: bool = False,
+) -> SpeechModel:
+    """The model itself, without an engine around it.
+
+    `precision` says how a CPU keeps the weights of the autoregressive half. None or "full": as `dtype` says,
+    in torch, every tensor within reach of a recording. "lossless": bfloat16 weights stay two bytes wide and
+    are computed with in float32, which is twice as fast and equal up to the order of sums. "int8" is near
+    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": int8 for Qwen3-TTS of the released
+    sizes, lossless for others where it can be had, else full. Raises UnsupportedError where the family or the
+    device has no such form.
+
+    Tensors of the files that no network reads are left out with one warning; `strict` makes them a
+    CheckpointError. Missing and misshapen ones always are.
+    """
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    where = choose_device(device)
+    options: dict[str, str] = {}
+    offered = precisions(model)
+    precision = _resolved(precision, model, where, dtype)
+    if precision not in (None, "full"):
+        if precision not in offered or where.type != "cpu":
+            raise UnsupportedError(
+                f"{model} has no precision {precision!r} on {where.type}; on a CPU it has: "
+                f"{', '.join(offered)}. Leave it out, or use --dtype.",
+                field="precision",
+            )
+        options["precision"] = precision
+    if where.type == "cuda":
+        import torch
+
+        # torch's default rounds the inputs of float32 convolutions to 10 bits; here float32 is float32.
+        torch.backends.cudnn.allow_tf32 = False
+    from sonant.checkpoints.tensors import collecting_unread
+    from sonant.nn.mapped import trim
+
+    with collecting_unread() as unread:
+        made = package.load(path, device=where, dtype=choose_dtype(dtype), **options)
+    _judge_unread(unread, strict=strict)
+    trim()
+    return made
+
+
+def _judge_unread(unread: Unread, *, strict: bool) -> None:
+    """One warning for what nothing reads in a checkpoint's files, or an error."""
+    from sonant.checkpoints.tensors import told_unread
+
+    if unread and strict:
+        raise CheckpointError(
+            f"tensors that nothing reads: {told_unread(unread)}; expected none, as strict loading was asked "
+            "for. Leave strict (--strict) out to speak without them, or use the official files."
+        )
+    if unread:
+        log.warning("tensors that nothing reads are left out: %s", told_unread(unread))
+
+
+def plan(
+    model: str | os.PathLike[str],
+    *,
+    memory_limit: int | str,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str | None = "auto",
+    slots: int = 4,
+    taken: int | None = None,
+) -> Plan:
+    """How `load` would load the model below a limit; nothing is loaded.
+
+    `taken` is what the process has in memory already, measured now if it is not given; on an accelerator, 0.
+    A precision or dtype that is named stays; "auto" may give way to a narrower one.
+    Raises RequestError when nothing fits.
+    """
+    from sonant.checkpoints.memory import choose, parse_size, resident_bytes
+
+    where = choose_device(device)
+    if taken is None:
+        taken = resident_bytes() if where.type == "cpu" else 0
+    candidates = _candidates(model, where, dtype, precision)
+    offered = [name for name in precisions(model) if name not in ("auto", "full")]
+    is_named = precision not in (None, "auto", *offered[-1:])  # "auto" has tried the narrowest
+    narrower = f", --precision {offered[-1]}" if offered and is_named and where.type == "cpu" else ""
+    if where.type != "cpu" and dtype != "bfloat16":
+        narrower = ", --dtype bfloat16"
+    hint = f"Give a higher one, a smaller model{narrower}, or close what else runs in this process."
+    limit = parse_size(memory_limit)
+    return choose(str(model), candidates, slots=slots, limit=limit, taken=taken, hint=hint)
+
+
+def _candidates(
+    model: str | os.PathLike[str], where: torch.device, dtype: str, precision: str | None
+) -> list[Candidate]:
+    """Ways to load, the wanted one first, then ever smaller ones where that may be chosen."""
+    from sonant.checkpoints.memory import Candidate
+
+    family, path = find(model)
+    package: Any = import_module(f"sonant.families.{family}")
+    offered = precisions(model)
+
+    def made(dtype: str, precision: str) -> Candidate:
+        options = {} if precision == "full" else {"precision": precision}
+        found = package.footprint(path, device=where, dtype=choose_dtype(dtype), **options)
+        return Candidate(dtype=dtype, precision=precision, footprint=found)
+
+    wanted = _resolved(precision, model, where, dtype)
+    kept = str(choose_dtype(dtype)).removeprefix("torch.")
+    first = made(kept, wanted if wanted is not None else "full")
+    others = []
+    if precision == "auto" and where.type == "cpu" and kept == "float32":
+        others = [made(kept, name) for name in offered if name not in ("auto", "full", wanted)]
+    elif dtype == "auto" and where.type != "cpu" and kept == "float32":
+        others = [made("bfloat16", "full")]
+    smaller = [c for c in others if c.footprint.weights < first.footprint.weights]
+    return [first, *sorted(smaller, key=lambda c: -c.footprint.weights)]
+
+
+def load(
+    model: str | os.PathLike[str] = BUILTIN,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    precision: str | None = "auto",
+    slots: int = 4,
+    voices: VoiceLibrary | None = None,
+    memory_limit: int | str | None = None,
+    strict: bool = False,
+    **engine_options: Any,
+) -> Engine:
+    """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin".
+
+    `precision` and `strict` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole
+    process, or for the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to
+    fewer, until the model fits; a warning says so, and RequestError is raised when nothing fits.
+    """
+    find(model)  # a wrong name is told before torch is imported
+    from sonant.engine.engine import Engine
+    from sonant.voices.library import VoiceLibrary
+
+    if memory_limit is not None:
+        planned = plan(
+            model, memory_limit=memory_limit, device=device, dtype=dtype, precision=precision, slots=slots
+        )
+        for remark in planned.remarks:
+            log.warning("memory limit: %s", remark)
+        dtype, precision, slots = planned.dtype, planned.precision, planned.slots
+        engine_options.setdefault("cache_positions", planned.cache_positions)
+        limit_device(device, memory_limit)
+    made = load_model(model, device=device, dtype=dtype, precision=precision, strict=strict)
+    return Engine(
+        made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
+    )
+
+
+def limit_device(device: str, memory_limit: int | str) -> None:
+    """Let torch take no more than this of a CUDA device's memory; other devices have no such switch."""
+    import torch
+
+    from sonant.checkpoints.memory import parse_size
+
+    where = choose_device(device)
+    if where.type != "cuda":
+        return
+    index = torch.cuda.current_device() if where.index is None else where.index
+    whole = torch.cuda.get_device_properties(index).total_memory
+    torch.cuda.set_per_process_memory_fraction(min(1.0, parse_size(memory_limit) / whole), index)

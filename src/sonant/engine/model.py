@@ -1,0 +1,118 @@
+"""The contract of a family: what the engine asks of a speech model, and nothing more.
+
+    SpeechRequest + Voice --prepare--> Prompt --start--> Utterance --step, step, ...--> tokens
+        tokens --AudioDecoder.push / finish--> waveform
+
+Laws, held for every family by tests/laws.py:
+1. `push` of any split of the tokens, then `finish`, gives the same samples for a fixed `streaming`.
+2. `step` on n utterances gives the same tokens as n separate runs with the same seeds.
+3. Nothing an utterance does changes another, or the model. Dropping it frees its slots.
+4. Same request, seed, device and dtype: same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec, Sampling, SpeechRequest
+from sonant.request.voice import Voice
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prompt:
+    """One segment of text, ready for prefill.
+
+    `inputs` is the family's own frozen record of tensors; the engine never looks inside.
+    `ceiling` is the largest number of steps this segment may take, derived from its text: reaching it
+    is reported as a guard event. `seed` feeds the utterance's generators (see `sampling.generator`).
+    """
+
+    text: str
+    sampling: Sampling
+    seed: int
+    ceiling: int
+    inputs: Any
+    pause_after: float = 0.0
+    """Seconds of silence that the engine adds after this segment."""
+    rows: int = 1
+    """Cache rows the utterance takes (the beam width)."""
+    positions: int = 0
+    """Cache positions this segment may need in all, prompt and steps: what `allocate` must hold."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Utterance:
+    """A prompt being spoken: its cache rows, its generator and the family's own state."""
+
+    prompt: Prompt
+    slots: tuple[int, ...]
+    generator: torch.Generator
+    state: Any = None
+    steps: int = 0
+    is_finished: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one step gave one utterance: tokens [n, K] (n may be 0), and whether it ended."""
+
+    tokens: Tensor
+    is_final: bool
+    at_ceiling: bool = False
+    """True when the ceiling ended it instead of the model's own end token."""
+    notes: tuple[str, ...] = field(default=())
+    """Other things worth telling the user, one sentence each."""
+
+
+class AudioDecoder(Protocol):
+    """Streaming state of tokens -> waveform for one utterance."""
+
+    def push(self, tokens: Tensor) -> Tensor:
+        """Samples [S] (S may be 0) that became certain with these tokens [n, K]."""
+        ...
+
+    def finish(self) -> Tensor:
+        """What is left, [S]. Nothing may be pushed afterwards."""
+        ...
+
+
+class SpeechModel(Protocol):
+    """One loaded checkpoint of one family.
+
+    What a model may have beyond this: `ignores_threads` (steps sum alike on any number of threads),
+    `least_positions` (cache positions to make room for from the start), `warm_up()` (after `allocate`: record
+    whatever a device replays, so that no request waits for it).
+    """
+
+    spec: ModelSpec
+
+    def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
+        """The reference as tensors this model can speak with. Raises UnsupportedError, RequestError."""
+        ...
+
+    def prepare(self, request: SpeechRequest) -> list[Prompt]:
+        """One prompt for each segment of the text; no autoregression. Raises RequestError."""
+        ...
+
+    def allocate(self, slots: int, positions: int) -> None:
+        """Make room for `slots` cache rows of `positions`; called when nothing is running."""
+        ...
+
+    def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
+        """Prefill: the utterance, ready for its first step."""
+        ...
+
+    def step(self, utterances: Sequence[Utterance]) -> list[Step]:
+        """One autoregressive step for each of the utterances, in the same order."""
+        ...
+
+    def decoder(self, prompt: Prompt, *, streaming: bool) -> AudioDecoder:
+        """A fresh decoder for the tokens of this prompt's utterance."""
+        ...

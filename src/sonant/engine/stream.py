@@ -1,0 +1,172 @@
+"""One request being spoken, seen from both sides: the reader's iterator and the engine's bookkeeping.
+
+Names that begin with an underscore are for the engine, which fills what the reader takes.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+from torch import Tensor
+
+from sonant.engine.model import AudioDecoder, Prompt, Utterance
+from sonant.errors import GenerationError, SonantError
+from sonant.request.audio import Samples
+from sonant.request.speech import AudioChunk, GuardEvent, ModelSpec, Speech, SpeechRequest
+
+NO_SAMPLES: Samples = np.zeros(0, dtype=np.float32)
+
+
+@dataclass(eq=False)
+class Segment:
+    """One prompt on its way from text to samples."""
+
+    prompt: Prompt
+    index: int
+    is_last: bool
+    utterance: Utterance | None = None
+    decoder: AudioDecoder | None = None
+    pending: list[Tensor] = field(default_factory=list)
+    frames: int = 0
+    decodes: int = 0
+    handed_over: int = 0
+    """Frames given to the decoding thread; written by the engine's thread alone."""
+    decoded: int = 0
+    """Frames of these that are samples now; written by the decoding thread alone."""
+    is_announced: bool = False
+    """True once a chunk of this segment went out, with its text."""
+
+
+class SpeechStream:
+    """One request being spoken: iterate for AudioChunk, `cancel()` to stop; also a context manager.
+
+    Leaving the `with` block or dropping the iterator early cancels. Errors of the request are raised by
+    the iteration. After the last chunk `guards`, `timings` and `seed` tell how it went.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        request: SpeechRequest,
+        prompts: Sequence[Prompt],
+        *,
+        streaming: bool,
+        limit: int | None,
+        wake: Callable[[], None],
+        notify: Callable[[], None] | None,
+    ) -> None:
+        self.request = request
+        self.sample_rate = spec.sample_rate
+        self.seed = request.seed or 0
+        self.guards: list[GuardEvent] = []
+        self.timings: dict[str, float] = {
+            "prefill": 0.0, "generate": 0.0, "decode": 0.0, "frames": 0.0, "first_audio": 0.0, "total": 0.0,
+        }  # fmt: skip
+        self.segments = tuple(prompt.text for prompt in prompts)
+        self._wake = wake
+        self._streaming = streaming
+        self._limit = limit
+        self._notify = notify
+        self._waiting = deque(
+            Segment(prompt, index, index == len(prompts) - 1) for index, prompt in enumerate(prompts)
+        )
+        self._running: list[Segment] = []
+        self._chunks: queue.SimpleQueue[AudioChunk | SonantError] = queue.SimpleQueue()
+        self._submitted = time.monotonic()
+        self._samples = 0
+        self._index = 0
+        self._is_cancelled = False
+        self._is_closed = False
+        self._is_read = False
+
+    def __iter__(self) -> Iterator[AudioChunk]:
+        try:
+            while not self._is_read:
+                yield self.get()
+        finally:
+            self.cancel()
+
+    def __enter__(self) -> SpeechStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.cancel()
+
+    def get(self, timeout: float | None = None) -> AudioChunk:
+        """The next chunk. Raises queue.Empty after `timeout` seconds, StopIteration never: after the
+        final chunk a further call raises GenerationError."""
+        if self._is_read:
+            raise GenerationError("this stream was read to its end; submit the request again")
+        item = self._chunks.get(timeout=timeout)
+        if self._limit is not None and self._chunks.qsize() == self._limit - 1:
+            self._wake()  # a paused utterance may go on
+        if isinstance(item, SonantError):
+            self._is_read = True
+            raise item
+        self._is_read = item.is_final
+        return item
+
+    def cancel(self) -> None:
+        """Stop: the rows are free before the next step. Harmless when already finished."""
+        if not self._is_closed:
+            self._is_cancelled = True
+            self._wake()
+
+    @property
+    def produced_seconds(self) -> float:
+        """Seconds of speech made so far."""
+        return self._samples / self.sample_rate
+
+    @property
+    def is_finished(self) -> bool:
+        """True once nothing more will be made for this request."""
+        return self._is_closed
+
+    def _has_room(self) -> bool:
+        return self._limit is None or self._chunks.qsize() < self._limit
+
+    def _deliver(self, samples: Samples, *, is_final: bool, text: str | None) -> None:
+        if self._is_closed:
+            return
+        if not self.timings["first_audio"] and len(samples):
+            self.timings["first_audio"] = time.monotonic() - self._submitted
+        start = self._samples / self.sample_rate
+        chunk = AudioChunk(samples, self.sample_rate, self._index, start, is_final, text)
+        self._samples += len(samples)
+        self._index += 1
+        if is_final:
+            self.timings["total"] = time.monotonic() - self._submitted
+            self.timings["audio"] = self._samples / self.sample_rate
+            self._is_closed = True
+        self._chunks.put(chunk)
+        if self._notify is not None:
+            self._notify()
+
+    def _fail(self, error: SonantError) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._chunks.put(error)
+        if self._notify is not None:
+            self._notify()
+
+
+def join(stream: SpeechStream, pieces: Sequence[Samples]) -> Speech:
+    """The whole answer of a stream that was read to its end."""
+    samples = np.concatenate(pieces) if pieces else NO_SAMPLES
+    return Speech(
+        samples,
+        stream.sample_rate,
+        seed=stream.seed,
+        guards=tuple(stream.guards),
+        timings=dict(stream.timings),
+        segments=stream.segments,
+    )

@@ -1,0 +1,167 @@
+"""Carries spoken chunks to a file, a pipe or a player, mends what must be mended, and tells how it went.
+
+A file grows chunk by chunk, so whatever ends the run, what is on disk plays. Settings that need the whole
+recording (loudness, an automatic high-pass) write it once more at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+
+from sonant.audio.encode import AudioWriter, find_format, format_of_path
+from sonant.audio.loudness import at_loudness
+from sonant.audio.rumble import CUTOFF_HZ, HighPass, Rumble, RumbleMeter
+from sonant.errors import CancelledError, RequestError, SonantError
+from sonant.readings.job import Job
+from sonant.request.audio import Samples
+from sonant.request.speech import AudioChunk, GuardEvent
+
+
+class Spoken(Protocol):
+    """What is delivered: a SpeechStream, or a Narration."""
+
+    sample_rate: int
+    seed: int
+    guards: list[GuardEvent]
+    timings: dict[str, float]
+    segments: tuple[str, ...]
+
+    def get(self) -> AudioChunk:
+        """The next chunk; the last one is final."""
+
+    def cancel(self) -> None:
+        """Stop."""
+
+
+class Listener(Protocol):
+    """Somebody who hears the samples as they come."""
+
+    def write(self, samples: Samples) -> None:
+        """Take the next samples [S]."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """How a job went."""
+
+    seconds: float
+    sample_rate: int
+    seed: int
+    guards: tuple[GuardEvent, ...]
+    timings: Mapping[str, float]
+    segments: tuple[str, ...]
+    rumble: Rumble
+    """Of the model's own samples, before any filter."""
+    is_filtered: bool
+    chunks: int = 0
+    clipped: int = 0
+
+
+def check_target(target: Path, format: str | None) -> str:
+    """The format to write at `target`. Raises RequestError for what could not be written later."""
+    name = find_format(format).name if format is not None else format_of_path(target).name
+    if target.is_dir():
+        raise RequestError(f"{target} is a folder; expected a file to write to. Add a file name.")
+    if not target.absolute().parent.is_dir():
+        raise RequestError(
+            f"{target} cannot be written: there is no folder {target.absolute().parent}; expected one. Make "
+            "it first."
+        )
+    return name
+
+
+def deliver(
+    spoken: Spoken,
+    job: Job,
+    *,
+    target: Path | BinaryIO | None,
+    listeners: tuple[Listener, ...] = (),
+    on_chunk: Callable[[AudioChunk], None] = lambda chunk: None,
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Outcome:
+    """Read `spoken` to its end and write it to `target`; listeners hear the same samples.
+
+    A KeyboardInterrupt inside `waiting()` stops the speech, closes the file so that it plays, and becomes
+    CancelledError. Errors of the speech come through after the file was closed.
+    """
+    rate = spoken.sample_rate
+    meter = RumbleMeter(rate)
+    cutoff = None if job.de_rumble in {"off", "auto"} else float(job.de_rumble)
+    high_pass = HighPass(cutoff, rate) if cutoff is not None else None
+    is_whole = not (job.is_streamed or job.in_pieces)
+    may_rewrite = is_whole and (job.loudness is not None or job.de_rumble == "auto")
+    is_pipe = target is not None and not isinstance(target, Path)
+    kept: list[Samples] = []
+    writer: AudioWriter | None = None
+    seconds = 0.0
+    chunks = 0
+    try:
+        while True:
+            with waiting():
+                chunk = spoken.get()
+            meter.push(chunk.samples)
+            samples = high_pass.push(chunk.samples) if high_pass is not None else chunk.samples
+            if may_rewrite:
+                kept.append(samples)
+            if target is not None and not (is_pipe and may_rewrite):
+                writer = writer or AudioWriter(target, rate, format=job.format)
+                writer.write(samples)
+            for listener in listeners:
+                listener.write(samples)
+            seconds += len(samples) / rate
+            chunks += 1
+            on_chunk(chunk)
+            if chunk.is_final:
+                break
+    except KeyboardInterrupt:
+        where = f" and are kept in {target}" if isinstance(target, Path) and writer is not None else ""
+        again = "Run it again to go on." if job.in_pieces else "Run it again for the whole text."
+        raise CancelledError(f"stopped by Ctrl-C; {seconds:.1f} s were spoken{where}. {again}") from None
+    except SonantError as error:
+        if writer is not None and isinstance(target, Path):
+            error.add_note(f"{seconds:.1f} s that were spoken before are kept in {target}")
+        raise
+    finally:
+        spoken.cancel()
+        if writer is not None:
+            writer.close()
+    rumble = meter.result()
+    guards = list(spoken.guards)
+    is_filtered = high_pass is not None
+    if rumble.is_excessive and not is_filtered and job.de_rumble == "auto":
+        found = (
+            f"the speech has a DC offset of {rumble.offset:+.3f}; {rumble.share:.0%} of its energy is rumble"
+        )
+        if is_whole:
+            kept = [HighPass(CUTOFF_HZ, rate).push(np.concatenate(kept))]
+            is_filtered = True
+            done = f"a high-pass at {CUTOFF_HZ:g} Hz was applied (--de-rumble off keeps it as it was)"
+        else:
+            done = f"speak it again with --de-rumble {CUTOFF_HZ:g}"
+        guards.append(GuardEvent("rumble", f"{found}; {done}"))
+    clipped = writer.encoder.clipped if writer is not None else 0
+    if may_rewrite and target is not None and (is_pipe or is_filtered or job.loudness is not None):
+        whole = np.concatenate(kept) if kept else np.zeros(0, np.float32)
+        if job.loudness is not None:
+            whole = at_loudness(whole, rate, job.loudness)
+        with AudioWriter(target, rate, format=job.format) as again_writer:
+            again_writer.write(whole)
+        clipped = again_writer.encoder.clipped
+    return Outcome(
+        seconds=seconds,
+        sample_rate=rate,
+        seed=spoken.seed,
+        guards=tuple(guards),
+        timings=dict(spoken.timings),
+        segments=tuple(spoken.segments),
+        rumble=rumble,
+        is_filtered=is_filtered,
+        chunks=chunks,
+        clipped=clipped,
+    )

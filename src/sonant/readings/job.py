@@ -1,0 +1,342 @@
+"""One thing to say as plain data: every setting that decides the bytes of the answer, nothing else.
+
+A job is what the command line builds, what a receipt keeps, and what a replay runs again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sonant.errors import RequestError, UnsupportedError
+from sonant.request.audio import Audio
+from sonant.request.speech import EMOTIONS, Sampling, SpeechRequest, Style, TextLayout
+from sonant.request.voice import Voice
+from sonant.voices.library import SUFFIX, VoiceLibrary
+
+if TYPE_CHECKING:
+    from sonant.request.speech import ModelSpec
+
+DESIGN_TEXT = (
+    "Hello, and welcome. This is how I sound when I read a few calm sentences aloud, "
+    "so that you can get to know my voice."
+)
+"""What a designed voice says to be remembered by, unless another text is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to say and how. Audio is named by path; None leaves a setting to the model."""
+
+    text: str
+    model: str = "builtin"
+    device: str = "auto"
+    dtype: str = "auto"
+    precision: str = "auto"
+    voice: str | None = None
+    """A preset speaker, a name in the library, a voice file or a clip."""
+    transcript: str | None = None
+    """What the clip says."""
+    language: str | None = None
+    instruction: str | None = None
+    design_model: str | None = None
+    """A voice-design model that makes the voice from `instruction` first."""
+    design_text: str | None = None
+    emotion: tuple[float, ...] | None = None
+    emotion_audio: str | None = None
+    emotion_text: str | None = None
+    emotion_from_text: bool = False
+    emotion_strength: float = 1.0
+    emotion_random: bool = False
+    preset: str | None = None
+    """A named set of sampling settings of the model; `sampling` goes over it."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    speed: float = 1.0
+    seed: int | None = None
+    text_layout: TextLayout | None = None
+    normalize: bool = True
+    glossary: Mapping[str, str] = field(default_factory=dict)
+    source_audio: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    is_streamed: bool = False
+    in_pieces: bool = False
+    """Paragraph by paragraph, each kept on disk, so that a stopped run goes on where it was."""
+    format: str = "wav"
+    de_rumble: str = "auto"
+    """"off", "auto" (on when the result needs it) or the cutoff in Hz."""
+    loudness: float | None = None
+    """Integrated loudness of the result in LUFS."""
+
+    def __post_init__(self) -> None:
+        if self.de_rumble not in {"off", "auto"}:
+            try:
+                float(self.de_rumble)
+            except ValueError:
+                raise RequestError(
+                    f"de-rumble is {self.de_rumble!r}; expected off, auto or a cutoff in Hz. Try 60.",
+                    field="de_rumble",
+                ) from None
+        if self.loudness is not None and (self.is_streamed or self.in_pieces):
+            raise RequestError(
+                "a loudness can be set only for a whole recording; this one is written as it is spoken. "
+                "Leave out --loudness, or --stream and --resume.",
+                field="loudness",
+            )
+        if self.loudness is not None and not -70.0 <= self.loudness <= 0.0:
+            raise RequestError(
+                f"the loudness is {self.loudness} LUFS; expected -70 to 0. Speech is usually at -23 to -16.",
+                field="loudness",
+            )
+        if self.design_model is not None and not (self.instruction or "").strip():
+            raise RequestError(
+                f"{self.design_model} designs a voice from a description and none was given. Add one with "
+                '--instruction "a calm, low male voice".',
+                field="instruction",
+            )
+        if self.transcript is not None and self.voice is None:
+            raise RequestError(
+                "a transcript was given without the clip that says it; expected a voice with it. Add --voice "
+                "CLIP, or leave out --transcript.",
+                field="transcript",
+            )
+        if self.design_text is not None and self.design_model is None:
+            raise RequestError(
+                "a text for a designed voice was given without a model that designs one. Add "
+                "--design-model, or leave out --design-text.",
+                field="design_text",
+            )
+        if self.design_model is not None and self.voice is not None:
+            raise RequestError(
+                "a voice and a model that designs one were both given; expected one of them. Leave one out.",
+                field="voice",
+            )
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_data(data: Mapping[str, Any]) -> Job:
+        """The job of `to_data`. Raises RequestError for fields it does not know or that are missing."""
+        known = {f.name for f in fields(Job)}
+        unknown = sorted(set(data) - known)
+        if unknown or "text" not in data:
+            raise RequestError(
+                f"the recorded job has {'unknown fields ' + ', '.join(unknown) if unknown else 'no text'}; "
+                f"expected fields among {', '.join(sorted(known))}. It may come from another version of "
+                "Sonant."
+            )
+        try:
+            emotion = data.get("emotion")
+            return Job(**{**data, "emotion": tuple(emotion) if emotion is not None else None})
+        except TypeError as error:
+            raise RequestError(
+                f"the recorded job is damaged ({error}); expected what sonant say --receipt wrote. Make it "
+                "again."
+            ) from error
+
+    def style(self) -> Style:
+        """How it is said; the instruction of a designed voice belongs to the design."""
+        return Style(
+            instruction=None if self.design_model is not None else self.instruction,
+            emotion_vector=self.emotion,
+            emotion_audio=Audio.read(self.emotion_audio, max_seconds=600) if self.emotion_audio else None,
+            emotion_text=self.emotion_text,
+            emotion_from_text=self.emotion_from_text,
+            emotion_strength=self.emotion_strength,
+            emotion_random=self.emotion_random,
+        )
+
+    def request(self, voice: Voice | str | None, *, spec: ModelSpec) -> SpeechRequest:
+        """The request for a model, with the voice already found. Raises RequestError."""
+        preset: Mapping[str, Any] = {}
+        if self.preset is not None:
+            if self.preset not in spec.presets:
+                known = ", ".join(spec.presets) or "none"
+                raise RequestError(
+                    f"{spec.name} has no preset {self.preset!r}; it has: {known}. Leave --preset out.",
+                    field="preset",
+                )
+            preset = spec.presets[self.preset]
+        return SpeechRequest(
+            self.text,
+            voice=voice,
+            language=self.language,
+            style=self.style(),
+            sampling=Sampling(**{**preset, **self.sampling}),
+            speed=self.speed,
+            seed=self.seed,
+            text_layout=self.text_layout,
+            normalize=self.normalize,
+            glossary=self.glossary,
+            source_audio=Audio.read(self.source_audio, max_seconds=600) if self.source_audio else None,
+            options=self.options,
+        )
+
+    def design_request(self) -> SpeechRequest:
+        """What the voice-design model says so that its voice can be cloned."""
+        return SpeechRequest(
+            self.design_text or DESIGN_TEXT,
+            language=self.language,
+            style=Style(instruction=self.instruction),
+            seed=self.seed,
+        )
+
+    def input_hashes(self) -> dict[str, str]:
+        """SHA-256 of the text and of each audio file that the job names (but for the voice)."""
+        hashes = {"text": hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()}
+        for name, path in (("emotion_audio", self.emotion_audio), ("source_audio", self.source_audio)):
+            if path is not None:
+                hashes[name] = file_hash(path)
+        return hashes
+
+
+def file_hash(path: str | Path) -> str:
+    """SHA-256 of a file. Raises RequestError when it cannot be read."""
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise RequestError(
+            f"cannot read {path} ({error.strerror or error}); expected a file. Check the path."
+        ) from error
+
+
+def find_voice(
+    reference: str, *, spec: ModelSpec, library: VoiceLibrary, transcript: str | None = None
+) -> Voice | str:
+    """The voice a user means: a preset speaker of the model, a library name, a voice file or a clip.
+
+    `transcript` is what a clip says; it also replaces the one of a stored voice that keeps its clip.
+    Raises VoiceError naming what there is.
+    """
+    presets = {name.lower(): name for name in spec.voices}
+    if reference.lower() in presets:
+        if transcript is not None:
+            raise RequestError(
+                f"a transcript was given with {reference!r}, a voice of {spec.name} itself; expected one "
+                "only with a clip. Leave out --transcript.",
+                field="transcript",
+            )
+        return presets[reference.lower()]
+    if not spec.capabilities & {"clone", "voice_conversion"}:
+        known = ", ".join(spec.voices) or "none: it takes no voice"
+        raise UnsupportedError(
+            f"{spec.name} has no voice {reference!r} and cannot clone one; its own voices are: {known}. "
+            "Choose one of them, or a model that clones (sonant models).",
+            field="voice",
+        )
+    path = Path(reference)
+    if reference in library.names():
+        voice = library.get(reference)
+    elif reference.endswith(SUFFIX) or path.suffix == ".safetensors":
+        voice = Voice.load(path)
+    elif path.is_file():
+        clip = Audio.read(path, max_seconds=spec.max_reference_seconds)
+        return Voice(name=path.stem, clip=clip, transcript=transcript, origin={"file": path.name})
+    else:
+        from sonant.errors import VoiceError
+
+        presets_there = ", ".join(spec.voices) or "none"
+        kept = ", ".join(library.names()) or "none yet"
+        raise VoiceError(
+            f"{reference!r} is no voice: {spec.name} has {presets_there}; the library in {library.folder} "
+            f"has {kept}; and there is no such file. Give one of these names or the path of a clip of 5 to "
+            "15 s."
+        )
+    if transcript is None:
+        return voice
+    if voice.clip is None:
+        raise RequestError(
+            f"the voice {reference!r} keeps no clip, so its transcript cannot be replaced; expected a voice "
+            "with its clip. Add it again with: sonant voice add NAME CLIP --transcript ...",
+            field="transcript",
+        )
+    return replace(voice, transcript=transcript, tensors={}, fingerprint="", family="")
+
+
+def parse_emotion(text: str) -> tuple[float, ...]:
+    """Eight numbers from "happy=0.6,calm=0.2", or from eight numbers in the order of EMOTIONS."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    try:
+        if parts and not any("=" in part for part in parts):
+            return tuple(float(part) for part in parts)
+        given: dict[str, float] = {}
+        for part in parts:
+            name, _, value = part.partition("=")
+            if name.strip().lower() not in EMOTIONS:
+                raise ValueError(f"{name.strip()!r} is none of them")
+            given[name.strip().lower()] = float(value)
+    except ValueError as error:
+        raise RequestError(
+            f"cannot read the emotion {text!r} ({error}); expected name=number pairs with names among "
+            f"{', '.join(EMOTIONS)}, or eight numbers. Write, for example: happy=0.6,calm=0.2",
+            field="emotion_vector",
+        ) from error
+    if not given:
+        raise RequestError(
+            "the emotion is empty; expected name=number pairs. Write, for example: happy=0.6,calm=0.2",
+            field="emotion_vector",
+        )
+    return tuple(given.get(name, 0.0) for name in EMOTIONS)
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """Name and value of "name=value"; the value is JSON where it reads as JSON, else the words."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise RequestError(
+            f"{text!r} is no option; expected NAME=VALUE. See sonant inspect MODEL for a model's options.",
+            field="options",
+        )
+    try:
+        return name.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return name.strip(), value
+
+
+def read_glossary(path: str | Path) -> dict[str, str]:
+    """Words and their spelling from a .json or .yaml mapping, or from lines `word = spelling`."""
+    import yaml
+
+    place = Path(path)
+    try:
+        content = place.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(
+            f"cannot read the glossary {place} ({error}); expected a UTF-8 text file. Check the path.",
+            field="glossary",
+        ) from error
+    if place.suffix.lower() in {".json", ".yaml", ".yml"}:
+        try:
+            data = yaml.safe_load(content) or {}
+        except yaml.YAMLError as error:
+            raise RequestError(
+                f"the glossary {place} is no valid {place.suffix[1:]} ({error}); expected a mapping of word "
+                "to spelling. Mend the file.",
+                field="glossary",
+            ) from error
+        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+            raise RequestError(
+                f"the glossary {place} is no mapping of words to spellings; expected word: spelling. "
+                "Mend the file.",
+                field="glossary",
+            )
+        return {str(word): spelling for word, spelling in data.items()}
+    glossary: dict[str, str] = {}
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        word, equals, spelling = line.partition("=")
+        if not equals or not word.strip():
+            raise RequestError(
+                f"line {number} of the glossary {place} is {line!r}; expected word = spelling. Mend the "
+                "line.",
+                field="glossary",
+            )
+        glossary[word.strip()] = spelling.strip()
+    return glossary

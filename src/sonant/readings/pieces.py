@@ -1,0 +1,174 @@
+"""Long texts in pieces that are kept: a stopped reading goes on, and an edited one says only what is new.
+
+Each piece is stored under a hash of everything that decides its samples, so the folder needs no index and
+entries never go stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sonant import __version__
+from sonant.engine.engine import Engine
+from sonant.engine.stream import SpeechStream
+from sonant.errors import GenerationError, RequestError
+from sonant.files import write_atomically
+from sonant.readings.job import Job
+from sonant.request.audio import Samples
+from sonant.request.speech import AudioChunk, GuardEvent, SpeechRequest
+from sonant.request.voice import Voice
+from sonant.text.segment import segment
+
+PIECE_LIMIT = 1200
+"""Characters; a longer paragraph is cut after a sentence."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some text to say, and the silence after it in seconds."""
+
+    text: str
+    pause_after: float
+
+
+def split_pieces(text: str) -> list[Piece]:
+    """The text by paragraphs and pause tags, long paragraphs cut after sentences.
+
+    What cannot be spoken (a line of dashes, a lone pause tag) only adds its silence to the piece before it.
+    """
+    pieces: list[Piece] = []
+    for part in segment(text, limit=PIECE_LIMIT):
+        if part.is_spoken:
+            pieces.append(Piece(part.spoken, part.pause))
+        elif pieces:
+            pieces[-1] = Piece(pieces[-1].text, pieces[-1].pause_after + part.pause)
+    if not pieces:
+        raise RequestError(
+            f"the text {text[:60]!r} has nothing to say in it. Give at least one word.", field="text"
+        )
+    return pieces
+
+
+def piece_seed(seed: int, text: str) -> int:
+    """The seed of a piece: its text decides, not its place, so an insertion changes nothing after it."""
+    digest = hashlib.sha256(f"sonant-piece:{seed}:{text}".encode("utf-8", "surrogatepass")).digest()
+    return int.from_bytes(digest[:8], "little") >> 1
+
+
+class Narration:
+    """A long text spoken piece by piece, each from the folder when it is there; read like a SpeechStream."""
+
+    def __init__(self, engine: Engine, job: Job, voice: Voice | str | None, folder: Path) -> None:
+        self.sample_rate = engine.spec.sample_rate
+        self.seed = job.seed or 0
+        self.guards: list[GuardEvent] = []
+        self.timings: dict[str, float] = {"first_audio": 0.0, "total": 0.0, "generate": 0.0, "decode": 0.0}
+        self.pieces: Sequence[Piece] = split_pieces(job.text)
+        self.segments = tuple(piece.text for piece in self.pieces)
+        self.reused = 0
+        """Pieces that were in the folder."""
+        self._engine = engine
+        self._request = replace(job, text="").request(voice, spec=engine.spec)
+        self._folder = folder
+        self._identity = self._describe(job, voice)
+        self._next = 0
+        self._start = 0
+        self._stream: SpeechStream | None = None
+        self._began = time.monotonic()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RequestError(
+                f"cannot make the folder {folder} for finished pieces ({error}); expected a place to write "
+                "to. Check the folder and its permissions."
+            ) from error
+
+    def _describe(self, job: Job, voice: Voice | str | None) -> str:
+        """Everything but the text that decides the samples of a piece."""
+        data = job.to_data()
+        for name in ("text", "model", "format", "de_rumble", "loudness", "voice", "transcript", "in_pieces"):
+            del data[name]
+        spec = self._engine.spec
+        hashes = job.input_hashes()
+        del hashes["text"]
+        data["versions"] = __version__
+        data["fingerprint"] = [spec.family, spec.fingerprint]
+        data["voice"] = voice if voice is None or isinstance(voice, str) else voice.digest()
+        data["inputs"] = hashes
+        data["seed"] = self.seed
+        return json.dumps(data, sort_keys=True)
+
+    def entry(self, piece: Piece) -> Path:
+        """Where the piece is kept."""
+        key = hashlib.sha256(f"{self._identity}\n{piece.text}".encode("utf-8", "surrogatepass"))
+        return self._folder / f"{key.hexdigest()[:40]}.safetensors"
+
+    def get(self) -> AudioChunk:
+        """The next piece whole, with the pause after it. Raises what speaking it raised."""
+        if self._next >= len(self.pieces):
+            raise GenerationError("this reading was read to its end; start it again")
+        index = self._next
+        piece = self.pieces[index]
+        entry = self.entry(piece)
+        kept = self._read(entry)
+        if kept is None:
+            samples, guards = self._speak(piece)
+            self._keep(entry, samples, guards)
+        else:
+            samples, guards = kept
+            self.reused += 1
+        self.guards.extend(GuardEvent(kind, message, index) for kind, message in guards)
+        gap = np.zeros(round(piece.pause_after * self.sample_rate), np.float32)
+        joined = np.concatenate([samples, gap])
+        start = self._start / self.sample_rate
+        self._start += len(joined)
+        self._next += 1
+        elapsed = time.monotonic() - self._began
+        self.timings["first_audio"] = self.timings["first_audio"] or elapsed
+        self.timings["total"] = elapsed
+        self.timings["audio"] = self._start / self.sample_rate
+        is_final = self._next == len(self.pieces)
+        return AudioChunk(joined, self.sample_rate, index, start, is_final, piece.text)
+
+    def cancel(self) -> None:
+        """Stop the piece that is being spoken."""
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _speak(self, piece: Piece) -> tuple[Samples, list[tuple[str, str]]]:
+        request: SpeechRequest = replace(
+            self._request, text=piece.text, seed=piece_seed(self.seed, piece.text)
+        )
+        self._stream = self._engine.submit(request, streaming=False)
+        with self._stream as stream:
+            samples = np.concatenate([chunk.samples for chunk in stream])
+        for name in ("generate", "decode", "frames", "prefill", "prepare"):
+            self.timings[name] = self.timings.get(name, 0.0) + stream.timings.get(name, 0.0)
+        return samples, [(guard.kind, guard.message) for guard in stream.guards]
+
+    def _read(self, entry: Path) -> tuple[Samples, list[tuple[str, str]]] | None:
+        """What is kept of a piece; None when it is absent or damaged, and it is then spoken again."""
+        from safetensors import SafetensorError, safe_open
+
+        if not entry.is_file():
+            return None
+        try:
+            with safe_open(entry, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                guards = [(str(kind), str(message)) for kind, message in json.loads(metadata["guards"])]
+                return file.get_tensor("samples"), guards
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+
+    def _keep(self, entry: Path, samples: Samples, guards: list[tuple[str, str]]) -> None:
+        from safetensors.numpy import save
+
+        metadata = {"format": "sonant-piece-1", "guards": json.dumps(guards)}
+        write_atomically(entry, save({"samples": samples}, metadata=metadata))

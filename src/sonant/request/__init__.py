@@ -1,0 +1,1 @@
+"""What is asked for: requests as plain data, and the checks before any work."""

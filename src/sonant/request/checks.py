@@ -1,0 +1,215 @@
+"""What is checked of a request before any work: fields against what the model can do, text into parts."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from sonant.errors import RequestError, UnsupportedError
+from sonant.request.audio import Audio
+from sonant.request.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest, Style
+from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
+
+
+@dataclass(frozen=True)
+class Part:
+    """Text between two pause tags, and the silence after it in seconds."""
+
+    text: str
+    pause_after: float
+
+
+def spoken_parts(request: SpeechRequest) -> Iterator[Part]:
+    """The request's text with the glossary applied, cut at pause tags.
+
+    A part without a letter or digit only adds its pause. Raises RequestError when no part has one.
+    """
+    if request.source_audio is not None or request.text_feed is not None:
+        yield Part("", 0.0)
+        return
+    text = apply_glossary(request.text, request.glossary)
+    parts = [(piece, pause) for piece, pause in split_pauses(text) if piece.strip() or pause]
+    spoken: list[Part] = []
+    for piece, pause in parts:
+        if any(letter.isalnum() for letter in piece):
+            spoken.append(Part(piece, pause))
+        elif spoken:
+            last = spoken[-1]
+            spoken[-1] = Part(last.text, last.pause_after + pause)
+    if not spoken:
+        raise RequestError(
+            f"the text {request.text[:60]!r} has no letter or digit to say. Give at least one word.",
+            field="text",
+        )
+    yield from spoken
+
+
+def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
+    """Raise RequestError or UnsupportedError, by field, for whatever the model cannot do."""
+    _check_text(request, spec)
+    _check_pronunciations(request.text, spec)
+    style = request.style
+    needs = [
+        ("instruction", style.instruction is not None, ("instruction", "voice_design")),
+        ("emotion_vector", style.emotion_vector is not None, ("emotion_vector",)),
+        ("emotion_audio", style.emotion_audio is not None, ("emotion_audio",)),
+        ("emotion_text", style.emotion_text is not None or style.emotion_from_text, ("emotion_text",)),
+        ("emotion_random", style.emotion_random, ("emotion_vector", "emotion_text")),
+        (
+            "emotion_strength",
+            style.emotion_strength != 1.0,
+            ("emotion_vector", "emotion_audio", "emotion_text"),
+        ),
+        ("speed", request.speed != 1.0, ("speed",)),
+        ("text_layout", request.text_layout is not None, ("text_layout",)),
+        ("source_audio", request.source_audio is not None, ("voice_conversion",)),
+        ("text_feed", request.text_feed is not None, ("text_stream",)),
+    ]
+    for name, is_used, capabilities in needs:
+        if is_used and not any(c in spec.capabilities for c in capabilities):
+            can = ", ".join(sorted(spec.capabilities)) or "plain speech only"
+            raise UnsupportedError(
+                f"{spec.name} does not take {name}; it can: {can}. Leave {name} out or choose another model.",
+                field=name,
+            )
+    if spec.needs_instruction and not (style.instruction or "").strip():
+        raise RequestError(
+            f"{spec.name} makes its voice from a description. Give one as instruction, such as "
+            '"a calm, low male voice".',
+            field="instruction",
+        )
+    for name in request.sampling.given():
+        if name not in spec.sampling:
+            known = ", ".join(spec.sampling) or "none"
+            raise UnsupportedError(
+                f"{spec.name} has no sampling setting {name}; it has: {known}. Leave {name} out.", field=name
+            )
+    for name in request.options:
+        if name not in spec.options:
+            raise UnsupportedError(
+                f"{spec.name} has no option {name!r}{_nearest(name, list(spec.options))}; "
+                f"it has: {', '.join(spec.options) or 'none'}.",
+                field=name,
+            )
+    _check_language(request.language, spec)
+    _check_emotion(style)
+    if style.emotion_audio is not None:
+        check_clip(style.emotion_audio, spec, field="emotion_audio", what="emotion clip")
+    if request.source_audio is not None:
+        _check_numbers(request.source_audio, field="source_audio", what="source recording")
+
+
+def check_clip(audio: Audio, spec: ModelSpec, *, field: str, what: str) -> None:
+    """Raise RequestError for a clip that is too long, too short, silent or no sound at all."""
+    if audio.seconds > spec.max_reference_seconds:
+        raise RequestError(
+            f"the {what} lasts {audio.seconds:.1f} s; {spec.name} takes at most "
+            f"{spec.max_reference_seconds:g} s. Cut it to one clear passage of 5 to 15 s.",
+            field=field,
+        )
+    if audio.seconds < spec.min_reference_seconds:
+        raise RequestError(
+            f"the {what} lasts {audio.seconds:.2f} s; at least {spec.min_reference_seconds:g} s are needed. "
+            "Use a clip of 5 to 15 s.",
+            field=field,
+        )
+    _check_numbers(audio, field=field, what=what)
+    if np.abs(audio.samples).max() <= 1e-4:
+        raise RequestError(
+            f"the {what} is silent (no sample above -80 dB); expected speech. Record it again.", field=field
+        )
+
+
+def _check_numbers(audio: Audio, *, field: str, what: str) -> None:
+    if not np.isfinite(audio.samples).all():
+        raise RequestError(
+            f"the {what} has samples that are no finite numbers; expected values in -1 to 1. Record or "
+            "export it again.",
+            field=field,
+        )
+
+
+def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
+    text = request.text
+    if not isinstance(text, str):
+        raise RequestError(f"the text is a {type(text).__name__}; expected a string.", field="text")
+    if request.text_feed is not None:
+        if text.strip() or request.source_audio is not None:
+            raise RequestError(
+                "a text feed was given together with a text or a source to convert. Keep one of them.",
+                field="text_feed",
+            )
+        return
+    if request.source_audio is not None:
+        if text.strip():
+            raise RequestError(
+                "voice conversion says given speech again and takes no text. Leave one of them out.",
+                field="text",
+            )
+        return
+    if not text.strip():
+        raise RequestError("the text is empty. Give at least one word to say.", field="text")
+    if len(text) > spec.max_text:
+        raise RequestError(
+            f"the text has {len(text):,} characters; {spec.name} takes at most {spec.max_text:,} in one "
+            "request. Split it, for example by chapter, or read it with: sonant say @FILE --resume",
+            field="text",
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RequestError(
+            f"the text has half of a surrogate pair at position {error.start}, which is no character. "
+            "It was probably cut or decoded wrongly; send valid Unicode.",
+            field="text",
+        ) from error
+
+
+def _check_emotion(style: Style) -> None:
+    has_numbers = (
+        style.emotion_vector is not None or style.emotion_text is not None or style.emotion_from_text
+    )
+    if style.emotion_random and not has_numbers:
+        raise RequestError(
+            "emotion_random was given without an emotion to draw examples for; expected emotion_vector, "
+            "emotion_text or emotion_from_text with it. Add one, or leave it out.",
+            field="emotion_random",
+        )
+    if style.emotion_strength != 1.0 and not has_numbers and style.emotion_audio is None:
+        raise RequestError(
+            f"emotion_strength is {style.emotion_strength:g} and no emotion was given; expected "
+            "emotion_vector, emotion_audio, emotion_text or emotion_from_text with it. Add one, or leave it "
+            "out.",
+            field="emotion_strength",
+        )
+
+
+def _check_pronunciations(text: str, spec: ModelSpec) -> None:
+    found = PRONUNCIATION.search(text)
+    if found and "pronunciation" not in spec.capabilities:
+        word = found[0][1:].split("](/", 1)[0]
+        raise UnsupportedError(
+            f"{spec.name} takes no phonemes, but the text has {found[0]!r}. Write {word!r} as it sounds, or "
+            "put a respelling into the glossary.",
+            field="text",
+        )
+
+
+def _check_language(language: str | None, spec: ModelSpec) -> None:
+    if language is None or language.lower() == "auto" or not spec.languages:
+        return
+    known = [name.lower() for name in spec.languages]
+    if language.lower() not in known and LANGUAGE_CODES.get(language.lower(), "") not in known:
+        raise RequestError(
+            f"{spec.name} does not speak {language!r}{_nearest(language.lower(), known)}; "
+            f"it speaks: {', '.join(spec.languages)}, or auto.",
+            field="language",
+        )
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

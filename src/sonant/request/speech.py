@@ -1,0 +1,364 @@
+"""The nouns that travel through Sonant: requests, audio and what a model says of itself. No torch here."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+from sonant.errors import RequestError
+from sonant.request.audio import Audio, Samples
+
+if TYPE_CHECKING:
+    from sonant.request.voice import Voice
+
+TextLayout = Literal["progressive", "full"]
+
+EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
+"""Order of the numbers in `Style.emotion_vector`. Source: IndexTTS2's eight emotion groups."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style:
+    """How something is said. Everything is optional; a model that lacks a part refuses it by name."""
+
+    instruction: str | None = None
+    """Words such as "cheerful, a little hurried", or a description of a voice to design."""
+    emotion_vector: tuple[float, ...] | None = None
+    """Eight numbers in the order of EMOTIONS, each in 0..1."""
+    emotion_audio: Audio | None = None
+    """A clip whose emotion is copied."""
+    emotion_text: str | None = None
+    """Words from which the emotion is inferred; may differ from the spoken text."""
+    emotion_from_text: bool = False
+    """Infer the emotion from the spoken text itself."""
+    emotion_strength: float = 1.0
+    """0 is the speaker's own manner, 1 the full emotion."""
+    emotion_random: bool = False
+    """Draw the speaker rows of a vector emotion at random instead of by nearest speaker."""
+
+    def __post_init__(self) -> None:
+        if self.emotion_vector is not None:
+            vector = tuple(float(value) for value in self.emotion_vector)
+            object.__setattr__(self, "emotion_vector", vector)
+            if len(vector) != len(EMOTIONS):
+                raise RequestError(
+                    f"emotion vector has {len(vector)} numbers; expected {len(EMOTIONS)}: "
+                    f"{', '.join(EMOTIONS)}",
+                    field="emotion_vector",
+                )
+            if not all(math.isfinite(value) and 0 <= value <= 1 for value in vector):
+                raise RequestError(
+                    f"emotion vector {list(vector)} has a number outside 0..1",
+                    field="emotion_vector",
+                )
+        if not (math.isfinite(self.emotion_strength) and 0 <= self.emotion_strength <= 2):
+            raise RequestError(
+                f"emotion strength is {self.emotion_strength}; expected 0 to 2 (1 is the full emotion)",
+                field="emotion_strength",
+            )
+        sources = [
+            name
+            for name, given in (
+                ("emotion_vector", self.emotion_vector is not None),
+                ("emotion_audio", self.emotion_audio is not None),
+                ("emotion_text", self.emotion_text is not None),
+                ("emotion_from_text", self.emotion_from_text),
+            )
+            if given
+        ]
+        if len(sources) > 1:
+            raise RequestError(
+                f"{' and '.join(sources)} were given together; an emotion has one source. Keep one.",
+                field=sources[1],
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Decoding settings. None means the model's own default; top_k 0 and top_p 1 mean off."""
+
+    greedy: bool | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+    predictor_greedy: bool | None = None
+    """The second network of a frame (Qwen3-TTS's code predictor, "sub-talker") has its own settings."""
+    predictor_temperature: float | None = None
+    predictor_top_k: int | None = None
+    predictor_top_p: float | None = None
+    beams: int | None = None
+    length_penalty: float | None = None
+    flow_steps: int | None = None
+    guidance: float | None = None
+    max_frames: int | None = None
+    """Hard limit on generated frames of one segment; the guard derived from the text also applies."""
+
+    def __post_init__(self) -> None:
+        for name in ("greedy", "predictor_greedy"):
+            if not isinstance(getattr(self, name), bool | None):
+                raise RequestError(f"{name} is {getattr(self, name)!r}; expected true or false", field=name)
+        for name in ("top_k", "predictor_top_k", "beams", "flow_steps", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+                raise RequestError(f"{name} is {value!r}; expected a whole number", field=name)
+        checks: tuple[tuple[str, float, float], ...] = (
+            ("temperature", 1e-3, 10.0),
+            ("top_k", 0, 1_000_000),
+            ("top_p", 1e-6, 1.0),
+            ("repetition_penalty", 1e-3, 100.0),
+            ("predictor_temperature", 1e-3, 10.0),
+            ("predictor_top_k", 0, 1_000_000),
+            ("predictor_top_p", 1e-6, 1.0),
+            ("beams", 1, 16),
+            ("length_penalty", -10.0, 10.0),
+            ("flow_steps", 1, 1000),
+            ("guidance", 0.0, 20.0),
+            ("max_frames", 1, 1_000_000),
+        )
+        for name, low, high in checks:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, int | float):
+                raise RequestError(f"{name} is {value!r}; expected a number", field=name)
+            if not (math.isfinite(value) and low <= value <= high):
+                raise RequestError(f"{name} is {value}; expected {low:g} to {high:g}", field=name)
+
+    def given(self) -> dict[str, Any]:
+        """The settings that are not None, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    def over(self, defaults: Mapping[str, Any]) -> Sampling:
+        """These settings, with `defaults` where nothing is set."""
+        return Sampling(**{**defaults, **self.given()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChunkPolicy:
+    """How many frames to gather before each decode: it moves latency, never samples.
+
+    `first` frames make the first chunk, each later one is `growth` times longer, up to `largest`.
+    """
+
+    first: int = 1
+    growth: float = 2.0
+    largest: int = 16
+
+    def __post_init__(self) -> None:
+        if self.first < 1 or self.largest < self.first or self.growth < 1:
+            raise RequestError(
+                f"chunk policy first={self.first}, growth={self.growth}, largest={self.largest} is "
+                "impossible; expected 1 <= first <= largest and growth >= 1"
+            )
+
+    def size(self, index: int) -> int:
+        """Frames of the chunk number `index`, from 0."""
+        return min(self.largest, math.ceil(self.first * self.growth ** min(index, 64)))
+
+
+class TextFeed:
+    """Text that arrives while it is spoken. One thread puts pieces and closes; the engine takes them."""
+
+    def __init__(self) -> None:
+        self._pieces: list[str] = []
+        self._is_closed = False
+        self._changed = threading.Condition()
+
+    @staticmethod
+    def reading(pieces: Iterable[str]) -> TextFeed:
+        """A feed that a thread of its own fills from an iterable, such as a language model's answer."""
+        feed = TextFeed()
+
+        def read() -> None:
+            try:
+                for piece in pieces:
+                    feed.put(piece)
+            finally:
+                feed.close()
+
+        threading.Thread(target=read, name="sonant-text", daemon=True).start()
+        return feed
+
+    def put(self, text: str) -> None:
+        """Say this next. Raises RequestError after `close`."""
+        with self._changed:
+            if self._is_closed:
+                raise RequestError("this text feed was closed; start a new request.", field="text_feed")
+            self._pieces.append(text)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """There is no more text. Harmless when already closed."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def take(self) -> tuple[str, bool]:
+        """What has arrived since the last call, and whether nothing more will."""
+        with self._changed:
+            text, self._pieces = "".join(self._pieces), []
+            return text, self._is_closed
+
+    def wait(self, seconds: float) -> None:
+        """Return when there is something to take, or after so many seconds."""
+        with self._changed:
+            if not self._pieces and not self._is_closed:
+                self._changed.wait(seconds)
+
+
+@dataclass(frozen=True)
+class SpeechRequest:
+    """One thing to say. Only `text` is needed where the model has a default voice."""
+
+    text: str
+    voice: Voice | str | None = field(default=None, kw_only=True)
+    """A `Voice`, or the name of a preset speaker of the model."""
+    language: str | None = field(default=None, kw_only=True)
+    """A language of `ModelSpec.languages`, or None / "auto"."""
+    style: Style = field(default_factory=Style, kw_only=True)
+    sampling: Sampling = field(default_factory=Sampling, kw_only=True)
+    speed: float = field(default=1.0, kw_only=True)
+    seed: int | None = field(default=None, kw_only=True)
+    """Same request and seed, same samples. None draws a seed, which the result reports."""
+    text_layout: TextLayout | None = field(default=None, kw_only=True)
+    """Qwen3-TTS: all text in the prompt ("full") or one token a frame ("progressive")."""
+    normalize: bool = field(default=True, kw_only=True)
+    """Read numbers, dates and symbols out as words where the family does so."""
+    glossary: Mapping[str, str] = field(default_factory=dict, kw_only=True)
+    """Words and how to spell them for the voice: applied before everything else."""
+    source_audio: Audio | None = field(default=None, kw_only=True)
+    """Voice conversion: this speech is said again by `voice`; `text` is then empty."""
+    text_feed: TextFeed | None = field(default=None, kw_only=True)
+    """Text that arrives while it is spoken; `text` is then empty."""
+    chunk_policy: ChunkPolicy = field(default_factory=ChunkPolicy, kw_only=True)
+    deadline: float | None = field(default=None, kw_only=True)
+    """Seconds from submission after which the request fails with DeadlineError."""
+    options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
+    """Switches that only one family has, listed in `ModelSpec.options`; unknown ones are refused."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.speed) and 0.25 <= self.speed <= 4.0):
+            raise RequestError(
+                f"speed is {self.speed}; expected 0.25 to 4.0 (1.0 is the model's own pace)",
+                field="speed",
+            )
+        if self.text_layout not in {None, "progressive", "full"}:
+            raise RequestError(
+                f"the text layout is {self.text_layout!r}; expected progressive or full. Choose one of them.",
+                field="text_layout",
+            )
+        if not isinstance(self.normalize, bool):
+            raise RequestError(f"normalize is {self.normalize!r}; expected true or false", field="normalize")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise RequestError(f"seed is {self.seed}; expected 0 to 2^63-1", field="seed")
+        if self.deadline is not None and not self.deadline > 0:
+            raise RequestError(f"deadline is {self.deadline} s; expected more than 0", field="deadline")
+
+
+@dataclass(frozen=True, eq=False)
+class AudioChunk:
+    """A piece of the answer, in order. `samples` may be empty in the final chunk."""
+
+    samples: Samples
+    sample_rate: int
+    index: int
+    start: float
+    """Seconds from the beginning of the answer to the first sample."""
+    is_final: bool
+    text: str | None = None
+    """The segment of text that this chunk belongs to, in the first chunk of each segment."""
+
+
+@dataclass(frozen=True)
+class GuardEvent:
+    """Something the engine stopped or mended on its own, told to the user."""
+
+    kind: str
+    """"length_ceiling", "peak_limited", ..."""
+    message: str
+    segment: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Speech(Audio):
+    """A whole answer: samples plus how it was made."""
+
+    seed: int = 0
+    guards: tuple[GuardEvent, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+    """Seconds by stage: "prepare", "prefill", "decode", "first_audio", "total", ... and "frames"."""
+    segments: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a loaded model is and can do; the source of capability documents and docs tables."""
+
+    family: str
+    name: str
+    fingerprint: str
+    sample_rate: int
+    frame_rate: float
+    """Steps of the autoregressive half per second of audio."""
+    languages: tuple[str, ...]
+    voices: tuple[str, ...] = ()
+    """Preset speakers."""
+    default_voice: str | None = None
+    capabilities: frozenset[str] = frozenset()
+    """Some of CAPABILITIES."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of `Sampling` that this model reads, with its defaults."""
+    presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Named sets of sampling settings: name -> fields of `Sampling`."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """Family switches accepted in `SpeechRequest.options`: name -> what it does."""
+    needs_voice: bool = False
+    """True when nothing can be said without a reference voice."""
+    needs_instruction: bool = False
+    """True when nothing can be said without an instruction (voice design)."""
+    max_reference_seconds: float = 60.0
+    min_reference_seconds: float = 0.1
+    max_text: int = 100_000
+    """Characters of one request."""
+    rows: int = 1
+    """Cache rows that one utterance takes by default (the beam width)."""
+    streams_by: Literal["frame", "chunk", "segment"] = "segment"
+    licence: str = ""
+    note: str = ""
+
+
+CAPABILITIES: Mapping[str, str] = {
+    "clone": "speaks with the voice of a clip",
+    "clone_in_context": "also uses the clip's transcript",
+    "preset_voice": "has named voices of its own",
+    "voice_design": "makes a voice from a description",
+    "instruction": "follows style instructions in words",
+    "emotion_vector": "takes eight emotion numbers",
+    "emotion_audio": "copies the emotion of a clip",
+    "emotion_text": "infers the emotion from words",
+    "voice_conversion": "says given speech again in another voice",
+    "speed": "changes pace",
+    "pronunciation": "takes words with their phonemes, [word](/phonemes/)",
+    "text_layout": "offers the progressive and the full text layout",
+    "text_stream": "takes text while it speaks",
+    "frame_streaming": "gives audio before a segment is complete",
+    "seed": "same seed, same samples",
+}
+
+LANGUAGE_CODES = {
+    "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
+    "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
+    "ar": "arabic",
+}  # fmt: skip
+"""ISO 639-1 codes accepted for the names that models use."""
+
+
+def language_name(language: str | None) -> str | None:
+    """The model's lower-case name of a language given by name or code; None for auto."""
+    if language is None or language.lower() == "auto":
+        return None
+    return LANGUAGE_CODES.get(language.lower(), language.lower())

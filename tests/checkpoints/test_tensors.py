@@ -1,0 +1,63 @@
+"""Files and configs that make no network: one error of Sonant's own, never torch's."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, write_tensors
+from sonant.errors import CheckpointError, ConfigError
+
+
+def test_every_kind_of_misfit_is_listed_at_once():
+    module = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    tensors = {
+        "a.weight": torch.zeros(2, 2, dtype=torch.int64),
+        "a.bias": torch.zeros(3),
+        "b.weight": torch.zeros(2, 2),
+        "c.bias": torch.zeros(2),
+    }
+    with pytest.raises(CheckpointError) as caught:
+        load_strict(module, tensors, where="file")
+    for line in ("1 missing", "b.bias", "1 unexpected", "c.bias", "a.bias: found (3,)", "a.weight: found"):
+        assert line in str(caught.value)
+    assert "torch.int64, expected torch.float32" in str(caught.value)
+
+
+def test_whole_numbers_are_cast_nowhere_and_floats_are():
+    module = nn.Linear(2, 2)
+    load_strict(module, {"weight": torch.ones(2, 2).bfloat16(), "bias": torch.ones(2)}, dtype=torch.float32)
+    assert module.weight.dtype == torch.float32
+
+
+def test_sizes_that_no_network_can_have():
+    with pytest.raises(ConfigError, match="make no network"):
+        build(lambda: nn.Embedding(-1, 4))
+
+
+def test_a_weight_and_its_norm_of_different_shapes():
+    with pytest.raises(CheckpointError, match="no weight and its norm"):
+        fold_weight_norm({"x.weight_g": torch.ones(3, 1), "x.weight_v": torch.ones(2, 4)})
+
+
+def test_written_tensors_are_read_back_and_large_ones_are_where_torch_puts_its_own(tmp_path):
+    tensors = {
+        "a.odd": torch.arange(3, dtype=torch.int64), "b.half": torch.randn(1024, 7).bfloat16(),
+        "c.flag": torch.tensor(True), "d.turned": torch.randn(64, 48).t(), "e.none": torch.zeros(0, 4),
+        "f.number": torch.tensor(2.5, dtype=torch.float64), "g.byte": torch.arange(5, dtype=torch.uint8),
+    }  # fmt: skip
+    write_tensors(tmp_path / "x.safetensors", tensors, {"format": "test"})
+    found = load_file(tmp_path / "x.safetensors")
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[key], tensors[key]) for key in tensors)
+    assert all(found[key].dtype == tensors[key].dtype for key in tensors)
+    assert all(t.data_ptr() % 64 == 0 for t in found.values() if t.numel() and t.nbytes % 64 == 0)
+
+
+def test_small_weights_are_moved_to_where_products_round_alike(tmp_path):
+    save_file({"weight": torch.randn(5, 3), "bias": torch.randn(5)}, tmp_path / "x.safetensors")
+    mapped = load_file(tmp_path / "x.safetensors")
+    assert any(tensor.data_ptr() % 64 for tensor in mapped.values())
+    module = nn.Linear(3, 5)
+    load_strict(module, mapped)
+    assert not any(tensor.data_ptr() % 64 for tensor in module.state_dict().values())
