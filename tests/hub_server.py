@@ -1,11 +1,14 @@
-"""A small hub on this machine: model information, files with ETag and byte ranges, and faults on request."""
+"""A small hub on this machine: model information, files with ETag and byte ranges, and faults on request.
+
+It speaks the protocols of Hugging Face and of ModelScope; the latter sends large files from another address.
+"""
 
 import hashlib
 import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = 2_000
@@ -13,10 +16,14 @@ LARGE = 2_000
 
 
 class Hub:
-    """Repositories as {repository: {path: bytes}}; `requests` is what was asked."""
+    """Repositories as {repository: {path: bytes}}; `requests` is what was asked.
 
-    def __init__(self, repositories):
+    `modelscope` are those that the other protocol knows.
+    """
+
+    def __init__(self, repositories, modelscope=None):
         self.repositories = repositories
+        self.modelscope = modelscope or {}
         self.requests = []
         self.cut_after = {}
         """path -> how many bytes each coming answer carries before the connection breaks."""
@@ -48,6 +55,13 @@ def serve(hub):
         def _answer(self, *, is_head):
             path = unquote(urlsplit(self.path).path)
             hub.requests.append((self.command, path, self.headers.get("Range")))
+            if path.startswith("/api/v1/models/"):
+                self._answer_modelscope(path.removeprefix("/api/v1/models/"), is_head=is_head)
+                return
+            if path.startswith("/store/"):
+                repository, _, name = path.removeprefix("/store/").partition("//")
+                self._send_file(name, hub.modelscope[repository][name], is_head=is_head)
+                return
             if path.startswith("/api/models/"):
                 self._describe(path.removeprefix("/api/models/"))
                 return
@@ -78,6 +92,39 @@ def serve(hub):
             body = {"id": repository, "sha": COMMIT, "private": False, "downloads": 0, "tags": []}
             body |= {"siblings": siblings}
             self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+        def _answer_modelscope(self, rest, *, is_head):
+            repository, _, listing = rest.partition("/repo")
+            query = {key: values[0] for key, values in parse_qs(urlsplit(self.path).query).items()}
+            files = hub.modelscope.get(repository)
+            if files is None or query.get("Revision") not in {"master", "v1"}:
+                body = {"Code": 10010205001, "Message": "no such model or revision", "Success": False}
+                self._send(404, json.dumps(body).encode(), {"Content-Type": "application/json"})
+                return
+            if listing == "/files":
+                folders = sorted({name.rpartition("/")[0] for name in files} - {""})
+                entries = [{"Path": name, "Name": name.split("/")[-1], "Type": "tree"} for name in folders]
+                entries += [
+                    {
+                        "Path": name,
+                        "Name": name.split("/")[-1],
+                        "Type": "blob",
+                        "Size": len(data),
+                        "Sha256": hashlib.sha256(data).hexdigest(),
+                        "Revision": COMMIT,
+                    }
+                    for name, data in files.items()
+                ]
+                body = {"Code": 200, "Data": {"Files": entries}, "Message": "success", "Success": True}
+                self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+                return
+            name = query.get("FilePath", "")
+            if name not in files:
+                self._send(404, b"{}", {})
+            elif len(files[name]) >= LARGE:
+                self._send(302, b"", {"Location": f"/store/{quote(repository)}//{quote(name)}"})
+            else:
+                self._send_file(name, files[name], is_head=is_head)
 
         def _send_file(self, name, data, *, is_head):
             headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{hub.identity(data)}"', "Accept-Ranges": "bytes"}

@@ -28,13 +28,23 @@ def test_models_lists_known_names_and_what_the_built_in_voice_can(sonant):
 
 
 def test_a_pulled_model_is_listed_and_a_broken_one_says_so(sonant, monkeypatch, tmp_path):
-    hub = Hub(
-        {known(NAME).repository: {"config.json": b'{"model_type": "qwen3_tts"}', "x.safetensors": b"?"}}
-    )
+    needed = (
+        "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json",
+        "speech_tokenizer/config.json", "speech_tokenizer/model.safetensors",
+    )  # fmt: skip
+    files = dict.fromkeys(needed, b"?" * 100_000) | {"config.json": b'{"model_type": "qwen3_tts"}'}
+    hub = Hub({known(NAME).repository: files | {"pytorch_model.bin": bytes(2_000_000)}})
     with serve(hub) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
+        dry = sonant("pull", NAME, "--dry-run")
+        assert not (tmp_path / "models").exists()
         result = sonant("pull", NAME)
-    assert result.code == 0, result.err
+    assert result.code == dry.code == 0, result.err
+    assert len(dry.text.splitlines()) == 7
+    assert "100,000  model.safetensors  from Qwen/Qwen3-TTS-12Hz-0.6B-Base" in dry.text
+    told = f"{NAME}: 1 MB in 7 files; 2 MB that nothing reads stay there; to {tmp_path / 'models' / NAME}"
+    assert dry.err.startswith(told)
+    assert result.err.startswith(told)
     assert result.text.strip() == str(tmp_path / "models" / NAME)
     assert "fetching config.json" in result.err
     rows = {row["name"]: row for row in json.loads(sonant("models", "--json").text)}
@@ -122,6 +132,7 @@ def test_convert_hands_over_to_the_family(sonant, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "sonant.families.cosyvoice3.convert", lambda source, target: seen.append((source, target))
     )
+    monkeypatch.setattr("sonant.families.cosyvoice3.tensors_read", lambda path: {})
     assert sonant("convert", "x", "new").text == "new\n"
     assert seen == [(tmp_path, Path("new"))]
 

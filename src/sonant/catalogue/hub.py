@@ -1,30 +1,19 @@
-"""Known checkpoints, where they lie on disk, and fetching them from a hub."""
+"""Known checkpoints, and where they lie on disk: fetched here, or in the cache of Hugging Face's client.
+
+What a model needs of its repositories is an allow list: items of it are file names, or patterns with `*`.
+`a|b` takes the first that is there, `a+b` is several files that belong together, and `a?` may be absent.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import os
-import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
-from sonant.errors import CheckpointError, DependencyError, RequestError, SonantError
-
-logger = logging.getLogger(__name__)
-
-SOURCES = ("hf", "modelscope")
-SKIPPED = ("*.md", ".gitattributes", "*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.mp4", "*.pdf")
-"""Files of a repository that no model reads."""
-RECORD = ".sonant-pull.json"
-"""In a fetched folder: repository, commit and the SHA-256 of each file."""
-PARTS = ".parts"
-"""Folder of files under way; what a cut connection left there is gone on with."""
+from sonant.checkpoints.hub_cache import hub_snapshots, user_hub_cache
+from sonant.errors import CheckpointError, RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,55 +23,148 @@ class Companion:
     repository: str
     files: Mapping[str, str]
     """Path in the repository -> path in the model's folder."""
+    modelscope: str | None = None
+    """Its name on ModelScope where that is another."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownModel:
-    """A released checkpoint: its name here, its repository on the hub and what it is for."""
+    """A released checkpoint: its name here, its repository on the hub, what it is for and what it needs."""
 
     name: str
     repository: str
     family: str
     about: str
     licence: str
-    companions: tuple[Companion, ...] = field(default=())
+    files: tuple[str, ...]
+    """The allow list; everything else in the repository stays there."""
+    variants: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Variant -> which item of `files` it replaces by what."""
+    companions: tuple[Companion, ...] = ()
 
+    def items(self, variant: str | None = None) -> tuple[str, ...]:
+        """The allow list of a variant. Raises RequestError for one that there is not."""
+        if variant is None:
+            return self.files
+        if variant not in self.variants:
+            names = ", ".join(self.variants) or "none"
+            raise RequestError(
+                f"{self.name} has no variant {variant!r}; it has: {names}. Leave --variant out, or name one.",
+                field="variant",
+            )
+        replaced = self.variants[variant]
+        return tuple(replaced.get(item, item) for item in self.files)
+
+
+def choose_files(there: Iterable[str], items: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The files that an allow list takes of those that are there, and its items that found none."""
+    names = sorted(set(there))
+    chosen: list[str] = []
+    missing: list[str] = []
+    for item in items:
+        for group in item.removesuffix("?").split("|"):
+            found = [[name for name in names if fnmatchcase(name, part)] for part in group.split("+")]
+            if all(found):
+                chosen += [name for part in found for name in part if name not in chosen]
+                break
+        else:
+            if not item.endswith("?"):
+                missing.append(item.replace("|", " or ").replace("+", " and "))
+    return chosen, missing
+
+
+def _whole_or_shards(folder: str = "") -> str:
+    whole = f"{folder}model.safetensors"
+    return f"{whole}|{whole}.index.json+{folder}model-*.safetensors"
+
+
+CODEC = ("speech_tokenizer/config.json", _whole_or_shards("speech_tokenizer/"))
+QWEN3_TTS = (
+    "config.json",
+    _whole_or_shards(),
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "generation_config.json?",
+    *CODEC,
+)
+COSYVOICE3_LANGUAGE = "llm.safetensors|llm.pt"
+COSYVOICE3 = (
+    "cosyvoice3.yaml",
+    COSYVOICE3_LANGUAGE,
+    "flow.safetensors|flow.pt",
+    "hift.safetensors|hift.pt",
+    "speech_tokenizer_v3.onnx",
+    "campplus.onnx",
+    "CosyVoice-BlankEN/config.json",
+    "CosyVoice-BlankEN/vocab.json",
+    "CosyVoice-BlankEN/merges.txt",
+    "CosyVoice-BlankEN/tokenizer_config.json",
+    "spk2info.safetensors|spk2info.pt?",
+    "sonant.json?",
+)
+EMOTION = "qwen0.6bemo4-merge/"
+INDEXTTS = (
+    "config.yaml",
+    "gpt.safetensors|gpt.pth",
+    "s2mel.safetensors|s2mel.pth",
+    "wav2vec2bert_stats.safetensors|wav2vec2bert_stats.pt",
+    "feat1.safetensors|feat1.pt",
+    "feat2.safetensors|feat2.pt",
+    "glossary.yaml?",
+    # Without the text-to-emotion model everything but emotion from words works.
+    f"{EMOTION}config.json+{EMOTION}model.safetensors+{EMOTION}tokenizer.json?",
+    f"{EMOTION}chat_template.jinja?",
+    f"{EMOTION}generation_config.json?",
+)
+# Where the release's own loader keeps the auxiliary models: flat, under hf_cache.
+W2V_BERT = Companion(
+    repository="facebook/w2v-bert-2.0",
+    modelscope="AI-ModelScope/w2v-bert-2.0",
+    files={
+        name: f"hf_cache/w2v-bert-2.0/{name}"
+        for name in ("config.json", "preprocessor_config.json", "model.safetensors")
+    },
+)
+SEMANTIC_CODEC = Companion(
+    repository="amphion/MaskGCT",
+    files={"semantic_codec/model.safetensors": "hf_cache/semantic_codec_model.safetensors"},
+)
+CAMPPLUS = Companion(
+    repository="funasr/campplus",
+    modelscope="iic/speech_campplus_sv_zh-cn_16k-common",
+    files={"campplus_cn_common.bin": "hf_cache/campplus_cn_common.bin"},
+)
+BIGVGAN = Companion(
+    repository="nvidia/bigvgan_v2_22khz_80band_256x",
+    files={name: f"hf_cache/bigvgan/{name}" for name in ("config.json", "bigvgan_generator.pt")},
+)
 
 KNOWN: tuple[KnownModel, ...] = (
-    KnownModel(
-        name="qwen3-tts-0.6b-base",
-        repository="Qwen/Qwen3-TTS-12Hz-0.6B-Base",
-        family="qwen3_tts",
-        about="clones a voice from a clip",
-        licence="Apache-2.0",
+    *(
+        KnownModel(
+            name=f"qwen3-tts-{size.lower()}-{kind.lower()}",
+            repository=f"Qwen/Qwen3-TTS-12Hz-{size}-{kind}",
+            family="qwen3_tts",
+            about=about,
+            licence="Apache-2.0",
+            files=QWEN3_TTS,
+        )
+        for size, kind, about in (
+            ("0.6B", "Base", "clones a voice from a clip"),
+            ("1.7B", "Base", "clones a voice from a clip"),
+            ("0.6B", "CustomVoice", "nine named voices"),
+            ("1.7B", "CustomVoice", "nine named voices, style instructions"),
+            ("1.7B", "VoiceDesign", "makes a voice from a description"),
+        )
     ),
     KnownModel(
-        name="qwen3-tts-1.7b-base",
-        repository="Qwen/Qwen3-TTS-12Hz-1.7B-Base",
+        name="qwen3-tts-tokenizer-12hz",
+        repository="Qwen/Qwen3-TTS-Tokenizer-12Hz",
         family="qwen3_tts",
-        about="clones a voice from a clip",
+        about="the speech tokenizer alone: sound to tokens and back",
         licence="Apache-2.0",
-    ),
-    KnownModel(
-        name="qwen3-tts-0.6b-customvoice",
-        repository="Qwen/Qwen3-TTS-12Hz-0.6B-CustomVoice",
-        family="qwen3_tts",
-        about="nine named voices",
-        licence="Apache-2.0",
-    ),
-    KnownModel(
-        name="qwen3-tts-1.7b-customvoice",
-        repository="Qwen/Qwen3-TTS-12Hz-1.7B-CustomVoice",
-        family="qwen3_tts",
-        about="nine named voices, style instructions",
-        licence="Apache-2.0",
-    ),
-    KnownModel(
-        name="qwen3-tts-1.7b-voicedesign",
-        repository="Qwen/Qwen3-TTS-12Hz-1.7B-VoiceDesign",
-        family="qwen3_tts",
-        about="makes a voice from a description",
-        licence="Apache-2.0",
+        files=("config.json", _whole_or_shards()),
     ),
     KnownModel(
         name="cosyvoice3-0.5b",
@@ -90,6 +172,8 @@ KNOWN: tuple[KnownModel, ...] = (
         family="cosyvoice3",
         about="zero-shot, cross-lingual, instruct, voice conversion",
         licence="Apache-2.0",
+        files=COSYVOICE3,
+        variants={"rl": {COSYVOICE3_LANGUAGE: "llm.rl.safetensors|llm.rl.pt"}},
     ),
     KnownModel(
         name="indextts2",
@@ -97,28 +181,17 @@ KNOWN: tuple[KnownModel, ...] = (
         family="indextts2",
         about="cloning with emotion from audio, numbers or words",
         licence="bilibili Model Use License",
-        # Where the release's own loader keeps the auxiliary models: flat, under hf_cache.
-        companions=(
-            Companion(
-                repository="facebook/w2v-bert-2.0",
-                files={
-                    name: f"hf_cache/w2v-bert-2.0/{name}"
-                    for name in ("config.json", "preprocessor_config.json", "model.safetensors")
-                },
-            ),
-            Companion(
-                repository="amphion/MaskGCT",
-                files={"semantic_codec/model.safetensors": "hf_cache/semantic_codec_model.safetensors"},
-            ),
-            Companion(
-                repository="funasr/campplus",
-                files={"campplus_cn_common.bin": "hf_cache/campplus_cn_common.bin"},
-            ),
-            Companion(
-                repository="nvidia/bigvgan_v2_22khz_80band_256x",
-                files={name: f"hf_cache/bigvgan/{name}" for name in ("config.json", "bigvgan_generator.pt")},
-            ),
-        ),
+        files=(*INDEXTTS, "bpe.model"),
+        companions=(W2V_BERT, SEMANTIC_CODEC, CAMPPLUS, BIGVGAN),
+    ),
+    KnownModel(
+        name="indextts2.5",
+        repository="IndexTeam/IndexTTS-2.5",
+        family="indextts2",
+        about="the same in five languages, with a control of duration",
+        licence="bilibili Model Use License",
+        files=(*INDEXTTS, "codec.safetensors|codec.pth", "multilingual_zh_ja_yue_char_del.tiktoken"),
+        companions=(W2V_BERT, CAMPPLUS, BIGVGAN),
     ),
 )
 
@@ -133,227 +206,75 @@ def models_folder() -> Path:
     return Path(platformdirs.user_data_dir("sonant")) / "models"
 
 
+def find_known(name: str) -> KnownModel | None:
+    """The released checkpoint of this name or repository, if it is in the list."""
+    wanted = name.lower()
+    return next((m for m in KNOWN if wanted in (m.name, m.repository.lower())), None)
+
+
 def known(name: str) -> KnownModel:
     """The released checkpoint of this name. Raises CheckpointError listing the names."""
-    for model in KNOWN:
-        if model.name == name.lower() or model.repository.lower() == name.lower():
-            return model
+    model = find_known(name)
+    if model is None:
+        raise _unknown(name)
+    return model
+
+
+def _unknown(name: str) -> CheckpointError:
     names = ", ".join(model.name for model in KNOWN)
-    raise CheckpointError(
+    return CheckpointError(
         f"{name!r} is neither a folder on this machine nor a known model. "
-        f"Known models: builtin, nano, {names}."
+        f"Known models: builtin, nano, {names}. A repository of a hub is named OWNER/NAME."
     )
 
 
-def local(name: str) -> Path:
-    """Folder of a known model on disk. Raises CheckpointError when it was not fetched yet."""
-    model = known(name)
-    path = models_folder() / model.name
-    if not path.is_dir():
-        raise CheckpointError(
-            f"{model.name} is not on this machine (looked in {path}). Fetch it with: sonant pull {model.name}"
-        )
-    return path
+def is_repository(name: str) -> bool:
+    """Whether this could be a repository of a hub: OWNER/NAME."""
+    owner, slash, rest = name.partition("/")
+    plain = all(part and not part.startswith(".") for part in (owner, rest))
+    return bool(slash) and plain and not set(name) & set("\\:~ ") and "/" not in rest
 
 
-@dataclass(frozen=True, kw_only=True)
-class RemoteFile:
-    """A file of a repository, and how its content is checked."""
-
-    path: str
-    size: int | None
-    sha256: str | None = None
-    """Of large files."""
-    blob: str | None = None
-    """Git's SHA-1 of small ones."""
+def folder_name(name: str) -> str:
+    """The folder of a model below `models_folder`: its known name, or OWNER--NAME."""
+    model = find_known(name)
+    return model.name if model is not None else name.replace("/", "--")
 
 
-def pull(
-    name: str,
-    *,
-    source: str = "hf",
-    revision: str | None = None,
-    on_file: Callable[[str, int | None], None] = lambda path, size: None,
-) -> Path:
-    """Fetch a known model into the models' folder and return where it lies.
-
-    What is there already and whole is not fetched again; what was cut off goes on where it stopped. Every
-    file is checked against the hub's hash before the folder gets its final name. `on_file` hears each
-    file's path and size before it is fetched. HF_ENDPOINT names another hub of the same protocol.
-    Raises CheckpointError, DependencyError or RequestError.
-    """
-    model = known(name)
-    if source not in SOURCES:
-        raise RequestError(
-            f"{source!r} is no place to fetch from; expected one of {', '.join(SOURCES)}. Choose one.",
-            field="from",
-        )
-    final = models_folder() / model.name
-    folder = final if final.is_dir() else models_folder() / f".{model.name}.part"
+def is_local(name: str) -> bool:
+    """Whether `local` finds the model."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        hashes: dict[str, str] = {}
-        if source == "hf":
-            commit = _pull_hub(model.repository, folder, revision, None, hashes, on_file)
-        else:
-            commit = _pull_modelscope(model.repository, folder, revision)
-        for companion in model.companions:
-            _pull_hub(companion.repository, folder, None, companion.files, hashes, on_file)
-        record = {"repository": model.repository, "source": source, "commit": commit, "sha256": hashes}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        if (folder / PARTS).is_dir():
-            shutil.rmtree(folder / PARTS)
-        if folder != final:
-            os.replace(folder, final)
-    except OSError as error:
-        raise CheckpointError(
-            f"fetching {model.name} into {folder} failed ({error}); expected a complete download. "
-            "Check the network and the disk, then run the same command again: it goes on where it stopped."
-        ) from error
-    return final
-
-
-def pulled_record(folder: Path) -> Mapping[str, Any]:
-    """What `pull` noted of a folder; empty for a folder that came another way."""
-    try:
-        data = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _pull_hub(
-    repository: str,
-    folder: Path,
-    revision: str | None,
-    wanted: Mapping[str, str] | None,
-    hashes: dict[str, str],
-    on_file: Callable[[str, int | None], None],
-) -> str:
-    """Fetch a repository, or the `wanted` files of it under other names; returns the commit."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    endpoint = (os.environ.get("HF_ENDPOINT") or "https://huggingface.co").rstrip("/")
-    place = f"{repository}{f' at {revision}' if revision else ''} on {endpoint}"
-    try:
-        info = HfApi(endpoint=endpoint).model_info(repository, revision=revision, files_metadata=True)
-        commit = str(info.sha)
-        files = [
-            RemoteFile(
-                path=entry.rfilename,
-                size=entry.size,
-                sha256=entry.lfs.sha256 if entry.lfs is not None else None,
-                blob=entry.blob_id if entry.lfs is None else None,
-            )
-            for entry in info.siblings or ()
-            if (entry.rfilename in wanted if wanted is not None else not _is_skipped(entry.rfilename))
-        ]
-        absent = sorted(set(wanted or ()) - {file.path for file in files})
-        if absent or not files:
-            raise CheckpointError(
-                f"{place} has no {', '.join(absent) or 'model files'}; expected them there. "
-                "The repository may have changed; fetch another --revision."
-            )
-        for file in files:
-            target = folder / (wanted[file.path] if wanted is not None else file.path)
-            if not target.resolve().is_relative_to(folder.resolve()):
-                raise CheckpointError(
-                    f"{place} names a file {file.path!r} outside its own folder; expected plain relative "
-                    "names. Do not use this repository."
-                )
-            if not (target.is_file() and _is_whole(target, file)):
-                target.unlink(missing_ok=True)
-                on_file(str(target.relative_to(folder)), file.size)
-                fetched = _fetch(repository, file, commit, endpoint, folder / PARTS)
-                if not _is_whole(fetched, file):
-                    fetched.unlink()
-                    raise CheckpointError(
-                        f"{file.path} of {place} arrived damaged (its checksum differs from the hub's "
-                        f"{(file.sha256 or file.blob or '')[:12]}); it was removed. Run the same command "
-                        "again."
-                    )
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(fetched, target)
-            hashes[str(target.relative_to(folder))] = file.sha256 or _sha256(target)
-        return commit
-    except Exception as error:  # the hub's client raises errors of whichever HTTP package it uses
-        if isinstance(error, (SonantError, OSError)) and not isinstance(error, HfHubHTTPError):
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"cannot fetch {place} ({reason}); expected the hub to answer with its files. Check the network, "
-            "HF_ENDPOINT and the revision, then run the same command again: it goes on where it stopped."
-        ) from error
-
-
-def _fetch(repository: str, file: RemoteFile, commit: str, endpoint: str, parts: Path) -> Path:
-    """The file in the folder `parts`, going on after the bytes that are there.
-
-    The client's own download function starts a file anew in each process; here gigabytes may be at stake.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import http_get
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # exported in its docs
-
-    parts.mkdir(parents=True, exist_ok=True)
-    identity = hashlib.sha256(f"{repository}/{file.path}@{file.sha256 or file.blob or commit}".encode())
-    part = parts / identity.hexdigest()[:24]
-    if file.size is not None and part.is_file() and part.stat().st_size > file.size:
-        part.unlink()
-    url = hf_hub_url(repository, file.path, revision=commit, endpoint=endpoint)
-    found = get_hf_file_metadata(url, endpoint=endpoint)
-    headers = build_hf_headers()
-    if urlsplit(found.location).netloc != urlsplit(url).netloc:
-        headers.pop("authorization", None)  # a storage host gets no token of the hub
-    with part.open("r+b" if part.is_file() else "w+b") as opened:
-        http_get(
-            found.location,
-            opened,
-            resume_size=opened.seek(0, os.SEEK_END),
-            headers=headers,
-            expected_size=file.size,
-        )
-    return part
-
-
-def _pull_modelscope(repository: str, folder: Path, revision: str | None) -> str:
-    """Fetch a repository from ModelScope, which checks its files' hashes itself."""
-    try:
-        from modelscope import snapshot_download
-    except ImportError as error:
-        raise DependencyError(
-            "ModelScope's client is not installed; expected the package modelscope. "
-            "Install it with: pip install 'sonant[modelscope]', or fetch with --from hf."
-        ) from error
-    try:
-        snapshot_download(repository, revision=revision, local_dir=str(folder))
-    except Exception as error:  # its client raises errors of many packages
-        raise CheckpointError(
-            f"cannot fetch {repository} from ModelScope ({type(error).__name__}: {error}); expected its "
-            "files. Check the network and the revision, then run the same command again, or use --from hf."
-        ) from error
-    return revision or "master"
-
-
-def _is_skipped(path: str) -> bool:
-    return any(fnmatch(path.rsplit("/", 1)[-1].lower(), pattern) for pattern in SKIPPED)
-
-
-def _is_whole(path: Path, file: RemoteFile) -> bool:
-    """Whether the file on disk is the hub's, by size and hash."""
-    size = path.stat().st_size
-    if file.size is not None and size != file.size:
+        return local(name).is_dir()
+    except CheckpointError:
         return False
-    if file.sha256 is not None:
-        return _sha256(path) == file.sha256
-    if file.blob is not None:
-        state = hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-        state.update(path.read_bytes())
-        return state.hexdigest() == file.blob
-    return True
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
+def local(name: str) -> Path:
+    """Folder of a known model or a repository on disk: fetched by `pull`, or in the user's hub cache.
+
+    Raises CheckpointError when it is not there, or the cache holds it in part.
+    """
+    model = find_known(name)
+    if model is None and not is_repository(name):
+        raise _unknown(name)
+    path = models_folder() / folder_name(name)
+    if path.is_dir():
+        return path
+    lacking: list[str] = []
+    for snapshot in hub_snapshots(user_hub_cache(), model.repository if model is not None else name):
+        lacking = missing_in(snapshot, model) if model is not None else []
+        if not lacking:
+            return snapshot
+    shown = model.name if model is not None else name
+    partly = f" The cache has it without {', '.join(lacking)}." if lacking else ""
+    raise CheckpointError(
+        f"{shown} is not on this machine; looked for a folder of that name, for {path} and in the cache of "
+        f"Hugging Face's client, {user_hub_cache()}.{partly} Fetch it with: sonant pull {shown}"
+    )
+
+
+def missing_in(folder: Path, model: KnownModel) -> list[str]:
+    """What a folder lacks of a model's own files, whichever variant it holds."""
+    there = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    kinds = [choose_files(there, model.items(variant))[1] for variant in (None, *model.variants)]
+    return min(kinds, key=len)

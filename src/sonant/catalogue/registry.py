@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +27,8 @@ log = logging.getLogger(__name__)
 FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
 """Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
 `load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, `convert(source, target)` where its
-release has pickles, and `tensors_read(path)`, what inference reads of each file, where it reads tensors."""
+release has pickles, and `tensors_read(path)`, what inference reads of each file, where it reads tensors.
+A family with VARIANTS (name -> files, one of which must be there) takes `variant` in all of them."""
 
 BUILTIN = "builtin"
 BUNDLED = Path(__file__).parents[1] / "assets"
@@ -46,11 +49,50 @@ def detect(path: Path) -> str | None:
     return None
 
 
-def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
-    """Family and folder of a model given by path, by known name, or as "builtin".
+@dataclass(frozen=True)
+class Found:
+    """A model on disk: its family, its folder, and what more the family's functions are told of it."""
 
-    Raises CheckpointError when it is not on disk or of no known family.
+    family: str
+    path: Path
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def package(self) -> Any:
+        """The family's package."""
+        return import_module(f"sonant.families.{self.family}")
+
+
+def _split(model: str | os.PathLike[str]) -> tuple[str, str | None]:
+    """A model's name or path, and the variant behind a colon: "cosyvoice3-0.5b:rl"."""
+    name, colon, variant = str(model).rpartition(":")
+    is_variant = bool(colon) and len(name) > 1 and variant.isidentifier() and not Path(model).exists()
+    return (name, variant) if is_variant else (str(model), None)
+
+
+def locate(model: str | os.PathLike[str]) -> Found:
+    """`find`, with the variant that the name asks for. Raises RequestError for one that is not there."""
+    family, path = find(model)
+    name, variant = _split(model)
+    if variant is None:
+        return Found(family, path)
+    files = getattr(import_module(f"sonant.families.{family}"), "VARIANTS", {}).get(variant, ())
+    if not any((path / file).is_file() for file in files):
+        raise RequestError(
+            f"{name} has no variant {variant!r} on this machine; expected {' or '.join(files) or 'none'} in "
+            f"{path}. Leave the variant out, or fetch it with: sonant pull {name} --variant {variant}",
+            field="variant",
+        )
+    return Found(family, path, {"variant": variant})
+
+
+def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
+    """Family and folder of a model given by path, by known name, as OWNER/NAME, or as "builtin".
+
+    A variant of the release may follow a colon. Raises CheckpointError when it is not on disk or of no
+    known family.
     """
+    model = _split(model)[0]
     if str(model) == BUILTIN and not Path(model).is_dir():
         return BUILTIN, Path()
     path = Path(model)
@@ -74,9 +116,8 @@ def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
 
 def describe(model: str | os.PathLike[str]) -> ModelSpec:
     """What a model on disk is and can do, read from its configs; its weights are not loaded."""
-    family, path = find(model)
-    package: Any = import_module(f"sonant.families.{family}")
-    return package.describe(path)
+    found = locate(model)
+    return found.package.describe(found.path, **found.options)
 
 
 def numbers_read(model: str | os.PathLike[str], *, strict: bool = False) -> dict[str, int] | None:
@@ -85,14 +126,13 @@ def numbers_read(model: str | os.PathLike[str], *, strict: bool = False) -> dict
     Files that are not named are never opened. None for a family that does not tell. What the opened files
     hold beyond that is told in one warning, or is a CheckpointError if `strict`.
     """
-    family, path = find(model)
-    package: Any = import_module(f"sonant.families.{family}")
-    if not hasattr(package, "tensors_read"):
+    model_found = locate(model)
+    if not hasattr(model_found.package, "tensors_read"):
         return None
     from sonant.checkpoints.tensors import collecting_unread
 
     with collecting_unread() as unread:
-        found = package.tensors_read(path)
+        found = model_found.package.tensors_read(model_found.path, **model_found.options)
     _judge_unread(unread, strict=strict)
     return {name: sum(tensor.numel() for tensor in tensors.values()) for name, tensors in found.items()}
 
@@ -103,19 +143,18 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, s
     What else the files hold is told in one warning, or is a CheckpointError if `strict`. Raises
     UnsupportedError for a family whose release is safetensors already.
     """
-    family, path = find(source)
-    package: Any = import_module(f"sonant.families.{family}")
-    if not hasattr(package, "convert"):
+    found = locate(source)
+    if not hasattr(found.package, "convert"):
         raise UnsupportedError(
-            f"{source} ({family}) has nothing to convert: it brings safetensors, or no folder at all; "
+            f"{source} ({found.family}) has nothing to convert: it brings safetensors, or no folder at all; "
             "expected a release with .pt or .pth files. Use it as it is."
         )
     from sonant.checkpoints.tensors import collecting_unread
 
     with collecting_unread() as unread:
-        package.tensors_read(path)
+        found.package.tensors_read(found.path, **found.options)
     _judge_unread(unread, strict=strict)
-    package.convert(path, Path(target))
+    found.package.convert(found.path, Path(target), **found.options)
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -199,10 +238,9 @@ def load_model(
     Tensors of the files that no network reads are left out with one warning; `strict` makes them a
     CheckpointError. Missing and misshapen ones always are.
     """
-    family, path = find(model)
-    package: Any = import_module(f"sonant.families.{family}")
+    found = locate(model)
     where = choose_device(device)
-    options: dict[str, str] = {}
+    options: dict[str, str] = dict(found.options)
     offered = precisions(model)
     precision = _resolved(precision, model, where, dtype)
     if precision not in (None, "full"):
@@ -222,7 +260,7 @@ def load_model(
     from sonant.nn.mapped import trim
 
     with collecting_unread() as unread:
-        made = package.load(path, device=where, dtype=choose_dtype(dtype), **options)
+        made = found.package.load(found.path, device=where, dtype=choose_dtype(dtype), **options)
     _judge_unread(unread, strict=strict)
     trim()
     return made
@@ -279,14 +317,13 @@ def _candidates(
     """Ways to load, the wanted one first, then ever smaller ones where that may be chosen."""
     from sonant.checkpoints.memory import Candidate
 
-    family, path = find(model)
-    package: Any = import_module(f"sonant.families.{family}")
+    found = locate(model)
     offered = precisions(model)
 
     def made(dtype: str, precision: str) -> Candidate:
-        options = {} if precision == "full" else {"precision": precision}
-        found = package.footprint(path, device=where, dtype=choose_dtype(dtype), **options)
-        return Candidate(dtype=dtype, precision=precision, footprint=found)
+        options = found.options if precision == "full" else {**found.options, "precision": precision}
+        needed = found.package.footprint(found.path, device=where, dtype=choose_dtype(dtype), **options)
+        return Candidate(dtype=dtype, precision=precision, footprint=needed)
 
     wanted = _resolved(precision, model, where, dtype)
     kept = str(choose_dtype(dtype)).removeprefix("torch.")

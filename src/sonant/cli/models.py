@@ -21,7 +21,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Known models: what each is for, and whether it is on this machine."""
-    from sonant.catalogue.hub import KNOWN, models_folder
+    from sonant.catalogue.hub import KNOWN, is_local, local, models_folder
     from sonant.catalogue.registry import BUNDLED, bundled, describe
     from sonant.errors import SonantError
 
@@ -32,14 +32,13 @@ def models(
         about = "a few million parameters in a family's official layout, inside the package"
         rows.append({"name": name, "about": about, "is_here": True, "path": str(BUNDLED / name)})
     for model in KNOWN:
-        path = models_folder() / model.name
-        is_here = path.is_dir()
+        is_here = is_local(model.name)
         rows.append(
             {
                 "name": model.name,
                 "about": model.about,
                 "is_here": is_here,
-                "path": str(path) if is_here else None,
+                "path": str(local(model.name)) if is_here else None,
                 "repository": model.repository,
                 "licence": model.licence,
             }
@@ -71,8 +70,8 @@ def inspect(
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
 ) -> None:
     """What a checkpoint is, holds and can do; its weights are not loaded."""
-    from sonant.catalogue.hub import pulled_record
     from sonant.catalogue.inspection import Inspection, inspect_folder
+    from sonant.catalogue.pulling import pulled_record
     from sonant.catalogue.registry import BUILTIN, describe, find, numbers_read
     from sonant.errors import CheckpointError
 
@@ -144,22 +143,49 @@ def inspect(
 
 
 def pull(
-    name: Annotated[str, typer.Argument(help="A known name (sonant models).", autocompletion=model_names)],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A known name (sonant models), or OWNER/NAME of any repository with the layout of one.",
+            autocompletion=model_names,
+        ),
+    ],
     source: Annotated[str, typer.Option("--from", help="hf or modelscope.")] = "hf",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default the newest.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Another set of weights of the release, such as rl (CosyVoice3).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be fetched, file by file.")
+    ] = False,
 ) -> None:
-    """Fetch a model; a download that was cut off goes on. HF_ENDPOINT names another hub."""
-    from sonant.catalogue import hub
+    """Fetch what a model needs; a download that was cut off goes on. HF_ENDPOINT names another hub."""
+    from sonant.catalogue import pulling
 
     if not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
 
         disable_progress_bars()
+    if dry_run:
+        plan = pulling.plan_pull(name, source=source, revision=revision, variant=variant)
+        for item in plan.items:
+            state = "here" if item.is_here else f"{item.file.size or 0:,}"
+            typer.echo(f"{state:>15}  {item.place}  from {item.repository.name}")
+        typer.echo(plan.told(), err=True)
+        return
 
     def tell(path: str, size: int | None) -> None:
         typer.echo(f"fetching {path}{f' ({size / 1e6:,.1f} MB)' if size else ''}", err=True)
 
-    typer.echo(str(hub.pull(name, source=source, revision=revision, on_file=tell)))
+    folder = pulling.pull(
+        name,
+        source=source,
+        revision=revision,
+        variant=variant,
+        on_plan=lambda plan: typer.echo(plan.told(), err=True),
+        on_file=tell,
+    )
+    typer.echo(str(folder))
 
 
 def convert(

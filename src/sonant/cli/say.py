@@ -144,6 +144,9 @@ def say(
         str | None,
         Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),
     ] = None,
+    variant: Annotated[
+        str | None, Machine(help="Other weights of the release, such as rl; the same as --model MODEL:rl.")
+    ] = None,
     strict: Annotated[bool, Machine("--strict", help=STRICT)] = False,
 ) -> None:
     """Turn text into speech."""
@@ -170,7 +173,7 @@ def say(
     }  # fmt: skip
     job = Job(
         text=read_text(text) if text is not None else "",
-        model=model,
+        model=model if variant is None else f"{model}:{variant}",
         device=device,
         dtype=dtype,
         precision=precision,

@@ -74,7 +74,7 @@ def find_sources(
     """
     wanted = list(names)
     if not wanted:
-        on_disk = (model.name for model in hub.KNOWN if (hub.models_folder() / model.name).is_dir())
+        on_disk = (model.name for model in hub.KNOWN if hub.is_local(model.name))
         wanted = [registry.BUILTIN, *registry.bundled(), *on_disk]
     sources: dict[str, ModelSource] = {}
     is_offered = False

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from sonant import native
-from sonant.errors import CheckpointError
+from sonant.catalogue import registry
+from sonant.errors import CheckpointError, RequestError
 from sonant.families import cosyvoice3
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
@@ -156,3 +157,32 @@ def test_narrow_products_of_the_flow_stay_close(checkpoint, shared_model):
     with torch.inference_mode():
         found, expected = (flow(prompt, tokens, mel, speaker, noise) for flow in (narrow, shared_model.flow))
     assert 1e-5 < (found - expected).norm() / expected.norm() < 0.02
+
+
+def test_the_variant_rl_is_spoken_with_by_name_without_renaming(folder, tmp_path):
+    """The release's llm.rl.pt: alone in a folder it is the model, beside llm.pt it is asked for."""
+    other = torch.load(folder / "llm.pt", weights_only=True)
+    other["llm_decoder.weight"] = other["llm_decoder.weight"] + 1
+    torch.save(other, folder / "llm.rl.pt")
+    plain, rl = registry.load_model(folder, device="cpu"), registry.load_model(f"{folder}:rl", device="cpu")
+    assert torch.equal(rl.language.head.weight, plain.language.head.weight + 1)
+    assert rl.spec == registry.describe(f"{folder}:rl")
+    assert rl.spec.fingerprint != plain.spec.fingerprint
+    assert rl.spec.name == f"{folder.name}:rl"
+    assert set(registry.numbers_read(f"{folder}:rl")) ^ set(registry.numbers_read(folder)) == {
+        "llm.pt", "llm.rl.pt",
+    }  # fmt: skip
+    registry.convert(f"{folder}:rl", tmp_path / "converted")
+    converted = registry.load_model(tmp_path / "converted", device="cpu")
+    assert torch.equal(converted.language.head.weight, rl.language.head.weight)
+    assert converted.spec.fingerprint == rl.spec.fingerprint
+    (folder / "llm.pt").unlink()
+    alone = registry.load_model(folder, device="cpu")
+    assert torch.equal(alone.language.head.weight, rl.language.head.weight)
+
+
+def test_a_variant_that_is_not_there_is_told(folder):
+    with pytest.raises(RequestError, match=r"no variant 'rl'.*llm\.rl\.pt.*--variant rl"):
+        registry.describe(f"{folder}:rl")
+    with pytest.raises(RequestError, match=r"no variant 'fast'.*expected none"):
+        registry.load_model(f"{folder}:fast", device="cpu")

@@ -108,6 +108,24 @@ def test_hub_snapshots_are_found(checkpoint, tmp_path):
     load_model(folder, device="cpu", dtype=torch.float32)
 
 
+def test_the_sub_folders_of_index_tts_vllm_are_searched(checkpoint, tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder)
+    cache = folder / "hf_cache"
+    for old, new in (
+        ("campplus_cn_common.bin", "campplus/campplus_cn_common.bin"),
+        ("semantic_codec_model.safetensors", "semantic_codec/model.safetensors"),
+        ("w2v-bert-2.0", "w2v-bert-2.0"),
+        ("bigvgan", "bigvgan"),
+    ):
+        (folder / new).parent.mkdir(exist_ok=True)
+        (cache / old).rename(folder / new)
+    cache.rmdir()
+    files = locate(folder, read_config(folder / "config.yaml"))
+    assert files.campplus == folder / "campplus" / "campplus_cn_common.bin"
+    load_model(folder, device="cpu", dtype=torch.float32)
+
+
 def test_auxiliary_models_may_lie_elsewhere(checkpoint, tmp_path):
     folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
     shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("hf_cache"))

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from sonant.engine.model import SpeechModel
     from sonant.request.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "convert", "describe", "detect", "footprint", "load", "tensors_read"]
+__all__ = ["PRECISIONS", "VARIANTS", "convert", "describe", "detect", "footprint", "load", "tensors_read"]
 
 PRECISIONS = ("lossless", "int8", "int4")
 """Precisions of the language model's weights that `load` takes on a CPU."""
+VARIANTS = {"rl": ("llm.rl.safetensors", "llm.rl.pt")}
+"""Other language models that a folder may hold: better error rates, a little less alike."""
 
 
 def detect(path: Path) -> bool:
@@ -25,39 +27,49 @@ def detect(path: Path) -> bool:
 
 
 def load(
-    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    variant: str | None = None,
 ) -> SpeechModel:
     """The model of a checkpoint folder. Raises ConfigError and CheckpointError."""
     from sonant.families.cosyvoice3 import loading
 
-    return loading.load(path, device=device, dtype=dtype, precision=precision)
+    return loading.load(path, device=device, dtype=dtype, precision=precision, variant=variant)
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, variant: str | None = None) -> None:
     """Write the checkpoint as safetensors, without pickles, to a new folder."""
     from sonant.families.cosyvoice3 import loading
 
-    loading.convert(source, target)
+    loading.convert(source, target, variant)
 
 
-def describe(path: Path) -> ModelSpec:
+def describe(path: Path, variant: str | None = None) -> ModelSpec:
     """What the model of a folder is and can do, without its weights."""
     from sonant.families.cosyvoice3 import loading
 
-    return loading.describe(path)
+    return loading.describe(path, variant)
 
 
 def footprint(
-    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    variant: str | None = None,
 ) -> Footprint:
     """About how much memory `load` would take, from the headers of the files."""
     from sonant.families.cosyvoice3.needs import footprint as estimate
 
-    return estimate(path, device=device, dtype=dtype, precision=precision)
+    return estimate(path, device=device, dtype=dtype, precision=precision, variant=variant)
 
 
-def tensors_read(path: Path) -> dict[str, dict[str, Tensor]]:
+def tensors_read(path: Path, variant: str | None = None) -> dict[str, dict[str, Tensor]]:
     """Path in the folder of each file of weights that inference opens -> the tensors that it reads there."""
     from sonant.families.cosyvoice3 import weights
 
-    return weights.tensors_read(path)
+    return weights.tensors_read(path, variant)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from sonant.checkpoints.hub_cache import model_name
 from sonant.checkpoints.tensors import fingerprint, read_json, write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3 import weights
@@ -21,7 +22,6 @@ from sonant.request.speech import ModelSpec
 
 IDENTITY = (
     YAML_NAME,
-    "llm.pt",
     "flow.pt",
     "hift.pt",
     TOKENIZER_NAME,
@@ -29,7 +29,7 @@ IDENTITY = (
     f"{QWEN_FOLDER}/config.json",
     f"{QWEN_FOLDER}/merges.txt",
 )
-"""Files that tell one checkpoint from another."""
+"""Files that tell one checkpoint from another, beside the language model's."""
 COPIED = (YAML_NAME, TOKENIZER_NAME, SPEAKER_NAME)
 COPIED_QWEN = ("config.json", "vocab.json", "merges.txt", "tokenizer_config.json", "generation_config.json")
 CONVERTED = "sonant.json"
@@ -37,7 +37,12 @@ FORMAT = "sonant-cosyvoice3-1"
 
 
 def load(
-    path: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+    path: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    variant: str | None = None,
 ) -> CosyVoice3Model:
     """The model; the language model in `dtype`, flow and vocoder in float32 (float64 widens the flow).
 
@@ -52,11 +57,11 @@ def load(
     store: PackedStore | None = None
     if precision is not None and narrow is not None:
         dtype = torch.float32  # activations and cache
-        store = None if narrow.is_lossless else PackedStore.of(identity(path), precision)
+        store = None if narrow.is_lossless else PackedStore.of(identity(path, variant), precision)
     return CosyVoice3Model(
         config=config,
         language=weights.load_language(
-            path, config, device=device, dtype=dtype, precision=narrow, store=store
+            path, config, device=device, dtype=dtype, precision=narrow, store=store, variant=variant
         ),
         flow=weights.load_flow(
             path,
@@ -69,18 +74,22 @@ def load(
         encoders=Encoders(path, device),
         tokenizer=load_tokenizer(path),
         presets=presets,
-        fingerprint=identity(path),
-        name=path.resolve().name,
+        fingerprint=identity(path, variant),
+        name=_name(path, variant),
         device=device,
     )
 
 
-def describe(path: Path) -> ModelSpec:
+def describe(path: Path, variant: str | None = None) -> ModelSpec:
     """The spec of a folder, from its configs and its preset speakers."""
     refuse_older(path)
     config = read_config(path)
     presets = read_presets(path, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
-    return make_spec(config, presets, fingerprint=identity(path), name=path.resolve().name)
+    return make_spec(config, presets, fingerprint=identity(path, variant), name=_name(path, variant))
+
+
+def _name(path: Path, variant: str | None) -> str:
+    return f"{model_name(path.resolve())}{'' if variant is None else f':{variant}'}"
 
 
 def refuse_older(path: Path) -> None:
@@ -95,7 +104,7 @@ def refuse_older(path: Path) -> None:
             )
 
 
-def identity(path: Path) -> str:
+def identity(path: Path, variant: str | None = None) -> str:
     """The fingerprint of a checkpoint; a converted one keeps that of its source, so voices stay valid."""
     if (path / CONVERTED).is_file():
         record = read_json(path / CONVERTED)
@@ -104,10 +113,10 @@ def identity(path: Path) -> str:
                 f"{path / CONVERTED} says {record.get('format')!r}; expected {FORMAT!r}. Convert again."
             )
         return str(record["fingerprint"])
-    return fingerprint(path, IDENTITY)
+    return fingerprint(path, (*IDENTITY, weights.part_file(path, "llm", variant).name))
 
 
-def convert(source: Path, target: Path) -> None:
+def convert(source: Path, target: Path, variant: str | None = None) -> None:
     """Write `source` as safetensors without pickles to the new or empty folder `target`."""
     refuse_older(source)
     config = read_config(source)
@@ -116,7 +125,9 @@ def convert(source: Path, target: Path) -> None:
     (target / QWEN_FOLDER).mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT}
     for name in ("llm", "flow"):
-        write_tensors(target / f"{name}.safetensors", weights.part_tensors(source, config, name), metadata)
+        write_tensors(
+            target / f"{name}.safetensors", weights.part_tensors(source, config, name, variant), metadata
+        )
     folded = weights.folded_vocoder(weights.part_tensors(source, config, "hift"))
     write_tensors(target / "hift.safetensors", folded, metadata)
     presets = read_presets(source, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
@@ -127,7 +138,7 @@ def convert(source: Path, target: Path) -> None:
     for name in COPIED_QWEN:
         if (source / QWEN_FOLDER / name).is_file():
             _copy(source / QWEN_FOLDER / name, target / QWEN_FOLDER / name)
-    record = {"format": FORMAT, "family": "cosyvoice3", "fingerprint": identity(source)}
+    record = {"format": FORMAT, "family": "cosyvoice3", "fingerprint": identity(source, variant)}
     (target / CONVERTED).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -28,7 +28,12 @@ WORKING, UTTERANCE = 450 * MIB, 60 * MIB
 
 
 def footprint(
-    folder: Path, *, device: torch.device, dtype: torch.dtype, precision: str | None = None
+    folder: Path,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str | None = None,
+    variant: str | None = None,
 ) -> Footprint:
     """The footprint of a model folder."""
     config = read_config(folder)
@@ -36,7 +41,7 @@ def footprint(
     itemsize = 4 if form is not None else dtype.itemsize
     has_kernel = form is not None and native.library() is not None
     weights = stored = 0
-    for name, tensor in part_tensors(folder, config, "llm").items():
+    for name, tensor in part_tensors(folder, config, "llm", variant).items():
         if name == TEXT_TABLE and device.type == "cpu" and tensor.dtype.itemsize == itemsize:
             weights += TEXT_ROWS
         elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):

@@ -36,21 +36,28 @@ LANGUAGE_RULES = (
 )
 LANGUAGE_IGNORED = (r"^llm\.model\.lm_head\.",)  # Qwen2's text head; speech has its own
 VOCODER_RULES = ((r"^generator\.", ""),)
+VARIANTS = ("rl",)
+"""Other language models of the release, trained further by reinforcement."""
 PARTS = ("llm", "flow", "hift")
 F0_PREFIX = "f0_predictor."
 FLOW_ROWS = 512
 """Frames of a typical run of the flow, both halves of the guidance."""
 
 
-def part_file(folder: Path, name: str) -> Path:
-    """The file of one part, converted or official."""
-    converted = folder / f"{name}.safetensors"
-    return converted if converted.is_file() else folder / f"{name}.pt"
+def part_file(folder: Path, name: str, variant: str | None = None) -> Path:
+    """The file of one part, converted or official.
+
+    A variant replaces the language model (`llm.rl.pt`); a folder that holds nothing but a variant's has that.
+    """
+    kinds = [None, *VARIANTS] if variant is None else [variant]
+    stems = [name if kind is None else f"{name}.{kind}" for kind in kinds] if name == "llm" else [name]
+    files = [folder / f"{stem}{suffix}" for stem in stems for suffix in (".safetensors", ".pt")]
+    return next((file for file in files if file.is_file()), files[1])
 
 
-def read_part(folder: Path, name: str) -> dict[str, Tensor]:
+def read_part(folder: Path, name: str, variant: str | None = None) -> dict[str, Tensor]:
     """Named tensors of one part ("llm", "flow" or "hift"), from safetensors or the official pickle."""
-    path = part_file(folder, name)
+    path = part_file(folder, name, variant)
     if path.suffix == ".safetensors":
         return read_tensors(path)
     data = read_pickle(path)
@@ -64,9 +71,11 @@ def read_part(folder: Path, name: str) -> dict[str, Tensor]:
     return tensors
 
 
-def part_tensors(folder: Path, config: CosyVoice3Config, name: str) -> dict[str, Tensor]:
+def part_tensors(
+    folder: Path, config: CosyVoice3Config, name: str, variant: str | None = None
+) -> dict[str, Tensor]:
     """What inference reads of one part, under the names in its file."""
-    tensors, where = read_part(folder, name), f"{folder / name}"
+    tensors, where = read_part(folder, name, variant), str(part_file(folder, name, variant))
     if name == "llm":
         network = build(lambda: LanguageModel(config.language))
         return used(network, tensors, rules=LANGUAGE_RULES, ignored=LANGUAGE_IGNORED, where=where)
@@ -75,10 +84,12 @@ def part_tensors(folder: Path, config: CosyVoice3Config, name: str) -> dict[str,
     return used(build(lambda: Vocoder(config.vocoder)), tensors, rules=VOCODER_RULES, where=where)
 
 
-def tensors_read(folder: Path) -> dict[str, dict[str, Tensor]]:
+def tensors_read(folder: Path, variant: str | None = None) -> dict[str, dict[str, Tensor]]:
     """Of each weight file of a folder, what inference reads; the two graphs are run as they are."""
     config = read_config(folder)
-    found = {part_file(folder, name).name: part_tensors(folder, config, name) for name in PARTS}
+    found = {
+        part_file(folder, name, variant).name: part_tensors(folder, config, name, variant) for name in PARTS
+    }
     presets = read_presets(folder, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
     for name in (f"{PRESETS_NAME}.safetensors", f"{PRESETS_NAME}.pt"):
         if presets and (folder / name).is_file():
@@ -103,17 +114,18 @@ def load_language(
     dtype: torch.dtype,
     precision: Precision | None = None,
     store: PackedStore | None = None,
+    variant: str | None = None,
 ) -> LanguageModel:
     """The language model in `dtype`; its layers and its head with narrow weights if `precision` says so."""
     model: LanguageModel = build(lambda: LanguageModel(config.language))
     load_strict(
         model,
-        read_part(folder, "llm"),
+        read_part(folder, "llm", variant),
         rules=LANGUAGE_RULES,
         ignored=LANGUAGE_IGNORED,
         dtype=dtype,
         device=device,
-        where=f"{folder / 'llm'}",
+        where=str(part_file(folder, "llm", variant)),
     )
     if precision is not None:
         model.decoder = quantize_decoder(model.decoder, "lm", precision, store=store)
@@ -137,7 +149,9 @@ def load_flow(
 ) -> Flow:
     """The flow in `dtype`; `narrow`: products of the blocks on bfloat16 where the processor has them."""
     model: Flow = build(lambda: Flow(config.flow))
-    load_strict(model, read_part(folder, "flow"), dtype=dtype, device=device, where=f"{folder / 'flow'}")
+    load_strict(
+        model, read_part(folder, "flow"), dtype=dtype, device=device, where=str(part_file(folder, "flow"))
+    )
     estimator: Any = model.decoder.estimator
     for block in estimator.transformer_blocks:
         pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
@@ -156,7 +170,7 @@ def load_vocoder(folder: Path, config: CosyVoice3Config, *, device: torch.device
         device = torch.device("cpu")  # that device has no float64, which the F0 network needs
     model: Vocoder = build(lambda: Vocoder(config.vocoder))
     tensors = folded_vocoder(read_part(folder, "hift"))
-    load_strict(model, tensors, device=device, where=f"{folder / 'hift'}")
+    load_strict(model, tensors, device=device, where=str(part_file(folder, "hift")))
     found = library() if device.type == "cpu" else None
     if found is not None:
         use_native(model, found)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from sonant.checkpoints.hub_cache import hub_snapshots, user_hub_cache
 from sonant.errors import CheckpointError, ConfigError
 from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig
 
@@ -98,6 +99,7 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
             *explicit["campplus"],
             *_under(folder, "campplus_cn_common.bin"),
             *_under(folder, "campplus_cn_common.safetensors"),
+            *_under(folder, "campplus", "campplus_cn_common.bin"),  # index-tts-vllm's layout
             *_hub(folder, "funasr/campplus", "campplus_cn_common.bin"),
         ),
         bigvgan=vocoder,
@@ -141,17 +143,5 @@ def _under(folder: Path, *parts: str) -> list[Path]:
 
 def _hub(folder: Path, repository: str, file: str) -> list[Path]:
     """The file in any snapshot of a hub repository: inside the folder's caches, then the user's own."""
-    name = "models--" + repository.replace("/", "--")
-    roots = [folder / cache for cache in CACHES] + [folder / "hf_cache" / "hub", _user_hub()]
-    found: list[Path] = []
-    for root in roots:
-        snapshots = root / name / "snapshots"
-        if snapshots.is_dir():
-            found.extend(sorted(snapshot / file for snapshot in snapshots.iterdir()))
-    return found
-
-
-def _user_hub() -> Path:
-    if given := os.environ.get("HF_HUB_CACHE"):
-        return Path(given)
-    return Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
+    roots = [folder / cache for cache in CACHES] + [folder / "hf_cache" / "hub", user_hub_cache()]
+    return [snapshot / file for root in roots for snapshot in hub_snapshots(root, repository)]

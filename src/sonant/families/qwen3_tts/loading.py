@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sonant import native
+from sonant.checkpoints.hub_cache import model_name
 from sonant.checkpoints.tensors import fingerprint, read_json
 from sonant.engine.model import SpeechModel
 from sonant.errors import CheckpointError
@@ -66,7 +67,7 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
     voices = tuple(sorted(name.lower() for name in talker.spk_id)) if kind == "custom_voice" else ()
     return ModelSpec(
         family=FAMILY,
-        name=folder.name,
+        name=model_name(folder),
         fingerprint=fingerprint(
             folder,
             [

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
+from sonant.checkpoints.hub_cache import model_name
 from sonant.engine.model import AudioDecoder, Prompt, Step, Utterance
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.qwen3_tts.codec import CodecDecoder, CodecState
@@ -200,7 +201,7 @@ def codec_spec(folder: Path, config: CodecConfig) -> ModelSpec:
     """The spec of a folder that holds only the speech tokenizer."""
     return ModelSpec(
         family=FAMILY,
-        name=folder.name,
+        name=model_name(folder),
         fingerprint=identity(folder),
         sample_rate=config.output_sample_rate,
         frame_rate=config.output_sample_rate / config.decode_upsample_rate,

@@ -18,7 +18,7 @@ from sonant.errors import CheckpointError
 from sonant.families import qwen3_tts
 from tests.families.indextts2.conftest import build_checkpoint
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 CPU = torch.device("cpu")
 HEAD = torch.zeros(1000, 100)  # 400,000 bytes that only training reads
 
