@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 if TYPE_CHECKING:
     from sonant.parity.compare import Comparison, StageResult
+    from sonant.parity.matching import Match
     from sonant.parity.task import Task
     from sonant.parity.trace import Trace
 
@@ -28,6 +30,41 @@ NamesOption = Annotated[
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16, float64.")]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        help="Precision of the arithmetic, whose budgets apply: float32, float16, bfloat16, int8, ... What a "
+        "file is stored in says nothing of it.",
+    ),
+]
+
+TextOption = Annotated[str | None, typer.Option("--text", help="What to say.")]
+LikeOption = Annotated[
+    Path | None, typer.Option("--like", help="Take the request of this trace.", metavar="TRACE")
+]
+VoiceOption = Annotated[str | None, typer.Option("--voice", help="Reference audio file, or a preset.")]
+TranscriptOption = Annotated[str | None, typer.Option("--transcript", help="What the audio says.")]
+LanguageOption = Annotated[str | None, typer.Option("--language", help="Language of the text.")]
+InstructionOption = Annotated[str | None, typer.Option("--instruction", help="How to say it.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
+GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")]
+SettingOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of sampling, style or the request, or a family's own: top_k=5, "
+        "emotion_audio=FILE, speed=1.2, text_layout=full, source_audio=FILE.",
+        metavar="K=V",
+    ),
+]
+StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="At most so many decoding steps.")]
+
+MATCHES = 12
+"""So many proposed names are printed; --all prints every one."""
+
+SUSPICIOUS = 3
+"""Exit code when everything is in budget and something is far above what right runs differ by."""
 
 
 @app.command("kit")
@@ -51,35 +88,25 @@ def kit(
 def record(
     model: ModelOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Trace to write.", metavar="FILE")],
-    text: Annotated[str | None, typer.Option("--text", help="What to say.")] = None,
-    like: Annotated[
-        Path | None, typer.Option("--like", help="Take the request of this trace.", metavar="TRACE")
-    ] = None,
+    text: TextOption = None,
+    like: LikeOption = None,
     forced: Annotated[
         Path | None,
         typer.Option("--forced", help="Go on from this trace's tokens and draws.", metavar="TRACE"),
     ] = None,
-    voice: Annotated[str | None, typer.Option("--voice", help="Reference audio file, or a preset.")] = None,
-    transcript: Annotated[str | None, typer.Option("--transcript", help="What the audio says.")] = None,
-    language: Annotated[str | None, typer.Option("--language", help="Language of the text.")] = None,
-    instruction: Annotated[str | None, typer.Option("--instruction", help="How to say it.")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of every random draw.")] = 0,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")] = False,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="A setting of sampling, style or the request, or a family's own: top_k=5, "
-            "emotion_audio=FILE, speed=1.2, text_layout=full, source_audio=FILE.",
-            metavar="K=V",
-        ),
-    ] = None,
-    steps: Annotated[int | None, typer.Option("--steps", help="At most so many decoding steps.")] = None,
+    voice: VoiceOption = None,
+    transcript: TranscriptOption = None,
+    language: LanguageOption = None,
+    instruction: InstructionOption = None,
+    seed: SeedOption = 0,
+    greedy: GreedyOption = False,
+    setting: SettingOption = None,
+    steps: StepsOption = None,
     stages: Annotated[
         str, typer.Option("--stages", help="Patterns of stages to keep: 'talker.*,codec.*'.")
     ] = "*",
     max_elements: Annotated[
-        int | None, typer.Option("--max-elements", help="Larger tensors are kept as so many samples.")
+        int | None, typer.Option("--max-elements", min=1, help="Larger tensors are kept as so many samples.")
     ] = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -91,16 +118,13 @@ def record(
     from sonant.parity.trace import read_trace
 
     _check_place(output)
-    if (text is None) == (like is None):
+    if text is None and like is None:
         raise RequestError(
-            f"{'both' if text is not None else 'neither'} of --text and --like given; expected one of them. "
+            "neither of --text and --like given; expected one of them. "
             "Say what to speak with --text, or repeat the request of a trace with --like."
         )
-    task = (
-        _task(text, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
-        if text is not None
-        else _task_like(like)
-    )
+    task = _asked(text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
+    assert task is not None
     trace = record_trace(
         load_model(model, device=device, dtype=dtype),
         task,
@@ -111,6 +135,56 @@ def record(
     )
     trace.save(output)
     typer.echo(f"{output}: {len(trace.entries)} entries, {output.stat().st_size / 1e6:.1f} MB")
+    unused = trace.metadata["unmatched_patterns"]
+    if unused:
+        typer.echo(f"  note: no stage fits {', '.join(unused)}; see: sonant parity stages", err=True)
+
+
+def _asked(
+    text: str | None,
+    like: Path | None,
+    voice: str | None,
+    transcript: str | None,
+    language: str | None,
+    instruction: str | None,
+    seed: int,
+    greedy: bool,
+    settings: list[str],
+    steps: int | None,
+) -> Task | None:
+    """The task that flags or another trace ask for; None when nothing was given."""
+    from dataclasses import replace
+
+    from sonant.errors import RequestError
+
+    if text is not None and like is not None:
+        raise RequestError(
+            "both of --text and --like given; expected one of them. "
+            "Say what to speak with --text, or repeat the request of a trace with --like."
+        )
+    if text is not None:
+        return _task(text, voice, transcript, language, instruction, seed, greedy, settings, steps)
+    given = [
+        flag
+        for flag, value in (
+            ("--voice", voice),
+            ("--transcript", transcript),
+            ("--language", language),
+            ("--instruction", instruction),
+            ("--greedy", greedy),
+            ("--set", settings),
+        )
+        if value
+    ]
+    if given:
+        raise RequestError(
+            f"{' and '.join(given)} given without --text; expected them to describe a request of your own. "
+            "Add --text, or leave them out."
+        )
+    if like is None:
+        return None
+    task = _task_like(like)
+    return task if steps is None else replace(task, max_steps=steps)
 
 
 def _task_like(path: Path | None) -> Task:
@@ -197,28 +271,98 @@ def _setting(name: str, value: Any) -> Any:
 @app.command("compare")
 def compare(
     reference: Annotated[Path, typer.Argument(help="What is right.", metavar="REFERENCE")],
-    other: Annotated[Path, typer.Argument(help="What is judged.", metavar="OTHER")],
+    others: Annotated[list[Path], typer.Argument(help="What is judged, one or several.", metavar="OTHER...")],
+    against: Annotated[
+        bool, typer.Option("--against", help="Several files follow: tries of one port, ranked.")
+    ] = False,
     names: NamesOption = None,
     family: Annotated[str, typer.Option("--family", help="Whose stage names apply.")] = "",
-    precision: Annotated[str | None, typer.Option("--precision", help="Whose budgets apply.")] = None,
+    precision: PrecisionOption = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Judge the first so many decoding steps.")
+    ] = None,
+    match: Annotated[
+        bool, typer.Option("--match/--no-match", help="Find stages of undocumented names by what they hold.")
+    ] = True,
+    map_file: Annotated[
+        Path | None,
+        typer.Option("--save-map", help="Write the found names for --names.", metavar="FILE"),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Compare again whenever OTHER is written; end with Ctrl-C.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Print every stage.")] = False,
     as_json: JsonOption = False,
     html: HtmlOption = None,
 ) -> None:
-    """Compare two traces stage by stage; the first stage out of budget is the headline.
+    """Compare traces stage by stage; the first stage out of budget is the headline.
 
-    Also reads a plain safetensors file or .npz with documented names, and folders of .bin with JSON.
+    Also reads a plain safetensors file, .npz, .npy, .pt, a folder of .npy, or of .bin with JSON.
     """
+    from sonant.errors import RequestError
+    from sonant.parity import tries
     from sonant.parity.compare import compare as compare_traces
 
     _check_place(html)
+    _check_place(map_file)
     _check_precision(precision)
-    traces = _read(reference, names, family), _read(other, names, family)
-    found = compare_traces(*traces, precision=precision)
-    _report(html, found, *traces)
-    _answer(found, found.data(), as_json, everything)
-    if found.first_failed is not None or not found.stages:
-        raise typer.Exit(1)
+    if len(others) > 1 and (watch or html or map_file):
+        raise RequestError(
+            f"{len(others)} files to judge; expected one with --watch, --html or --save-map. Name one."
+        )
+    right = _read(reference, names, family)
+
+    def judged(path: Path) -> tuple[Comparison, Trace, tuple[Match, ...]]:
+        other, matches = _matched(right, _read(path, names, family or right.family), match)
+        return compare_traces(right, other, precision=precision, steps=steps), other, matches
+
+    if len(others) > 1:
+        found = [(str(path), judged(path)[0]) for path in others]
+        if as_json:
+            data = {name: result.data() for name, result in found}
+            typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        else:
+            for row in tries.ranking(found):
+                typer.echo(row)
+            for (_, before), (name, after) in pairwise(found):
+                typer.echo(f"{name} after the one before:")
+                for line in tries.change(before, after).lines():
+                    typer.echo(f"  {line}")
+        raise typer.Exit(max(_code(result.status) for _, result in found))
+    result, other, matches = judged(others[0])
+    if map_file is not None:
+        from sonant.parity.matching import save_map
+        from sonant.parity.trace import read_names
+
+        save_map(map_file, matches, read_names(names) if names else {})
+    _report(html, result, right, other)
+    _answer(result, {**result.data(), "map": [vars(m) for m in matches]}, as_json, everything, matches)
+    if watch:
+        for again in tries.watch(others[0], lambda: judged(others[0])[0]):
+            if isinstance(again, str):
+                typer.echo(again)
+                continue
+            typer.echo("")
+            typer.echo(again.headline)
+            for line in tries.change(result, again).lines():
+                typer.echo(f"  {line}")
+            result = again
+    raise typer.Exit(_code(result.status))
+
+
+def _code(status: str) -> int:
+    return {"right": 0, "suspicious": SUSPICIOUS}.get(status, 1)
+
+
+def _matched(reference: Trace, other: Trace, wanted: bool) -> tuple[Trace, tuple[Match, ...]]:
+    from sonant.parity.matching import matched, propose
+    from sonant.parity.stages import stage_table
+
+    if not wanted or not other.is_foreign:
+        return other, ()
+    table = stage_table(reference.family or other.family)
+    matches = propose(reference, other, table)
+    return (matched(other, matches, table) if matches else other), matches
 
 
 @app.command("bisect")
@@ -226,37 +370,55 @@ def bisect(
     model: ModelOption,
     reference: Annotated[Path, typer.Option("--reference", "-r", help="Trace of what is right.")],
     names: NamesOption = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="Whose budgets apply.")] = None,
+    text: TextOption = None,
+    like: LikeOption = None,
+    voice: VoiceOption = None,
+    transcript: TranscriptOption = None,
+    language: LanguageOption = None,
+    instruction: InstructionOption = None,
+    seed: SeedOption = 0,
+    greedy: GreedyOption = False,
+    setting: SettingOption = None,
+    steps: StepsOption = None,
+    precision: PrecisionOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every stage.")] = False,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     as_json: JsonOption = False,
 ) -> None:
-    """Feed each stage the reference's inputs and list every stage that is wrong by itself."""
+    """Feed each stage the reference's inputs and list every stage that is wrong by itself.
+
+    A port's own file does not say what was asked for: name a trace that does with --like, or say it with
+    --text, --voice and the rest, as for record.
+    """
     from sonant.catalogue.registry import load_model
     from sonant.parity.bisect import bisect as find
-    from sonant.parity.budgets import coarser
 
     _check_precision(precision)
-    trace = _read(reference, names, "")
-    precision = precision or coarser(trace.dtype, "float32" if dtype == "auto" else dtype)
-    found = find(load_model(model, device=device, dtype=dtype), trace, precision=precision)
+    task = _asked(text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
+    loaded = load_model(model, device=device, dtype=dtype)
+    trace = _read(reference, names, "" if names else loaded.spec.family)
+    found = find(loaded, trace, task=task, precision=precision, dtype="float32" if dtype == "auto" else dtype)
     if as_json:
         typer.echo(json.dumps(found.data(), indent=2, ensure_ascii=False))
     else:
         typer.echo(found.headline)
         for fault in found.faults:
             typer.echo(f"  {fault.stage}: {fault.wrong} of {fault.of}, first {fault.first}; {fault.detail}")
+            for line in fault.diagnosis:
+                typer.echo(f"    {line}")
+        for warning in found.comparison.warnings:
+            typer.echo(f"  note: {warning}")
         if found.uncovered:
             typer.echo(f"not in the reference: {', '.join(found.uncovered)}")
         if found.sampled:
             typer.echo(
                 f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there"
             )
+        _not_exercised(found.comparison)
         if everything:
             _table(found.comparison.stages)
-    if found.faults or found.stopped:
-        raise typer.Exit(1)
+    raise typer.Exit(_code(found.status))
 
 
 @app.command("drift")
@@ -314,6 +476,8 @@ def report(
     found = compare_traces(*traces)
     _report(html, found, *traces)
     typer.echo(f"{html}: {found.headline}")
+    if found.status == "nothing":
+        raise typer.Exit(1)
 
 
 @app.command("stages")
@@ -375,21 +539,40 @@ def _report(path: Path | None, found: Comparison, reference: Trace, other: Trace
     write_report(path, found, reference, other, command=command)
 
 
-def _answer(found: Comparison, data: dict[str, Any], as_json: bool, everything: bool) -> None:
+def _answer(
+    found: Comparison,
+    data: dict[str, Any],
+    as_json: bool,
+    everything: bool,
+    matches: tuple[Match, ...] = (),
+) -> None:
     if as_json:
         typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
         return
     typer.echo(found.headline)
+    for line in found.diagnosis:
+        typer.echo(f"    {line}")
     for name, verdict in found.verdicts.items():
         counts = f", {verdict.failed} of {verdict.stages} out of budget" if verdict.failed else ""
         typer.echo(f"  {name.replace('_', ' ')}: {verdict.status}{counts}. {verdict.detail}")
     for warning in found.warnings:
         typer.echo(f"  note: {warning}")
-    if found.missing:
-        typer.echo(f"  only in the reference: {len(found.missing)} entries, first {found.missing[0]}")
-    shown = found.stages if everything else [s for s in found.stages if s.has_failed][:20]
+    for where, keys in (("reference", found.missing), ("file that is judged", found.extra)):
+        if keys:
+            typer.echo(f"  not compared, only in the {where}: {len(keys)} entries, first {keys[0]}")
+    _not_exercised(found)
+    for match in matches if everything else matches[:MATCHES]:
+        typer.echo(f"  map: {match.theirs} -> {match.ours} ({match.certainty}: {match.why})")
+    if len(matches) > MATCHES and not everything:
+        typer.echo(f"  map: {len(matches) - MATCHES} more; --all prints them, --save-map FILE keeps them")
+    shown = found.stages if everything else [s for s in found.stages if s.is_wrong][:20]
     if shown:
         _table(shown)
+
+
+def _not_exercised(found: Comparison) -> None:
+    if found.unexercised:
+        typer.echo(f"  not exercised by this request: {'; '.join(found.unexercised)}")
 
 
 def _table(stages: Any) -> None:
@@ -403,7 +586,7 @@ def _table(stages: Any) -> None:
 
 def _row(stage: StageResult) -> None:
     d = stage.distance
-    mark = "ok" if d.status == "ok" else ("FAIL" if stage.has_failed else "-")
+    mark = "?" if stage.suspicion else "ok" if d.status == "ok" else ("FAIL" if stage.has_failed else "-")
     shape = "x".join(map(str, stage.shape))
     typer.echo(
         f"{mark:4} {stage.key:<44} {shape:<18} {stage.dtype:<9} {d.max_abs:>9.2e} {d.mean_abs:>9.2e} "

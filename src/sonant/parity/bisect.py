@@ -3,13 +3,14 @@
 One run is enough. At every tap the network's own value is compared with the reference's, and the
 reference's goes on in its place. So a stage computes from correct inputs, tokens and draws whatever went
 wrong before it, and an error in one stage hides no other. Where the reference keeps only samples of a stage,
-the network's own value goes on, and the next stage is judged by the wider budget of a run of its own.
+the network's own value goes on, and the next stage is judged by the wider budget of a run of its own. Where
+the two cut a signal into other pieces, each piece gets its own part of the reference's joined signal.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -17,8 +18,10 @@ from torch import Tensor
 from sonant.engine.model import SpeechModel
 from sonant.errors import SonantError
 from sonant.nn.tap import tapped
-from sonant.parity.compare import Comparison, StageResult, compare, describe
-from sonant.parity.record import DrawWatch, replacement
+from sonant.parity.compare import UNJUDGED, Comparison, StageResult, compare, describe
+from sonant.parity.diagnosis import diagnose
+from sonant.parity.pieces import Feed
+from sonant.parity.record import DrawWatch, replacement, surroundings
 from sonant.parity.reference.tracefile import TraceWriter
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
@@ -35,6 +38,10 @@ class Fault:
     wrong: int
     of: int
     detail: str
+    is_suspicious: bool = False
+    """In budget every time, but far above what right runs differ by."""
+    diagnosis: tuple[str, ...] = ()
+    """What is wrong, in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +57,55 @@ class Bisection:
     """Stages of which the reference holds samples only: an error there spreads to what follows."""
 
     @property
+    def judged(self) -> int:
+        """Computed stages that were compared with the reference's."""
+        return self.comparison.judged
+
+    @property
+    def ended(self) -> str:
+        """A sentence when decoding took fewer or more steps than the reference's; "" when it did not."""
+        first = self.comparison.first
+        ends = [
+            r for r in self.comparison.stages if r.distance.status == "missing" and "ended" in r.distance.note
+        ]
+        note = ends[0].distance.note if ends else ""
+        return note if not ends or first is ends[0] else note.replace("; all before it agrees", "")
+
+    @property
+    def status(self) -> str:
+        """ "nothing" (judged), "wrong", "suspicious" or "right"."""
+        if not self.judged:
+            return "nothing"
+        if self.stopped or self.ended or any(not fault.is_suspicious for fault in self.faults):
+            return "wrong"
+        return "suspicious" if self.faults else "right"
+
+    @property
     def headline(self) -> str:
         """One sentence that says where to look."""
-        judged = len(self.comparison.stages)
         end = f" The run stopped early: {self.stopped}" if self.stopped else ""
-        if not self.faults:
-            return f"No stage is wrong by itself ({judged} judged).{end}"
-        names = ", ".join(fault.stage for fault in self.faults)
-        return f"Wrong by themselves: {names}.{end}"
+        if not self.judged:
+            return f"Nothing was judged: the reference holds no stage that was computed here.{end}"
+        if self.ended:
+            end = f" Besides, {self.ended}.{end}" if self.faults else f"{end}"
+        wrong = ", ".join(fault.stage for fault in self.faults if not fault.is_suspicious)
+        odd = ", ".join(fault.stage for fault in self.faults if fault.is_suspicious)
+        if wrong:
+            more = f" Suspicious, though in budget: {odd}." if odd else ""
+            return f"Wrong by themselves: {wrong}.{more}{end}"
+        if odd:
+            return f"Suspicious, though in budget: {odd}.{end}"
+        if self.ended:
+            return f"{self.ended[:1].upper()}{self.ended[1:]}.{end}"
+        return f"No stage is wrong by itself ({self.judged} judged).{end}"
 
     def data(self) -> dict[str, Any]:
         """Plain data for --json."""
         return {
+            "status": self.status,
             "headline": self.headline,
-            "faults": [vars(fault) for fault in self.faults],
+            "faults": [asdict(fault) for fault in self.faults],
+            "ended": self.ended,
             "stopped": self.stopped,
             "uncovered": list(self.uncovered),
             "sampled": list(self.sampled),
@@ -72,24 +114,35 @@ class Bisection:
 
 
 def replay(
-    model: SpeechModel, reference: Trace, *, task: Task | None = None, table: StageTable | None = None
+    model: SpeechModel,
+    reference: Trace,
+    *,
+    task: Task | None = None,
+    table: StageTable | None = None,
+    dtype: str | None = None,
 ) -> tuple[Trace, str]:
     """What the model computes at each stage from the reference's values, and why it stopped, if it did."""
     table = table or stage_table(reference.family or model.spec.family)
+    task = task or task_of(reference)
     writer = TraceWriter()
     kinds = table.kind
+    feed = Feed(reference, table)
 
     def sink(name: str, tensor: Tensor) -> Tensor | None:
-        return replacement(reference, writer.add(name, tensor, kind=kinds(name)), tensor)
+        key = writer.add(name, tensor, kind=kinds(name))
+        return feed.part(name, tensor) if feed.is_piece(name) else replacement(reference, key, tensor)
 
     stopped = ""
     with tapped(sink), DrawWatch(sink):
         try:
-            perform(model, task or task_of(reference))
+            perform(model, task)
         except (RuntimeError, ValueError, IndexError, AssertionError, SonantError) as error:
             # A stage of the wrong shape may make the next one impossible; what came before still counts.
             stopped = f"after {writer.entries[-1]['key'] if writer.entries else 'nothing'}: {error}"
-    return from_writer(writer, {"family": reference.family, "made_by": "replay", "forced": True}), stopped
+    made = surroundings(model, dtype or reference.dtype)
+    if reference.metadata.get("made_by") == made["made_by"]:
+        made |= {"request": task.data(), "seed": task.request.seed}
+    return from_writer(writer, {**made, "family": table.family, "forced": True, "replay": True}), stopped
 
 
 def bisect(
@@ -99,13 +152,17 @@ def bisect(
     task: Task | None = None,
     precision: str | None = None,
     table: StageTable | None = None,
+    dtype: str | None = None,
 ) -> Bisection:
-    """Every stage of `model` that is wrong by itself, judged against `reference`."""
+    """Every stage of `model` that is wrong by itself, judged against `reference`.
+
+    `dtype` is the precision that the model was loaded in, the reference's when not given.
+    """
     table = table or stage_table(reference.family or model.spec.family)
-    found, stopped = replay(model, reference, task=task, table=table)
-    comparison = compare(reference, found, table=table, own=True, precision=precision or reference.dtype)
+    found, stopped = replay(model, reference, task=task, table=table, dtype=dtype)
+    comparison = compare(reference, found, table=table, own=True, precision=precision)
     return Bisection(
-        faults=faults_of(comparison, table),
+        faults=faults_of(comparison, table, reference, found),
         comparison=comparison,
         stopped=stopped,
         uncovered=_names(table, (e for e in found.entries if e.key not in reference.by_key)),
@@ -119,24 +176,50 @@ def _names(table: StageTable, entries: Iterable[Entry]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(table.pattern_of(name) for name in computed))
 
 
-def faults_of(comparison: Comparison, table: StageTable) -> tuple[Fault, ...]:
-    """The failed stages of a comparison gathered by documented name, in the order of computation."""
+def faults_of(
+    comparison: Comparison, table: StageTable, reference: Trace | None = None, found: Trace | None = None
+) -> tuple[Fault, ...]:
+    """The wrong stages of a comparison gathered by documented name, in the order of computation."""
     groups: dict[str, list[StageResult]] = {}
+    has_lack = False
     for result in comparison.stages:
-        if result.kind in {"stage", "token"}:
+        if result.distance.status == "missing":
+            # What was not computed takes everything after it along: the first is the fault.
+            if has_lack or "ended" in result.distance.note:
+                continue
+            has_lack = True
+        if result.kind in {"stage", "token"} or result.is_judged_draw:
             groups.setdefault(table.pattern_of(result.key.split("@")[0]), []).append(result)
     faults = []
     for name, results in groups.items():
-        wrong = [r for r in results if r.distance.status != "ok" and not r.inputs_differed]
+        wrong = [r for r in results if _is_own_fault(r)]
         if wrong:
-            worst = max(wrong, key=lambda r: r.distance.over)
+            failed = [r for r in wrong if not r.suspicion]
+            worst = max(failed or wrong, key=lambda r: r.distance.over)
             faults.append(
                 Fault(
                     stage=name,
                     first=wrong[0].key,
                     wrong=len(wrong),
                     of=len(results),
-                    detail=describe(worst.distance),
+                    detail=describe(worst.distance)
+                    if failed
+                    else f"{describe(worst.distance)}; {worst.suspicion}",
+                    is_suspicious=not failed,
+                    diagnosis=_words(wrong[0].key, reference, found, table),
                 )
             )
     return tuple(faults)
+
+
+def _is_own_fault(result: StageResult) -> bool:
+    if result.suspicion:
+        return True
+    return result.group != UNJUDGED and result.distance.status != "ok" and not result.inputs_differed
+
+
+def _words(key: str, reference: Trace | None, found: Trace | None, table: StageTable) -> tuple[str, ...]:
+    if reference is None or found is None or key not in reference.by_key or key not in found.by_key:
+        return ()
+    a, b = reference.by_key[key], found.by_key[key]
+    return diagnose(a, b, documented=table.shape(a.name), trace=reference, table=table)

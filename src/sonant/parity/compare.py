@@ -3,21 +3,40 @@
 Three verdicts are kept apart. Single forward: everything before the first decoded token, and the decoder on
 equal tokens. Teacher-forced: later decoding steps as long as both runs went on from the same tokens. Free
 decode: the first token that differs, its rank and its margin. What follows a differing token is not judged.
+
+A claim about inputs is made of compared tensors only, and names them. A stage that is in budget but far
+above what right runs differ by is "suspicious": two runs of one program on one processor are equal bit for
+bit, and any difference between them has a cause; of other pairs, half of the budget is several times what
+rounding was measured to make.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from sonant.parity.budgets import coarser, find_budget
-from sonant.parity.measure import Distance, distance
+from sonant.parity.budgets import PRECISIONS, coarser, find_budget
+from sonant.parity.coverage import unexercised
+from sonant.parity.diagnosis import diagnose
+from sonant.parity.measure import UNITS, Distance, distance, storage_unit
+from sonant.parity.pieces import in_equal_pieces
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable, pattern_of
 from sonant.parity.trace import Entry, Trace
 
 SINGLE, TEACHER, UNJUDGED = "single_forward", "teacher_forced", "after_divergence"
+
+FAR = 0.5
+"""Of another program's run, a share of the budget that rounding alone has not been seen to reach."""
+NEAR = 0.1
+"""Inputs below this share of their budgets count as equal but for rounding."""
+MEASURED = ("float32", "float64")
+"""Precisions whose budgets are ten times the measured loss; the others' are three times."""
+
+SAME = ("made_by", "versions", "threads", "arithmetic", "device", "dtype", "fingerprint")
+"""What two runs must have in common to be expected equal bit for bit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +52,32 @@ class StageResult:
     dtype: str
     distance: Distance
     inputs: tuple[str, ...] = ()
-    """Keys of the nearest recorded stages it is computed from."""
+    """Keys of the nearest compared stages it is computed from."""
     inputs_differed: bool | None = None
-    """None when none of its inputs was recorded in both."""
+    """None when none of its inputs was compared."""
+    between: tuple[str, ...] = ()
+    """Stages on the way from those inputs that were not compared: a fault may be there as well."""
+    are_inputs_equal: bool = False
+    """All of those inputs are equal bit for bit."""
     is_forced: bool = False
     """A token that was only noted: decoding went on from the reference's."""
+    suspicion: str = ""
+    """Why a stage in budget is suspicious; "" when it is not."""
+    is_judged_draw: bool = False
+    """A random draw that must be equal, since both runs are of one program and one seed."""
+    remark: str = ""
 
     @property
     def has_failed(self) -> bool:
         """True when it counts as a fault: computed (not given), judged, and out of budget."""
         is_computed = self.kind == "stage" or (self.kind == "token" and not self.is_forced)
-        return is_computed and self.group != UNJUDGED and self.distance.status != "ok"
+        is_wrong = self.distance.status != "ok"
+        return (is_computed or self.is_judged_draw) and self.group != UNJUDGED and is_wrong
+
+    @property
+    def is_wrong(self) -> bool:
+        """True when it failed or is suspicious."""
+        return self.has_failed or bool(self.suspicion)
 
     def data(self) -> dict[str, Any]:
         """Plain data for JSON."""
@@ -56,7 +90,7 @@ class StageResult:
 class Verdict:
     """One of the three questions.
 
-    `status` is "equal", "in budget", "out of budget", "differs" (tokens) or "not measured".
+    `status` is "equal", "in budget", "suspicious", "out of budget", "differs" (tokens) or "not measured".
     """
 
     status: str
@@ -69,7 +103,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The whole answer. `first_failed` is the headline; None when everything is in budget."""
+    """The whole answer. `first_failed` is the headline: the first stage that failed or is suspicious."""
 
     reference: str
     other: str
@@ -81,21 +115,48 @@ class Comparison:
     warnings: tuple[str, ...] = ()
     missing: tuple[str, ...] = field(default=())
     """Keys of the reference that the other trace lacks."""
+    extra: tuple[str, ...] = ()
+    """Keys of the other trace that the reference lacks."""
+    diagnosis: tuple[str, ...] = ()
+    """What is wrong with the first wrong stage, in words."""
+    unexercised: tuple[str, ...] = ()
+    """Paths that the request never took, so that nothing was compared there."""
+
+    @property
+    def judged(self) -> int:
+        """Computed stages and tokens that were really compared."""
+        return sum(r.kind in {"stage", "token"} and r.distance.status != "missing" for r in self.stages)
+
+    @property
+    def first(self) -> StageResult | None:
+        """The stage of the headline."""
+        return next((stage for stage in self.stages if stage.key == self.first_failed), None)
+
+    @property
+    def status(self) -> str:
+        """ "nothing" (compared), "wrong", "suspicious" or "right"."""
+        if not self.judged:
+            return "nothing"
+        if any(stage.has_failed for stage in self.stages):
+            return "wrong"
+        return "suspicious" if self.first_failed else "right"
 
     @property
     def headline(self) -> str:
         """One sentence that says where to look."""
-        if self.first_failed is None:
-            if not self.stages:
-                return "The two traces have no stage in common."
+        first = self.first
+        if not self.judged:
+            return "Nothing was compared: the two traces have no computed stage in common."
+        if first is None:
             return f"All {len(self.stages)} common stages are in budget."
-        first = next(stage for stage in self.stages if stage.key == self.first_failed)
-        where = f"First stage out of budget: {first.key} ({describe(first.distance)})."
-        if self.inputs_differed is None:
-            return f"{where} None of its inputs is in both traces: the fault is there or before it."
-        if self.inputs_differed:
-            return f"{where} Its inputs already differed: {', '.join(first.inputs)}."
-        return f"{where} Its inputs agree ({', '.join(first.inputs)}): the fault is in this stage."
+        if first.distance.status == "missing":
+            return f"{first.distance.note[:1].upper()}{first.distance.note[1:]}."
+        if first.suspicion:
+            where = f"First suspicious stage: {first.key} ({describe(first.distance)}; {first.suspicion})."
+        else:
+            where = f"First stage out of budget: {first.key} ({describe(first.distance)})."
+        remark = f" {first.remark}" if first.remark else ""
+        return f"{where}{_claim(first)}{remark}"
 
     def data(self) -> dict[str, Any]:
         """Plain data for --json."""
@@ -103,23 +164,49 @@ class Comparison:
             "reference": self.reference,
             "other": self.other,
             "precision": self.precision,
+            "status": self.status,
             "headline": self.headline,
+            "diagnosis": list(self.diagnosis),
             "first_failed": self.first_failed,
             "inputs_differed": self.inputs_differed,
             "verdicts": {name: asdict(verdict) for name, verdict in self.verdicts.items()},
             "warnings": list(self.warnings),
             "missing": list(self.missing),
+            "extra": list(self.extra),
+            "unexercised": list(self.unexercised),
             "stages": [stage.data() for stage in self.stages],
         }
 
 
+def _claim(first: StageResult) -> str:
+    """What is known of the inputs of the first wrong stage."""
+    unseen = _some(first.between)
+    if first.inputs_differed is None:
+        if first.between:
+            return f" None of its inputs was compared ({unseen}): the fault is there or before it."
+        return " No input of it is documented or was compared: the fault is there or before it."
+    if first.inputs_differed:
+        return f" Its inputs already differed: {_some(first.inputs)}."
+    agree = f"{_some(first.inputs)}{', bit for bit' if first.are_inputs_equal else ''}"
+    if first.between:
+        return (
+            f" The nearest compared inputs agree ({agree}): the fault is in this stage or on the way to it, "
+            f"where {unseen} {'was' if len(first.between) == 1 else 'were'} not compared."
+        )
+    return f" Its inputs agree ({agree}): the fault is in this stage."
+
+
+def _some(names: tuple[str, ...], most: int = 8) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def describe(found: Distance) -> str:
     """The figures of one stage in words."""
-    if found.status == "shape" or (found.allowed == 0 and found.note):
+    if found.status in {"shape", "missing", "nonfinite"} or (found.is_exact and found.note):
         return found.note
-    if found.status == "nonfinite":
-        return found.note
-    return f"max abs {found.max_abs:.2e}, allowed {found.allowed:.2e}, cosine {found.cosine:.6f}"
+    figures = f"max abs {found.max_abs:.2e}, allowed {found.allowed:.2e}, cosine {found.cosine:.6f}"
+    return f"{figures}; {found.note}" if found.is_part else figures
 
 
 def compare(
@@ -129,83 +216,374 @@ def compare(
     table: StageTable | None = None,
     own: bool = False,
     precision: str | None = None,
+    steps: int | None = None,
 ) -> Comparison:
-    """`other` judged against `reference`; `own` takes the tighter budgets of stages fed with its values."""
+    """`other` judged against `reference`; `own` takes the tighter budgets of stages fed with its values.
+
+    `steps` limits the judgement to so many decoding steps.
+    """
     table = table or stage_table(reference.family or other.family)
-    precision = precision or coarser(reference.dtype, other.dtype)
-    order = reference if not reference.metadata.get("foreign") else other
-    if order.metadata.get("foreign"):
-        order = reference
-    common = [e for e in order.entries if e.key in reference.by_key and e.key in other.by_key]
-    is_forced = bool(other.metadata.get("forced")) or own
-    results: list[StageResult] = []
-    differs: dict[str, bool] = {}
-    last: dict[str, str] = {}
-    step, is_parted, previous = 0, False, ""
-    for entry in common:
-        a, b = reference.by_key[entry.key], other.by_key[entry.key]
-        inputs = _nearest(entry, table, last, previous)
-        # Of a stage that is kept as samples only, the run's own value goes on, with all that has piled up.
-        is_fed = own and all(reference.by_key[key].sampled is None for key in inputs)
-        found = distance(a, b, find_budget(table, precision, entry.name), own=is_fed)
+    whole = reference, other
+    reference, other, cut = in_equal_pieces(reference, other, table)
+    judge = _Judge(reference, other, table, own=own, precision=precision, steps=steps)
+    results = judge.results()
+    first = next((r for r in results if r.is_wrong), None)
+    return Comparison(
+        reference=_title(reference),
+        other=_title(other),
+        precision=precision or coarser(reference.dtype, other.dtype),
+        stages=tuple(results),
+        verdicts=_verdicts(results, reference, other, is_forced=judge.is_forced),
+        first_failed=first.key if first else None,
+        inputs_differed=first.inputs_differed if first else None,
+        warnings=(*([cut] if cut else []), *judge.notes(results), *_warnings(*whole, results, table)),
+        missing=tuple(e.key for e in reference.entries if e.key not in other.by_key),
+        extra=tuple(e.key for e in other.entries if e.key not in reference.by_key),
+        diagnosis=judge.words(first) if first else (),
+        unexercised=tuple(unexercised(reference, table)),
+    )
+
+
+class _Judge:
+    """One pass over the common entries of two traces, in the order of computation."""
+
+    def __init__(
+        self,
+        reference: Trace,
+        other: Trace,
+        table: StageTable,
+        *,
+        own: bool,
+        precision: str | None,
+        steps: int | None,
+    ) -> None:
+        self.reference, self.other, self.table = reference, other, table
+        self.own, self.precision, self.steps = own, precision, steps
+        self.is_forced = bool(other.metadata.get("forced")) or own
+        self.is_any_layout = reference.is_foreign or other.is_foreign
+        self.are_twins = are_twins(reference, other)
+        self.draws = _draw_partners(reference, other)
+        self.known = {e.name for trace in (reference, other) for e in trace.entries}
+        self.are_complete = not any(
+            trace.is_foreign or trace.metadata.get("stages", "*") != "*" for trace in (reference, other)
+        )
+        self.ends = _ends(reference, other, table)
+        self.differs: dict[str, bool] = {}
+        self.shares: dict[str, float] = {}
+        self.equal: dict[str, bool] = {}
+        self.uneven: set[str] = set()
+        self.last: dict[str, str] = {}
+        self.narrow: list[tuple[Entry, Entry]] = []
+        self.are_draws_even = True
+
+    def results(self) -> list[StageResult]:
+        """Every common entry, and what one of two equal programs did not compute."""
+        order = self.reference if not self.reference.is_foreign else self.other
+        if order.is_foreign:
+            order = self.reference
+        found: list[StageResult] = []
+        step, is_parted, has_ended, previous = 0, False, False, ""
+        for entry in order.entries:
+            is_step = entry.kind == "token" and (entry.name == self.table.token or not self.table.token)
+            is_parted = is_parted or (self.steps is not None and step >= self.steps)
+            if not is_parted and entry.key in self.ends:
+                found.append(self._end(entry.key, step))
+                has_ended = True
+            if entry.key not in self.reference.by_key or entry.key not in self.other.by_key:
+                if self._is_lack(entry, has_ended=has_ended, is_parted=is_parted):
+                    found.append(self._lack(entry, step, previous))
+                    self.differs[entry.key] = True
+                    self.last[entry.name] = entry.key
+                continue
+            result = self._result(entry, step, previous, is_parted=is_parted, has_ended=has_ended)
+            found.append(result)
+            self.last[entry.name], previous = entry.key, entry.key
+            if entry.kind == "token":
+                is_parted = is_parted or (result.distance.status != "ok" and not self.is_forced)
+            step += is_step
+        for key in self.ends:
+            if not is_parted and all(r.key != key for r in found):
+                found.append(self._end(key, step))
+        return found
+
+    def _is_lack(self, entry: Entry, *, has_ended: bool, is_parted: bool) -> bool:
+        """Is an entry that only the reference has a stage that the other run should have computed?"""
+        return (
+            self.are_twins
+            and self.are_complete
+            and entry.key in self.reference.by_key
+            and entry.kind in {"stage", "token"}
+            and not has_ended
+            and not is_parted
+            and self.steps is None
+        )
+
+    def _lack(self, entry: Entry, step: int, previous: str) -> StageResult:
+        inputs, between = self._inputs(entry, previous)
+        return StageResult(
+            key=entry.key,
+            kind="stage",
+            group=_group(entry, self.table, step),
+            step=step,
+            shape=entry.shape,
+            dtype=entry.dtype,
+            distance=Distance(status="missing", note=f"{entry.key} was not computed"),
+            inputs=inputs,
+            inputs_differed=any(self.differs.get(key, False) for key in inputs) if inputs else None,
+            between=between,
+        )
+
+    def _end(self, key: str, step: int) -> StageResult:
+        trace = self.reference if key in self.reference.by_key else self.other
+        entry = trace.by_key[key]
+        self.differs[key] = True
+        return StageResult(
+            key=key,
+            kind="stage",
+            group=SINGLE if step == 0 else TEACHER,
+            step=step,
+            shape=entry.shape,
+            dtype=entry.dtype,
+            distance=Distance(status="missing", note=self.ends[key]),
+        )
+
+    def _result(
+        self, entry: Entry, step: int, previous: str, *, is_parted: bool, has_ended: bool
+    ) -> StageResult:
+        a = self.reference.by_key[entry.key]
+        b = self.other.by_key[self.draws.get(entry.key, entry.key)]
+        inputs, between = self._inputs(entry, previous)
+        found = self._distance(a, b, inputs)
+        is_uneven = entry.kind == "draw" and (
+            entry.key not in self.draws or (found.status == "shape" and not self.reference.is_foreign)
+        )
+        is_judged_draw = self._is_judged(entry, is_uneven=is_uneven)
+        # Of a run that ended elsewhere nothing after it is judged, but what was fed with right values.
+        is_after = is_parted or (has_ended and (not self.own or found.status == "shape"))
         is_bad = found.status != "ok"
+        uneven = any(key in self.uneven for key in inputs)
         result = StageResult(
             key=entry.key,
             kind=entry.kind,
-            group=UNJUDGED if is_parted else _group(entry, table, step),
+            group=UNJUDGED if is_after else _group(entry, self.table, step),
             step=step,
             shape=a.shape,
             dtype=b.dtype,
             distance=found,
             inputs=inputs,
-            inputs_differed=any(differs[key] for key in inputs) if inputs else None,
-            is_forced=is_forced and entry.kind == "token" and not own,
+            inputs_differed=any(self.differs[key] for key in inputs) if inputs else None,
+            between=between,
+            are_inputs_equal=bool(inputs) and all(self.equal.get(key, False) for key in inputs),
+            is_forced=self.is_forced and entry.kind == "token" and not self.own,
+            is_judged_draw=is_judged_draw,
+            remark="Another number of candidates was drawn from, which this stage chooses." if uneven else "",
         )
-        results.append(result)
+        result = replace(result, suspicion=self._suspicion(result, a, b))
         # Where the reference's value goes on, the next stage gets equal values, whatever was computed here.
-        is_replaced = own or (is_forced and entry.kind == "token")
-        differs[entry.key] = is_bad and not (is_replaced and a.sampled is None)
-        last[entry.name], previous = entry.key, entry.key
-        if entry.kind == "token":
-            is_parted = is_parted or (is_bad and not is_forced)
-            step += entry.name == table.token or not table.token
-    first = next((r for r in results if r.has_failed), None)
-    return Comparison(
-        reference=_title(reference),
-        other=_title(other),
-        precision=precision,
-        stages=tuple(results),
-        verdicts=_verdicts(results, reference, other, is_forced=is_forced),
-        first_failed=first.key if first else None,
-        inputs_differed=first.inputs_differed if first else None,
-        warnings=tuple(_warnings(reference, other, results, table)),
-        missing=tuple(e.key for e in reference.entries if e.key not in other.by_key),
-    )
+        is_replaced = (self.own or (self.is_forced and entry.kind in {"token", "draw"})) and a.sampled is None
+        is_replaced = is_replaced and not is_uneven
+        is_far = is_bad or bool(result.suspicion) or (self.are_twins and not found.is_equal)
+        is_far = is_far or (found.over > FAR and self._precision(a, b)[0] in MEASURED)
+        self.differs[entry.key] = is_far and not is_replaced and not is_uneven
+        self.equal[entry.key] = found.is_equal or is_replaced
+        self.shares[entry.key] = 0.0 if is_replaced else found.over
+        if is_uneven:
+            self.uneven.add(entry.key)
+            self.are_draws_even = False
+        return result
+
+    def _is_judged(self, entry: Entry, *, is_uneven: bool) -> bool:
+        if entry.kind != "draw" or is_uneven or not self.are_twins or not self.are_draws_even:
+            return False
+        seeds = self.reference.metadata.get("seed"), self.other.metadata.get("seed")
+        is_given = bool(self.other.metadata.get("forced")) and not self.own
+        return seeds[0] is not None and seeds[0] == seeds[1] and not is_given
+
+    def _distance(self, a: Entry, b: Entry, inputs: tuple[str, ...]) -> Distance:
+        precision, unit = self._precision(a, b)
+        if unit:
+            self.narrow.append((a, b))
+        if self.own:
+            # A stage fed with rounded values shows what the rounding made of it.
+            fed = [self.reference.by_key[key] for key in inputs if key in self.reference.by_key]
+            for given in fed:
+                if _is_narrower(given.dtype, self.reference.computed(given)) and given.kind == "stage":
+                    precision = coarser(precision, given.dtype)
+        # Of a stage that is kept as samples only, the run's own value goes on, with all that has piled up.
+        is_fed = self.own and all(
+            self.reference.by_key[key].sampled is None for key in inputs if key in self.reference.by_key
+        )
+        return distance(
+            a,
+            b,
+            find_budget(self.table, precision, a.name),
+            own=is_fed,
+            unit=unit,
+            any_layout=self.is_any_layout and a.kind != "draw",
+            documented=self.table.shape(a.name),
+        )
+
+    def _precision(self, a: Entry, b: Entry) -> tuple[str, float]:
+        """Whose budget two entries are judged by, and the rounding that storing has added to it."""
+        computed = self.precision or coarser(self.reference.computed(a), self.other.computed(b))
+        narrow = [
+            entry.dtype
+            for trace, entry in ((self.reference, a), (self.other, b))
+            if _is_narrower(entry.dtype, self.precision or trace.computed(entry))
+            and _is_narrower(entry.dtype, computed)
+        ]
+        return computed, storage_unit(narrow)
+
+    def _suspicion(self, result: StageResult, a: Entry, b: Entry) -> str:
+        if result.kind != "stage" or result.group == UNJUDGED or result.distance.status != "ok":
+            return ""
+        if not (a.stored.is_floating_point() and b.stored.is_floating_point()) or result.inputs_differed:
+            return ""
+        is_own = not (self.reference.is_foreign or self.other.is_foreign)
+        if is_own and self.reference.dtype == self.other.dtype and _is_narrower(b.dtype, a.dtype):
+            return f"computed in {b.dtype}, the reference in {a.dtype}"
+        if result.distance.max_abs == 0:
+            return ""
+        if self.are_twins:
+            if result.inputs and not result.are_inputs_equal and not self.own:
+                return ""
+            return (
+                f"in budget, {result.distance.over:.2g} of it, but these are runs of one program on one "
+                "processor, which are equal bit for bit when nothing is changed"
+            )
+        is_far = result.distance.over > FAR and self._precision(a, b)[0] in MEASURED
+        rounding = max((self.shares.get(key, 1.0) for key in result.inputs), default=1.0)
+        if is_far and (self.own or rounding <= NEAR):
+            return f"in budget, {result.distance.over:.0%} of it, far above what rounding makes"
+        return ""
+
+    def _inputs(self, entry: Entry, previous: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Keys of the nearest compared stages `entry` is computed from, and what lies between them."""
+        found: list[str] = []
+        between: list[str] = []
+        seen: set[str] = set()
+
+        def visit(names: Iterable[str]) -> None:
+            for name in names:
+                if name in seen:
+                    continue
+                seen.add(name)
+                if "{" in name:
+                    # A placeholder that the stage itself lacks: any of them, the latest compared one.
+                    latest = _latest(name, self.last)
+                    found.extend(latest)
+                    if not latest and not self.are_complete:
+                        between.append(name)
+                elif name in self.last:
+                    found.append(self.last[name])
+                else:
+                    is_given = self.table.kind(name) in {"draw", "input"}
+                    if name in self.known or not (self.are_complete or is_given):
+                        between.append(name)
+                    visit(self.table.inputs(name) or ())
+
+        inputs = self.table.inputs(entry.name)
+        if inputs is None:
+            return ((previous,) if previous else ()), ()
+        visit(inputs)
+        return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(between))
+
+    def words(self, first: StageResult) -> tuple[str, ...]:
+        """The diagnosis of the first wrong stage."""
+        a = self.reference.by_key.get(first.key)
+        b = self.other.by_key.get(self.draws.get(first.key, first.key))
+        if a is None or b is None or first.distance.status == "missing":
+            return ()
+        return diagnose(a, b, documented=self.table.shape(a.name), trace=self.reference, table=self.table)
+
+    def notes(self, results: list[StageResult]) -> Iterable[str]:
+        """Sentences about how the two were judged."""
+        if self.narrow:
+            dtypes = Counter(
+                e.dtype for pair in self.narrow for e in pair if e.dtype in UNITS and e.dtype != "float32"
+            )
+            said = ", ".join(f"{count} in {dtype}" for dtype, count in dtypes.items())
+            yield (
+                f"{len(self.narrow)} compared stages are stored narrower than they are taken to be computed "
+                f"({said}): judged as float32 arithmetic plus the rounding of storing. If the arithmetic was "
+                f"narrow too, say so: --precision {max(dtypes, key=PRECISIONS.index)}"
+            )
+            wrong = [r for r in results if r.has_failed and r.kind == "stage"]
+            coarse = max(dtypes, key=PRECISIONS.index)
+            if wrong and self.precision is None and not self.own:
+                again = _Judge(
+                    self.reference,
+                    self.other,
+                    self.table,
+                    own=False,
+                    precision=coarse,
+                    steps=self.steps,
+                )
+                left = [r for r in again.results() if r.has_failed]
+                if not left:
+                    yield f"by the budgets of {coarse} arithmetic everything would be in budget"
+        moved = [r for r in results if r.distance.status != "shape" and "laid out" in r.distance.note]
+        if moved:
+            first = f"{moved[0].key}: {moved[0].distance.note}"
+            yield f"{len(moved)} stages are laid out otherwise, first {first}"
+        parts = [r for r in results if r.distance.is_part]
+        if parts:
+            first = f"{parts[0].key}: {parts[0].distance.note}"
+            yield f"of {len(parts)} stages only a part was compared, first {first}"
 
 
-def _nearest(entry: Entry, table: StageTable, last: Mapping[str, str], previous: str) -> tuple[str, ...]:
-    """Keys of the nearest recorded stages that `entry` is computed from."""
-    found: list[str] = []
-    seen: set[str] = set()
+def are_twins(reference: Trace, other: Trace) -> bool:
+    """Are these runs of one program on one kind of processor, which are equal bit for bit?"""
+    a, b = reference.metadata, other.metadata
+    if not a.get("arithmetic") or reference.is_foreign or other.is_foreign:
+        return False
+    request = [{**m.get("request", {}), "seed": None} for m in (a, b)]
+    is_asked_alike = request[0] == request[1]
+    return is_asked_alike and all(a.get(name) == b.get(name) for name in SAME)
 
-    def visit(names: Iterable[str]) -> None:
-        for name in names:
-            if name in seen:
-                continue
-            seen.add(name)
-            if "{" in name:
-                # A placeholder that the stage itself lacks: any of them, the latest recorded one.
-                found.extend(_latest(name, last))
-            elif name in last:
-                found.append(last[name])
-            else:
-                visit(table.inputs(name) or ())
 
-    inputs = table.inputs(entry.name)
-    if inputs is None:
-        return (previous,) if previous else ()
-    visit(inputs)
-    return tuple(dict.fromkeys(found))
+def _is_narrower(dtype: str, than: str) -> bool:
+    """Is `dtype` a floating-point type of fewer bits than another?"""
+    order = ("float64", "float32", "float16", "bfloat16")
+    return dtype in order and than in order and order.index(dtype) > order.index(than)
+
+
+def _ends(reference: Trace, other: Trace, table: StageTable) -> dict[str, str]:
+    """The first step that only one of the runs has, by key, with a sentence; empty when none is."""
+    if not table.token:
+        return {}
+    counts = [Counter(e.name for e in t.entries if e.kind == "token") for t in (reference, other)]
+    found = {}
+    for name in counts[0]:
+        of, done = counts[0][name], counts[1][name]
+        if table.pattern_of(name) != table.token or of == done or not done:
+            continue
+        where = "" if name == table.token else f" in {name.removesuffix(table.token).rstrip('.')}"
+        if done < of:
+            words = f"it ended early{where}, at step {done} of {of}; all before it agrees"
+        else:
+            words = f"it went on{where} after step {of}, where the reference ended; all before it agrees"
+        found[f"{name}@{min(done, of)}"] = words
+    return found
+
+
+def _draw_partners(reference: Trace, other: Trace) -> dict[str, str]:
+    """Each draw of the reference with the other's: the same one since the same choice, of the same kind."""
+
+    def places(trace: Trace) -> dict[tuple[int, str, int], str]:
+        made: dict[tuple[int, str, int], str] = {}
+        tokens, counts = 0, Counter[str]()
+        for entry in trace.entries:
+            if entry.kind == "token":
+                tokens += 1
+                counts.clear()
+            elif entry.kind == "draw":
+                made[tokens, entry.name, counts[entry.name]] = entry.key
+                counts[entry.name] += 1
+        return made
+
+    theirs = places(other)
+    return {key: theirs[place] for place, key in places(reference).items() if place in theirs}
 
 
 def _latest(template: str, last: Mapping[str, str]) -> list[str]:
@@ -235,16 +613,19 @@ def _judge(results: list[StageResult]) -> Verdict:
     if not results:
         return Verdict(status="not measured")
     failed = [r for r in results if r.has_failed]
+    suspicious = [r for r in results if r.suspicion]
     worst = max(results, key=lambda r: r.distance.over)
     if failed:
         status = "out of budget"
+    elif suspicious:
+        status, worst = "suspicious", suspicious[0]
     else:
         status = "equal" if all(r.distance.max_abs == 0 for r in results) else "in budget"
     return Verdict(
         status=status,
         stages=len(results),
         failed=len(failed),
-        first_failed=failed[0].key if failed else None,
+        first_failed=failed[0].key if failed else suspicious[0].key if suspicious else None,
         worst=worst.key,
         detail="" if status == "equal" else f"worst {worst.key}: {describe(worst.distance)}",
     )
@@ -299,12 +680,13 @@ def rank_and_margin(token: StageResult, reference: Trace, other: Trace) -> str:
 
 
 def _warnings(reference: Trace, other: Trace, results: list[StageResult], table: StageTable) -> Iterable[str]:
+    yield from dict.fromkeys((*reference.notes, *other.notes))
     for trace, against in ((reference, other), (other, reference)):
         strange = [e.key for e in trace.entries if not table.find(e.name) and e.key not in against.by_key]
-        if trace.metadata.get("foreign") and strange:
+        if trace.is_foreign and strange:
             yield (
                 f"{len(strange)} of {len(trace.entries)} names of {_title(trace)} are not documented, first "
-                f"{strange[0]}; a file for --names maps them"
+                f"{strange[0]}; a file for --names maps them, --match proposes one by what the tensors hold"
             )
     for kind, words in (("input", "inputs"), ("draw", "random draws")):
         given = [r for r in results if r.kind == kind]
@@ -314,13 +696,29 @@ def _warnings(reference: Trace, other: Trace, results: list[StageResult], table:
             yield f"{len(wrong)} of {len(given)} {words} differ, first {first}"
     for name, why in (("seed", "seeds"), ("files", "checkpoint files"), ("fingerprint", "checkpoints")):
         a, b = reference.metadata.get(name), other.metadata.get(name)
-        if a and b and a != b:
-            yield f"the {why} of the two runs differ"
+        if a is not None and b is not None and a != b:
+            at = ""
+            if isinstance(a, Mapping) and isinstance(b, Mapping):
+                at = f": {_some(tuple(k for k in {**a, **b} if a.get(k) != b.get(k)), 3)}"
+            elif name == "seed":
+                at = f": {a} and {b}"
+            yield f"the {why} of the two runs differ{at}"
+    asked = [t.metadata.get("request") for t in (reference, other)]
+    if isinstance(asked[0], Mapping) and isinstance(asked[1], Mapping):
+        for name in dict.fromkeys((*asked[0], *asked[1])):
+            a, b = asked[0].get(name), asked[1].get(name)
+            if name != "seed" and (a or None) != (b or None):
+                yield f"the two requests differ in {name}: {_short(a)} and {_short(b)}"
     if reference.family and other.family and reference.family != other.family:
         yield f"the traces are of different families: {reference.family} and {other.family}"
     forced_by = other.metadata.get("forced_by")
     if forced_by and forced_by != reference.tokens_hash():
         yield "the second trace was forced to the tokens of another reference"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _title(trace: Trace) -> str:

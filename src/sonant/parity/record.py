@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 import sonant
 from sonant.engine.model import SpeechModel
 from sonant.nn.tap import tapped
-from sonant.parity.reference.tracefile import TraceWriter, versions
+from sonant.parity.reference.tracefile import TraceWriter, arithmetic, versions
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
 from sonant.parity.task import Task, perform
@@ -100,6 +101,21 @@ def replacement(reference: Trace, key: str, tensor: Tensor) -> Tensor | None:
     return value
 
 
+def surroundings(model: SpeechModel, dtype: str) -> dict[str, Any]:
+    """What a run of this model in this process is made of, besides the request."""
+    return {
+        "made_by": f"sonant {sonant.__version__}",
+        "family": model.spec.family,
+        "model": model.spec.name,
+        "fingerprint": model.spec.fingerprint,
+        "dtype": dtype,
+        "device": str(getattr(model, "device", "cpu")),
+        "versions": versions(*PACKAGES),
+        "threads": torch.get_num_threads(),
+        "arithmetic": arithmetic(),
+    }
+
+
 def record(
     model: SpeechModel,
     task: Task,
@@ -118,17 +134,16 @@ def record(
     sink = Recorder(writer, table, forced)
     with tapped(sink), DrawWatch(sink):
         perform(model, task)
-    metadata = {
-        "made_by": f"sonant {sonant.__version__}",
-        "family": model.spec.family,
-        "model": model.spec.name,
-        "fingerprint": model.spec.fingerprint,
-        "dtype": dtype,
-        "versions": versions(*PACKAGES),
-        "threads": torch.get_num_threads(),
+    metadata: dict[str, Any] = {
+        **surroundings(model, dtype),
+        "stages": stages,
         "seed": task.request.seed,
         "request": task.data(),
     }
+    names = writer.names()
+    metadata["unmatched_patterns"] = [
+        pattern for pattern in writer.patterns if not any(fnmatch.fnmatchcase(n, pattern) for n in names)
+    ]
     if forced is not None:
         metadata |= {"forced": True, "forced_by": forced.tokens_hash()}
     return from_writer(writer, metadata)

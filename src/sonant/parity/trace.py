@@ -1,28 +1,33 @@
 """Traces: the recorded stages of one run, in order, and readers for the forms that other ports write.
 
-A plain safetensors file or `.npz` with documented stage names is a trace; so is a folder of raw `.bin`
-files with JSON beside them. `names` maps foreign names to documented ones.
+A plain safetensors file, `.npz` or `.pt` with documented stage names is a trace; so is a folder of `.npy`
+files, or of raw `.bin` files with JSON beside them. `names` maps foreign names to documented ones.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property, reduce
+import pickle
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sonant.errors import RequestError
-from sonant.parity.budgets import coarser
+from sonant.parity.budgets import PRECISIONS
 from sonant.parity.reference.tracefile import (
     FORMAT,
+    KINDS,
     METADATA_KEY,
     TraceWriter,
     sample_positions,
@@ -31,7 +36,7 @@ from sonant.parity.reference.tracefile import (
     tensor_hash,
 )
 from sonant.parity.stages import guess_family, stage_table
-from sonant.parity.stages.table import pattern_of, resolve
+from sonant.parity.stages.table import StageTable, pattern_of, resolve
 
 _RAW_TYPES = {
     "f64": torch.float64,
@@ -54,6 +59,9 @@ _RAW_TYPES = {
     "uint8": torch.uint8,
     "bool": torch.bool,
 }
+
+MOST_ELEMENTS = 1 << 33
+"""A larger tensor is a damaged description, not a stage."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,7 +90,7 @@ class Entry:
     @property
     def elements(self) -> int:
         """Elements of the whole tensor."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +99,8 @@ class Trace:
 
     entries: tuple[Entry, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What was odd about the file that it was read from."""
 
     @property
     def family(self) -> str:
@@ -99,8 +109,21 @@ class Trace:
 
     @property
     def dtype(self) -> str:
-        """Precision the run was made in; float32 when nothing says otherwise."""
+        """Precision the run was computed in; float32 when nothing says otherwise."""
         return str(self.metadata.get("dtype", "float32"))
+
+    @property
+    def is_foreign(self) -> bool:
+        """True of what another program wrote without a record of its run."""
+        return bool(self.metadata.get("foreign"))
+
+    def computed(self, entry: Entry) -> str:
+        """Precision that an entry was computed in, which may be finer than what it is stored in."""
+        said = self.metadata.get("computed")
+        if isinstance(said, Mapping):
+            fitting = (str(v) for k, v in said.items() if fnmatch.fnmatchcase(entry.name, str(k)))
+            return next(fitting, self.dtype)
+        return str(said) if said else self.dtype
 
     @cached_property
     def by_key(self) -> dict[str, Entry]:
@@ -157,20 +180,91 @@ def read_trace(
     Raises RequestError when nothing there can be read as tensors.
     """
     path = Path(path)
+    said: Mapping[str, Any] = {}
     if path.is_dir():
-        return _foreign(_read_raw_folder(path), path, names, family)
-    if not path.is_file():
+        if any(path.glob("*.npy")):
+            tensors = _read_npy_folder(path)
+        else:
+            tensors, said = _read_raw_folder(path)
+    elif not path.is_file():
         raise RequestError(f"{path} does not exist; expected a trace. Make one with: sonant parity record")
-    if path.suffix == ".npz":
-        return _foreign(_read_npz(path), path, names, family)
-    return _read_safetensors(path, names, family)
+    elif path.suffix == ".npz":
+        tensors = _read_npz(path)
+    elif path.suffix == ".npy":
+        tensors = {path.stem: _read_npy(path)}
+    elif path.suffix in {".pt", ".pth", ".bin"}:
+        tensors = _read_pickle(path)
+    else:
+        return _read_safetensors(path, names, family)
+    return _foreign(tensors, path, names, family, said)
+
+
+def _read_npy(path: Path) -> Tensor:
+    try:
+        return _from_numpy(np.load(path, allow_pickle=False))
+    except (ValueError, TypeError, OSError, EOFError, AttributeError) as error:
+        raise RequestError(
+            f"{path} is not a readable .npy of a plain array ({error}). Write it with numpy.save."
+        ) from error
+
+
+def _read_npy_folder(folder: Path) -> dict[str, Tensor]:
+    """Every `.npy` below a folder; a name is the path without its suffix, in the order of the names."""
+    return {
+        path.relative_to(folder).with_suffix("").as_posix(): _read_npy(path)
+        for path in sorted(folder.rglob("*.npy"))
+    }
+
+
+def _from_numpy(array: np.ndarray[Any, Any]) -> Tensor:
+    if array.dtype.byteorder not in "=|" and array.dtype.byteorder != "<":
+        array = array.astype(array.dtype.newbyteorder("="))
+    if array.dtype.kind == "c":
+        array = np.stack((array.real, array.imag), axis=-1)
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    return torch.from_numpy(np.ascontiguousarray(array).reshape(array.shape))
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    """Tensors of a torch file, and nothing else that a pickle may hold: no code is run."""
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, OSError, EOFError) as error:
+        reason = str(error).split("\n")[0][:200]
+        raise RequestError(
+            f"{path} is not a readable torch file of plain tensors ({reason}). "
+            "Write a dictionary of tensors with torch.save, or a safetensors file."
+        ) from error
+    except Exception as error:  # a damaged pickle may fail in any way
+        raise RequestError(
+            f"{path} is a damaged torch file ({type(error).__name__}). Write it again with torch.save."
+        ) from error
+    found: dict[str, Tensor] = {}
+
+    def visit(name: str, value: Any) -> None:
+        if isinstance(value, Tensor):
+            plain = value.detach()
+            if plain.is_quantized or plain.layout != torch.strided:
+                return
+            found[name or path.stem] = torch.view_as_real(plain) if plain.is_complex() else plain.contiguous()
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                visit(f"{name}.{key}" if name else str(key), item)
+        elif isinstance(value, (list, tuple)):
+            # A list is what a stage was each time.
+            for index, item in enumerate(value):
+                visit(name if index == 0 or not name else f"{name}@{index}", item)
+
+    visit("", data)
+    return found
 
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(np.ascontiguousarray(arrays[name])) for name in arrays.files}
-    except (ValueError, TypeError, OSError, EOFError, BadZipFile, AttributeError) as error:
+            return {name: _from_numpy(arrays[name]) for name in arrays.files}
+    except Exception as error:  # zlib, zipfile and numpy each have their own ways to fail on damage
         raise RequestError(
             f"{path} is not a readable .npz of plain arrays ({error}). Write it with numpy.savez."
         ) from error
@@ -201,23 +295,28 @@ def _read_safetensors(path: Path, names: Mapping[str, str] | None, family: str) 
 
     try:
         with safe_open(path, framework="pt") as file:
-            record = (file.metadata() or {}).get(METADATA_KEY)
+            said = file.metadata() or {}
+            record = said.get(METADATA_KEY)
             keys = list(file.offset_keys())
             tensors = {key: file.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
         raise RequestError(
             f"{path} is not a readable safetensors file ({error}). Give a trace (.safetensors, .npz) or a "
             "folder of .bin files with JSON."
         ) from error
     if record is None:
-        return _foreign(tensors, path, names, family)
+        return _foreign(tensors, path, names, family, said)
     try:
         metadata = json.loads(record)
         version = metadata.get("format")
         if version == FORMAT:
-            entries = tuple(_entry(item, tensors[item["key"]]) for item in metadata.pop("entries"))
-            return Trace(entries, metadata)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            entries = tuple(_checked(item, tensors[item["key"]]) for item in metadata.pop("entries"))
+            if not isinstance(metadata.get("request", {}), dict):
+                raise TypeError("the request is no object")
+            for key in {entry.key for entry in entries}:
+                tensors.pop(key)
+            return Trace(entries, metadata, tuple(_oddities(path, entries, tensors)))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RequestError(
             f"{path} is a damaged trace ({error!r}); expected a record of each tensor. Record it again."
         ) from error
@@ -226,13 +325,52 @@ def _read_safetensors(path: Path, names: Mapping[str, str] | None, family: str) 
     )
 
 
+def _checked(item: Mapping[str, Any], stored: Tensor) -> Entry:
+    """The entry of a record. Raises ValueError or KeyError where it does not fit the stored tensor."""
+    if item["kind"] not in KINDS:
+        raise ValueError(f"kind {item['kind']!r} of {item['key']}")
+    shape = [int(size) for size in item["shape"]]
+    sampled = item.get("sampled")
+    if any(size < 0 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
+        raise ValueError(f"shape {shape} of {item['key']}")
+    if sampled is not None and (isinstance(sampled, bool) or not isinstance(sampled, int) or sampled < 1):
+        raise ValueError(f"{sampled!r} samples of {item['key']}")
+    expected = math.prod(shape) if sampled is None else min(sampled, math.prod(shape))
+    if stored.numel() != expected:
+        raise ValueError(f"{stored.numel()} stored elements of {item['key']}, its record says {expected}")
+    if not isinstance(item["dtype"], str) or not isinstance(item.get("statistics", {}), dict):
+        raise TypeError(f"the record of {item['key']}")
+    entry = _entry(item, stored)
+    return entry if sampled is not None else replace(entry, stored=stored.reshape(shape))
+
+
+def _oddities(path: Path, entries: Iterable[Entry], unlisted: Mapping[str, Tensor]) -> Iterator[str]:
+    wrong = [e.key for e in entries if e.sampled is None and e.hash and tensor_hash(e.stored) != e.hash]
+    if wrong:
+        yield (
+            f"{len(wrong)} tensors of {path.name} are not what was recorded (stored hashes do not fit), "
+            f"first {wrong[0]}"
+        )
+    if unlisted:
+        yield f"{len(unlisted)} tensors of {path.name} are not in its record, first {next(iter(unlisted))}"
+
+
 def _foreign(
-    tensors: Mapping[str, Tensor], path: Path, names: Mapping[str, str] | None, family: str
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    names: Mapping[str, str] | None,
+    family: str,
+    said: Mapping[str, Any] | None = None,
 ) -> Trace:
-    """Entries of plain named tensors, in documented order; undocumented names keep their place at the end."""
+    """Entries of plain named tensors, in documented order; undocumented names keep their place at the end.
+
+    `said` is what the file tells of itself: "computed", the precision of its arithmetic.
+    """
     renamed: dict[str, Tensor] = {}
+    used: set[str] = set()
     for theirs, tensor in tensors.items():
-        ours = _rename(theirs, names or {})
+        ours, rule = _rename(theirs, names or {})
+        used.add(rule)
         if ours in renamed:
             raise RequestError(
                 f"{path} has two tensors for {ours}, one of them {theirs!r}; expected one. Correct the names."
@@ -261,38 +399,82 @@ def _foreign(
 
     entries.sort(key=place)
     floats = [entry.dtype for entry in entries if entry.stored.is_floating_point()]
-    precision = reduce(coarser, floats, "float64") if floats else "float32"
-    metadata = {"family": family, "made_by": path.name, "foreign": True, "dtype": precision}
-    return Trace(tuple(entries), metadata)
+    # Storing in few bits says nothing of the arithmetic: what was computed is said, or float32.
+    computed = "float64" if floats and set(floats) == {"float64"} else "float32"
+    metadata: dict[str, Any] = {"family": family, "made_by": path.name, "foreign": True, "dtype": computed}
+    if said and said.get("computed"):
+        metadata["computed"] = _precisions(said["computed"], path)
+        if isinstance(metadata["computed"], str):
+            metadata["dtype"] = metadata["computed"]
+    notes = [f"{rule!r} of --names fits no tensor of {path.name}" for rule in names or {} if rule not in used]
+    return Trace(tuple(entries), metadata, (*notes, *_misspelt(entries, table)))
 
 
-def _rename(key: str, names: Mapping[str, str]) -> str:
-    """The documented name of a foreign one; names may hold placeholders, such as "blk{layer}_out"."""
+def _precisions(said: Any, path: Path) -> Any:
+    """The "computed" of a file: one precision, or one for each pattern of names."""
+    if isinstance(said, str) and said.lstrip().startswith("{"):
+        try:
+            said = json.loads(said)
+        except ValueError:
+            said = {"*": said}
+    wrong = [v for v in (said.values() if isinstance(said, dict) else [said]) if v not in PRECISIONS]
+    if wrong:
+        raise RequestError(
+            f"{path} says that it was computed in {wrong[0]!r}; expected one of {', '.join(PRECISIONS)}, or "
+            "a mapping of patterns of names to these. Correct it."
+        )
+    return said
+
+
+def _misspelt(entries: Iterable[Entry], table: StageTable) -> Iterator[str]:
+    """Undocumented names that are nearly documented ones."""
+    known = {re.sub(r"\{\w+\}", "0", stage.name): stage.name for stage in table}
+    for name in dict.fromkeys(e.name for e in entries if e.kind == "stage"):
+        if table.find(name) is None:
+            near = get_close_matches(re.sub(r"\d+", "0", name), known, n=1, cutoff=0.85)
+            if near:
+                yield f"{name} is no documented name; did you mean {known[near[0]]}?"
+
+
+def _rename(key: str, names: Mapping[str, str]) -> tuple[str, str]:
+    """The documented name of a foreign one, and the rule that says so.
+
+    Names may hold placeholders, such as "blk{layer}_out".
+    """
     if key in names:
-        return names[key]
+        return names[key], key
     for theirs, ours in names.items():
         if "{" not in theirs:
             continue
         match = pattern_of(theirs).fullmatch(key)
         if match:
-            return resolve(ours, {k: int(v) for k, v in match.groupdict().items()}) or key
-    return key.replace("/", ".")
+            made = resolve(ours, {k: int(v) for k, v in match.groupdict().items()})
+            return (made or key).removesuffix("@0"), theirs
+    return key.replace("/", "."), ""
 
 
-def _read_raw_folder(folder: Path) -> dict[str, Tensor]:
+def _read_raw_folder(folder: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Raw little-endian `.bin` files, described by one manifest or by one JSON file beside each.
 
     A manifest maps names to {file, shape, dtype} (at the top or under "tensors"), or lists such objects
     with a "name".
     """
     described: list[tuple[str, Path, Mapping[str, Any]]] = []
+    computed: dict[str, Any] = {}
     for path in sorted(folder.glob("*.json")):
         data = read_json(path)
         beside = path.with_suffix(".bin")
         if isinstance(data, dict) and "shape" in data:
             described.append((str(data.get("name", path.stem)), beside, data))
             continue
+        if not isinstance(data, (dict, list)):
+            continue
         items = data.get("tensors", data) if isinstance(data, dict) else data
+        if isinstance(data, dict) and isinstance(data.get("computed"), (str, dict)):
+            said = data["computed"]
+            computed |= said if isinstance(said, dict) else {"*": said}
+        if not isinstance(items, (dict, list)):
+            raise RequestError(f"{path} lists no tensors ({type(items).__name__}). Correct the file.")
         for name, item in items.items() if isinstance(items, dict) else _named(items):
             if isinstance(item, dict) and "shape" in item:
                 described.append((name, folder / str(item.get("file", f"{name}.bin")), item))
@@ -301,7 +483,9 @@ def _read_raw_folder(folder: Path) -> dict[str, Tensor]:
             f"{folder} describes no tensors; expected .bin files with a JSON of shape and dtype beside each, "
             "or one manifest that lists name, file, shape and dtype."
         )
-    return {name: _read_raw(path, item) for name, path, item in described}
+    own = {name: item["computed"] for name, _, item in described if item.get("computed")}
+    said = {"computed": {**own, **computed}} if own or computed else {}
+    return {name: _read_raw(path, item) for name, path, item in described}, said
 
 
 def _named(items: Iterable[Any]) -> list[tuple[str, Any]]:
@@ -312,10 +496,12 @@ def _read_raw(path: Path, item: Mapping[str, Any]) -> Tensor:
     kind = str(item.get("dtype", "f32")).lower().removeprefix("torch.")
     try:
         shape = [int(size) for size in item["shape"]]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise RequestError(
             f"{path.name} has the shape {item['shape']!r}; expected whole numbers. Correct its JSON."
         ) from error
+    if any(size < 0 for size in shape) or math.prod(shape) > MOST_ELEMENTS:
+        raise RequestError(f"{path.name} has the impossible shape {shape}. Correct its JSON.")
     if kind not in _RAW_TYPES:
         raise RequestError(
             f"{path.name} has dtype {kind!r}; expected one of {', '.join(_RAW_TYPES)}. Convert it."
@@ -327,7 +513,7 @@ def _read_raw(path: Path, item: Mapping[str, Any]) -> Tensor:
             "Write the file, or take it out of the JSON."
         )
     raw = bytearray(path.read_bytes())
-    expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    expected = math.prod(shape) * dtype.itemsize
     if len(raw) != expected:
         raise RequestError(
             f"{path.name} has {len(raw)} bytes; its JSON says {kind} {shape}, which is {expected}. "

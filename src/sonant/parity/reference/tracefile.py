@@ -88,6 +88,23 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
+def arithmetic() -> dict[str, Any]:
+    """What decides how this process rounds: the processor, its instructions in use, and torch's choices."""
+    name = ""
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+        name = names[0] if names else ""
+    chosen = {k: v for k, v in os.environ.items() if k.startswith(("ATEN_CPU", "ONEDNN_", "DNNL_", "MKL_"))}
+    return {
+        "processor": name or platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "onednn": torch.backends.mkldnn.enabled if hasattr(torch.backends.mkldnn, "enabled") else None,
+        "matmul": torch.get_float32_matmul_precision(),
+        **({"environment": chosen} if chosen else {}),
+    }
+
+
 class TraceWriter:
     """Collects stages in the order of computation and writes one file.
 
@@ -101,6 +118,10 @@ class TraceWriter:
         self.entries: list[dict[str, Any]] = []
         self.tensors: dict[str, torch.Tensor] = {}
         self._seen: dict[str, int] = {}
+
+    def names(self) -> set[str]:
+        """Every name that was offered, kept or not."""
+        return set(self._seen)
 
     def next_key(self, name: str) -> str:
         """The key that the next occurrence of `name` gets."""

@@ -286,4 +286,6 @@ _AUDIO = (
     ),
 )
 
-TABLE = StageTable("qwen3_tts", (*_VOICE, *_PROMPT, *_DECODE, *_AUDIO), token="talker.token")
+TABLE = StageTable(
+    "qwen3_tts", (*_VOICE, *_PROMPT, *_DECODE, *_AUDIO), token="talker.token", pieces="codec.tokens"
+)

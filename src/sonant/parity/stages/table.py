@@ -50,12 +50,16 @@ class Stage:
 
 
 class StageTable:
-    """The stages of one family; `token` names the stage whose occurrences count the decoding steps."""
+    """The stages of one family; `token` names the stage whose occurrences count the decoding steps.
 
-    def __init__(self, family: str, stages: Sequence[Stage], *, token: str = "") -> None:
+    `pieces` names the stage from which on a signal may be computed in pieces, one occurrence each.
+    """
+
+    def __init__(self, family: str, stages: Sequence[Stage], *, token: str = "", pieces: str = "") -> None:
         self.family = family
         self.stages = tuple(stages)
         self.token = token
+        self.pieces = pieces
         self._plain = {stage.name: (index, stage) for index, stage in enumerate(stages)}
         self._loops: dict[str, int] = {}
         """Where each loop over a placeholder begins, by the name up to it."""
@@ -103,6 +107,18 @@ class StageTable:
             return found[1].kind
         head = name.split(".", 1)[0]
         return head if head in {"input", "draw"} else "stage"
+
+    def shape(self, name: str) -> str:
+        """The documented shape of a recorded name, such as "[B, T, C]"; "" when there is none."""
+        found = self.find(name)
+        return found[1].shape if found else ""
+
+    def in_pieces(self, name: str) -> bool:
+        """May occurrences of `name` be pieces of one signal?"""
+        found, start = self.find(name), self.find(self.pieces) if self.pieces else None
+        if found is None or start is None or name.startswith("output."):
+            return False
+        return found[0] >= start[0]
 
     def inputs(self, name: str) -> tuple[str, ...] | None:
         """Names of the stages that `name` is computed from; None when that is not documented."""

@@ -1,0 +1,147 @@
+"""The same numbers in another order: axes exchanged, heads split or joined, flat, a batch axis more, a part.
+
+Ports keep tensors in the layout of their own framework. `arranged` finds the order in which a tensor says
+the same as the reference, by its shape where only one order fits and by its values where several do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from math import prod
+
+import torch
+from torch import Tensor
+
+MOST_AXES = 4
+MOST_ITEMS = 8
+"""A leading axis up to this may be a batch axis that the other side lacks."""
+ALIKE = 0.05
+"""A part of a tensor is taken for a part of the reference below this relative distance only."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arrangement:
+    """`values` in the reference's order; of a part, `kept` are the reference's flat positions it covers."""
+
+    values: Tensor
+    words: str
+    kept: Tensor | None = None
+    is_part: bool = False
+
+
+def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
+    """The shape without axes of length 1."""
+    return tuple(size for size in shape if size != 1)
+
+
+def axis_names(documented: str, shape: Sequence[int]) -> tuple[str, ...]:
+    """Letters of the axes of a documented shape such as "[B, T, C]"; numbers where it does not say."""
+    letters = documented.split(" or ")[0].strip("[] ").split(",") if documented else []
+    if len(letters) != len(shape):
+        return tuple(f"axis {index}" for index in range(len(shape)))
+    return tuple(letter.strip() for letter in letters)
+
+
+def arranged(reference: Tensor, found: Tensor, names: Sequence[str]) -> Arrangement | None:
+    """`found` in the order of `reference` (both whole), or None when no order fits."""
+    candidates = list(_candidates(tuple(reference.shape), found, names))
+    if not candidates:
+        return _part(reference, found, names)
+    scored = sorted(candidates, key=lambda item: relative(reference, item.values))
+    return scored[0]
+
+
+def relative(reference: Tensor, found: Tensor) -> float:
+    """Length of the difference over the reference's length, infinities left out."""
+    a, b = reference.flatten().double(), found.flatten().double()
+    both = torch.isfinite(a) & torch.isfinite(b)
+    a, b = a[both], b[both]
+    length = float(a.norm())
+    return float((a - b).norm()) / length if length else float((a - b).norm())
+
+
+def orders(shape: tuple[int, ...], found: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...], bool]]:
+    """`found` in every order that its shape allows for `shape`: values, permutation of the longer form's
+    axes, and whether it is the reference whose axes were exchanged.
+    """
+    sizes = squeezed(shape)
+    other = squeezed(found.shape)
+    plain = found.reshape(other)
+    if len(sizes) > MOST_AXES or len(other) > MOST_AXES or prod(sizes) != prod(other):
+        return
+    for order in permutations(range(len(sizes))):
+        moved = tuple(sizes[axis] for axis in order)
+        if _merges(moved, other):
+            back = [order.index(axis) for axis in range(len(order))]
+            yield plain.reshape(moved).permute(back).reshape(shape), order, True
+    for order in permutations(range(len(other))):
+        moved = tuple(other[axis] for axis in order)
+        if len(other) > len(sizes) and _merges(moved, sizes):
+            yield plain.permute(order).reshape(shape), order, False
+
+
+def _candidates(shape: tuple[int, ...], found: Tensor, names: Sequence[str]) -> Iterator[Arrangement]:
+    kept = [name for name, size in zip(names, shape, strict=True) if size != 1]
+    other = squeezed(found.shape)
+    for values, order, is_reference in orders(shape, found):
+        if is_reference:
+            moved = [kept[axis] for axis in order]
+            words = f"laid out as [{', '.join(moved)}]" if list(order) != sorted(order) else "in one order"
+            if len(other) != len(order):
+                words += f", kept as {list(found.shape)}"
+        else:
+            words = f"kept with its axes split as {list(found.shape)}"
+        yield Arrangement(values=values, words=words)
+    if other and prod(other) != prod(shape) and other[0] <= MOST_ITEMS and prod(other[1:]) == prod(shape):
+        for index, item in enumerate(found.reshape(other)):
+            for inner in _candidates(shape, item, names):
+                words = f"item {index} of {other[0]} on a batch axis that the reference lacks"
+                yield Arrangement(values=inner.values, words=words)
+
+
+def _merges(fine: tuple[int, ...], coarse: tuple[int, ...]) -> bool:
+    """Does joining neighbouring axes of `fine` give `coarse`?"""
+    index = 0
+    for size in coarse:
+        product = 1
+        while product < size and index < len(fine):
+            product *= fine[index]
+            index += 1
+        if product != size:
+            return False
+    return index == len(fine)
+
+
+def _part(reference: Tensor, found: Tensor, names: Sequence[str]) -> Arrangement | None:
+    """`found` as a slice of `reference` along one axis (or the last part of a longer `found`)."""
+    sizes, other = squeezed(reference.shape), squeezed(found.shape)
+    kept = [name for name, size in zip(names, reference.shape, strict=True) if size != 1]
+    best: tuple[float, Arrangement] | None = None
+    whole = reference.reshape(sizes)
+    for axis in range(len(sizes)):
+        rest = sizes[:axis] + sizes[axis + 1 :]
+        if other == rest:
+            piece, count = found.reshape(other).unsqueeze(axis), 1
+        elif len(other) == len(sizes) and other[:axis] + other[axis + 1 :] == rest:
+            piece, count = found.reshape(other), other[axis]
+        else:
+            continue
+        if count > sizes[axis]:
+            piece, count = piece.narrow(axis, count - sizes[axis], sizes[axis]), sizes[axis]
+            words = f"the last {count} of {other[axis]} along {kept[axis]}"
+            score = relative(whole, piece)
+            is_better = best is None or score < best[0]
+            if score <= ALIKE and is_better:
+                best = score, Arrangement(values=piece.reshape(reference.shape), words=words, is_part=True)
+            continue
+        flat = torch.arange(prod(sizes)).reshape(sizes)
+        for start in range(sizes[axis] - count + 1):
+            score = relative(whole.narrow(axis, start, count), piece)
+            if score <= ALIKE and (best is None or score < best[0]):
+                span = f"{start}" if count == 1 else f"{start} to {start + count - 1}"
+                words = f"{span} of {sizes[axis]} along {kept[axis]} only"
+                positions = flat.narrow(axis, start, count).flatten()
+                best = score, Arrangement(values=piece.flatten(), words=words, kept=positions, is_part=True)
+    return best[1] if best else None
