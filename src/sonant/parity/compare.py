@@ -453,7 +453,10 @@ class _Judge:
             )
         is_far = result.distance.over > FAR and self._precision(a, b)[0] in MEASURED
         rounding = max((self.shares.get(key, 1.0) for key in result.inputs), default=1.0)
-        if is_far and (self.own or rounding <= NEAR):
+        are_whole = all(
+            self.reference.by_key[k].sampled is None for k in result.inputs if k in self.reference.by_key
+        )
+        if is_far and are_whole and rounding <= NEAR:
             return f"in budget, {result.distance.over:.0%} of it, far above what rounding makes"
         return ""
 
