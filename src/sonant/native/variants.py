@@ -14,7 +14,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-SOURCES = ("memory.h", "memory.c", "snake.h", "stack.c", "conv.c", "oversampled.c")
+SOURCES = (
+    *("memory.h", "linear.h", "stack.h", "snake.h"),
+    *("memory.c", "pack.c", "products.c", "stack.c", "frame.c", "conv.c", "oversampled.c"),
+)
 # Finite-math assumptions stay off: scores may be -inf.
 FLAGS = ("-O3", "-std=gnu11", "-ffast-math", "-fno-finite-math-only", "-fopenmp", "-fPIC", "-shared")
 X86, ARM = ("x86_64", "AMD64"), ("aarch64", "arm64")

@@ -1,0 +1,335 @@
+/* Products of a matrix with tokens: plain C, AVX2 and AVX512-VNNI, chosen by what was compiled in. */
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+#include "linear.h"
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+static inline __attribute__((always_inline)) void wide_avx512(const Linear *l, int count, const float *x,
+                                                              float *out, int out_stride, int first, int last) {
+  const __m512i high = _mm512_set1_epi32((int)0xffff0000);
+  for (int tile = first; tile < last; tile++) {
+    const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, 16);
+    __m512 total[MAX_BLOCK][4];
+    for (int m = 0; m < count; m++)
+      for (int j = 0; j < 4; j++) total[m][j] = _mm512_setzero_ps();
+    for (int k = 0; k < l->inputs; k++, w += 2 * TILE) {
+      __m512i a = _mm512_load_si512(w), b = _mm512_load_si512(w + 64);
+      __m512 v[4] = {_mm512_castsi512_ps(_mm512_slli_epi32(a, 16)), _mm512_castsi512_ps(_mm512_and_si512(a, high)),
+                     _mm512_castsi512_ps(_mm512_slli_epi32(b, 16)), _mm512_castsi512_ps(_mm512_and_si512(b, high))};
+      for (int m = 0; m < count; m++) {
+        __m512 by = _mm512_set1_ps(x[(size_t)m * l->inputs + k]);
+        for (int j = 0; j < 4; j++) total[m][j] = _mm512_fmadd_ps(v[j], by, total[m][j]);
+      }
+    }
+    for (int m = 0; m < count; m++)
+      for (int j = 0; j < 4; j++)
+        _mm512_storeu_ps(out + (size_t)m * out_stride + tile * TILE + j * 16, total[m][j]);
+  }
+}
+#endif
+
+/* The same for any processor; the compiler makes vectors of the inner loops. */
+static void wide_plain(const Linear *l, int count, const float *x, float *out, int out_stride, int first,
+                       int last) {
+  for (int tile = first; tile < last; tile++)
+    for (int m = 0; m < count; m++) {
+      const uint32_t *w = (const uint32_t *)(l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, 16));
+      float total[TILE] = {0};
+      for (int k = 0; k < l->inputs; k++, w += TILE / 2) {
+        float by = x[(size_t)m * l->inputs + k];
+        for (int half = 0; half < 2; half++) {
+          float *to = total + half * 32;
+          for (int i = 0; i < 16; i++) {
+            union { uint32_t bits; float value; } low = {w[half * 16 + i] << 16}, up = {w[half * 16 + i] & 0xffff0000u};
+            to[i] += low.value * by;
+            to[16 + i] += up.value * by;
+          }
+        }
+      }
+      memcpy(out + (size_t)m * out_stride + tile * TILE, total, sizeof total);
+    }
+}
+
+#if defined(__AVX512VNNI__)
+#define DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
+#define FOUR(at) _mm512_set1_epi32(*(const unaligned_int *)(at))
+typedef int32_t __attribute__((aligned(1), may_alias)) unaligned_int;
+
+/* Adds to acc the products of `depth` inputs of a tile with plane `a` of the codes. */
+static inline __attribute__((always_inline)) void dots_avx512(__m512i (*acc)[4], int count, int bits, int ahead,
+                                                              const uint8_t *w, const int8_t *a, int stride,
+                                                              int depth) {
+  const __m512i low = _mm512_set1_epi8(15);
+  if (bits == 8) {
+    for (int k = 0; k < depth; k += 4, w += 256) { /* the processor's own prefetch does best here */
+      __m512i v[4];
+      for (int j = 0; j < 4; j++) v[j] = _mm512_load_si512(w + j * 64);
+      for (int m = 0; m < count; m++) {
+        __m512i by = FOUR(a + (size_t)m * stride + k);
+        for (int j = 0; j < 4; j++) acc[m][j] = DOT(acc[m][j], v[j], by);
+      }
+    }
+  } else {
+    for (int k = 0; k < depth; k += 8, w += 256) {
+      if (ahead)
+        for (int j = 0; j < 4; j++) _mm_prefetch((const char *)w + 8192 + j * 64, _MM_HINT_T0);
+      for (int j = 0; j < 4; j++) {
+        __m512i v = _mm512_load_si512(w + j * 64);
+        __m512i lower = _mm512_and_si512(v, low), upper = _mm512_and_si512(_mm512_srli_epi16(v, 4), low);
+        for (int m = 0; m < count; m++) {
+          const int8_t *eight = a + (size_t)m * stride + k;
+          acc[m][j] = DOT(DOT(acc[m][j], lower, FOUR(eight)), upper, FOUR(eight + 4));
+        }
+      }
+    }
+  }
+}
+
+/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. Of two planes the first is
+   summed, then 256 times that and the second: the group's weights are in the core's nearest cache by then. */
+static inline __attribute__((always_inline)) void tiles_avx512(
+    const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
+    const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
+  const int code_stride = 2 * l->inputs, scale_stride = l->inputs / l->group, sum_stride = 2 * scale_stride;
+  const int groups = l->inputs / l->group, group = l->group, bytes = TILE * group * bits / 8;
+  for (int tile = first; tile < last; tile++) {
+    const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
+    const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
+    for (int g = 0; g < groups; g++, s += TILE, w += bytes) {
+      const int8_t *a = codes + g * group;
+      __m512i acc[MAX_BLOCK][4];
+      if (planes == 2) {
+        for (int m = 0; m < count; m++)
+          for (int j = 0; j < 4; j++) acc[m][j] = _mm512_setzero_si512();
+        dots_avx512(acc, count, bits, count <= 2, w, a, code_stride, group);
+      }
+      for (int m = 0; m < count; m++) {
+        __m512i start = _mm512_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[m * sum_stride + g]);
+        for (int j = 0; j < 4; j++)
+          acc[m][j] = planes == 2 ? _mm512_add_epi32(_mm512_slli_epi32(acc[m][j], 8), start) : start;
+      }
+      dots_avx512(acc, count, bits, planes == 1 && count <= 2, w, planes == 2 ? a + l->inputs : a, code_stride, group);
+      for (int j = 0; j < 4; j++) {
+        const __m512 scale = _mm512_castsi512_ps(
+            _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(s + j * 16))), 16));
+        for (int m = 0; m < count; m++) {
+          float *to = out + (size_t)m * out_stride + tile * TILE + j * 16;
+          __m512 by = _mm512_mul_ps(scale, _mm512_set1_ps(code_scales[m * scale_stride + g] * l->part));
+          __m512 sum = _mm512_cvtepi32_ps(acc[m][j]);
+          _mm512_storeu_ps(to, g || adds ? _mm512_fmadd_ps(sum, by, _mm512_loadu_ps(to)) : _mm512_mul_ps(sum, by));
+        }
+      }
+    }
+  }
+}
+#endif
+
+/* A code from its planes; the second lies `inputs` behind the first. */
+static inline int32_t code_of(const int8_t *code, int planes, int inputs) {
+  return planes == 2 ? 256 * code[0] + code[inputs] : code[0];
+}
+
+#if defined(__AVX2__)
+/* Eight rows x four inputs: unsigned w times a of 8 or 16 bits. maddubs would saturate at int16 with 255 x 127
+   twice, so the bytes are widened first. */
+static inline __m256i dot_avx2(__m256i acc, __m256i w, __m256i a_even, __m256i a_odd) {
+  const __m256i mask = _mm256_set1_epi16(0x00ff);
+  __m256i even = _mm256_madd_epi16(_mm256_and_si256(w, mask), a_even);
+  __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), a_odd);
+  return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+}
+
+static void tiles_avx2(const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
+                       const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
+  const int groups = l->inputs / l->group, group = l->group;
+  const __m256i low = _mm256_set1_epi8(15);
+  for (int m = 0; m < count; m++)
+    for (int tile = first; tile < last; tile++)
+      for (int part = 0; part < 2; part++) { /* 32 rows at a time fit the registers */
+        const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits) + part * 128;
+        const uint16_t *s = l->scales + (size_t)tile * groups * TILE + part * 32;
+        __m256 total[4];
+        float *to = out + (size_t)m * out_stride + tile * TILE + part * 32;
+        for (int j = 0; j < 4; j++) total[j] = adds ? _mm256_loadu_ps(to + j * 8) : _mm256_setzero_ps();
+        for (int g = 0; g < groups; g++, s += TILE) {
+          __m256i acc[4];
+          for (int j = 0; j < 4; j++)
+            acc[j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g]);
+          const int8_t *a = codes + (size_t)m * 2 * l->inputs + g * group;
+          const int step = bits == 8 ? 4 : 8;
+          for (int k = 0; k < group; k += step, w += 256) {
+            __m256i even[2], odd[2];
+            for (int h = 0; h < step / 4; h++) {
+              const int8_t *c = a + k + 4 * h;
+              int32_t q[4];
+              for (int i = 0; i < 4; i++) q[i] = code_of(c + i, planes, l->inputs);
+              even[h] = _mm256_set1_epi32((int32_t)(((uint32_t)q[2] << 16) | (uint16_t)q[0]));
+              odd[h] = _mm256_set1_epi32((int32_t)(((uint32_t)q[3] << 16) | (uint16_t)q[1]));
+            }
+            for (int j = 0; j < 4; j++) {
+              __m256i v = _mm256_loadu_si256((const __m256i *)(w + j * 32));
+              if (bits == 8) {
+                acc[j] = dot_avx2(acc[j], v, even[0], odd[0]);
+              } else {
+                acc[j] = dot_avx2(acc[j], _mm256_and_si256(v, low), even[0], odd[0]);
+                acc[j] = dot_avx2(acc[j], _mm256_and_si256(_mm256_srli_epi16(v, 4), low), even[1], odd[1]);
+              }
+            }
+          }
+          __m256 by = _mm256_set1_ps(code_scales[(size_t)m * groups + g] * l->part);
+          for (int j = 0; j < 4; j++) {
+            __m256i eight = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(s + j * 8)));
+            __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(eight, 16));
+            total[j] = _mm256_add_ps(total[j], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[j]), _mm256_mul_ps(scale, by)));
+          }
+        }
+        for (int j = 0; j < 4; j++) _mm256_storeu_ps(to + j * 8, total[j]);
+      }
+}
+#endif
+
+static void tiles_plain(const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
+                        const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
+  const int groups = l->inputs / l->group, group = l->group;
+  for (int m = 0; m < count; m++)
+    for (int tile = first; tile < last; tile++) {
+      const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
+      const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
+      float total[TILE] = {0}, *to = out + (size_t)m * out_stride + tile * TILE;
+      if (adds) memcpy(total, to, sizeof total);
+      for (int g = 0; g < groups; g++, s += TILE) {
+        const int8_t *a = codes + (size_t)m * 2 * l->inputs + g * group;
+        int32_t acc[TILE];
+        for (int j = 0; j < TILE; j++) acc[j] = -(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g];
+        const int step = bits == 8 ? 4 : 8;
+        for (int k = 0; k < group; k += step, w += 256) {
+          int32_t q[8];
+          for (int i = 0; i < step; i++) q[i] = code_of(a + k + i, planes, l->inputs);
+          for (int j = 0; j < TILE; j++)
+            for (int i = 0; i < 4; i++) {
+              const int32_t v = w[j * 4 + i];
+              acc[j] += bits == 8 ? v * q[i] : (v & 15) * q[i] + (v >> 4) * q[4 + i];
+            }
+        }
+        const float by = code_scales[(size_t)m * groups + g] * l->part;
+        for (int j = 0; j < TILE; j++) total[j] += (float)acc[j] * (wide_scale(s[j]) * by);
+      }
+      memcpy(to, total, sizeof total);
+    }
+}
+
+static int chosen_path = -1; /* 0 plain, 1 AVX2, 2 AVX512-VNNI; -1 the best that was compiled in */
+
+int sonant_best_path(void) {
+#if defined(__AVX512VNNI__)
+  return 2;
+#elif defined(__AVX2__)
+  return 1;
+#else
+  return 0;
+#endif
+}
+
+/* Threads that OpenMP, and so torch, uses for work begun on the calling thread. */
+void sonant_limit_threads(int threads) { omp_set_num_threads(threads); }
+
+void sonant_choose_path(int path) { chosen_path = path; }
+
+/* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens; `adds` to what is there. */
+static void narrow_tiles(const Linear *l, int count, const int8_t *codes, const float *scales, const int32_t *sums,
+                         int adds, float *out, int out_stride, int first, int last, int path) {
+#if defined(__AVX512VNNI__)
+  if (path == 2) {
+#define CASE(M, B, P) \
+  if (count == M && l->bits == B && l->planes == P) { \
+    tiles_avx512(l, M, B, P, codes, scales, sums, adds, out, out_stride, first, last); \
+    return; \
+  }
+#define CASES(B, P) CASE(1, B, P) CASE(2, B, P) CASE(3, B, P) CASE(4, B, P)
+    CASES(8, 1) CASES(8, 2) CASES(4, 1) CASES(4, 2)
+#undef CASES
+#undef CASE
+  }
+#endif
+#if defined(__AVX2__)
+  if (path >= 1) {
+    tiles_avx2(l, count, l->bits, l->planes, codes, scales, sums, adds, out, out_stride, first, last);
+    return;
+  }
+#endif
+  (void)path;
+  tiles_plain(l, count, l->bits, l->planes, codes, scales, sums, adds, out, out_stride, first, last);
+}
+
+static void run_blocks(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
+                      int last) {
+  const int groups = l->inputs / l->group;
+  const int path = chosen_path < 0 ? sonant_best_path() : chosen_path;
+  for (int m = 0; m < count; m += MAX_BLOCK) {
+    const int block = count - m < MAX_BLOCK ? count - m : MAX_BLOCK;
+    float *o = out + (size_t)m * out_stride;
+    if (l->bits == 16) {
+      const float *x = in->x + (size_t)m * l->inputs;
+#if defined(__AVX512F__)
+      if (path == 2) {
+        switch (block) {
+          case 1: wide_avx512(l, 1, x, o, out_stride, first, last); break;
+          case 2: wide_avx512(l, 2, x, o, out_stride, first, last); break;
+          case 3: wide_avx512(l, 3, x, o, out_stride, first, last); break;
+          default: wide_avx512(l, 4, x, o, out_stride, first, last);
+        }
+        continue;
+      }
+#endif
+      wide_plain(l, block, x, o, out_stride, first, last);
+      continue;
+    }
+    const int8_t *c = in->codes + (size_t)m * 2 * l->inputs;
+    const float *s = in->scales + (size_t)m * groups;
+    const int32_t *u = in->sums + (size_t)m * 2 * groups;
+    for (const Linear *part = l; part; part = part->fine) {
+      narrow_tiles(part, block, c, s, u, part != l, o, out_stride, first, last, path);
+      u += groups; /* what meets the int4 part is codes[0] alone */
+    }
+  }
+}
+
+/* Many tokens take one tile after the other, so that its weights come from memory once and from the core's own
+   cache for all blocks but the first. */
+void sonant_run_tiles(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
+                      int last) {
+  if (count <= MAX_BLOCK) {
+    run_blocks(l, count, in, out, out_stride, first, last);
+    return;
+  }
+  for (int tile = first; tile < last; tile++) run_blocks(l, count, in, out, out_stride, tile, tile + 1);
+}
+
+/* y [count][rows] = x [count][inputs] times the weights, plus bias [rows] if there is one. False when
+   memory runs out. */
+int sonant_linear_run(const Linear *l, int count, const float *x, const float *bias, float *y, int threads) {
+  const int groups = l->inputs / l->group;
+  Input in = {(float *)x, NULL, NULL, NULL};
+  if (l->bits != 16) {
+    in.codes = malloc((size_t)2 * count * l->inputs);
+    in.scales = malloc(sizeof(float) * count * groups);
+    in.sums = malloc(sizeof(int32_t) * 2 * count * groups);
+    if (!in.codes || !in.scales || !in.sums) { free(in.codes); free(in.scales); free(in.sums); return 0; }
+    for (int m = 0; m < count; m++) sonant_put(l, &in, m, x + (size_t)m * l->inputs);
+  }
+#pragma omp parallel num_threads(threads)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads(), tiles = l->rows / TILE;
+    int first = tiles * t / n, last = tiles * (t + 1) / n;
+    sonant_run_tiles(l, count, &in, y, l->rows, first, last);
+    if (bias)
+      for (int m = 0; m < count; m++)
+        for (int i = first * TILE; i < last * TILE; i++) y[(size_t)m * l->rows + i] += bias[i];
+  }
+  free(in.codes); free(in.scales); free(in.sums);
+  return 1;
+}
