@@ -5,7 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
+from types import ModuleType
+from typing import IO
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None
+
+LEFT_SECONDS = 3600.0
+"""Where files cannot be locked: age of a part file that nobody writes any more."""
 
 
 def write_atomically(path: Path, data: bytes, *, is_private: bool = True) -> None:
@@ -17,13 +29,49 @@ def write_atomically(path: Path, data: bytes, *, is_private: bool = True) -> Non
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
+            _lock(file)  # until it has its name: `sweep_parts` leaves it alone
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        if not is_private:
-            os.chmod(name, 0o644)
-        os.replace(name, path)
+            if not is_private:
+                os.chmod(name, 0o644)
+            if fcntl is not None:
+                os.replace(name, path)
+        if fcntl is None:  # Windows renames no open file
+            os.replace(name, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def sweep_parts(folder: Path) -> list[Path]:
+    """Remove what `write_atomically` left where its process was killed; the files removed.
+
+    One that another process is writing now stays. A folder that may not be changed stays as it is.
+    """
+    removed = []
+    for path in sorted(folder.glob(".*.part")) if folder.is_dir() else []:
+        with contextlib.suppress(OSError):
+            if path.is_symlink() or not path.is_file() or _is_being_written(path):
+                continue
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _lock(file: IO[bytes]) -> None:
+    if fcntl is not None:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _is_being_written(path: Path) -> bool:
+    if fcntl is None:
+        return time.time() - path.stat().st_mtime < LEFT_SECONDS
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

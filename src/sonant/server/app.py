@@ -21,18 +21,27 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 import sonant
 from sonant.audio.encode import FORMATS, open_encoder
 from sonant.checkpoints.memory import resident_bytes
 from sonant.errors import SonantError
+from sonant.files import sweep_parts
 from sonant.request.speech import EMOTIONS, ModelSpec
 from sonant.server.auth import Gate, client_of
 from sonant.server.delivery import SpeechAnswer, collect, usage, warning
 from sonant.server.live import LiveSession
 from sonant.server.metrics import Metrics, Observe
 from sonant.server.models import ModelPool
-from sonant.server.problems import HttpProblem, describe_error, error_response, from_validation, json_response
+from sonant.server.problems import (
+    HttpProblem,
+    describe_error,
+    error_response,
+    from_validation,
+    json_response,
+    no_room,
+)
 from sonant.server.schemas import BatchBody, SegmentsBody, SpeechBody
 from sonant.server.service import SpeechService
 from sonant.server.settings import ServerSettings
@@ -68,6 +77,8 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for left in await asyncio.to_thread(sweep_parts, library.folder):
+            log.info("removed %s, which a write that was cut off had left", left.name)
         tasks = [asyncio.create_task(readiness.warm_up()), asyncio.create_task(_sweep(pool))]
         yield
         for task in tasks:
@@ -91,14 +102,16 @@ def create_app(
     _add_pages(app)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
     # The last one added is the first to see a request.
+    app.add_middleware(HeadIsGet)
     app.add_middleware(BodyLimit, max_bytes=settings.max_body, max_seconds=settings.body_seconds)
     app.add_middleware(Gate, settings=settings)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST", "DELETE"],
-            allow_headers=["Authorization", "Content-Type", "X-Api-Key"],
+            allow_methods=["GET", "HEAD", "POST", "DELETE"],
+            # Whatever header an allowed page sends: OpenAI's client in a browser brings a dozen of its own.
+            allow_headers=["*"],
             expose_headers=[
                 "X-Request-Id",
                 "X-Sample-Rate",
@@ -112,6 +125,24 @@ def create_app(
     app.add_middleware(Observe, metrics=metrics)
     _add_error_answers(app)
     return app
+
+
+class HeadIsGet:
+    """ASGI middleware: HEAD answers what GET would, without its body; probes and `curl -I` ask so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on; the server below sends no body after HEAD."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        try:
+            await self._app(asked, receive, send)
+        finally:
+            scope["route"] = asked.get("route")
 
 
 class Readiness:
@@ -155,6 +186,13 @@ def _add_error_answers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return error_response(from_validation(error.errors()))
 
+    async def on_storage(request: Request, error: Exception) -> Response:
+        assert isinstance(error, OSError)
+        problem = no_room(error)
+        if problem is None:
+            raise error
+        return error_response(problem)
+
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         codes = {
@@ -176,6 +214,7 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(SonantError, on_known)
     app.add_exception_handler(HttpProblem, on_known)
     app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(OSError, on_storage)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_crash)
 

@@ -20,6 +20,7 @@ from sonant.server.settings import ServerSettings
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 PROTECTED = ("/v1/", "/audio/", "/metrics")
+ANY_ORIGIN = "*"
 WEBSOCKET_KEY = "openai-insecure-api-key."
 """Browsers cannot set headers on a WebSocket; OpenAI's clients pass the key as this subprotocol."""
 
@@ -133,7 +134,8 @@ class Gate:
             )
         is_preflight = scope["type"] == "http" and scope["method"] == "OPTIONS"
         changes = scope["type"] == "websocket" or scope["method"] not in ("GET", "HEAD", "OPTIONS")
-        if origin and changes and origin not in settings.cors_origins and not is_own:
+        is_friend = origin in settings.cors_origins or ANY_ORIGIN in settings.cors_origins
+        if origin and changes and not is_friend and not is_own:
             return HttpProblem(
                 403,
                 "origin_not_allowed",

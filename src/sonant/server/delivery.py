@@ -27,6 +27,8 @@ from sonant.server.service import Speaking, SpeechService
 
 log = logging.getLogger(__name__)
 
+KNOWN_AT_THE_END = ("flac",)
+"""Formats whose readers want the length at the start of the file: libsndfile opens no FLAC without it."""
 MOST_NAMES = 20
 PIECE = 65_536
 """Bytes handed to the connection at once, so that a slow client is seen to move."""
@@ -74,7 +76,7 @@ class SpeechAnswer(Response):
             ) as speaking:
                 if body.stream_format == "sse":
                     await self._events(speaking)
-                elif body.stream:
+                elif body.stream and body.response_format not in KNOWN_AT_THE_END:
                     await self._bytes(speaking)
                 else:
                     await self._whole(speaking)

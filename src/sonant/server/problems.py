@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence
@@ -34,6 +35,21 @@ class HttpProblem(Exception):
         self.code = code
         self.param = param
         self.headers = dict(headers or {})
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def no_room(error: OSError) -> HttpProblem | None:
+    """What a full disk or a folder that may not be written is to a client; None for other faults."""
+    if error.errno not in NO_ROOM:
+        return None
+    return HttpProblem(
+        507,
+        "storage_unavailable",
+        f"the server cannot write to its own storage ({error.strerror}). Its operator has to free "
+        "space on the disk, or allow writing to the folder.",
+    )
 
 
 def error_type(status: int) -> str:

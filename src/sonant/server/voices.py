@@ -19,6 +19,7 @@ from sonant.server.auth import client_of
 from sonant.server.problems import HttpProblem, json_response
 from sonant.server.schemas import DesignBody, Manner
 from sonant.server.service import SpeechService
+from sonant.voices.advice import check_clip as advise
 from sonant.voices.casting import designed_clip
 
 MIN_SECONDS = 0.5
@@ -72,8 +73,12 @@ def voice_routes(service: SpeechService) -> APIRouter:
             language=(language or "").strip() or None,
             origin={"made": _today(), "consent": consent.strip()},
         )
+        checkup = await asyncio.to_thread(advise, audio, transcript=voice.transcript)
         await _keep(service, voice)
-        return json_response(_stored_entry(voice), status=201)
+        remarks = [{"is_problem": one.is_problem, "message": one.message} for one in checkup.advice]
+        return json_response(
+            {**_stored_entry(voice), "is_good": checkup.is_good, "advice": remarks}, status=201
+        )
 
     @router.post("/v1/audio/voices/design", summary="Make a voice from a description", status_code=201)
     async def design_voice(body: DesignBody, request: Request) -> Response:
