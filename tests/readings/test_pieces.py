@@ -41,10 +41,10 @@ def test_what_cannot_be_spoken_becomes_silence():
 
 def test_a_second_run_reuses_every_piece_and_gives_the_same_samples(tmp_path):
     with Engine(ToyModel()) as engine:
-        first = Narration(engine, Job(text=TEXT, seed=4), None, tmp_path / "kept")
+        first = Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path / "kept")
         samples = read(first)
         steps = engine.steps
-        second = Narration(engine, Job(text=TEXT, seed=4), None, tmp_path / "kept")
+        second = Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path / "kept")
         assert np.array_equal(read(second), samples)
         assert (first.reused, second.reused) == (0, 3)
         assert engine.steps == steps
@@ -54,19 +54,21 @@ def test_a_second_run_reuses_every_piece_and_gives_the_same_samples(tmp_path):
 
 def test_a_stopped_run_goes_on_and_ends_with_the_samples_of_a_whole_run(tmp_path):
     with Engine(ToyModel()) as engine:
-        whole = read(Narration(engine, Job(text=TEXT, seed=4), None, tmp_path / "whole"))
-        stopped = Narration(engine, Job(text=TEXT, seed=4), None, tmp_path / "kept")
+        whole = read(Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path / "whole"))
+        stopped = Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path / "kept")
         stopped.get()
         stopped.cancel()
-        again = Narration(engine, Job(text=TEXT, seed=4), None, tmp_path / "kept")
+        again = Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path / "kept")
         assert np.array_equal(read(again), whole)
         assert again.reused == 1
 
 
 def test_an_edited_text_speaks_only_what_is_new(tmp_path):
     with Engine(ToyModel()) as engine:
-        read(Narration(engine, Job(text=TEXT, seed=4), None, tmp_path))
-        edited = Narration(engine, Job(text="A new beginning\n\n" + TEXT, seed=4), None, tmp_path)
+        read(Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path))
+        edited = Narration(
+            engine, Job(text="A new beginning\n\n" + TEXT, settings={"seed": 4}), None, tmp_path
+        )
         read(edited)
         assert (edited.reused, len(edited.pieces)) == (3, 4)
 
@@ -74,17 +76,17 @@ def test_an_edited_text_speaks_only_what_is_new(tmp_path):
 @pytest.mark.parametrize("change", [{"seed": 5}, {"language": "english"}, {"sampling": {"temperature": 0.5}}])
 def test_another_setting_reuses_nothing(tmp_path, change):
     with Engine(ToyModel()) as engine:
-        read(Narration(engine, Job(text=TEXT, seed=4), None, tmp_path))
-        other = Narration(engine, Job(**{"text": TEXT, "seed": 4, **change}), None, tmp_path)
+        read(Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path))
+        other = Narration(engine, Job.from_data({"text": TEXT, "seed": 4, **change}), None, tmp_path)
         read(other)
         assert other.reused == 0
 
 
 def test_a_damaged_piece_is_spoken_again(tmp_path):
     with Engine(ToyModel()) as engine:
-        samples = read(Narration(engine, Job(text=TEXT, seed=4), None, tmp_path))
+        samples = read(Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path))
         for entry in tmp_path.iterdir():
             entry.write_bytes(entry.read_bytes()[:50])
-        again = Narration(engine, Job(text=TEXT, seed=4), None, tmp_path)
+        again = Narration(engine, Job(text=TEXT, settings={"seed": 4}), None, tmp_path)
         assert np.array_equal(read(again), samples)
         assert again.reused == 0

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from sonant.cli.completions import format_names, model_names, voice_names
+from sonant.cli.completions import format_names, model_names
+from sonant.cli.flags import job_settings, with_settings
 from sonant.cli.speaking import STRICT
 
 if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
     from sonant.readings.job import Job
 
-Sound = partial(typer.Option, rich_help_panel="How it sounds")
-Decoding = partial(typer.Option, rich_help_panel="Decoding")
 Output = partial(typer.Option, rich_help_panel="Output")
 Machine = partial(typer.Option, rich_help_panel="Model and machine")
 
 
+@with_settings
 def say(
     text: Annotated[
         str | None,
@@ -57,80 +57,6 @@ def say(
             "there next time. Without --seed the seed is 0.",
         ),
     ] = False,
-    loudness: Annotated[float | None, Output(help="Loudness of the recording.", metavar="LUFS")] = None,
-    de_rumble: Annotated[
-        str,
-        Output(
-            help="High-pass: off, a cutoff in Hz, or auto, which applies it with a warning only when the "
-            "result has a DC offset or rumble.",
-            metavar="off|auto|HZ",
-        ),
-    ] = "auto",
-    voice: Annotated[
-        str | None,
-        Sound(
-            help="A voice of the model, a name from sonant voice list, a voice file, or a clip.",
-            autocompletion=voice_names,
-        ),
-    ] = None,
-    transcript: Annotated[str | None, Sound(help="What the clip given as --voice says.")] = None,
-    language: Annotated[str | None, Sound(help="Language by name or code; default auto.")] = None,
-    instruction: Annotated[str | None, Sound(help="How to say it, or the voice to design, in words.")] = None,
-    design_model: Annotated[
-        str | None,
-        Sound(
-            help="A voice-design model that makes the voice from --instruction; --model then speaks.",
-            autocompletion=model_names,
-        ),
-    ] = None,
-    design_text: Annotated[str | None, Sound(help="What the designed voice says to be cloned from.")] = None,
-    emotion: Annotated[
-        str | None,
-        Sound(help='Such as "happy=0.6,calm=0.2"; also angry sad afraid disgusted melancholic surprised.'),
-    ] = None,
-    emotion_audio: Annotated[Path | None, Sound(help="A clip whose emotion is copied.")] = None,
-    emotion_text: Annotated[str | None, Sound(help="Words the emotion is inferred from.")] = None,
-    emotion_from_text: Annotated[
-        bool, Sound("--emotion-from-text", help="Infer it from the spoken text.")
-    ] = False,
-    emotion_strength: Annotated[float, Sound(help="0 is the voice's own manner, 1 the full emotion.")] = 1.0,
-    emotion_random: Annotated[
-        bool, Sound("--emotion-random", help="Draw the emotion's example at random.")
-    ] = False,
-    speed: Annotated[float, Sound(help="0.25 to 4.")] = 1.0,
-    text_layout: Annotated[str | None, Sound(help="progressive or full (Qwen3-TTS).")] = None,
-    normalize: Annotated[bool, Sound("--normalize/--no-normalize", help="Read numbers out as words.")] = True,
-    glossary: Annotated[Path | None, Sound(help="File of lines: word = spelling.")] = None,
-    source_audio: Annotated[
-        Path | None,
-        Sound(help="Voice conversion: speech to say again in another voice; no TEXT."),
-    ] = None,
-    seed: Annotated[int | None, Decoding(help="Same seed, same samples.")] = None,
-    preset: Annotated[
-        str | None, Decoding(help="A named set of these settings, see sonant inspect MODEL.")
-    ] = None,
-    greedy: Annotated[bool | None, Decoding("--greedy/--sample")] = None,
-    temperature: Annotated[float | None, Decoding()] = None,
-    top_k: Annotated[int | None, Decoding(help="0 is off.")] = None,
-    top_p: Annotated[float | None, Decoding(help="1 is off.")] = None,
-    repetition_penalty: Annotated[float | None, Decoding()] = None,
-    predictor_greedy: Annotated[bool | None, Decoding("--predictor-greedy/--predictor-sample")] = None,
-    predictor_temperature: Annotated[float | None, Decoding()] = None,
-    predictor_top_k: Annotated[int | None, Decoding()] = None,
-    predictor_top_p: Annotated[float | None, Decoding()] = None,
-    beams: Annotated[int | None, Decoding()] = None,
-    length_penalty: Annotated[float | None, Decoding()] = None,
-    flow_steps: Annotated[int | None, Decoding()] = None,
-    guidance: Annotated[float | None, Decoding()] = None,
-    max_frames: Annotated[int | None, Decoding()] = None,
-    noise: Annotated[
-        str | None,
-        Decoding(help='"reference": the noise of the original\'s constructors, bit for bit (CosyVoice3).'),
-    ] = None,
-    option: Annotated[
-        list[str] | None,
-        Decoding("--option", help="A switch of one family, see sonant inspect.", metavar="NAME=VALUE"),
-    ] = None,
     model: Annotated[
         str,
         Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names),
@@ -148,13 +74,14 @@ def say(
         str | None, Machine(help="Other weights of the release, such as rl; the same as --model MODEL:rl.")
     ] = None,
     strict: Annotated[bool, Machine("--strict", help=STRICT)] = False,
+    **given: Any,
 ) -> None:
     """Turn text into speech."""
     from sonant.cli.speaking import plan_engine, speak
     from sonant.errors import RequestError
-    from sonant.readings.job import Job, parse_emotion, parse_option, read_glossary
+    from sonant.readings.job import Job
 
-    if text is None and source_audio is None:
+    if text is None and given["source_audio"] is None:
         raise RequestError(
             'nothing to say was given; expected TEXT, - or @FILE. Try: sonant say "Hello there."'
         )
@@ -164,48 +91,18 @@ def say(
             "--receipt and --resume keep something beside the file and there is none; expected a file. "
             "Give one with --output."
         )
-    flags: dict[str, Any] = {
-        "greedy": greedy, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-        "repetition_penalty": repetition_penalty, "predictor_greedy": predictor_greedy,
-        "predictor_temperature": predictor_temperature, "predictor_top_k": predictor_top_k,
-        "predictor_top_p": predictor_top_p, "beams": beams, "length_penalty": length_penalty,
-        "flow_steps": flow_steps, "guidance": guidance, "max_frames": max_frames,
-    }  # fmt: skip
+    if resume and given["seed"] is None:
+        given["seed"] = 0
     job = Job(
         text=read_text(text) if text is not None else "",
         model=model if variant is None else f"{model}:{variant}",
         device=device,
         dtype=dtype,
         precision=precision,
-        voice=voice,
-        transcript=transcript,
-        language=language,
-        instruction=instruction,
-        design_model=design_model,
-        design_text=design_text,
-        emotion=parse_emotion(emotion) if emotion is not None else None,
-        emotion_audio=str(emotion_audio) if emotion_audio is not None else None,
-        emotion_text=emotion_text,
-        emotion_from_text=emotion_from_text,
-        emotion_strength=emotion_strength,
-        emotion_random=emotion_random,
-        preset=preset,
-        sampling={name: value for name, value in flags.items() if value is not None},
-        speed=speed,
-        seed=0 if resume and seed is None else seed,
-        text_layout=text_layout,  # type: ignore[arg-type]  # the request checks it
-        normalize=normalize,
-        glossary=read_glossary(glossary) if glossary is not None else {},
-        source_audio=str(source_audio) if source_audio is not None else None,
-        options={
-            **({"noise": noise} if noise is not None else {}),
-            **dict(parse_option(item) for item in option or ()),
-        },
         is_streamed=stream,
         in_pieces=resume,
         format=format,
-        de_rumble=de_rumble,
-        loudness=loudness,
+        **job_settings(given),
     )
     pieces = target.with_name(f"{target.name}.pieces") if resume and isinstance(target, Path) else None
     cache_positions = None

@@ -84,9 +84,8 @@ def design(
 
     library = VoiceLibrary()
     _check_free(library.path(name), name, force)
-    job = Job(
-        text="", design_model=model, design_text=text, instruction=instruction, language=language, seed=seed
-    )
+    settings = {"instruction": instruction, "language": language, "seed": seed}
+    job = Job(text="", design_model=model, design_text=text, settings=settings)
     with load_engine(model, device=device, dtype=dtype) as engine, status("designing the voice"):
         voice = engine.design(job.design_request(), name=name)
     library.add(voice, name=name, overwrite=force)

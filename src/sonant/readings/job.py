@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from sonant.errors import RequestError, UnsupportedError
 from sonant.request.audio import Audio
-from sonant.request.speech import EMOTIONS, Sampling, SpeechRequest, Style, TextLayout
+from sonant.request.settings import EMOTIONS, Setting, check_all, settings_of
+from sonant.request.speech import SpeechRequest, Style, request_from
 from sonant.request.voice import Voice
 from sonant.voices.library import SUFFIX, VoiceLibrary
 
@@ -26,6 +27,14 @@ DESIGN_TEXT = (
     "so that you can get to know my voice."
 )
 """What a designed voice says to be remembered by, unless another text is given."""
+
+MOST_CLIP_SECONDS = 600.0
+"""A longer clip or source is refused before it is decoded whole."""
+
+SPOKEN: Mapping[str, Setting] = {
+    row.key: row for row in settings_of("request", "style") if row.flag is not None and row.kind != "options"
+}
+"""The rows of `Job.settings`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,26 +50,14 @@ class Job:
     """A preset speaker, a name in the library, a voice file or a clip."""
     transcript: str | None = None
     """What the clip says."""
-    language: str | None = None
-    instruction: str | None = None
     design_model: str | None = None
-    """A voice-design model that makes the voice from `instruction` first."""
+    """A voice-design model that makes the voice from the instruction first."""
     design_text: str | None = None
-    emotion: tuple[float, ...] | None = None
-    emotion_audio: str | None = None
-    emotion_text: str | None = None
-    emotion_from_text: bool = False
-    emotion_strength: float = 1.0
-    emotion_random: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the request and its style by `Setting.key`: those that are set. A clip is a path."""
     preset: str | None = None
     """A named set of sampling settings of the model; `sampling` goes over it."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    speed: float = 1.0
-    seed: int | None = None
-    text_layout: TextLayout | None = None
-    normalize: bool = True
-    glossary: Mapping[str, str] = field(default_factory=dict)
-    source_audio: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     is_streamed: bool = False
     in_pieces: bool = False
@@ -72,6 +69,15 @@ class Job:
     """Integrated loudness of the result in LUFS."""
 
     def __post_init__(self) -> None:
+        unknown = sorted(set(self.settings) - set(SPOKEN))
+        if unknown:
+            raise RequestError(
+                f"there is no setting {unknown[0]}; expected some of {', '.join(SPOKEN)}. Check its name.",
+                field=unknown[0],
+            )
+        given = {name: value for name, value in self.settings.items() if SPOKEN[name].is_set(value)}
+        object.__setattr__(self, "settings", given)
+        check_all(self, "job")
         if self.de_rumble not in {"off", "auto"}:
             try:
                 float(self.de_rumble)
@@ -86,12 +92,7 @@ class Job:
                 "Leave out --loudness, or --stream and --resume.",
                 field="loudness",
             )
-        if self.loudness is not None and not -70.0 <= self.loudness <= 0.0:
-            raise RequestError(
-                f"the loudness is {self.loudness} LUFS; expected -70 to 0. Speech is usually at -23 to -16.",
-                field="loudness",
-            )
-        if self.design_model is not None and not (self.instruction or "").strip():
+        if self.design_model is not None and not (self.get("instruction") or "").strip():
             raise RequestError(
                 f"{self.design_model} designs a voice from a description and none was given. Add one with "
                 '--instruction "a calm, low male voice".',
@@ -115,14 +116,20 @@ class Job:
                 field="voice",
             )
 
+    def get(self, name: str) -> Any:
+        """A setting of the request or its style by `Setting.key`, or its default."""
+        return self.settings.get(name, SPOKEN[name].default)
+
     def to_data(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+        """Plain data for JSON: every field and every setting by name, in one flat mapping."""
+        data = asdict(self)
+        del data["settings"]
+        return data | {name: self.get(name) for name in SPOKEN}
 
     @staticmethod
     def from_data(data: Mapping[str, Any]) -> Job:
         """The job of `to_data`. Raises RequestError for fields it does not know or that are missing."""
-        known = {f.name for f in fields(Job)}
+        known = {f.name for f in fields(Job)} - {"settings"} | set(SPOKEN)
         unknown = sorted(set(data) - known)
         if unknown or "text" not in data:
             raise RequestError(
@@ -130,26 +137,17 @@ class Job:
                 f"expected fields among {', '.join(sorted(known))}. It may come from another version of "
                 "Sonant."
             )
+        settings = {name: data[name] for name in SPOKEN if name in data}
         try:
-            emotion = data.get("emotion")
-            return Job(**{**data, "emotion": tuple(emotion) if emotion is not None else None})
+            if settings.get("emotion") is not None:
+                settings["emotion"] = tuple(settings["emotion"])
+            others = {name: value for name, value in data.items() if name not in SPOKEN}
+            return Job(**others, settings=settings)
         except TypeError as error:
             raise RequestError(
                 f"the recorded job is damaged ({error}); expected what sonant say --receipt wrote. Make it "
                 "again."
             ) from error
-
-    def style(self) -> Style:
-        """How it is said; the instruction of a designed voice belongs to the design."""
-        return Style(
-            instruction=None if self.design_model is not None else self.instruction,
-            emotion_vector=self.emotion,
-            emotion_audio=Audio.read(self.emotion_audio, max_seconds=600) if self.emotion_audio else None,
-            emotion_text=self.emotion_text,
-            emotion_from_text=self.emotion_from_text,
-            emotion_strength=self.emotion_strength,
-            emotion_random=self.emotion_random,
-        )
 
     def request(self, voice: Voice | str | None, *, spec: ModelSpec) -> SpeechRequest:
         """The request for a model, with the voice already found. Raises RequestError."""
@@ -162,37 +160,31 @@ class Job:
                     field="preset",
                 )
             preset = spec.presets[self.preset]
-        return SpeechRequest(
-            self.text,
-            voice=voice,
-            language=self.language,
-            style=self.style(),
-            sampling=Sampling(**{**preset, **self.sampling}),
-            speed=self.speed,
-            seed=self.seed,
-            text_layout=self.text_layout,
-            normalize=self.normalize,
-            glossary=self.glossary,
-            source_audio=Audio.read(self.source_audio, max_seconds=600) if self.source_audio else None,
-            options=self.options,
+        values = {SPOKEN[name].name: value for name, value in self.settings.items()}
+        if self.design_model is not None:
+            del values["instruction"]  # it belongs to the design
+        for name, path in self._clips():
+            values[SPOKEN[name].name] = Audio.read(path, max_seconds=MOST_CLIP_SECONDS)
+        return request_from(
+            self.text, values, sampling={**preset, **self.sampling}, options=self.options, voice=voice
         )
+
+    def _clips(self) -> list[tuple[str, str]]:
+        return [(name, path) for name, path in self.settings.items() if SPOKEN[name].kind == "clip"]
 
     def design_request(self) -> SpeechRequest:
         """What the voice-design model says so that its voice can be cloned."""
         return SpeechRequest(
             self.design_text or DESIGN_TEXT,
-            language=self.language,
-            style=Style(instruction=self.instruction),
-            seed=self.seed,
+            language=self.get("language"),
+            style=Style(instruction=self.get("instruction")),
+            seed=self.get("seed"),
         )
 
     def input_hashes(self) -> dict[str, str]:
         """SHA-256 of the text and of each audio file that the job names (but for the voice)."""
         hashes = {"text": hashlib.sha256(self.text.encode("utf-8", "surrogatepass")).hexdigest()}
-        for name, path in (("emotion_audio", self.emotion_audio), ("source_audio", self.source_audio)):
-            if path is not None:
-                hashes[name] = file_hash(path)
-        return hashes
+        return hashes | {name: file_hash(path) for name, path in self._clips()}
 
 
 def file_hash(path: str | Path) -> str:

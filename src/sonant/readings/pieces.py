@@ -67,7 +67,7 @@ class Narration:
 
     def __init__(self, engine: Engine, job: Job, voice: Voice | str | None, folder: Path) -> None:
         self.sample_rate = engine.spec.sample_rate
-        self.seed = job.seed or 0
+        self.seed: int = job.get("seed") or 0
         self.guards: list[GuardEvent] = []
         self.timings: dict[str, float] = {"first_audio": 0.0, "total": 0.0, "generate": 0.0, "decode": 0.0}
         self.pieces: Sequence[Piece] = split_pieces(job.text)

@@ -52,7 +52,7 @@ class Receipt:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, whole or not at all."""
-        data = {"format": FORMAT, **asdict(self)}
+        data = {"format": FORMAT, **asdict(self), "job": self.job.to_data()}
         text = json.dumps(data, indent=2, ensure_ascii=False) + "\n"
         write_atomically(path, text.encode("utf-8", "surrogatepass"), is_private=False)
 
@@ -109,7 +109,7 @@ def make_receipt(
     import torch
 
     return Receipt(
-        job=replace(job, seed=outcome.seed),
+        job=replace(job, settings={**job.settings, "seed": outcome.seed}),
         inputs=job.input_hashes(),
         model={"family": spec.family, "name": spec.name, "fingerprint": spec.fingerprint},
         voice=describe_voice(voice, spec),

@@ -10,6 +10,7 @@ import numpy as np
 
 from sonant.errors import RequestError, UnsupportedError
 from sonant.request.audio import Audio
+from sonant.request.settings import SETTINGS
 from sonant.request.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest, Style
 from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
 
@@ -52,28 +53,15 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
     _check_text(request, spec)
     _check_pronunciations(request.text, spec)
     style = request.style
-    needs = [
-        ("instruction", style.instruction is not None, ("instruction", "voice_design")),
-        ("emotion_vector", style.emotion_vector is not None, ("emotion_vector",)),
-        ("emotion_audio", style.emotion_audio is not None, ("emotion_audio",)),
-        ("emotion_text", style.emotion_text is not None or style.emotion_from_text, ("emotion_text",)),
-        ("emotion_random", style.emotion_random, ("emotion_vector", "emotion_text")),
-        (
-            "emotion_strength",
-            style.emotion_strength != 1.0,
-            ("emotion_vector", "emotion_audio", "emotion_text"),
-        ),
-        ("speed", request.speed != 1.0, ("speed",)),
-        ("text_layout", request.text_layout is not None, ("text_layout",)),
-        ("source_audio", request.source_audio is not None, ("voice_conversion",)),
-        ("text_feed", request.text_feed is not None, ("text_stream",)),
-    ]
-    for name, is_used, capabilities in needs:
-        if is_used and not any(c in spec.capabilities for c in capabilities):
+    for row in SETTINGS:
+        if not row.needs or not spec.capabilities.isdisjoint(row.needs):
+            continue
+        if row.is_set(getattr(style if row.home == "style" else request, row.name)):
             can = ", ".join(sorted(spec.capabilities)) or "plain speech only"
             raise UnsupportedError(
-                f"{spec.name} does not take {name}; it can: {can}. Leave {name} out or choose another model.",
-                field=name,
+                f"{spec.name} does not take {row.name}; it can: {can}. "
+                f"Leave {row.name} out or choose another model.",
+                field=row.name,
             )
     if spec.needs_instruction and not (style.instruction or "").strip():
         raise RequestError(

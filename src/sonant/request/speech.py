@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sonant.errors import RequestError
 from sonant.request.audio import Audio, Samples
+from sonant.request.settings import BY_NAME, check_all
+from sonant.request.settings import EMOTIONS as EMOTIONS
+from sonant.request.settings import TextLayout as TextLayout
 
 if TYPE_CHECKING:
     from sonant.request.voice import Voice
-
-TextLayout = Literal["progressive", "full"]
-
-EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
-"""Order of the numbers in `Style.emotion_vector`. Source: IndexTTS2's eight emotion groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,24 +39,8 @@ class Style:
 
     def __post_init__(self) -> None:
         if self.emotion_vector is not None:
-            vector = tuple(float(value) for value in self.emotion_vector)
-            object.__setattr__(self, "emotion_vector", vector)
-            if len(vector) != len(EMOTIONS):
-                raise RequestError(
-                    f"emotion vector has {len(vector)} numbers; expected {len(EMOTIONS)}: "
-                    f"{', '.join(EMOTIONS)}",
-                    field="emotion_vector",
-                )
-            if not all(math.isfinite(value) and 0 <= value <= 1 for value in vector):
-                raise RequestError(
-                    f"emotion vector {list(vector)} has a number outside 0..1",
-                    field="emotion_vector",
-                )
-        if not (math.isfinite(self.emotion_strength) and 0 <= self.emotion_strength <= 2):
-            raise RequestError(
-                f"emotion strength is {self.emotion_strength}; expected 0 to 2 (1 is the full emotion)",
-                field="emotion_strength",
-            )
+            object.__setattr__(self, "emotion_vector", tuple(float(value) for value in self.emotion_vector))
+        check_all(self, "style")
         sources = [
             name
             for name, given in (
@@ -98,35 +80,7 @@ class Sampling:
     """Hard limit on generated frames of one segment; the guard derived from the text also applies."""
 
     def __post_init__(self) -> None:
-        for name in ("greedy", "predictor_greedy"):
-            if not isinstance(getattr(self, name), bool | None):
-                raise RequestError(f"{name} is {getattr(self, name)!r}; expected true or false", field=name)
-        for name in ("top_k", "predictor_top_k", "beams", "flow_steps", "max_frames"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
-                raise RequestError(f"{name} is {value!r}; expected a whole number", field=name)
-        checks: tuple[tuple[str, float, float], ...] = (
-            ("temperature", 1e-3, 10.0),
-            ("top_k", 0, 1_000_000),
-            ("top_p", 1e-6, 1.0),
-            ("repetition_penalty", 1e-3, 100.0),
-            ("predictor_temperature", 1e-3, 10.0),
-            ("predictor_top_k", 0, 1_000_000),
-            ("predictor_top_p", 1e-6, 1.0),
-            ("beams", 1, 16),
-            ("length_penalty", -10.0, 10.0),
-            ("flow_steps", 1, 1000),
-            ("guidance", 0.0, 20.0),
-            ("max_frames", 1, 1_000_000),
-        )
-        for name, low, high in checks:
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if not isinstance(value, int | float):
-                raise RequestError(f"{name} is {value!r}; expected a number", field=name)
-            if not (math.isfinite(value) and low <= value <= high):
-                raise RequestError(f"{name} is {value}; expected {low:g} to {high:g}", field=name)
+        check_all(self, "sampling")
 
     def given(self) -> dict[str, Any]:
         """The settings that are not None, by name."""
@@ -241,22 +195,30 @@ class SpeechRequest:
     """Switches that only one family has, listed in `ModelSpec.options`; unknown ones are refused."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.speed) and 0.25 <= self.speed <= 4.0):
-            raise RequestError(
-                f"speed is {self.speed}; expected 0.25 to 4.0 (1.0 is the model's own pace)",
-                field="speed",
-            )
-        if self.text_layout not in {None, "progressive", "full"}:
-            raise RequestError(
-                f"the text layout is {self.text_layout!r}; expected progressive or full. Choose one of them.",
-                field="text_layout",
-            )
-        if not isinstance(self.normalize, bool):
-            raise RequestError(f"normalize is {self.normalize!r}; expected true or false", field="normalize")
-        if self.seed is not None and not 0 <= self.seed < 2**63:
-            raise RequestError(f"seed is {self.seed}; expected 0 to 2^63-1", field="seed")
-        if self.deadline is not None and not self.deadline > 0:
-            raise RequestError(f"deadline is {self.deadline} s; expected more than 0", field="deadline")
+        check_all(self, "request")
+
+
+def request_from(
+    text: str,
+    settings: Mapping[str, Any],
+    *,
+    sampling: Mapping[str, Any],
+    options: Mapping[str, Any],
+    **parts: Any,
+) -> SpeechRequest:
+    """A request from settings by name, as the table names them; `parts` are fields as they are.
+
+    Raises RequestError.
+    """
+    style = {name: value for name, value in settings.items() if BY_NAME[name].home == "style"}
+    return SpeechRequest(
+        text,
+        style=Style(**style),
+        sampling=Sampling(**sampling),
+        options=options,
+        **{name: value for name, value in settings.items() if name not in style},
+        **parts,
+    )
 
 
 @dataclass(frozen=True, eq=False)
