@@ -139,7 +139,7 @@ FAULTS = (
     Fault(
         "normalised code vectors looked up",
         change(
-            semantic_codec.SemanticCodec,
+            semantic_codec.Quantiser,
             "embed",
             "self.codebook(codes)",
             "F.normalize(self.codebook(codes), dim=-1)",

@@ -40,11 +40,11 @@ def test_detection_reads_one_file_and_no_torch(checkpoint, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_newer_version_is_recognised_and_refused(checkpoint, tmp_path):
-    text = (checkpoint / "config.yaml").read_text().replace("version: 2.0", "version: 2.5")
+def test_older_versions_are_recognised_and_refused(checkpoint, tmp_path):
+    text = (checkpoint / "config.yaml").read_text().replace("version: 2.0", "version: 1.5")
     (tmp_path / "config.yaml").write_text(text)
     assert indextts2.detect(tmp_path)
-    with pytest.raises(ConfigError, match=r"version 2\.5.*not supported"):
+    with pytest.raises(ConfigError, match=r"version 1\.5; this runtime speaks IndexTTS2 and IndexTTS-2\.5"):
         indextts2.load(tmp_path, device=torch.device("cpu"), dtype=torch.float32)
 
 
@@ -150,16 +150,14 @@ def test_auxiliary_models_may_lie_elsewhere(checkpoint, tmp_path):
 
 def test_a_wrapped_gpt_and_prefixed_mel_half_load_alike(loaded, tmp_path):
     torch.save({"model": recorded("gpt"), "epoch": 3, "optimizer": {"lr": [0.1]}}, tmp_path / "gpt.pth")
-    gpt = weights.load_gpt(
-        tmp_path / "gpt.pth", loaded.parts.config.gpt, 32, device="cpu", dtype=torch.float32
-    )
+    gpt = weights.load_gpt(tmp_path / "gpt.pth", loaded.parts.config, 32, device="cpu", dtype=torch.float32)
     assert same_weights(gpt, loaded.parts.gpt)
     net = {
         head: {f"module.{name}": tensor for name, tensor in part.items()}
         for head, part in nested(recorded("s2mel")).items()
     }
     torch.save({"net": net}, tmp_path / "s2mel.pth")
-    s2mel = weights.load_s2mel(tmp_path / "s2mel.pth", loaded.parts.config.s2mel, device="cpu")
+    s2mel = weights.load_s2mel(tmp_path / "s2mel.pth", loaded.parts.config, device="cpu")
     assert same_weights(s2mel, loaded.parts.s2mel)
 
 
@@ -183,18 +181,18 @@ def test_parameters_that_inference_never_reads_may_be_missing_or_there(loaded, t
     }
     for name, held in (("more", {**tensors, **extra}), ("less", tensors)):
         torch.save({"net": nested(held)}, tmp_path / f"{name}.pth")
-        made = weights.load_s2mel(tmp_path / f"{name}.pth", loaded.parts.config.s2mel, device="cpu")
+        made = weights.load_s2mel(tmp_path / f"{name}.pth", loaded.parts.config, device="cpu")
         assert same_weights(made, loaded.parts.s2mel)
     broken = {name: tensor for name, tensor in tensors.items() if "wqkv" not in name}
     torch.save({"net": nested(broken)}, tmp_path / "broken.pth")
     with pytest.raises(CheckpointError, match="5 missing"):
-        weights.load_s2mel(tmp_path / "broken.pth", loaded.parts.config.s2mel, device="cpu")
+        weights.load_s2mel(tmp_path / "broken.pth", loaded.parts.config, device="cpu")
 
 
 def test_other_gpts_are_refused(loaded, tmp_path):
     torch.save({"mel_embedding.weight": torch.zeros(2, 2)}, tmp_path / "gpt.pth")
     with pytest.raises(CheckpointError, match=r"not the gpt\.pth of IndexTTS2"):
-        weights.load_gpt(tmp_path / "gpt.pth", loaded.parts.config.gpt, 32, device="cpu", dtype=torch.float32)
+        weights.load_gpt(tmp_path / "gpt.pth", loaded.parts.config, 32, device="cpu", dtype=torch.float32)
 
 
 def test_conversion_gives_a_folder_without_pickles_that_loads_alike(loaded, checkpoint, tmp_path):
@@ -227,7 +225,7 @@ def test_a_failed_conversion_leaves_nothing(checkpoint, tmp_path):
 def test_half_precision_is_for_the_gpt_only(checkpoint):
     made = load_model(checkpoint, device="cpu", dtype=torch.bfloat16)
     assert made.parts.gpt.dtype == torch.bfloat16
-    assert made.parts.codec.codebook.weight.dtype == torch.float32
+    assert made.parts.codec.quantiser.codebook.weight.dtype == torch.float32
     assert next(made.parts.vocoder.parameters()).dtype == torch.float32
 
 

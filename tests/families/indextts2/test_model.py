@@ -10,7 +10,7 @@ from sonant.engine.engine import Engine
 from sonant.errors import GenerationError, RequestError, UnsupportedError, VoiceError
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.model import IndexTTS2
-from sonant.families.indextts2.options import OPTIONS, PRESETS, IndexOptions
+from sonant.families.indextts2.options import MULTILINGUAL_OPTIONS, OPTIONS, PRESETS, IndexOptions
 from sonant.families.indextts2.weights import load_gpt
 from sonant.nn.tap import tapped
 from sonant.request.audio import Audio
@@ -53,7 +53,7 @@ class TestBadInputs(BadInputs):
 
 
 def test_float64_batches_are_exact(loaded, checkpoint, voices):
-    config = loaded.parts.config.gpt
+    config = loaded.parts.config
     gpt = load_gpt(checkpoint / "gpt.pth", config, 32, device="cpu", dtype=torch.float64)
     model = IndexTTS2(replace(loaded.parts, gpt=gpt), loaded.spec, device="cpu")
     prompts = [model.prepare(request(text, voices[0]))[0] for text in ("Hello.", "A longer text follows.")]
@@ -261,14 +261,14 @@ def test_presets_are_settings_the_model_reads(model):
         ({"typical_mass": True}, "1e-06 to 1"),
     ],
 )
-def test_wrong_options_are_named(options, expected):
+def test_wrong_options_are_named(loaded, options, expected):
     with pytest.raises(RequestError, match=expected):
-        IndexOptions.read(options, longest_segment=118)
+        IndexOptions.read(options, spec=loaded.spec, longest_segment=118)
 
 
 def test_options_are_documented_in_the_spec(model):
     assert model.spec.options is OPTIONS
-    assert set(OPTIONS) == set(IndexOptions.__dataclass_fields__)
+    assert set(OPTIONS) | set(MULTILINGUAL_OPTIONS) == set(IndexOptions.__dataclass_fields__)
 
 
 def test_requests_the_model_cannot_serve(model, voices):

@@ -7,7 +7,7 @@ import pytest
 
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.indextts2 import multilingual
-from sonant.families.indextts2.multilingual import MultilingualFrontEnd, annotate, find_language
+from sonant.families.indextts2.multilingual import STOP, MultilingualFrontEnd, annotate, find_language
 from sonant.families.indextts2.segments import split_by_punctuation, split_by_tokens
 from sonant.families.indextts2.text import Normaliser
 from sonant.families.indextts2.vocabulary import LANGUAGES, SPECIAL_TOKENS, Vocabulary, language_row
@@ -95,7 +95,8 @@ def test_every_recorded_step(front, row):
     assert text == row["final"]
     segments = front.segments(text, code, row["limit"])
     assert [segment.text for segment in segments] == row["segments"]
-    assert [list(segment.ids) for segment in segments] == row["ids"]
+    assert [list(segment.ids) for segment in segments] == [[*ids, STOP] for ids in row["ids"]]
+    assert {segment.language for segment in segments} == {row["lang_id"]}
 
 
 @pytest.mark.parametrize("row", TEXT["rows"][:30], ids=lambda row: row["text"][:16])

@@ -1,4 +1,4 @@
-"""Configs of IndexTTS2's networks, from `config.yaml` and the JSON files of the auxiliary models.
+"""Configs of IndexTTS2's and 2.5's networks, from `config.yaml` and the JSON files of the auxiliary models.
 
 What the official code hard-codes (widths of w2v-bert, CAM++ and the latent projection) is not here: it is
 read from the tensors themselves, see `weights.py`.
@@ -17,6 +17,8 @@ from sonant.checkpoints.config import from_dict
 from sonant.errors import CheckpointError, ConfigError
 
 CONFIG_NAME = "config.yaml"
+CODEC_NAME, VOCABULARY_NAME = "codec.pth", "multilingual_zh_ja_yue_char_del.tiktoken"
+"""IndexTTS-2.5's own files, whose names its original does not read from the config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,9 @@ class GptConfig:
     number_mel_codes: int
     start_mel_token: int
     stop_mel_token: int
-    condition_module: ConditionConfig
     emo_condition_module: ConditionConfig
+    condition_module: ConditionConfig | None = None
+    """Of the speaker; IndexTTS-2.5 projects its speaker and has no such network."""
     start_text_token: int = 0
     stop_text_token: int = 1
     condition_type: Literal["conformer_perceiver"] = "conformer_perceiver"
@@ -76,12 +79,20 @@ class GptConfig:
         return self.max_text_tokens + 2
 
 
-GPT_TRAINING = ("mel_length_compression", "train_solo_embeddings", "checkpointing", "types")
+GPT_TRAINING = (
+    "mel_length_compression",
+    "train_solo_embeddings",
+    "checkpointing",
+    "types",
+    "max_conditioning_inputs",  # rows of training
+    "condition_num_latent",  # read from the tensors
+    "spk_cond_mode",  # told by the tensors
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CodecConfig:
-    """MaskGCT's semantic codec. Source: `config.yaml`, section `semantic_codec`."""
+    """The semantic codec. Source: `config.yaml`, section `semantic_codec`."""
 
     codebook_size: int
     hidden_size: int
@@ -89,6 +100,9 @@ class CodecConfig:
     vocos_dim: int
     vocos_intermediate_dim: int
     vocos_num_layers: int
+    num_quantizers: Literal[1] = 1
+    downsample_scale: Literal[1, 2] = 1
+    """Features at 50 Hz for each code: 1 in IndexTTS2, 2 in IndexTTS-2.5."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +210,8 @@ class S2MelConfig:
 class IndexConfig:
     """Everything `config.yaml` says that inference reads."""
 
+    is_multilingual: bool
+    """IndexTTS-2.5: five languages, codes at 25 Hz. False is IndexTTS2."""
     gpt: GptConfig
     codec: CodecConfig
     s2mel: S2MelConfig
@@ -208,6 +224,11 @@ class IndexConfig:
     qwen_emo_path: str
     emo_num: tuple[int, ...]
     vocoder_name: str
+
+    @property
+    def name(self) -> str:
+        """Of the release."""
+        return "IndexTTS-2.5" if self.is_multilingual else "IndexTTS2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,18 +314,24 @@ def read_config(path: Path) -> IndexConfig:
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds a {type(data).__name__}; expected sections. Download it again.")
     version = data.get("version", 2.0)
-    if isinstance(version, (int, float)) and float(version) != 2.0:
+    if isinstance(version, (int, float)) and int(version) != 2:
         raise ConfigError(
-            f"{path} is IndexTTS version {version}; this runtime speaks IndexTTS2 (version 2.0). "
-            "IndexTTS-2.5 has another text front end, codec and speaker conditioning and is not supported: "
-            "use an IndexTTS-2 checkpoint."
+            f"{path} is IndexTTS version {version}; this runtime speaks IndexTTS2 and IndexTTS-2.5. "
+            "IndexTTS 1.x has other networks: use a newer checkpoint."
         )
+    is_multilingual = _is_multilingual(path.parent, data)
     try:
         s2mel = data["s2mel"]
         preprocess = s2mel["preprocess_params"]
         return IndexConfig(
-            gpt=from_dict(GptConfig, _gpt_section(data["gpt"]), ignored=GPT_TRAINING, where="section gpt"),
-            codec=from_dict(CodecConfig, data["semantic_codec"], where="section semantic_codec"),
+            is_multilingual=is_multilingual,
+            gpt=from_dict(
+                GptConfig,
+                _gpt_section(data["gpt"], has_speaker=not is_multilingual),
+                ignored=GPT_TRAINING,
+                where="section gpt",
+            ),
+            codec=_codec(data["semantic_codec"], scale=2 if is_multilingual else 1),
             s2mel=S2MelConfig(
                 sample_rate=int(preprocess["sr"]),
                 spectrogram=from_dict(
@@ -322,7 +349,7 @@ def read_config(path: Path) -> IndexConfig:
                     WavenetConfig, s2mel["wavenet"], ignored=("p_dropout",), where="section s2mel.wavenet"
                 ),
             ),
-            bpe_model=data["dataset"]["bpe_model"],
+            bpe_model=VOCABULARY_NAME if is_multilingual else data["dataset"]["bpe_model"],
             gpt_checkpoint=data["gpt_checkpoint"],
             s2mel_checkpoint=data["s2mel_checkpoint"],
             w2v_stat=data["w2v_stat"],
@@ -339,11 +366,38 @@ def read_config(path: Path) -> IndexConfig:
         ) from error
 
 
-def _gpt_section(data: Mapping[str, Any]) -> dict[str, Any]:
+def _is_multilingual(folder: Path, data: Mapping[str, Any]) -> bool:
+    """True for IndexTTS-2.5: by its own files, and where some are missing by its config.
+
+    The `version` alone says nothing: released configs of 2.5 carried 2.0.
+    """
+    codec, vocabulary = folder / CODEC_NAME, folder / VOCABULARY_NAME
+    if vocabulary.is_file() and (codec.is_file() or codec.with_suffix(".safetensors").is_file()):
+        return True
+    section = data.get("semantic_codec")
+    halves = isinstance(section, Mapping) and "downsample_scale" in section
+    return halves or data.get("version") == 2.5
+
+
+def _gpt_section(data: Mapping[str, Any], *, has_speaker: bool) -> dict[str, Any]:
     section = dict(data)
-    for key in ("condition_module", "emo_condition_module"):
+    if not has_speaker:
+        section.pop("condition_module", None)  # IndexTTS-2.5's file still describes IndexTTS2's network
+    for key in ("condition_module", "emo_condition_module") if has_speaker else ("emo_condition_module",):
         section[key] = from_dict(ConditionConfig, section[key], where=f"section gpt.{key}")
     return section
+
+
+def _codec(data: Mapping[str, Any], *, scale: int) -> CodecConfig:
+    codec: CodecConfig = from_dict(
+        CodecConfig, {"downsample_scale": scale, **data}, where="section semantic_codec"
+    )
+    if codec.downsample_scale != scale:
+        raise ConfigError(
+            f"semantic_codec.downsample_scale is {codec.downsample_scale}; expected {scale}. Use the "
+            "config.yaml of the checkpoint's own release."
+        )
+    return codec
 
 
 def _stripped(value: Any) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sonant.checkpoints.tensors import write_tensors
 from sonant.errors import CheckpointError
-from sonant.families.indextts2.config import CONFIG_NAME, read_config
+from sonant.families.indextts2.config import CODEC_NAME, CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import locate
 from sonant.families.indextts2.used import tensors_read
 from sonant.families.indextts2.weights import flatten, read_any
@@ -34,20 +34,20 @@ def convert_folder(source: Path, target: Path) -> None:
         cache = new / "hf_cache"
         (cache / "bigvgan").mkdir(parents=True)
         shutil.copyfile(files.config, new / CONFIG_NAME)
-        shutil.copyfile(files.bpe, new / config.bpe_model)
+        shutil.copyfile(files.vocabulary, new / files.vocabulary.name)
         if files.glossary.is_file():
             shutil.copyfile(files.glossary, new / files.glossary.name)
         if files.classifier is not None:
-            shutil.copytree(files.classifier, new / config.qwen_emo_path)
+            shutil.copytree(files.classifier, new / files.classifier.name)
         shutil.copytree(files.w2v_bert, cache / "w2v-bert-2.0")
         shutil.copyfile(files.bigvgan_config, cache / "bigvgan" / "config.json")
         read = tensors_read(files, config)
-        _write(new / config.gpt_checkpoint, read[files.gpt])
-        _write(new / config.s2mel_checkpoint, read[files.s2mel])
-        _write(new / config.w2v_stat, _tensors(files.w2v_stats))
-        _write(new / config.spk_matrix, _tensors(files.speaker_matrix))
-        _write(new / config.emo_matrix, _tensors(files.emotion_matrix))
-        _write(cache / "semantic_codec_model.safetensors", read[files.codec])
+        _write(new / files.gpt.name, read[files.gpt])
+        _write(new / files.s2mel.name, read[files.s2mel])
+        for path in (files.w2v_stats, files.speaker_matrix, files.emotion_matrix):
+            _write(new / path.name, _tensors(path))
+        codec = new / CODEC_NAME if config.is_multilingual else cache / "semantic_codec_model.safetensors"
+        _write(codec, read[files.codec])
         _write(cache / "campplus_cn_common.bin", read[files.campplus])
         _write(cache / "bigvgan" / "bigvgan_generator.pt", read[files.bigvgan])
         os.replace(new, target)

@@ -1,4 +1,4 @@
-"""Codes of one utterance -> waveform: latents, flow matching and vocoder, all when the codes are complete."""
+"""Codes of one utterance -> waveform: features, flow matching, vocoder, all when the codes are complete."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from torch import Tensor
 from sonant.errors import GenerationError
 from sonant.families.indextts2.gpt import IndexGpt
 from sonant.families.indextts2.s2mel import S2Mel
-from sonant.families.indextts2.semantic_codec import SemanticCodec
+from sonant.families.indextts2.semantic_codec import HalfRateCodec, SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.nn import sampling
 from sonant.nn.tap import tap
@@ -37,6 +38,61 @@ class DecodeInputs:
     steps: int
     guidance: float
     seed: int
+    duration: float = 1.0
+    """Of the speech, as a multiple of the model's own."""
+
+
+class CodeFeatures(Protocol):
+    """What turns codes into features at 50 Hz."""
+
+    @property
+    def stage(self) -> str:
+        """Its name in the timings."""
+        ...
+
+    @property
+    def codes(self) -> int:
+        """Size of the code book."""
+        ...
+
+    def __call__(self, codes: Tensor, inputs: DecodeInputs) -> Tensor:
+        """Features [1, T, H] of codes [n]."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class LatentFeatures:
+    """IndexTTS2: hidden states of a second pass of the GPT, and what the codes stand for in the codec."""
+
+    gpt: IndexGpt
+    codec: SemanticCodec
+    s2mel: S2Mel
+    stage: str = "latent"
+
+    @property
+    def codes(self) -> int:
+        """Size of the code book."""
+        return self.codec.quantiser.codebook.num_embeddings
+
+    def __call__(self, codes: Tensor, inputs: DecodeInputs) -> Tensor:
+        latents = self.gpt.latents(inputs.latents, inputs.emotion, inputs.ids, codes).float()
+        return self.s2mel.features(latents, self.codec.quantiser.embed(codes[None]))
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedFeatures:
+    """IndexTTS-2.5: the codec's decoder."""
+
+    codec: HalfRateCodec
+    stage: str = "codec"
+
+    @property
+    def codes(self) -> int:
+        """Size of the code book."""
+        return self.codec.quantiser.codebook.num_embeddings
+
+    def __call__(self, codes: Tensor, inputs: DecodeInputs) -> Tensor:
+        return tap("s2mel.features", self.codec.decode(codes[None]))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -47,8 +103,7 @@ class IndexDecoder:
     seconds of each stage.
     """
 
-    gpt: IndexGpt
-    codec: SemanticCodec
+    features: CodeFeatures
     s2mel: S2Mel
     vocoder: BigVgan
     inputs: DecodeInputs
@@ -64,15 +119,15 @@ class IndexDecoder:
     @torch.inference_mode()
     def finish(self) -> Tensor:
         """Waveform [S] of all codes. Raises GenerationError when they cannot be spoken."""
-        device = self.codec.codebook.weight.device
+        device = self.inputs.condition.device
         codes = torch.cat([torch.zeros(0, dtype=torch.long), *(p.cpu() for p in self._pieces)])
         codes = tap("s2mel.codes", codes).to(device)
         self._check(codes)
         i = self.inputs
-        with self._timed("latent", device):
-            latents = self.gpt.latents(i.latents, i.emotion, i.ids, codes).float()
+        with self._timed(self.features.stage, device):
+            features = self.features(codes, i)
         with self._timed("flow", device):
-            condition = self.s2mel.condition(latents, self.codec.embed(codes[None]))
+            condition = self.s2mel.condition(features, i.duration)
             condition = torch.cat((i.condition, condition), dim=1)
             noise = self.noise
             if noise is None:
@@ -91,11 +146,11 @@ class IndexDecoder:
                 "the model ended the segment without a single code; expected speech. "
                 "Try another seed, or other words."
             )
-        outside = codes >= self.codec.codebook.num_embeddings
+        outside = codes >= self.features.codes
         if bool(outside.any()):
             raise GenerationError(
                 f"the model chose code {int(codes[outside][0])} at place {int(outside.nonzero()[0])}; its "
-                f"code book has {self.codec.codebook.num_embeddings} (the start code lies outside it). Try "
+                f"code book has {self.features.codes} (the start code lies outside it). Try "
                 "another seed, or set the option mask_start_code."
             )
 

@@ -1,9 +1,10 @@
-"""IndexTTS2's autoregressive half: conditioning and text -> semantic codes, and codes -> latents.
+"""The autoregressive half: conditioning and text -> semantic codes, and in IndexTTS2 codes -> latents.
 
-    [32 speaker latents + emotion][speed 1][speed 0][text] [start] code code ... -> logits [B, V]
+    [speaker latents + emotion][two rows][text] [start] code code ... -> logits [B, V]
 
 GPT-2 blocks without a position table of their own. `prefill` and `step` use the key-value cache;
-`latents` is the second, uncached pass whose hidden states feed the mel half.
+`latents` is the second, uncached pass whose hidden states feed the mel half. IndexTTS-2.5 has one latent and
+no second pass, and adds a row for the language to all of the text.
 Tap names: gpt.prefix, gpt.input, gpt.h.{i}.ln_1, .c_attn, .attn, .ln_2, .mlp, .out, gpt.ln_f, gpt.final_norm,
 gpt.logits; the latent pass puts "latent." before them and ends with latent.out.
 """
@@ -11,21 +12,22 @@ gpt.logits; the latent pass puts "latent." before them and ends with latent.out.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sonant.errors import ConfigError
 from sonant.families.indextts2.conditioning import Conditioner
 from sonant.families.indextts2.config import GptConfig
+from sonant.families.indextts2.speaker_rows import FOLLOWERS, ProjectedSpeaker, ResampledSpeaker
 from sonant.nn.cache import CacheRows, KVCache
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.step_stack import Reach
 from sonant.nn.tap import tap, tap_scope
 
 NORM_EPS = 1e-5
-SPEEDS = 2  # rows of speed_emb: 0 is the plain duration row, 1 its "half" companion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,18 +35,29 @@ class ConditionSizes:
     """Widths the original keeps in code, read from the tensors."""
 
     features: int
-    latents: int
     emotion_width: int
     positions: int
+    latents: int = 0
+    """Speaker latents that are resampled from features; 0 where the style vector is projected."""
+    style: int = 0
+    """Width of the projected style vector."""
+    languages: int = 0
+    """Rows of the language embedding; 0 without one."""
 
     @staticmethod
     def from_tensors(tensors: Mapping[str, Tensor], features: int) -> ConditionSizes:
-        """Sizes of a checkpoint; `features` is the width of w2v-bert."""
-        return ConditionSizes(
+        """Sizes of a checkpoint; `features` is the width of w2v-bert. Raises KeyError."""
+        sizes = ConditionSizes(
             features=features,
-            latents=tensors["perceiver_encoder.latents"].shape[0],
             emotion_width=tensors["emo_perceiver_encoder.latents"].shape[1],
-            positions=tensors["conditioning_encoder.embed.pos_enc.pe"].shape[1],
+            positions=tensors["emo_conditioning_encoder.embed.pos_enc.pe"].shape[1],
+        )
+        if "spk_emb_proj.weight" not in tensors:
+            return replace(sizes, latents=tensors["perceiver_encoder.latents"].shape[0])
+        return replace(
+            sizes,
+            style=tensors["spk_emb_proj.weight"].shape[1],
+            languages=tensors["lang_embedding.weight"].shape[0],
         )
 
 
@@ -126,6 +139,23 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+def _speaker(config: GptConfig, sizes: ConditionSizes) -> ResampledSpeaker | ProjectedSpeaker:
+    if not sizes.latents:
+        return ProjectedSpeaker(sizes.style, config.model_dim)
+    if config.condition_module is None:
+        raise ConfigError(
+            "section gpt of config.yaml has no condition_module, but gpt.pth resamples its speaker; expected "
+            "the sizes of that network. Use the config.yaml of the checkpoint's own release."
+        )
+    return ResampledSpeaker(
+        config.condition_module,
+        features=sizes.features,
+        width=config.model_dim,
+        latents=sizes.latents,
+        positions=sizes.positions,
+    )
+
+
 class IndexGpt(nn.Module):
     """Conditioning encoders, embeddings, blocks, the two norms and the code head."""
 
@@ -133,14 +163,7 @@ class IndexGpt(nn.Module):
         super().__init__()
         self.config = config
         width = config.model_dim
-        self.speaker = Conditioner(
-            config.condition_module,
-            inner=sizes.features,
-            width=width,
-            latents=sizes.latents,
-            positions=sizes.positions,
-            name="gpt.speaker",
-        )
+        self.speaker = _speaker(config, sizes)
         self.emotion = Conditioner(
             config.emo_condition_module,
             inner=sizes.features,
@@ -151,7 +174,7 @@ class IndexGpt(nn.Module):
         )
         self.emovec_layer = nn.Linear(sizes.emotion_width, width)
         self.emo_layer = nn.Linear(width, width)
-        self.speed_emb = nn.Embedding(SPEEDS, width)
+        self.languages = nn.Embedding(sizes.languages, width) if sizes.languages else None
         self.text_embedding = nn.Embedding(config.number_text_tokens + 1, width)
         self.text_positions = nn.Embedding(config.text_positions, width)
         self.code_embedding = nn.Embedding(config.number_mel_codes, width)
@@ -166,9 +189,9 @@ class IndexGpt(nn.Module):
         """Precision of the blocks."""
         return self.code_embedding.weight.dtype
 
-    def speaker_latents(self, features: Tensor) -> Tensor:
-        """Latents [N, D] of normalised w2v-bert features [1, T, H]."""
-        return self.speaker(features.to(self.dtype))[0]
+    def speaker_latents(self, features: Tensor, style: Tensor) -> Tensor:
+        """Latents [N, D] of normalised w2v-bert features [1, T, H] and style vector [1, S]."""
+        return self.speaker(features.to(self.dtype), style.to(self.dtype))
 
     def emotion_vector(self, features: Tensor) -> Tensor:
         """Emotion vector [D] of normalised w2v-bert features [1, T, H]."""
@@ -177,35 +200,42 @@ class IndexGpt(nn.Module):
         return tap("gpt.emotion.vector", self.emo_layer(middle))
 
     def conditions(self, latents: Tensor, emotion: Tensor) -> Tensor:
-        """Conditioning rows [N + 2, D]: latents [N, D] plus emotion [D], then speeds 1 and 0."""
-        speeds = self.speed_emb.weight
-        rows = (latents.to(self.dtype) + emotion.to(self.dtype), speeds[1:2], speeds[0:1])
-        return torch.cat(rows)
+        """Conditioning rows [N + 2, D]: latents [N, D] plus emotion [D], then the two that follow."""
+        return torch.cat((latents.to(self.dtype) + emotion.to(self.dtype), self.speaker.followers()))
 
-    def _text(self, ids: Sequence[int]) -> Tensor:
-        """Text rows [n + 2, D] of ids, with start and stop."""
+    def _text(self, ids: Sequence[int], language: int | None) -> Tensor:
+        """Text rows [n + 2, D] of ids, with start and stop; `language` is a row of the language embedding."""
         c = self.config
         marked = [c.start_text_token, *ids, c.stop_text_token]
         text = torch.tensor(marked, device=self.code_embedding.weight.device)
-        return self.text_embedding(text) + self.text_positions.weight[: len(marked)]
+        rows = self.text_embedding(text) + self.text_positions.weight[: len(marked)]
+        if self.languages is None:
+            return rows
+        assert language is not None
+        return rows + self.languages.weight[language]
 
     def spoken_ids(self, ids: Sequence[int]) -> list[int]:
-        """Ids without start and stop marks inside the text."""
+        """Ids without start and stop marks inside the text.
+
+        Parity: in IndexTTS-2.5 these ids are the ordinary tokens `!` and `"`, which therefore vanish.
+        """
         c = self.config
         return [value for value in ids if value not in (c.start_text_token, c.stop_text_token)]
 
-    def prefix(self, latents: Tensor, emotion: Tensor, ids: Sequence[int]) -> Tensor:
+    def prefix(
+        self, latents: Tensor, emotion: Tensor, ids: Sequence[int], language: int | None = None
+    ) -> Tensor:
         """What the codes follow, [P, D]: conditioning, then text without marks inside it.
 
         The original pads the removed ids with masked rows on the left. They change no number, since the
         blocks know no positions, so they are left out here; `prefix_length` still counts them.
         """
-        rows = torch.cat((self.conditions(latents, emotion), self._text(self.spoken_ids(ids))))
+        rows = torch.cat((self.conditions(latents, emotion), self._text(self.spoken_ids(ids), language)))
         return tap("gpt.prefix", rows)
 
     def prefix_length(self, latents: Tensor, ids: Sequence[int]) -> int:
         """Rows of the original's prefix, pads included: conditioning, start, every id, stop."""
-        return latents.shape[0] + SPEEDS + len(ids) + 2
+        return latents.shape[0] + FOLLOWERS + len(ids) + 2
 
     def prefill(self, prefix: Tensor, rows: CacheRows) -> Tensor:
         """Logits [1, V] after prefix [P, D] and the start code; fills P + 1 positions of the rows."""
@@ -250,7 +280,7 @@ class IndexGpt(nn.Module):
         start, stop = codes.new_tensor([c.start_mel_token]), codes.new_tensor([c.stop_mel_token])
         fed = torch.cat((start, codes, stop))
         spoken = self.code_embedding(fed) + self.code_positions.weight[: len(fed)]
-        x = torch.cat((self.conditions(latents, emotion), self._text(ids), spoken))
+        x = torch.cat((self.conditions(latents, emotion), self._text(ids, None), spoken))
         with tap_scope("latent."):
             hidden = self._blocks(x[None], None)[:, -len(fed) : -2]
         return tap("latent.out", hidden)

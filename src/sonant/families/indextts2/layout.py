@@ -1,4 +1,4 @@
-"""Where the files of an IndexTTS2 folder are: the flat `hf_cache`, hub snapshots, or converted files.
+"""Where the files of an IndexTTS2 or IndexTTS-2.5 folder are: flat, in hub snapshots, or converted.
 
 Auxiliary models kept elsewhere are named in a file `auxiliary.yaml` beside `config.yaml`, such as
 `w2v_bert: /models/w2v-bert-2.0`; relative paths start at the folder. Nothing is opened here but small text.
@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import yaml
 
 from sonant.checkpoints.hub_cache import hub_snapshots, user_hub_cache
 from sonant.errors import CheckpointError, ConfigError
-from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig
+from sonant.families.indextts2.config import CODEC_NAME, CONFIG_NAME, VOCABULARY_NAME, IndexConfig
 
 CACHES = ("hf_cache", "cache", ".")
 AUXILIARY = "auxiliary.yaml"
 AUXILIARIES = ("w2v_bert", "codec", "campplus", "bigvgan")
+AUXILIARY_REPOSITORIES = (
+    "facebook/w2v-bert-2.0",
+    "funasr/campplus",
+    "nvidia/bigvgan_v2_22khz_80band_256x",
+)
+CLASSIFIER = "qwen0.6bemo4-merge"
 CONVERTED_SUFFIX = ".safetensors"
 
 
@@ -27,7 +33,7 @@ class IndexFiles:
     """The files of one checkpoint; each may be a pickle of the release or its safetensors conversion."""
 
     config: Path
-    bpe: Path
+    vocabulary: Path
     gpt: Path
     s2mel: Path
     w2v_stats: Path
@@ -65,8 +71,12 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
 
     explicit = _explicit(folder / AUXILIARY)
 
-    def own(name: str) -> Path:
-        return need(folder / name, (folder / name).with_suffix(CONVERTED_SUFFIX))
+    def own(name: str, usual: str) -> Path:
+        """A file of the release; a config that names a place on its author's disk means the usual name."""
+        places = [folder / each for each in dict.fromkeys((name, _last_part(name), usual))]
+        if _is_absolute(name) and not places[0].exists():
+            places = places[1:]
+        return need(*(form for path in places for form in (path, path.with_suffix(CONVERTED_SUFFIX))))
 
     vocoder = need(
         *explicit["bigvgan"],
@@ -74,22 +84,31 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
         *_under(folder, "bigvgan", "bigvgan_generator.safetensors"),
         *_hub(folder, config.vocoder_name, "bigvgan_generator.pt"),
     )
-    classifier = folder / config.qwen_emo_path
+    classifier = next(
+        (
+            folder / name
+            for name in (config.qwen_emo_path, _last_part(config.qwen_emo_path), CLASSIFIER)
+            if (folder / name / "config.json").is_file()
+        ),
+        None,
+    )
     files = IndexFiles(
         config=folder / CONFIG_NAME,
-        bpe=need(folder / config.bpe_model),
-        gpt=own(config.gpt_checkpoint),
-        s2mel=own(config.s2mel_checkpoint),
-        w2v_stats=own(config.w2v_stat),
-        speaker_matrix=own(config.spk_matrix),
-        emotion_matrix=own(config.emo_matrix),
-        classifier=classifier if (classifier / "config.json").is_file() else None,
+        vocabulary=own(config.bpe_model, VOCABULARY_NAME if config.is_multilingual else "bpe.model"),
+        gpt=own(config.gpt_checkpoint, "gpt.pth"),
+        s2mel=own(config.s2mel_checkpoint, "s2mel.pth"),
+        w2v_stats=own(config.w2v_stat, "wav2vec2bert_stats.pt"),
+        speaker_matrix=own(config.spk_matrix, "feat1.pt"),
+        emotion_matrix=own(config.emo_matrix, "feat2.pt"),
+        classifier=classifier,
         w2v_bert=need(
             *(path / "model.safetensors" for path in explicit["w2v_bert"]),
             *_under(folder, "w2v-bert-2.0", "model.safetensors"),
             *_hub(folder, "facebook/w2v-bert-2.0", "model.safetensors"),
         ).parent,
-        codec=need(
+        codec=own(CODEC_NAME, CODEC_NAME)
+        if config.is_multilingual
+        else need(
             *explicit["codec"],
             *_under(folder, "semantic_codec_model.safetensors"),
             *_under(folder, "semantic_codec", "model.safetensors"),
@@ -108,12 +127,22 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
     )
     if missing:
         listing = "\n".join(f"  {name}" for name in missing)
+        auxiliary = (*(() if config.is_multilingual else ("amphion/MaskGCT",)), *AUXILIARY_REPOSITORIES)
         raise CheckpointError(
-            f"{folder} is an IndexTTS2 folder, but these files are missing:\n{listing}\n"
-            "Download IndexTeam/IndexTTS-2 whole, and the auxiliary models into its hf_cache folder "
-            "(facebook/w2v-bert-2.0, amphion/MaskGCT, funasr/campplus, nvidia/bigvgan_v2_22khz_80band_256x)."
+            f"{folder} is an {config.name} folder, but these files are missing:\n{listing}\n"
+            f"Download IndexTeam/{'IndexTTS-2.5' if config.is_multilingual else 'IndexTTS-2'} whole, and the "
+            f"auxiliary models into its hf_cache folder ({', '.join(auxiliary)})."
         )
     return files
+
+
+def _is_absolute(name: str) -> bool:
+    """On any system: the author's need not be the reader's."""
+    return PurePosixPath(name).is_absolute() or PureWindowsPath(name).is_absolute()
+
+
+def _last_part(name: str) -> str:
+    return PureWindowsPath(name).name  # it takes both kinds of slashes
 
 
 def _explicit(path: Path) -> dict[str, list[Path]]:

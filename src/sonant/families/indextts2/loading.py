@@ -11,12 +11,17 @@ from sonant.errors import CheckpointError
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.classifier import EmotionClassifier
 from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig, read_config
+from sonant.families.indextts2.decoder import CodeFeatures, DecodedFeatures, LatentFeatures
+from sonant.families.indextts2.front_end import FrontEnd
 from sonant.families.indextts2.layout import IndexFiles, locate
 from sonant.families.indextts2.model import IndexParts, IndexTTS2
-from sonant.families.indextts2.options import OPTIONS, PRESETS, SAMPLING
+from sonant.families.indextts2.multilingual import CODES, MultilingualFrontEnd
+from sonant.families.indextts2.options import MULTILINGUAL_OPTIONS, OPTIONS, PRESETS, SAMPLING
 from sonant.families.indextts2.reference import ReferenceEncoder
-from sonant.families.indextts2.s2mel import FRAMES_PER_CODE
-from sonant.families.indextts2.text import TextFrontEnd, read_glossary
+from sonant.families.indextts2.s2mel import FRAMES_PER_FEATURE
+from sonant.families.indextts2.semantic_codec import SemanticCodec
+from sonant.families.indextts2.text import Normaliser, TextFrontEnd, read_glossary
+from sonant.families.indextts2.vocabulary import Vocabulary
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import PackedStore
 from sonant.request.speech import ModelSpec
@@ -43,7 +48,7 @@ def load_model(
     w2v_bert, w2v_config = weights.load_w2v_bert(files.w2v_bert, device=device)
     gpt = weights.load_gpt(
         files.gpt,
-        config.gpt,
+        config,
         w2v_config.hidden_size,
         device=device,
         dtype=dtype,
@@ -51,8 +56,8 @@ def load_model(
         store=store,
     )
     is_narrow = narrow is not None and not narrow.is_lossless
-    s2mel = weights.load_s2mel(files.s2mel, config.s2mel, device=device, narrow=is_narrow)
-    codec = weights.load_codec(files.codec, config.codec, device=device)
+    s2mel = weights.load_s2mel(files.s2mel, config, device=device, narrow=is_narrow)
+    codec = weights.load_codec(files.codec, config, device=device)
     mean, deviation = weights.load_statistics(files.w2v_stats)
     vocoder = weights.load_bigvgan(files.bigvgan, files.bigvgan_config, device=device)
     if vocoder.config.upsampling != config.s2mel.spectrogram.hop_length:
@@ -68,21 +73,28 @@ def load_model(
             f"the speaker and emotion matrices have {len(speakers)} and {len(emotions)} rows; emo_num in "
             f"config.yaml sums to {sum(config.emo_num)}. Use the files of one release."
         )
+    features: CodeFeatures
+    quantising: SemanticCodec | None = None
+    if isinstance(codec, SemanticCodec):
+        features, quantising = LatentFeatures(gpt, codec, s2mel), codec
+    else:
+        features = DecodedFeatures(codec)
     classifier = None
     if files.classifier is not None:
         classifier = EmotionClassifier(files.classifier, device=device, dtype=dtype)
     parts = IndexParts(
         config=config,
-        text=TextFrontEnd(files.bpe, read_glossary(files.glossary)),
+        text=_front_end(files, config),
         gpt=gpt,
         s2mel=s2mel,
         codec=codec,
+        features=features,
         vocoder=vocoder,
         reference=ReferenceEncoder(
             w2v_bert=w2v_bert,
             mean=mean.to(device),
             deviation=deviation.to(device),
-            codec=codec,
+            codec=quantising,
             campplus=weights.load_campplus(files.campplus, device=device),
             regulator=s2mel.length_regulator,
             config=config.s2mel,
@@ -95,6 +107,20 @@ def load_model(
     return IndexTTS2(parts, spec, device=device)
 
 
+def _front_end(files: IndexFiles, config: IndexConfig) -> FrontEnd:
+    glossary = read_glossary(files.glossary)
+    if not config.is_multilingual:
+        return TextFrontEnd(files.vocabulary, glossary)
+    vocabulary = Vocabulary(files.vocabulary)
+    if vocabulary.size != config.gpt.number_text_tokens:
+        raise CheckpointError(
+            f"{files.vocabulary} has {vocabulary.size} tokens with the special ones, the GPT "
+            f"{config.gpt.number_text_tokens} (number_text_tokens in config.yaml). Use the files of one "
+            "release."
+        )
+    return MultilingualFrontEnd(vocabulary, Normaliser(glossary), config.gpt.text_positions)
+
+
 def describe_folder(folder: Path) -> ModelSpec:
     """The spec of a folder, from its config and the names of its files."""
     config = read_config(folder / CONFIG_NAME)
@@ -105,17 +131,20 @@ def _spec(folder: Path, files: IndexFiles, config: IndexConfig) -> ModelSpec:
     capabilities = {"clone", "emotion_vector", "emotion_audio", "seed"}
     if files.classifier is not None:
         capabilities.add("emotion_text")
+    if config.is_multilingual:
+        capabilities |= {"speed", "pronunciation"}
+    features = config.s2mel.sample_rate / config.s2mel.spectrogram.hop_length / FRAMES_PER_FEATURE  # a second
     return ModelSpec(
         family="indextts2",
-        name="IndexTTS2",
+        name=config.name,
         fingerprint=checkpoint.fingerprint(folder, files.fingerprint_names()),
         sample_rate=config.s2mel.sample_rate,
-        frame_rate=config.s2mel.sample_rate / config.s2mel.spectrogram.hop_length / FRAMES_PER_CODE,
-        languages=("chinese", "english"),
+        frame_rate=features / config.codec.downsample_scale,
+        languages=tuple(CODES) if config.is_multilingual else ("chinese", "english"),
         capabilities=frozenset(capabilities),
         sampling=SAMPLING,
-        presets=PRESETS,
-        options=OPTIONS,
+        presets={} if config.is_multilingual else PRESETS,
+        options=MULTILINGUAL_OPTIONS if config.is_multilingual else OPTIONS,
         needs_voice=True,
         max_reference_seconds=600.0,  # the first 15 s of a clip are used
         min_reference_seconds=0.2,

@@ -1,4 +1,4 @@
-"""IndexTTS2 behind the family contract.
+"""IndexTTS2 and IndexTTS-2.5 behind the family contract.
 
     voice + emotion + text -> prompts -> beams of semantic codes, batched over utterances -> `IndexDecoder`
 
@@ -21,30 +21,30 @@ from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
 from sonant.families.indextts2.config import IndexConfig
 from sonant.families.indextts2.content_cache import ContentCache, audio_key
-from sonant.families.indextts2.decoder import DecodeInputs, IndexDecoder
+from sonant.families.indextts2.decoder import CodeFeatures, DecodeInputs, IndexDecoder
+from sonant.families.indextts2.front_end import FrontEnd, Segment
 from sonant.families.indextts2.gpt import IndexGpt, cached_code_position
 from sonant.families.indextts2.options import SAMPLING, IndexOptions
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import S2Mel
 from sonant.families.indextts2.search import Search, SearchSettings, Turn, make_search
-from sonant.families.indextts2.segments import split_segments
-from sonant.families.indextts2.semantic_codec import SemanticCodec
-from sonant.families.indextts2.text import Reading, TextFrontEnd
+from sonant.families.indextts2.segments import split_by_punctuation
+from sonant.families.indextts2.semantic_codec import HalfRateCodec, SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
-from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, Style
+from sonant.request.speech import ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
 
-# Codes a segment may take at most: a start, then half a second for each piece of text. Speech takes about
-# a fifth of a second a piece; the limit only ends what never stops.
-CODES_AT_LEAST = 150
-CODES_PER_PIECE = 25
+# Seconds of codes that a segment may take at most: a start, then so many for each piece of text. Speech takes
+# about a fifth of a second a piece; the limit only ends what never stops.
+SECONDS_AT_LEAST = 3.0
+SECONDS_PER_PIECE = 0.5
+FEATURE_RATE = 50  # Hz
 VOICES_KEPT, EMOTIONS_KEPT = 4, 16
-READINGS: dict[str, Reading] = {"chinese": "zh", "zh": "zh", "english": "en", "en": "en"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -52,10 +52,11 @@ class IndexParts:
     """The networks and tables of one checkpoint."""
 
     config: IndexConfig
-    text: TextFrontEnd
+    text: FrontEnd
     gpt: IndexGpt
     s2mel: S2Mel
-    codec: SemanticCodec
+    codec: SemanticCodec | HalfRateCodec
+    features: CodeFeatures
     vocoder: BigVgan
     reference: ReferenceEncoder
     speaker_groups: tuple[Tensor, ...]
@@ -115,7 +116,7 @@ class IndexTTS2:
                 "style": speaker.style,
                 "mel": speaker.mel,
                 "condition": speaker.condition,
-                "latents": p.gpt.speaker_latents(speaker.semantic).float(),
+                "latents": p.gpt.speaker_latents(speaker.semantic, speaker.style).float(),
                 # e(speaker) by the speaker's path, and by the path of emotion clips
                 "emotion.base": p.gpt.emotion_vector(speaker.semantic).float(),
                 "emotion.own": p.gpt.emotion_vector(own).float(),
@@ -187,48 +188,55 @@ class IndexTTS2:
         """One prompt for each segment. Emotion clips and texts are encoded here, once for all of them."""
         voice = self._checked(request)
         gpt = self.parts.config.gpt
-        longest = gpt.max_text_tokens - 2
-        options = IndexOptions.read(request.options, longest_segment=longest)
-        sampling = request.sampling.over(self.spec.sampling)
-        language = (request.language or "auto").lower()
-        # The engine has put the request's own glossary into the text; the checkpoint's is applied here.
-        pieces = self.parts.text.pieces(request.text, path=READINGS.get(language), read_out=request.normalize)
-        segments = split_segments(pieces, min(options.segment_pieces, longest), quick=options.quick_pieces)
-        if not segments:
-            return []
+        longest = gpt.max_text_tokens if self.parts.config.is_multilingual else gpt.max_text_tokens - 2
+        options = IndexOptions.read(request.options, spec=self.spec, longest_segment=longest)
+        most = options.piece_characters
+        texts = [request.text] if most is None else split_by_punctuation(request.text, most)
         seed = request.seed if request.seed is not None else 0
-        vector = tap("emotion.vector", self.emotion(voice, request.style, request.text, options, seed))
         tensors = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
-        vector = vector.to(self.device)
-        prompts = []
-        for index, segment in enumerate(segments):
-            ids = tap("text.ids", torch.tensor(self.parts.text.ids_of(segment))).tolist()
-            is_last = index + 1 == len(segments)
-            pause = 0.0 if is_last else options.interval_silence_ms / 1000
-            prompts.append(
-                self._prompt(
-                    "".join(segment).replace("▁", " ").strip(),
-                    ids,
-                    tensors,
-                    vector,
-                    sampling,
-                    options,
-                    seed=segment_seed(seed, index),
-                    pause=pause,
-                )
+        prompts: list[Prompt] = []
+        for text in texts:
+            # The engine has put the request's own glossary into the text; the checkpoint's is applied here.
+            segments = self.parts.text.segments_of(
+                text,
+                request.language,
+                options,
+                limit=min(options.segment_pieces, longest),
+                read_out=request.normalize,
             )
+            if not segments:
+                continue
+            vector = tap("emotion.vector", self.emotion(voice, request.style, text, options, seed))
+            vector = vector.to(self.device)
+            for segment in segments:
+                ids = tap("text.ids", torch.tensor(segment.ids)).tolist()
+                segment = replace(segment, ids=tuple(ids))
+                prompts.append(
+                    self._prompt(
+                        segment, tensors, vector, request, options, seed=segment_seed(seed, len(prompts))
+                    )
+                )
+        if prompts:
+            prompts[-1] = replace(prompts[-1], pause_after=0.0)
         return prompts
 
     def _checked(self, request: SpeechRequest) -> Voice:
         voice = request.voice
-        if request.speed != 1.0:
+        if request.speed != 1.0 and "speed" not in self.spec.capabilities:
             raise UnsupportedError(
-                f"speed is {request.speed}; IndexTTS2 speaks at its own pace. Leave speed out.",
+                f"speed is {request.speed}; {self.spec.name} speaks at its own pace. Leave speed out.",
+                field="speed",
+            )
+        if request.speed != 1.0 and "duration_factor" in request.options:
+            raise RequestError(
+                f"speed {request.speed:g} and duration_factor {request.options['duration_factor']} were both "
+                "given; a duration factor is 1 / speed. Keep one of them.",
                 field="speed",
             )
         if not isinstance(voice, Voice):
             raise RequestError(
-                f"IndexTTS2 needs the voice of a clip; found {voice!r}. Pass a clip or a stored voice.",
+                f"{self.spec.name} needs the voice of a clip; found {voice!r}. Pass a clip or a stored "
+                "voice.",
                 field="voice",
             )
         if voice.family != self.spec.family or voice.fingerprint != self.spec.fingerprint:
@@ -241,24 +249,24 @@ class IndexTTS2:
 
     def _prompt(
         self,
-        text: str,
-        ids: list[int],
+        segment: Segment,
         voice: dict[str, Tensor],
         vector: Tensor,
-        sampling: Sampling,
+        request: SpeechRequest,
         options: IndexOptions,
         *,
         seed: int,
-        pause: float,
     ) -> Prompt:
-        s, config = sampling, self.parts.config.gpt
+        s, config = request.sampling.over(self.spec.sampling), self.parts.config.gpt
+        ids = segment.ids
         # every one of them has a default in the spec
         assert not {*SAMPLING} - s.given().keys()
         beams, steps, guidance = s.beams or 1, s.flow_steps or 1, s.guidance or 0.0
-        guard = CODES_AT_LEAST + CODES_PER_PIECE * len(ids)
+        rate = FEATURE_RATE / self.parts.config.codec.downsample_scale
+        guard = int(rate * (SECONDS_AT_LEAST + SECONDS_PER_PIECE * len(ids)))
         ceiling = min(s.max_frames or 1, guard, config.max_mel_tokens)
         gpt = self.parts.gpt
-        prefix = gpt.prefix(voice["latents"], vector, ids)
+        prefix = gpt.prefix(voice["latents"], vector, ids, segment.language)
         search = SearchSettings(
             beams=beams,
             greedy=bool(s.greedy),
@@ -275,7 +283,7 @@ class IndexTTS2:
             mask_start=options.mask_start_code,
         )
         decode = DecodeInputs(
-            ids=tuple(ids),
+            ids=ids,
             latents=voice["latents"],
             emotion=vector,
             style=voice["style"],
@@ -284,15 +292,16 @@ class IndexTTS2:
             steps=steps,
             guidance=guidance,
             seed=seed,
+            duration=options.duration_factor or 1.0 / request.speed,
         )
         length = gpt.prefix_length(voice["latents"], ids)
         return Prompt(
-            text=text,
+            text=segment.text.strip(),
             sampling=s,
             seed=seed,
             ceiling=ceiling,
             inputs=IndexInputs(prefix=prefix, prefix_length=length, search=search, decode=decode),
-            pause_after=pause,
+            pause_after=options.interval_silence_ms / 1000,
             rows=beams,
             positions=prefix.shape[0] + 1 + ceiling,
         )
@@ -412,8 +421,7 @@ class IndexTTS2:
         """
         p = self.parts
         return IndexDecoder(
-            gpt=p.gpt,
-            codec=p.codec,
+            features=p.features,
             s2mel=p.s2mel,
             vocoder=p.vocoder,
             inputs=prompt.inputs.decode,

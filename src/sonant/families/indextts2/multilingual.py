@@ -17,10 +17,12 @@ from functools import lru_cache
 from typing import Any
 
 from sonant.errors import RequestError
+from sonant.families.indextts2.front_end import Segment
+from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_by_tokens
 from sonant.families.indextts2.text import ANNOTATION, Normaliser, Shelf, map_characters
-from sonant.families.indextts2.vocabulary import Vocabulary
-from sonant.request.speech import LANGUAGE_CODES
+from sonant.families.indextts2.vocabulary import Vocabulary, language_row
+from sonant.request.speech import LANGUAGE_CODES, language_name
 from sonant.text.language import detect_language
 from sonant.text.markup import PRONUNCIATION
 from sonant.text.normalize import normalize
@@ -31,6 +33,9 @@ CODES = {"chinese": "zh", "english": "en", "japanese": "ja", "spanish": "es", "a
 """The languages that IndexTTS-2.5 was trained to speak, and their codes."""
 READ_BY_CONTENT = ("zh", "zhen", "en")
 """Codes whose text the Chinese and English grammars read; which of the two, the text decides."""
+STOP = 1
+"""Appended to the ids of a segment. Parity: the GPT drops it and puts its own stop row there, but the row is
+counted."""
 LOWER, UPPER = ("ja", "zh", "zhen", "en"), ("es",)
 
 _SPECIAL = re.compile(r"<\|([^|]+)\|>")
@@ -97,15 +102,6 @@ def spanish_grammar() -> Callable[[str], str] | None:
     return lambda text: str(grammar.normalize(text, verbose=False))
 
 
-@dataclass(frozen=True)
-class Segment:
-    """What is spoken at once."""
-
-    text: str
-    ids: tuple[int, ...]
-    """Without the stop mark that is appended to them."""
-
-
 @dataclass(frozen=True, eq=False)
 class MultilingualFrontEnd:
     """The front end of one checkpoint; `positions` are the rows of its text position table."""
@@ -113,6 +109,14 @@ class MultilingualFrontEnd:
     vocabulary: Vocabulary
     normaliser: Normaliser
     positions: int
+
+    def segments_of(
+        self, text: str, language: str | None, options: IndexOptions, *, limit: int, read_out: bool
+    ) -> list[Segment]:
+        """Segments of a request, see `FrontEnd`."""
+        code = options.language_code or CODES.get(language_name(language) or "") or find_language(text)
+        spoken = self.spoken(text, code.lower(), read_out=read_out, original=options.original_text)
+        return self.segments(spoken, code.lower(), limit) if spoken.strip() else []
 
     def spoken(self, text: str, code: str, *, read_out: bool = True, original: bool = False) -> str:
         """The text as it goes to the vocabulary."""
@@ -212,7 +216,7 @@ class MultilingualFrontEnd:
         return _SPECIAL.sub(lambda found: f"<|{found[1].upper()}|>", text)
 
     def segments(self, spoken: str, code: str, limit: int) -> list[Segment]:
-        """Segments of at most `limit` ids each, the language's prefix included.
+        """Segments of at most `limit` ids each, the language's prefix included, the appended stop not.
 
         Raises RequestError where an annotation, which is never cut, does not fit the model.
         """
@@ -222,12 +226,12 @@ class MultilingualFrontEnd:
         budget = max(1, min(limit, self.positions - 2) - taken)
         made: list[Segment] = []
         for part in split_by_tokens(spoken, budget, lambda text: len(encode(text))):
-            ids = tuple(encode(prefix + part))
+            ids = encode(prefix + part)
             if len(ids) + 2 > self.positions:
                 raise RequestError(
                     f"an annotated pronunciation of {len(ids) - taken} tokens fits no segment; expected at "
                     f"most {self.positions - 2 - taken}. Annotate shorter stretches.",
                     field="text",
                 )
-            made.append(Segment(part, ids))
+            made.append(Segment(part, (*ids, STOP), language_row(code)))
         return made

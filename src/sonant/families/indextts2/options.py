@@ -1,12 +1,14 @@
-"""What a request may set that only IndexTTS2 has, its sampling defaults and presets."""
+"""What a request may set that only IndexTTS2 and IndexTTS-2.5 have, sampling defaults and presets."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sonant.errors import RequestError
+from sonant.request.speech import ModelSpec
 
 # Source: the defaults of the original's `infer`.
 SAMPLING: Mapping[str, Any] = {
@@ -55,6 +57,19 @@ OPTIONS: Mapping[str, str] = {
     "mask_start_code": "never choose the start code, which ends in an error (default false; changes parity)",
 }
 
+MULTILINGUAL_OPTIONS: Mapping[str, str] = {
+    **{name: told for name, told in OPTIONS.items() if name != "quick_pieces"},
+    "segment_pieces": "text tokens in one segment at most, the language's prefix included (default 120)",
+    "duration_factor": "length of the speech as a multiple of the model's own, 0.25 to 4; the same as "
+    "1 / speed (default 1)",
+    "language_code": "a code of the original's table that is no language of this list, such as zhen for "
+    "Chinese mixed with English, yue or fr (default: by language)",
+    "original_text": "read the text the original's way, traps included: numbers of Spanish without its "
+    "grammar, and of Japanese and Arabic, stay digits (default false)",
+    "piece_characters": "first cut the text at marks into pieces of so many characters, each with an emotion "
+    "of its own words; the original does so with 40 on small GPUs (default off)",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions:
@@ -68,14 +83,18 @@ class IndexOptions:
     typical_mass: float | None = None
     early_stopping: bool = False
     mask_start_code: bool = False
+    duration_factor: float | None = None
+    language_code: str | None = None
+    original_text: bool = False
+    piece_characters: int | None = None
 
     @staticmethod
-    def read(given: Mapping[str, Any], *, longest_segment: int) -> IndexOptions:
+    def read(given: Mapping[str, Any], *, spec: ModelSpec, longest_segment: int) -> IndexOptions:
         """The options of a request. Raises RequestError naming the first wrong one."""
-        unknown = sorted(given.keys() - OPTIONS.keys())
+        unknown = sorted(given.keys() - spec.options.keys())
         if unknown:
             raise RequestError(
-                f"unknown option {unknown[0]!r}; IndexTTS2 has: {', '.join(OPTIONS)}.", field="options"
+                f"unknown option {unknown[0]!r}; {spec.name} has: {', '.join(spec.options)}.", field="options"
             )
         limits: dict[str, tuple[float, float]] = {
             "emotion_random_seed": (0, 2**63 - 1),
@@ -83,17 +102,25 @@ class IndexOptions:
             "quick_pieces": (0, 100_000),
             "interval_silence_ms": (0, 10_000),
             "typical_mass": (1e-6, 1),
+            "duration_factor": (0.25, 4),
+            "piece_characters": (1, 100_000),
         }
         values: dict[str, Any] = {}
         for name, value in given.items():
             if name in limits:
                 low, high = limits[name]
-                whole = name not in ("interval_silence_ms", "typical_mass")
+                whole = name not in ("interval_silence_ms", "typical_mass", "duration_factor")
                 is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
                 if not is_number or not low <= value <= high:
                     raise RequestError(
                         f"option {name} is {value!r}; expected {'a whole number ' if whole else ''}"
                         f"{low:g} to {high:g}",
+                        field=f"options.{name}",
+                    )
+            elif name == "language_code":
+                if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z/]{1,20}", value):
+                    raise RequestError(
+                        f"option {name} is {value!r}; expected a code such as zhen, yue or fr",
                         field=f"options.{name}",
                     )
             elif not isinstance(value, bool):

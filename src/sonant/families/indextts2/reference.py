@@ -1,7 +1,7 @@
 """A reference clip -> everything the model knows of a voice, or of an emotion.
 
     clip -> 22.05 kHz, at most 15 s -> prompt mel; -> 16 kHz -> w2v-bert features, style vector
-    features -> quantised -> prompt condition; -> speaker latents; -> emotion vector
+    features -> quantised (not in IndexTTS-2.5) -> prompt condition; -> speaker latents; -> emotion vector
 
 Tap names: reference.audio_22k, .audio_16k, .semantic, .quantised, .mel, .fbank, .condition; the networks'
 own taps come between them.
@@ -70,7 +70,8 @@ class ReferenceEncoder:
     w2v_bert: W2vBert
     mean: Tensor
     deviation: Tensor
-    codec: SemanticCodec
+    codec: SemanticCodec | None
+    """What quantises the features that the prompt condition is made of; without it they are taken raw."""
     campplus: CampPlus
     regulator: LengthRegulator
     config: S2MelConfig
@@ -96,12 +97,14 @@ class ReferenceEncoder:
         narrow = resample_sinc(waveform, self.config.sample_rate, SEMANTIC_RATE)
         narrow = tap("reference.audio_16k", narrow)
         semantic = self.semantic(narrow)
-        quantised = tap("reference.quantised", self.codec.quantise(semantic))
+        content = semantic
+        if self.codec is not None:
+            content = tap("reference.quantised", self.codec.quantise(semantic))
         mel = tap("reference.mel", log_mel(waveform[None], mel_config(self.config)))
         bank = tap("reference.fbank_raw", fbank(narrow))
         bank = tap("reference.fbank", bank - bank.mean(dim=0, keepdim=True))
         style = self.campplus(bank[None])
-        condition = tap("reference.condition", self.regulator(quantised, mel.shape[-1]))
+        condition = tap("reference.condition", self.regulator(content, mel.shape[-1]))
         return SpeakerFeatures(semantic, style, mel, condition)
 
     def emotion(self, audio: Audio) -> Tensor:

@@ -1,6 +1,7 @@
 """Codes and latents -> mel: the length regulator and flow matching around the DiT.
 
-    codes [n] + latents [n, D] -> features [n, H] -> condition [int(1.72 n), C]
+    codes [n] + latents [n, D] -> features [n, H]; in IndexTTS-2.5 the codec gives features
+    features [T, H] at 50 Hz -> condition [int(1.72 T), C]
     prompt condition + condition, prompt mel, style, noise -> 25 Euler steps -> mel [M, T]
 
 Tap names: s2mel.gpt_layer, .vq2emb, .features, .condition, .step.{i}.x, .step.{i}.velocity, .mel.
@@ -21,7 +22,15 @@ from sonant.families.indextts2.dit import Dit
 from sonant.nn.flow import guided, linear_times, solve_euler
 from sonant.nn.tap import is_tapped, tap
 
-FRAMES_PER_CODE = 1.72  # mel frames of a 50 Hz code: 22050 / 256 / 50. Source: the original's constant
+FRAMES_PER_FEATURE = 1.72  # mel frames of a 50 Hz feature: 22050 / 256 / 50. Source: the original's constant
+
+
+def frames_of(features: int, duration: float = 1.0) -> int:
+    """Mel frames of so many features.
+
+    Parity: multiplied from left to right and cut, not rounded; another order gives other lengths.
+    """
+    return max(1, int(features * FRAMES_PER_FEATURE * duration))
 
 
 class LengthRegulator(nn.Module):
@@ -48,22 +57,26 @@ class LengthRegulator(nn.Module):
 
 
 class S2Mel(nn.Module):
-    """The mel half: latent projection, length regulator and velocity network."""
+    """The mel half: length regulator, velocity network, and where `latent_widths` are given a projection."""
 
     def __init__(self, config: S2MelConfig, *, latent_widths: Sequence[int], intermediate: int) -> None:
         super().__init__()
         self.config = config
         # Three Linears without activations between them.
-        pairs = pairwise(latent_widths)
-        self.gpt_layer = nn.Sequential(*(nn.Linear(inner, outer) for inner, outer in pairs))
+        linears = [nn.Linear(inner, outer) for inner, outer in pairwise(latent_widths)]
+        self.gpt_layer = nn.Sequential(*linears) if linears else None
         self.length_regulator = LengthRegulator(config.regulator)
         self.estimator = Dit(config.dit, config.wavenet, style=config.style_dim, intermediate=intermediate)
 
-    def condition(self, latents: Tensor, embedded: Tensor) -> Tensor:
-        """Condition [1, int(1.72 n), C] of latents [1, n, D] and embedded codes [1, n, H]."""
+    def features(self, latents: Tensor, embedded: Tensor) -> Tensor:
+        """Features [1, n, H] of latents [1, n, D] and embedded codes [1, n, H]."""
+        assert self.gpt_layer is not None
         projected = tap("s2mel.gpt_layer", self.gpt_layer(latents))
-        features = tap("s2mel.features", tap("s2mel.vq2emb", embedded) + projected)
-        frames = int(features.shape[1] * FRAMES_PER_CODE)
+        return tap("s2mel.features", tap("s2mel.vq2emb", embedded) + projected)
+
+    def condition(self, features: Tensor, duration: float = 1.0) -> Tensor:
+        """Condition [1, frames, C] of features [1, T, H]; `duration` 2 is half the pace."""
+        frames = frames_of(features.shape[1], duration)
         return tap("s2mel.condition", self.length_regulator(features, frames))
 
     def generate(

@@ -16,8 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sonant.errors import CheckpointError, RequestError
+from sonant.families.indextts2.front_end import Segment
+from sonant.families.indextts2.options import IndexOptions
+from sonant.families.indextts2.segments import split_segments
 
 Reading = Literal["zh", "en"]
+READINGS: Mapping[str, Reading] = {"chinese": "zh", "zh": "zh", "english": "en", "en": "en"}
 GlossaryEntry = str | Mapping[str, str]
 
 _log = logging.getLogger(__name__)
@@ -227,6 +231,15 @@ class TextFrontEnd:
         self.normaliser = Normaliser(glossary)
         self.vocabulary_size = int(self._pieces.GetPieceSize())
         self.unknown_id = int(self._pieces.unk_id())
+
+    def segments_of(
+        self, text: str, language: str | None, options: IndexOptions, *, limit: int, read_out: bool
+    ) -> list[Segment]:
+        """Segments of a request, see `FrontEnd`."""
+        path = READINGS.get((language or "auto").lower())
+        pieces = self.pieces(text, path=path, read_out=read_out)
+        parts = split_segments(pieces, limit, quick=options.quick_pieces)
+        return [Segment("".join(p).replace("▁", " ").strip(), tuple(self.ids_of(p))) for p in parts]
 
     @staticmethod
     def split_ideographs(text: str) -> str:

@@ -20,7 +20,6 @@ from sonant.families.indextts2.config import (
     read_config,
 )
 from sonant.families.indextts2.layout import IndexFiles, locate
-from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 
@@ -49,24 +48,24 @@ def tensors_read(files: IndexFiles, config: IndexConfig) -> dict[Path, dict[str,
     vocoder = BigVganConfig.read(read_json(files.bigvgan_config))
     found = {
         files.gpt: used(
-            weights.build_gpt(files.gpt, gpt, config.gpt, w2v_config.hidden_size),
+            weights.build_gpt(files.gpt, gpt, config, w2v_config.hidden_size),
             gpt,
             rules=weights.GPT_RULES,
             ignored=weights.GPT_IGNORED,
             where=str(files.gpt),
         ),
         files.s2mel: used(
-            weights.build_s2mel(files.s2mel, s2mel, config.s2mel),
+            weights.build_s2mel(files.s2mel, s2mel, config),
             s2mel,
             rules=weights.S2MEL_RULES,
-            ignored=weights.s2mel_ignored(config.s2mel),
+            ignored=weights.s2mel_ignored(config),
             where=str(files.s2mel),
         ),
         files.codec: used(
-            build(lambda: SemanticCodec(config.codec)),
+            weights.build_codec(config),
             weights.codec_tensors(files.codec),
             rules=weights.CODEC_RULES,
-            ignored=weights.CODEC_IGNORED,
+            ignored=weights.codec_ignored(config),
             where=str(files.codec),
         ),
         w2v_file: used(

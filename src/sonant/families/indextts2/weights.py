@@ -24,12 +24,18 @@ from sonant.checkpoints.tensors import (
 )
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.campplus import CampPlus, CampPlusConfig
-from sonant.families.indextts2.config import BigVganConfig, CodecConfig, GptConfig, S2MelConfig, W2vBertConfig
+from sonant.families.indextts2.config import (
+    CODEC_NAME,
+    VOCABULARY_NAME,
+    BigVganConfig,
+    IndexConfig,
+    W2vBertConfig,
+)
 from sonant.families.indextts2.dit import Block, Dit
 from sonant.families.indextts2.gpt import ConditionSizes, IndexGpt
 from sonant.families.indextts2.native_vocoder import use_native
 from sonant.families.indextts2.s2mel import S2Mel
-from sonant.families.indextts2.semantic_codec import SemanticCodec
+from sonant.families.indextts2.semantic_codec import HalfRateCodec, SemanticCodec
 from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 from sonant.native import library
@@ -45,16 +51,19 @@ FLOW_ROWS = 512
 """Frames of a typical run of the flow, both halves of the guidance."""
 
 GPT_RULES = (
-    (r"^conditioning_encoder\.embed\.pos_enc\.pe$", "speaker.conformer.position_table"),
+    (r"^conditioning_encoder\.embed\.pos_enc\.pe$", "speaker.conditioner.conformer.position_table"),
     (r"^emo_conditioning_encoder\.embed\.pos_enc\.pe$", "emotion.conformer.position_table"),
-    (r"^conditioning_encoder\.", "speaker.conformer."),
+    (r"^conditioning_encoder\.", "speaker.conditioner.conformer."),
     (r"^emo_conditioning_encoder\.", "emotion.conformer."),
-    (r"^perceiver_encoder\.", "speaker.perceiver."),
+    (r"^perceiver_encoder\.", "speaker.conditioner.perceiver."),
     (r"^emo_perceiver_encoder\.", "emotion.perceiver."),
     (r"\.perceiver\.layers\.(\d+)\.0\.", r".perceiver.layers.\1.attention."),
     (r"\.perceiver\.layers\.(\d+)\.1\.0\.", r".perceiver.layers.\1.feed_forward.up."),
     (r"\.perceiver\.layers\.(\d+)\.1\.2\.", r".perceiver.layers.\1.feed_forward.down."),
     (r"\.perceiver\.norm\.gamma$", ".perceiver.gamma"),
+    (r"^speed_emb\.", "speaker.speeds."),
+    (r"^spk_emb_proj\.", "speaker.projection."),
+    (r"^lang_embedding\.", "languages."),
     (r"^gpt\.h\.", "h."),
     (r"^gpt\.ln_f\.", "ln_f."),
     (r"^text_pos_embedding\.emb\.", "text_positions."),
@@ -85,8 +94,9 @@ S2MEL_IGNORED = (
     r"^length_regulator\.mask_token$",  # training
     r"^length_regulator\.(f0_|vq\.)",  # of variants with pitch or quantised content
 )
-CODEC_RULES = ((r"^quantizer\.quantizers\.0\.", ""),)
-CODEC_IGNORED = (r"^decoder\.",)  # codes are never turned back into w2v-bert features
+CODEC_RULES = ((r"^quantizer\.quantizers\.0\.", "quantiser."),)
+CODEC_IGNORED = (r"^decoder\.",)  # IndexTTS2: codes are never turned back into w2v-bert features
+HALF_RATE_IGNORED = (r"^encoder\.", r"^down\.")  # IndexTTS-2.5: features are never turned into codes
 W2V_RULES = ((r"^wav2vec2_bert\.", ""), (r"^encoder\.layers\.", "layers."))
 BIGVGAN_RULES = (
     (r"^ups\.(\d+)\.0\.", r"ups.\1."),
@@ -143,7 +153,7 @@ def s2mel_tensors(path: Path) -> dict[str, Tensor]:
 
 def codec_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of the semantic codec, weight norm unfolded."""
-    return flatten(_table(path, read_any(path)))
+    return _unwrapped(path, "model")
 
 
 def bigvgan_tensors(path: Path) -> dict[str, Tensor]:
@@ -151,32 +161,56 @@ def bigvgan_tensors(path: Path) -> dict[str, Tensor]:
     return _unwrapped(path, "generator")
 
 
-def build_gpt(path: Path, tensors: Mapping[str, Tensor], config: GptConfig, features: int) -> IndexGpt:
+def build_gpt(path: Path, tensors: Mapping[str, Tensor], config: IndexConfig, features: int) -> IndexGpt:
     """The autoregressive half on `meta`, sized by its tensors; `features` is w2v-bert's width."""
-    if "perceiver_encoder.latents" not in tensors or "emo_perceiver_encoder.latents" not in tensors:
-        raise CheckpointError(
-            f"{path} has no speaker and emotion perceivers; it is not the gpt.pth of IndexTTS2 "
-            "(IndexTTS 1.x and 2.5 have other networks). Use an IndexTTS-2 checkpoint."
-        )
-    return build(lambda: IndexGpt(config, ConditionSizes.from_tensors(tensors, features)))
-
-
-def build_s2mel(path: Path, tensors: Mapping[str, Tensor], config: S2MelConfig) -> S2Mel:
-    """The mel half on `meta`, sized by its tensors."""
     try:
-        linears = [tensors[f"gpt_layer.{index}.weight"].shape for index in range(3)]
+        sizes = ConditionSizes.from_tensors(tensors, features)
+    except KeyError as error:
+        raise CheckpointError(
+            f"{path} lacks {error}; it is not the gpt.pth of IndexTTS2 or IndexTTS-2.5 (IndexTTS 1.x has "
+            "another network). Use the checkpoint of one release."
+        ) from error
+    if bool(sizes.languages) != config.is_multilingual:
+        found, other = ("IndexTTS-2.5", "IndexTTS2") if sizes.languages else ("IndexTTS2", "IndexTTS-2.5")
+        raise CheckpointError(
+            f"{path} is the network of {found}, and the other files of the folder are {other}'s. "
+            f"IndexTTS-2.5 has {CODEC_NAME} and {VOCABULARY_NAME} beside it; use the files of one release."
+        )
+    return build(lambda: IndexGpt(config.gpt, sizes))
+
+
+def build_s2mel(path: Path, tensors: Mapping[str, Tensor], config: IndexConfig) -> S2Mel:
+    """The mel half on `meta`, sized by its tensors."""
+    widths: list[int] = []
+    try:
+        if not config.is_multilingual:
+            linears = [tensors[f"gpt_layer.{index}.weight"].shape for index in range(3)]
+            widths = [linears[0][1], *(shape[0] for shape in linears)]
         intermediate = tensors["cfm.estimator.transformer.layers.0.feed_forward.w1.weight"].shape[0]
     except KeyError as error:
         raise CheckpointError(
-            f"{path} lacks {error}; it is not the s2mel.pth of IndexTTS2. Use an IndexTTS-2 checkpoint."
+            f"{path} lacks {error}; it is not the s2mel.pth of {config.name}. Use the checkpoint of one "
+            "release."
         ) from error
-    widths = [linears[0][1], *(shape[0] for shape in linears)]
-    return build(lambda: S2Mel(config, latent_widths=widths, intermediate=intermediate))
+    return build(lambda: S2Mel(config.s2mel, latent_widths=widths, intermediate=intermediate))
 
 
-def s2mel_ignored(config: S2MelConfig) -> tuple[str, ...]:
+def build_codec(config: IndexConfig) -> SemanticCodec | HalfRateCodec:
+    """The codec of the release on `meta`."""
+    return build(lambda: (HalfRateCodec if config.is_multilingual else SemanticCodec)(config.codec))
+
+
+def codec_ignored(config: IndexConfig) -> tuple[str, ...]:
+    """Keys of the codec that inference never reads."""
+    return HALF_RATE_IGNORED if config.is_multilingual else CODEC_IGNORED
+
+
+def s2mel_ignored(config: IndexConfig) -> tuple[str, ...]:
     """Keys of `s2mel.pth` that inference never reads."""
-    return S2MEL_IGNORED if config.dit.uvit_skip_connection else (*S2MEL_IGNORED, r"\.skip_in_linear\.")
+    unread: tuple[str, ...] = S2MEL_IGNORED
+    if not config.s2mel.dit.uvit_skip_connection:
+        unread = (*unread, r"\.skip_in_linear\.")
+    return (*unread, r"^gpt_layer\.") if config.is_multilingual else unread  # 2.5 has no latents
 
 
 def w2v_ignored(config: W2vBertConfig, layers: int = SEMANTIC_LAYER) -> tuple[str, ...]:
@@ -202,7 +236,7 @@ def build_campplus(path: Path, tensors: Mapping[str, Tensor]) -> CampPlus:
 
 def load_gpt(
     path: Path,
-    config: GptConfig,
+    config: IndexConfig,
     features: int,
     *,
     device: Device,
@@ -248,7 +282,7 @@ def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) 
         store.save()
 
 
-def load_s2mel(path: Path, config: S2MelConfig, *, device: Device, narrow: bool = False) -> S2Mel:
+def load_s2mel(path: Path, config: IndexConfig, *, device: Device, narrow: bool = False) -> S2Mel:
     """The mel half, float32; `narrow`: products of the velocity network on bfloat16 where there are such."""
     tensors = fold_weight_norm(s2mel_tensors(path))
     network = build_s2mel(path, tensors, config)
@@ -282,14 +316,14 @@ def _quicken(network: Dit, found: ctypes.CDLL, *, narrow: bool) -> None:
             native_products(block.feed_forward, found, narrow=True)
 
 
-def load_codec(path: Path, config: CodecConfig, *, device: Device) -> SemanticCodec:
-    """Encoder and quantiser of the semantic codec, float32."""
-    network: SemanticCodec = build(lambda: SemanticCodec(config))
+def load_codec(path: Path, config: IndexConfig, *, device: Device) -> SemanticCodec | HalfRateCodec:
+    """The semantic codec as far as the release needs it, float32."""
+    network = build_codec(config)
     load_strict(
         network,
         fold_weight_norm(codec_tensors(path)),
         rules=CODEC_RULES,
-        ignored=CODEC_IGNORED,
+        ignored=codec_ignored(config),
         dtype=torch.float32,
         device=device,
         where=str(path),

@@ -1,4 +1,4 @@
-"""What an IndexTTS2 kit holds, its tolerances, and a recorder of taps."""
+"""What a kit of IndexTTS2 or IndexTTS-2.5 holds, its tolerances, and a recorder of taps."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from sonant.families.indextts2.loading import load_model
 from sonant.families.indextts2.model import IndexTTS2
 from sonant.nn.tap import tapped
 from sonant.parity.kit import Recorded, RecordedFiles
+from sonant.parity.kits.indextts2.codec_encoder import HalfRateEncoder, load_codec_encoder
 
 # The kit's suggested absolute tolerances, by quantity, for float32 on recorded inputs.
 TOLERANCES = {
@@ -27,9 +28,11 @@ TOLERANCES = {
     "style": 1e-4,
     "prompt_condition": 5e-5,
     "spk_latents": 5e-5,
+    "spk_latent": 2e-5,
     "emovec": 2e-5,
     "logits": 2e-4,
     "latent": 5e-5,
+    "S_infer": 5e-5,
     "mel": 2e-4,
     "dit": 2e-4,
     "wav": 5e-6,
@@ -54,9 +57,19 @@ class Kit:
         return load_model(self.checkpoint, device="cpu", dtype=torch.float32)
 
     @cached_property
+    def is_multilingual(self) -> bool:
+        """True for IndexTTS-2.5."""
+        return read_config(self.checkpoint / CONFIG_NAME).is_multilingual
+
+    @cached_property
     def files(self) -> IndexFiles:
         """The checkpoint's files."""
         return locate(self.checkpoint, read_config(self.checkpoint / CONFIG_NAME))
+
+    @cached_property
+    def codec_encoder(self) -> HalfRateEncoder:
+        """The half of IndexTTS-2.5's codec that the model does not load."""
+        return load_codec_encoder(self.files.codec, self.model.parts.config.codec)
 
     def names(self) -> list[str]:
         """Fixtures with tensors, sorted."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from sonant.audio.resample import resample_sinc
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.reference import SEMANTIC_RATE
+from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.w2v_bert import seamless_features
 from sonant.families.indextts2.weights import load_w2v_bert
 from sonant.parity.kit import KitReport
@@ -83,6 +84,8 @@ def _check_speaker(kit: Kit, report: KitReport, name: str, tensors: Mapping[str,
             report.close(name, key, found, tensors[key], float(tolerance))
         else:
             report.equal(name, key, found, tensors[key])
+    if "spk_latent" in tensors:
+        _check_projection(kit, report, name, seen["campplus.out"][0], tensors["spk_latent"])
     hidden = sorted(int(key.removeprefix("hidden_")) for key in tensors if re.match(r"hidden_\d+$", key))
     if hidden:
         used = len(encoder.w2v_bert.layers)
@@ -94,6 +97,13 @@ def _check_speaker(kit: Kit, report: KitReport, name: str, tensors: Mapping[str,
         for index in hidden:
             key = f"hidden_{index}"
             report.close(name, key, seen[f"w2v.hidden.{index}"][0], tensors[key], T["w2v"])
+
+
+def _check_projection(kit: Kit, report: KitReport, name: str, style: Tensor, expected: Tensor) -> None:
+    """IndexTTS-2.5: the speaker's only row in the GPT, from the style vector [1, S]."""
+    with torch.inference_mode():
+        latents = kit.model.parts.gpt.speaker(torch.zeros(0), style)[None]
+    report.close(name, "spk_latent", latents, expected, T["style"])
 
 
 def _check_long(kit: Kit, report: KitReport, name: str, tensors: Mapping[str, Tensor]) -> None:
@@ -108,6 +118,8 @@ def _check_long(kit: Kit, report: KitReport, name: str, tensors: Mapping[str, Te
         speaker.mel.shape[-1],
         bank.shape[0],
     ]
+    if "spk_latent" in tensors:
+        _check_projection(kit, report, name, speaker.style, tensors["spk_latent"])
     report.equal(name, "lengths", torch.tensor(sizes), tensors["lengths"])
     whole = {
         "audio_22k": (wide[None], -1, 1e-6),
@@ -155,16 +167,20 @@ def check_recorded_inputs(kit: Kit, report: KitReport) -> None:
                 hidden = encoder.w2v_bert(tensors["input_features"], tensors["attention_mask"].bool())
                 report.close(case, "hidden_17", hidden, tensors["hidden_17"], T["w2v"])
             if {"spk_cond_emb", "S_ref", "codec_codes"} <= tensors.keys():
-                codes = parts.codec.encode(tensors["spk_cond_emb"])
+                codec = parts.codec
+                assert isinstance(codec, SemanticCodec)
+                codes = codec.encode(tensors["spk_cond_emb"])
                 report.equal(case, "codec_codes", codes, tensors["codec_codes"])
-                quantised = parts.codec.embed(tensors["codec_codes"])
+                quantised = codec.quantiser.embed(tensors["codec_codes"])
                 report.close(case, "S_ref", quantised, tensors["S_ref"], T["S_ref"])
             if {"fbank", "style"} <= tensors.keys():
                 style = encoder.campplus(tensors["fbank"][None])
                 report.close(case, "style", style, tensors["style"], T["style"])
-            if {"S_ref", "ref_mel", "prompt_condition"} <= tensors.keys():
+            # IndexTTS-2.5 makes it of the raw features
+            content = "spk_cond_emb" if kit.is_multilingual else "S_ref"
+            if {content, "ref_mel", "prompt_condition"} <= tensors.keys():
                 frames = tensors["ref_mel"].shape[-1]
-                condition = encoder.regulator(tensors["S_ref"], frames)
+                condition = encoder.regulator(tensors[content], frames)
                 expected = tensors["prompt_condition"]
                 report.close(case, "prompt_condition", condition, expected, T["prompt_condition"])
 
@@ -177,8 +193,13 @@ def check_conditioning(kit: Kit, report: KitReport) -> None:
     gpt = kit.model.parts.gpt
     case = "gpt_cond"
     with torch.inference_mode(), recorded() as seen:
-        gpt.speaker_latents(tensors["spk_in"])
+        if not kit.is_multilingual:
+            gpt.speaker(tensors["spk_in"], torch.zeros(0))
         gpt.emotion_vector(tensors["emo_in"])
+    for key in ("spk_latent", "spk_latent_b"):
+        if key in tensors:
+            style = tensors[key.replace("spk_latent", "style")]
+            _check_projection(kit, report, f"{case} {key}", style, tensors[key])
     for prefix, name, key in (("spk", "gpt.speaker", "spk_latents"), ("emo", "gpt.emotion", "emovec")):
         tolerance = T[key]
         for recorded_name in tensors:

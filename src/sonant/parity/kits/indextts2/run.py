@@ -1,4 +1,4 @@
-"""The IndexTTS2 kit from end to end, stage by stage in order of computation."""
+"""A kit of IndexTTS2 or IndexTTS-2.5 from end to end, stage by stage in order of computation."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from sonant.families.indextts2.config import CONFIG_NAME, read_version
+from sonant.families.indextts2.speaker_rows import ResampledSpeaker
+from sonant.families.indextts2.text import TextFrontEnd
 from sonant.parity.kit import KitReport, Recorded
-from sonant.parity.kits.indextts2 import front, listen, sound, speak, whole
+from sonant.parity.kits.indextts2 import front, listen, multilingual, sound, speak, whole
 from sonant.parity.kits.indextts2.folder import Kit
+
+
+def _check_text(kit: Kit, report: KitReport) -> None:
+    check = multilingual.check_text if kit.is_multilingual else front.check_text
+    check(kit, report)
+
 
 STAGES: tuple[tuple[str, Callable[[Kit, KitReport], None]], ...] = (
     ("checkpoint", whole.check_keys),
-    ("text", front.check_text),
+    ("text", _check_text),
     ("references", listen.check_references),
     ("recorded inputs", listen.check_recorded_inputs),
     ("conditioning", listen.check_conditioning),
@@ -25,6 +34,8 @@ STAGES: tuple[tuple[str, Callable[[Kit, KitReport], None]], ...] = (
     ("prefix", speak.check_prefix),
     ("decode", speak.check_decode),
     ("sampling", speak.check_sampling),
+    ("codec", sound.check_codec),
+    ("length", multilingual.check_lengths),
     ("length regulator", sound.check_regulator),
     ("dit", sound.check_dit),
     ("s2mel", sound.check_s2mel),
@@ -66,17 +77,24 @@ def _check_sizes(kit: Kit, report: KitReport) -> None:
         "D": config.gpt.model_dim,
         "heads": config.gpt.heads,
         "layers": config.gpt.layers,
-        "cond_latents": parts.gpt.speaker.perceiver.latents.shape[0],
         "codes": config.codec.codebook_size,
         "code_dim": config.codec.codebook_dim,
         "dit": config.s2mel.dit.hidden_dim,
         "dit_depth": config.s2mel.dit.depth,
         "wn_layers": config.s2mel.wavenet.num_layers,
         "emo_num": list(config.emo_num),
-        "vocab": parts.text.vocabulary_size,
-        "gpt_layer": [layer.out_features for layer in list(parts.s2mel.gpt_layer)[:-1]],
+        "max_mel": config.gpt.max_mel_tokens,
+        "max_text": config.gpt.max_text_tokens,
         "bigvgan_ch": parts.vocoder.config.upsample_initial_channel,
     }
+    if isinstance(parts.text, TextFrontEnd):
+        found["vocab"] = parts.text.vocabulary_size
+    if isinstance(parts.gpt.speaker, ResampledSpeaker):
+        found["cond_latents"] = parts.gpt.speaker.conditioner.perceiver.latents.shape[0]
+    if parts.s2mel.gpt_layer is not None:
+        found["gpt_layer"] = [
+            layer.out_features for layer in parts.s2mel.gpt_layer if isinstance(layer, nn.Linear)
+        ][:-1]
     for name, value in found.items():
         if name in sizes:
             report.equal("sizes", name, value, sizes[name])
@@ -98,6 +116,9 @@ def _check_noise(kit: Kit, report: KitReport) -> None:
         "style": "style",
         "prompt_condition": "prompt_condition",
         "spk_latents": "spk_latents",
+        "spk_latent": "spk_latent",
+        "S_infer": "S_infer",
+        "codec quantized (unused)": "enc_even_quantized",
         "greedy_logits": "greedy_logits",
         "latent": "latent",
         "mel (25 steps)": "mel_all",

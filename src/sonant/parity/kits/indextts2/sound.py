@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sonant.families.indextts2.dit import ROPE_THETA, time_frequencies
-from sonant.families.indextts2.s2mel import FRAMES_PER_CODE
+from sonant.families.indextts2.s2mel import frames_of
+from sonant.families.indextts2.semantic_codec import HalfRateCodec
 from sonant.families.indextts2.vocoder import kaiser_sinc
 from sonant.nn.rope import rope_table
 from sonant.parity.kit import KitReport
@@ -85,18 +86,9 @@ def check_s2mel(kit: Kit, report: KitReport) -> None:
     tensors = kit.tensors("s2mel")
     if not tensors:
         return
-    parts, case = kit.model.parts, "s2mel"
-    with torch.inference_mode(), recorded() as seen:
-        condition = parts.s2mel.condition(tensors["latent"], parts.codec.embed(tensors["codes"]))
-    for key, stage, tolerance in (
-        ("gpt_layer_out", "s2mel.gpt_layer", T["latent"]),
-        ("vq2emb", "s2mel.vq2emb", T["S_ref"]),
-        ("S_infer", "s2mel.features", T["latent"]),
-        ("cond", "s2mel.condition", T["prompt_condition"]),
-    ):
-        report.close(case, key, seen[stage][0], tensors[key], tolerance)
-    frames = int(tensors["codes"].shape[1] * FRAMES_PER_CODE)
-    report.equal(case, "target_lengths", torch.tensor([frames]), tensors["target_lengths"])
+    case = "s2mel"
+    check = _check_decoded if kit.is_multilingual else _check_latents
+    condition = check(kit, report, tensors)
     joined = torch.cat((tensors["prompt_condition"], condition), dim=1)
     report.close(case, "cat_condition", joined, tensors["cat_condition"], T["prompt_condition"])
     made, seen = _generate(kit, tensors, len(tensors["step_x_in"]), GUIDANCE)
@@ -115,6 +107,95 @@ def check_s2mel(kit: Kit, report: KitReport) -> None:
             guidance = float(found_key[1].replace("p", "."))
             other, _ = _generate(kit, tensors, int(found_key[2]), guidance)
             report.close(case, key, other, tensors[key], T["mel"])
+
+
+def _check_latents(kit: Kit, report: KitReport, tensors: Mapping[str, Tensor]) -> Tensor:
+    """IndexTTS2: condition of codes and latents."""
+    parts = kit.model.parts
+    with torch.inference_mode(), recorded() as seen:
+        embedded = parts.codec.quantiser.embed(tensors["codes"])
+        condition = parts.s2mel.condition(parts.s2mel.features(tensors["latent"], embedded))
+    for key, stage, tolerance in (
+        ("gpt_layer_out", "s2mel.gpt_layer", T["latent"]),
+        ("vq2emb", "s2mel.vq2emb", T["S_ref"]),
+        ("S_infer", "s2mel.features", T["latent"]),
+        ("cond", "s2mel.condition", T["prompt_condition"]),
+    ):
+        report.close("s2mel", key, seen[stage][0], tensors[key], tolerance)
+    frames = frames_of(tensors["codes"].shape[1])
+    report.equal("s2mel", "target_lengths", torch.tensor([frames]), tensors["target_lengths"])
+    return condition
+
+
+def _check_decoded(kit: Kit, report: KitReport, tensors: Mapping[str, Tensor]) -> Tensor:
+    """IndexTTS-2.5: features of codes, and their condition for every recorded duration."""
+    parts = kit.model.parts
+    assert isinstance(parts.codec, HalfRateCodec)
+    with torch.inference_mode():
+        features = parts.codec.decode(tensors["codes"])
+        report.close("s2mel", "S_infer", features, tensors["S_infer"], T["S_infer"])
+        for key in tensors:
+            if not (found := re.match(r"cond_factor_([\d.]+)$", key)):
+                continue
+            expected, length = tensors[key], tensors[f"target_lengths_{found[1]}"]
+            made = parts.s2mel.condition(tensors["S_infer"], float(found[1]))
+            report.equal("s2mel", f"target_lengths_{found[1]}", torch.tensor([made.shape[1]]), length)
+            report.close("s2mel", key, made, expected, T["prompt_condition"])
+        return parts.s2mel.condition(features)
+
+
+CODEC_STAGES: tuple[tuple[str, str], ...] = (
+    ("vq2emb", "codec.out"),
+    ("dec_embed", "codec.decoder.embed"),
+    ("dec_norm", "codec.decoder.norm"),
+    ("dec_final_norm", "codec.decoder.final_norm"),
+    ("dec_linear", "codec.decoder"),
+    ("up_in", "codec.repeated"),
+    ("up_out", "codec.up"),
+)
+
+
+def check_codec(kit: Kit, report: KitReport) -> None:
+    """IndexTTS-2.5's codec: decoding with every stage, short inputs, and the encoder that nothing uses."""
+    tensors = kit.tensors("codec")
+    if not tensors:
+        return
+    codec = kit.model.parts.codec
+    assert isinstance(codec, HalfRateCodec)
+    with torch.inference_mode(), recorded() as seen:
+        codec.decode(tensors["codes"])
+    stages = dict(CODEC_STAGES)
+    for key in tensors:
+        if found := re.match(r"dec_block(\d+)(?:_(\w+))?$", key):
+            stages[key] = f"codec.decoder.block.{found[1]}.{found[2] or 'out'}"
+    for key, stage in stages.items():
+        # its channels-first stages are recorded so; one of ours is not
+        made = seen[stage][0]
+        expected = tensors[key]
+        report.close("codec", key, made if made.shape == expected.shape else made.mT, expected, T["S_infer"])
+    for key in tensors:
+        if found := re.match(r"S_infer(?:_(\w+))?$", key):
+            with torch.inference_mode():
+                made = codec.decode(tensors["codes" if found[1] is None else f"codes_{found[1]}"])
+            report.close("codec", key, made, tensors[key], T["S_infer"])
+        if found := re.match(r"enc_(\w+)_in$", key):
+            _check_encoder(kit, report, tensors, found[1])
+
+
+def _check_encoder(kit: Kit, report: KitReport, tensors: Mapping[str, Tensor], name: str) -> None:
+    case = f"codec enc_{name}"
+    encoder = kit.codec_encoder
+    with torch.inference_mode():
+        down = encoder.down(tensors[f"enc_{name}_in"].mT)
+        report.close(case, "down", down, tensors[f"enc_{name}_down"], T["S_infer"])
+        x = torch.nn.functional.gelu(down)
+        for stage in encoder.encoder:
+            x = stage(x)
+        report.close(case, "out", x, tensors[f"enc_{name}_out"], T["S_infer"])
+        codes = encoder.quantiser.encode(x)
+        report.equal(case, "codes", codes, tensors[f"enc_{name}_codes"])
+        quantised = encoder.quantiser.embed(codes)
+        report.close(case, "quantized", quantised, tensors[f"enc_{name}_quantized"], T["S_infer"])
 
 
 def _generate(

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from sonant.families.indextts2 import gpt as gpt_module
-from sonant.families.indextts2.gpt import SPEEDS
 from sonant.families.indextts2.search import (
     SearchSettings,
     keep_typical,
     make_search,
 )
+from sonant.families.indextts2.vocabulary import language_row
 from sonant.nn.cache import KVCache
 from sonant.nn.sampling import keep_top_k, keep_top_p, penalise_repetition
 from sonant.nn.tap import tap_scope
@@ -40,16 +40,37 @@ class Spoken:
     latents: Tensor
     emotion: Tensor
     ids: list[int]
+    language: int | None
     prefix: Tensor
+    pads: int
+    """Rows that the original pads on the left; they are masked there and do not exist here."""
 
 
 def spoken(kit: Kit) -> Spoken:
     """Built from the recorded speaker latents, emotion vector and ids."""
-    tensors = kit.tensors("gpt_decode")
-    latents, vector = kit.tensors("gpt_cond")["spk_latents"][0], tensors["emovec"][0]
+    tensors, gpt = kit.tensors("gpt_decode"), kit.model.parts.gpt
+    latents = (tensors if "spk_latent" in tensors else kit.tensors("gpt_cond"))[_latents_key(tensors)][0]
+    vector = tensors["emovec"][0]
     ids = [int(value) for value in tensors["text_ids"][0]]
+    language = int(tensors["lang_id"]) if "lang_id" in tensors else None
     with torch.inference_mode():
-        return Spoken(latents, vector, ids, kit.model.parts.gpt.prefix(latents, vector, ids))
+        prefix = gpt.prefix(latents, vector, ids, language)
+    pads = gpt.prefix_length(latents, ids) - prefix.shape[0]
+    return Spoken(latents, vector, ids, language, prefix, pads)
+
+
+def _latents_key(tensors: Mapping[str, Tensor]) -> str:
+    return "spk_latent" if "spk_latent" in tensors else "spk_latents"
+
+
+def _padded(rows: Tensor, pads: int) -> Tensor:
+    return torch.nn.functional.pad(rows, (0, 0, pads, 0))[None]
+
+
+def _mask(length: int, pads: int) -> Tensor:
+    mask = torch.ones(1, length, dtype=torch.long)
+    mask[:, :pads] = 0
+    return mask
 
 
 def check_prefix(kit: Kit, report: KitReport) -> None:
@@ -60,27 +81,49 @@ def check_prefix(kit: Kit, report: KitReport) -> None:
     case, gpt, said = "gpt_decode", kit.model.parts.gpt, spoken(kit)
     with torch.inference_mode():
         rows = gpt.conditions(said.latents, said.emotion)[None]
-    report.close(case, "conds_latent", rows, tensors["conds_latent"], T["spk_latents"])
-    speeds = gpt.speed_emb.weight
-    for index in range(SPEEDS):
-        report.close(case, f"speed_emb_{index}", speeds[index][None], tensors[f"speed_emb_{index}"], 0)
-    report.close(case, "prefix_embeds", said.prefix[None], tensors["prefix_embeds"], T["spk_latents"])
+        report.close(case, "conds_latent", rows, tensors["conds_latent"], T["spk_latents"])
+        followers = gpt.speaker.followers()
+    for index, row in enumerate(reversed(followers)):
+        if f"speed_emb_{index}" in tensors:
+            report.close(case, f"speed_emb_{index}", row[None], tensors[f"speed_emb_{index}"], 0)
+    padded = _padded(said.prefix, said.pads)
+    report.close(case, "prefix_embeds", padded, tensors["prefix_embeds"], T["spk_latents"])
     length = gpt.prefix_length(said.latents, said.ids)
     settings = _settings(kit, beams=1, greedy=True, limit=1, settings={})
     history = make_search(settings, length).history
     report.equal(case, "prefix_ids", history, tensors["prefix_ids"])
-    report.equal(case, "attention_mask", torch.ones_like(history), tensors["attention_mask"])
+    report.equal(case, "attention_mask", _mask(length + 1, said.pads), tensors["attention_mask"])
     if "pad_text_ids" in tensors:
         ids = [int(value) for value in tensors["pad_text_ids"][0]]
         with torch.inference_mode():
-            prefix = gpt.prefix(said.latents, said.emotion, ids)
+            prefix = gpt.prefix(said.latents, said.emotion, ids, said.language)
         length = gpt.prefix_length(said.latents, ids)
         pads = length - prefix.shape[0]
-        padded = torch.nn.functional.pad(prefix, (0, 0, pads, 0))[None]
+        padded = _padded(prefix, pads)
         report.close(case, "pad_prefix_embeds", padded, tensors["pad_prefix_embeds"], T["spk_latents"])
-        mask = torch.ones(1, length + 1, dtype=torch.long)
-        mask[:, :pads] = 0
-        report.equal(case, "pad_attention_mask", mask, tensors["pad_attention_mask"])
+        report.equal(case, "pad_attention_mask", _mask(length + 1, pads), tensors["pad_attention_mask"])
+    if gpt.languages is not None:
+        _check_languages(kit, report, said, tensors)
+
+
+def _check_languages(kit: Kit, report: KitReport, said: Spoken, tensors: Mapping[str, Tensor]) -> None:
+    """IndexTTS-2.5: what is dropped of the ids, and the row of each language on the text."""
+    case, gpt = "gpt_decode", kit.model.parts.gpt
+    assert gpt.languages is not None
+    kept = gpt.spoken_ids(said.ids)
+    report.equal(case, "kept_ids", kept, [int(value) for value in tensors["kept_ids"][0]])
+    report.equal(case, "padding", said.pads, int(tensors["padding"]))
+    report.close(case, "lang_row", gpt.languages.weight[said.language][None], tensors["lang_row"], 0)
+    with torch.inference_mode():
+        latents = gpt.speaker(torch.zeros(0), tensors["style"])[None]
+    report.close(case, "spk_latent", latents, tensors["spk_latent"], T["spk_latent"])
+    for key in tensors:
+        if found := re.match(r"prefix_embeds_([a-z]+)$", key):
+            expected = tensors[key]
+            with torch.inference_mode():
+                rows = gpt.prefix(said.latents, said.emotion, said.ids, language_row(found[1]))
+            head = _padded(rows, said.pads)[:, : expected.shape[1]]
+            report.close(case, key, head, expected, T["spk_latents"])
 
 
 def check_decode(kit: Kit, report: KitReport) -> None:
@@ -101,20 +144,22 @@ def check_decode(kit: Kit, report: KitReport) -> None:
                 else:
                     code = torch.tensor([tokens[step - 1]])
                     forced.append(gpt.step(code, [step], cache.rows([0], 1)))
-            _check_step(report, step, tensors, seen, forced[-1], cache.lengths[0])
+            _check_step(report, step, tensors, seen, forced[-1], cache.lengths[0], said.pads)
     if "prefill_logits_all" in tensors:
         with torch.inference_mode():
             logits = gpt.code_head(seen["step0.gpt.final_norm"][0])
-        report.close("gpt_decode", "prefill_logits_all", logits, tensors["prefill_logits_all"], T["logits"])
+        expected = tensors["prefill_logits_all"][:, said.pads :]
+        report.close("gpt_decode", "prefill_logits_all", logits, expected, T["logits"])
     for key, storage in (("past_k_last_layer0", cache.keys), ("past_v_last_layer0", cache.values)):
         if key in tensors:
             found = storage[0][:1, :, : cache.lengths[0]]
-            report.close("gpt_decode", key, found, tensors[key], T["logits"])
+            report.close("gpt_decode", key, found, tensors[key][:, :, said.pads :], T["logits"])
     _check_free(kit, report, said, tokens, torch.cat(forced))
-    with torch.inference_mode():
-        codes = tensors["latent_codes"][0]
-        latent = gpt.latents(said.latents, said.emotion, said.ids, codes)
-    report.close("gpt_decode", "latent", latent, tensors["latent"], T["latent"])
+    if "latent" in tensors:
+        with torch.inference_mode():
+            codes = tensors["latent_codes"][0]
+            latent = gpt.latents(said.latents, said.emotion, said.ids, codes)
+        report.close("gpt_decode", "latent", latent, tensors["latent"], T["latent"])
 
 
 def _check_step(
@@ -124,6 +169,7 @@ def _check_step(
     seen: dict[str, list[Tensor]],
     logits: Tensor,
     length: int,
+    pads: int,
 ) -> None:
     case = f"gpt_decode step {step}"
     position = gpt_module.cached_code_position(step)
@@ -132,9 +178,10 @@ def _check_step(
         found = re.match(rf"step{step}_(?:h(\d+)_(\w+)|(ln_f|final_norm))$", key)
         if found:
             stage = f"gpt.h.{found[1]}.{found[2]}" if found[1] is not None else f"gpt.{found[3]}"
-            report.close(case, key, seen[f"step{step}.{stage}"][0], tensors[key], T["logits"])
+            expected = tensors[key] if step else tensors[key][:, pads:]
+            report.close(case, key, seen[f"step{step}.{stage}"][0], expected, T["logits"])
     report.close(case, "logits", logits[0], tensors["greedy_logits"][step], T["logits"])
-    report.equal(case, "cache length", length, int(tensors["cache_lengths"][step]))
+    report.equal(case, "cache length", length + pads, int(tensors["cache_lengths"][step]))
 
 
 def _check_free(kit: Kit, report: KitReport, said: Spoken, tokens: list[int], forced: Tensor) -> None:

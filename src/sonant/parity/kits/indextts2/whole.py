@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from sonant.checkpoints.tensors import read_json
 from sonant.engine.model import Prompt
 from sonant.families.indextts2.config import W2vBertConfig
 from sonant.families.indextts2.model import IndexInputs
+from sonant.families.indextts2.multilingual import STOP
+from sonant.families.indextts2.text import TextFrontEnd
 from sonant.families.indextts2.weights import read_any
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
@@ -23,6 +26,7 @@ from sonant.request.voice import Voice
 
 T = TOLERANCES
 FULL_SCALE = 32767.0
+LOW_MEMORY_PIECE = 40  # characters. Source: the original's low-memory mode
 DEFAULT_SILENCE = 200  # milliseconds. Source: the original's `infer`
 
 _SAMPLING = {
@@ -39,6 +43,7 @@ _OPTIONS = {
     "max_text_tokens_per_segment": "segment_pieces",
     "more_segment_before": "quick_pieces",
     "typical_mass": "typical_mass",
+    "duration_factor": "duration_factor",
 }
 _OTHER = {
     "emo_audio_prompt",
@@ -49,6 +54,7 @@ _OTHER = {
     "use_random",
     "stream_return",
     "typical_sampling",
+    "text_normalization",
 }
 
 
@@ -64,6 +70,11 @@ def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
         options.pop("typical_mass", None)
     elif "typical_mass" not in options:
         options["typical_mass"] = 0.9
+    if kit.is_multilingual:
+        options.pop("quick_pieces", None)  # accepted and not read there
+        options |= {"language_code": case["lang"], "original_text": True}
+        if case["low_vram"]:
+            options["piece_characters"] = LOW_MEMORY_PIECE
     options["emotion_bias"] = False  # the original's `infer` takes the numbers as they are
     options["emotion_random_seed"] = case["python_seed"]
     style: dict[str, Any] = {"emotion_random": given.get("use_random", False)}
@@ -84,6 +95,7 @@ def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
         style=Style(**style),
         sampling=Sampling(greedy=case["deterministic"], **chosen),
         seed=0,
+        normalize=given.get("text_normalization", True),
         options=options,
     )
 
@@ -103,9 +115,16 @@ def _check_case(kit: Kit, report: KitReport, case: dict[str, Any], voice: Voice)
     name, tensors = f"e2e {case['name']}", kit.tensors(f"e2e_{case['name']}")
     prompts = kit.model.prepare(request_of(kit, case, voice))
     report.equal(name, "segments", len(prompts), case["segments"])
-    pieces = kit.model.parts.text
     ids = [list(prompt.inputs.decode.ids) for prompt in prompts]
-    report.equal(name, "segment pieces", ids, [pieces.ids_of(part) for part in case["segment_pieces"]])
+    text = kit.model.parts.text
+    if isinstance(text, TextFrontEnd):
+        report.equal(name, "segment pieces", ids, [text.ids_of(part) for part in case["segment_pieces"]])
+    else:
+        report.equal(name, "segment ids", ids, [[*part, STOP] for part in case["segment_ids"]])
+        texts = [part.strip() for part in case["segment_texts"]]
+        report.equal(name, "segment texts", [prompt.text for prompt in prompts], texts)
+        recorded_ids = [tensors[f"text_ids_{index}"][0] for index in range(len(prompts))]
+        report.equal(name, "text ids", ids, [part.tolist() for part in recorded_ids])
     rng = _generator(kit, case["torch_seed"])
     spoken: list[Tensor] = []
     lengths: list[int] = []
@@ -121,11 +140,11 @@ def _generator(kit: Kit, seed: int) -> torch.Generator:
     """The original's global generator as it stands when the first code is drawn.
 
     Its w2v-bert draws one number a layer for a layer drop that only training uses, and both the speaker's
-    and the emotion's features were made after seeding.
+    and the emotion's features were made after seeding; IndexTTS-2.5 makes the speaker's twice.
     """
     rng = torch.Generator().manual_seed(seed)
     layers = W2vBertConfig.read(read_json(kit.files.w2v_bert / "config.json")).num_hidden_layers
-    for _ in range(2 * layers):
+    for _ in range((3 if kit.is_multilingual else 2) * layers):
         torch.rand([], generator=rng)
     return rng
 
@@ -145,6 +164,8 @@ def _check_segment(
     emotion = inputs.decode.emotion[None]
     report.close(name, f"emovec_{index}", emotion, tensors[f"emovec_{index}"], T["end to end"])
     utterance = model.start(prompt, range(prompt.rows))
+    if f"rng_state_{index}" in tensors:
+        report.equal(name, f"rng_state_{index}", rng.get_state(), tensors[f"rng_state_{index}"])
     utterance.generator = rng  # the original draws everything from the one global generator
     while True:
         (step,) = model.step([utterance])
@@ -159,15 +180,18 @@ def _check_segment(
     decoder.push(step.tokens)
     with recorded() as seen:
         waveform = decoder.finish()
-    latent = seen["latent.out"][0]
-    report.close(name, f"latent_{index}", latent, tensors[f"latent_{index}"], T["end to end"])
+    for key, stage in ((f"latent_{index}", "latent.out"), (f"S_{index}", "s2mel.features")):
+        if key in tensors:
+            report.close(name, key, seen[stage][0], tensors[key], T["end to end"])
     if f"cond_{index}" in tensors:
         joined = torch.cat((inputs.decode.condition, seen["s2mel.condition"][0]), dim=1)
         report.close(name, f"cond_{index}", joined, tensors[f"cond_{index}"], T["end to end"])
     mel = seen["s2mel.mel"][0][..., inputs.decode.mel.shape[-1] :]
     report.close(name, f"mel_{index}", mel, tensors[f"mel_{index}"], T["end to end"])
-    expected = tensors[f"wav_{index}"]
-    report.close(name, f"wav_{index}", waveform[None, None], expected, T["end to end wav"])
+    if f"wav_{index}" in tensors:
+        expected = tensors[f"wav_{index}"]
+        made = waveform.reshape(expected.shape)
+        report.close(name, f"wav_{index}", made, expected, T["end to end wav"])
     return waveform, len(step.tokens)
 
 
@@ -179,13 +203,23 @@ def _check_samples(
     spoken: list[Tensor],
     sample_rate: int,
 ) -> None:
-    """Segments joined with their silence, as 16-bit samples; a stream also ends with silence."""
+    """Segments joined with their silence, as 16-bit samples; a stream also ends with silence.
+
+    Where the original took pieces of the text one by one, silence is only between those.
+    """
     milliseconds = case["kwargs"].get("interval_silence", DEFAULT_SILENCE)
     silence = torch.zeros(max(0, int(sample_rate * milliseconds / 1000.0)))
     chunks: list[tuple[Tensor, bool]] = []
-    for index, waveform in enumerate(spoken):
+    pauses = set(range(1, len(spoken)))
+    if case.get("low_vram"):
+        pauses = set(accumulate(case["segments_per_run"]))
+    if case["kwargs"].get("stream_return"):
+        pauses.add(len(spoken))
+    else:
+        pauses.discard(len(spoken))
+    for index, waveform in enumerate(spoken, 1):
         chunks.append((waveform, False))
-        if len(silence) and (case["kwargs"].get("stream_return") or index + 1 < len(spoken)):
+        if len(silence) and index in pauses:
             chunks.append((silence, True))
     if case.get("chunks"):
         found = [[[1, len(samples)], is_silence] for samples, is_silence in chunks]
