@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
-MODEL ?= builtin
 
 .PHONY: say serve test test-slow test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
@@ -18,10 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[server,dev]'
 	touch $@
 
+# $(value ...): a dollar in the text is a dollar.
 say: setup
 	@mkdir -p $(dir $(OUT))
-	@$(BIN)/sonant say "$$SONANT_TEXT" --model $(MODEL) -o $(OUT)
-say: export SONANT_TEXT = $(TEXT)
+	@$(BIN)/sonant say "$$SONANT_TEXT" $(if $(MODEL),--model $(MODEL)) -o $(OUT)
+say: export SONANT_TEXT = $(value TEXT)
 
 serve: setup
 	$(BIN)/sonant serve

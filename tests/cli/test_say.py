@@ -187,9 +187,7 @@ def test_play_hands_a_wav_to_the_player(sonant, toy, tmp_path, monkeypatch):
     player.write_text(f"#!/bin/sh\nexec cat > {tmp_path}/heard.wav\n", encoding="utf-8")
     player.chmod(player.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{player.parent}:/bin:/usr/bin")
-    monkeypatch.setattr(
-        "sonant.readings.player.PROGRAMS", [p for p in _programs() if p.command[0] == "aplay"]
-    )
+    monkeypatch.setattr("sonant.audio.player.PROGRAMS", [p for p in _programs() if p.command[0] == "aplay"])
     result = sonant("say", "hello", "--play", "--seed", 1, "--de-rumble", "off")
     assert result.code == 0
     assert not (tmp_path / "speech.wav").exists()
@@ -199,13 +197,13 @@ def test_play_hands_a_wav_to_the_player(sonant, toy, tmp_path, monkeypatch):
 
 
 def _programs():
-    from sonant.readings.player import PROGRAMS
+    from sonant.audio.player import PROGRAMS
 
     return PROGRAMS
 
 
 def test_a_player_that_needs_a_file_gets_one(toy, tmp_path, monkeypatch):
-    from sonant.readings.player import Player, Program
+    from sonant.audio.player import Player, Program
 
     script = tmp_path / "afplay"
     script.write_text(f'#!/bin/sh\ncp "$1" {tmp_path}/heard.wav\n', encoding="utf-8")
@@ -225,7 +223,7 @@ def test_without_a_player_play_is_refused_before_any_work(sonant, monkeypatch, t
 
 def test_a_player_that_fails_is_told(tmp_path):
     from sonant.errors import GenerationError
-    from sonant.readings.player import Player, Program
+    from sonant.audio.player import Player, Program
 
     with (
         pytest.raises(GenerationError, match="status 1"),
@@ -294,7 +292,7 @@ def test_a_reader_that_leaves_ends_the_speaking(tmp_path):
 
 
 def test_a_memory_limit_that_nothing_fits_is_refused_before_loading(sonant):
-    result = sonant("say", "hello", "--memory-limit", "20MB")
+    result = sonant("say", "hello", "--model", "nano", "--memory-limit", "20MB")
     assert result.code == 2
     assert "nano needs about" in result.err
     assert "the memory limit is 20 MB. Give a higher one" in result.err
@@ -308,7 +306,9 @@ def test_a_memory_limit_is_told_when_precision_gives_way(sonant, monkeypatch, tm
         remarks=("nano does not fit 1.0 GB in lossless; it is loaded in int8",),
     )  # fmt: skip
     monkeypatch.setattr("sonant.catalogue.registry.plan", lambda *args, **options: plan)
-    result = sonant("say", "Hello there.", "--memory-limit", "1GB", "--receipt", "-o", "a.wav")
+    result = sonant(
+        *("say", "Hello there.", "--model", "nano", "--memory-limit", "1GB", "--receipt", "-o", "a.wav")
+    )
     assert result.code == 0
     assert "warning: nano does not fit 1.0 GB in lossless; it is loaded in int8" in result.err
     receipt = json.loads((tmp_path / "a.wav.receipt.json").read_text())

@@ -31,6 +31,8 @@ release has pickles, and `tensors_read(path)`, what inference reads of each file
 A family with VARIANTS (name -> files, one of which must be there) takes `variant` in all of them."""
 
 BUILTIN = "builtin"
+DEFAULT_MODEL = BUILTIN
+"""What speaks when no model is named, everywhere: the best voice inside the package."""
 BUNDLED = Path(__file__).parents[1] / "assets"
 """Checkpoints inside the package, each in a folder of its name (Sonant Nano)."""
 DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
@@ -338,7 +340,7 @@ def _candidates(
 
 
 def load(
-    model: str | os.PathLike[str] = BUILTIN,
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     device: str = "auto",
     dtype: str = "auto",

@@ -22,11 +22,11 @@ def models(
 ) -> None:
     """Known models: what each is for, and whether it is on this machine."""
     from sonant.catalogue.hub import KNOWN, is_local, local, models_folder
-    from sonant.catalogue.registry import BUNDLED, bundled, describe
+    from sonant.catalogue.registry import BUNDLED, DEFAULT_MODEL, bundled, describe
     from sonant.errors import SonantError
 
     rows: list[dict[str, Any]] = [
-        {"name": "builtin", "about": "small English voice, always there", "is_here": True, "path": None}
+        {"name": DEFAULT_MODEL, "about": "small English voice, always there", "is_here": True, "path": None}
     ]
     for name in bundled():
         about = "a few million parameters in a family's official layout, inside the package"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from sonant.catalogue.registry import DEFAULT_MODEL
 from sonant.cli.completions import format_names, model_names
 from sonant.cli.flags import job_settings, with_settings
 from sonant.cli.speaking import STRICT
@@ -60,7 +61,7 @@ def say(
     model: Annotated[
         str,
         Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names),
-    ] = "nano",
+    ] = DEFAULT_MODEL,
     device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
     dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
     precision: Annotated[

@@ -129,7 +129,7 @@ def speak(
     from sonant.errors import CancelledError
     from sonant.readings.delivery import deliver
     from sonant.readings.pieces import Narration
-    from sonant.readings.player import Player, find_player
+    from sonant.audio.player import Player, find_player
 
     if play:
         find_player()

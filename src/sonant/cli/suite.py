@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sonant.catalogue.registry import DEFAULT_MODEL
 from sonant.cli.completions import model_names
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def suite(
     model: Annotated[
         str, typer.Option(help="Checkpoint folder or known name.", autocompletion=model_names)
-    ] = "builtin",
+    ] = DEFAULT_MODEL,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("suite"),
     voice: Annotated[Path | None, typer.Option(help="A clip of 5 to 15 s to clone.")] = None,
     transcript: Annotated[str | None, typer.Option(help="What the clip says.")] = None,

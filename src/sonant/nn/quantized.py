@@ -1,7 +1,7 @@
 """Narrow weights for the autoregressive networks on a CPU: int8, int4, or bfloat16 as published.
 
 `nn.precision` states the arithmetic in torch; `NativeLinear` and `NativeDecoder` run the same in C
-(src/sonant/native/stack.c). Both stand in for `nn.Linear` and `nn.transformer.Decoder`.
+(src/sonant/native: pack.c, products.c, stack.c). Both stand in for `nn.Linear` and `nn.transformer.Decoder`.
 
 LOSSLESS loses nothing: a weight that is bfloat16 in the checkpoint stays two bytes wide in memory, and is
 multiplied and summed in float32. A step is bound by how many bytes of weights it reads, so this is about

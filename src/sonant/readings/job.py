@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sonant.catalogue.registry import DEFAULT_MODEL
 from sonant.errors import RequestError, UnsupportedError
 from sonant.request.audio import Audio
 from sonant.request.settings import EMOTIONS, Setting, check_all, settings_of
@@ -42,7 +43,7 @@ class Job:
     """What to say and how. Audio is named by path; None leaves a setting to the model."""
 
     text: str
-    model: str = "builtin"
+    model: str = DEFAULT_MODEL
     device: str = "auto"
     dtype: str = "auto"
     precision: str = "auto"

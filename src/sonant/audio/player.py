@@ -13,7 +13,8 @@ from types import TracebackType
 
 from sonant.audio.encode import open_encoder
 from sonant.errors import DependencyError, GenerationError
-from sonant.request.audio import Samples
+
+Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
