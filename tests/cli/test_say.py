@@ -222,8 +222,8 @@ def test_without_a_player_play_is_refused_before_any_work(sonant, monkeypatch, t
 
 
 def test_a_player_that_fails_is_told(tmp_path):
-    from sonant.errors import GenerationError
     from sonant.audio.player import Player, Program
+    from sonant.errors import GenerationError
 
     with (
         pytest.raises(GenerationError, match="status 1"),

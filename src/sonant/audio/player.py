@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+import numpy as np
+import numpy.typing as npt
+
 from sonant.audio.encode import open_encoder
 from sonant.errors import DependencyError, GenerationError
 

@@ -125,11 +125,11 @@ def speak(
     strict: bool = False,
 ) -> Spoken:
     """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
+    from sonant.audio.player import Player, find_player
     from sonant.cli.interrupt import CtrlC
     from sonant.errors import CancelledError
     from sonant.readings.delivery import deliver
     from sonant.readings.pieces import Narration
-    from sonant.audio.player import Player, find_player
 
     if play:
         find_player()

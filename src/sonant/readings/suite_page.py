@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import base64
 import html
-import struct
-import zlib
 from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
 from sonant.audio.encode import open_encoder
-from sonant.request.audio import Audio, Samples
+from sonant.audio.picture import png, spectrogram
+from sonant.request.audio import Audio
 from sonant.request.speech import ModelSpec
 
 if TYPE_CHECKING:
     from sonant.readings.takes import Material, Take
-
-PICTURE_WIDTH, PICTURE_HEIGHT = 720, 128
-FLOOR_DB = 80.0
-"""Spectrograms show this range below their loudest point."""
-# Anchors of a dark-to-light scale; lightness rises evenly, so it reads in grey too.
-COLOURS = np.array(
-    [[8, 8, 24], [64, 24, 104], [152, 46, 110], [228, 92, 70], [250, 172, 60], [252, 250, 190]]
-)
 
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -96,35 +83,3 @@ def _section(take: Take, folder: Path) -> str:
         problems = take.measurement.problems() if take.measurement is not None else ()
         lines += [f'<p class="note">{html.escape(note)}</p>' for note in (*take.guards, *problems)]
     return "\n".join([*lines, "</section>"])
-
-
-def spectrogram(samples: Samples, sample_rate: int) -> npt.NDArray[np.uint8]:
-    """Picture [PICTURE_HEIGHT, PICTURE_WIDTH, 3]: time to the right, frequency upwards as a mel scale."""
-    size = max(64, int(0.04 * sample_rate))
-    padded = np.pad(samples.astype(np.float64), (size // 2, size))
-    starts = np.linspace(0, len(padded) - size, PICTURE_WIDTH).astype(int)
-    window = np.hanning(size)
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[starts]
-    power = np.abs(np.fft.rfft(frames * window, axis=1)) ** 2
-    mels = np.linspace(0, np.log1p(sample_rate / 2 / 700), PICTURE_HEIGHT + 1)
-    edges = np.floor(np.expm1(mels) * 700 / (sample_rate / 2) * (power.shape[1] - 1)).astype(int)
-    bands = np.stack([power[:, low : max(high, low + 1)].max(axis=1) for low, high in pairwise(edges)])
-    level = 10 * np.log10(bands + 1e-12)
-    shade = np.clip((level - level.max() + FLOOR_DB) / FLOOR_DB, 0, 1)[::-1]
-    place = shade * (len(COLOURS) - 1)
-    low = np.minimum(place.astype(int), len(COLOURS) - 2)
-    mixed = COLOURS[low] + (COLOURS[low + 1] - COLOURS[low]) * (place - low)[..., None]
-    return np.rint(mixed).astype(np.uint8)
-
-
-def png(picture: npt.NDArray[np.uint8]) -> bytes:
-    """A PNG file of a picture [H, W, 3]."""
-    height, width, _ = picture.shape
-    rows = np.concatenate([np.zeros((height, 1), np.uint8), picture.reshape(height, width * 3)], axis=1)
-
-    def part(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(rows.tobytes(), 6)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", body) + part(b"IEND", b"")

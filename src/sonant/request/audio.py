@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import BinaryIO
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +16,7 @@ from sonant.errors import RequestError
 Samples = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Audio:
     """Mono samples [S], float32 in about [-1, 1], at `sample_rate` Hz."""
 
@@ -29,6 +31,13 @@ class Audio:
             )
         if self.samples.dtype != np.float32:
             object.__setattr__(self, "samples", self.samples.astype(np.float32))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.seconds:.2f} s at {self.sample_rate} Hz>"
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        """The samples [S], for numpy and whatever takes an array."""
+        return np.array(self.samples, dtype=dtype, copy=True if copy else None)
 
     @property
     def seconds(self) -> float:
@@ -56,3 +65,30 @@ class Audio:
         from sonant.audio.io import write_audio
 
         write_audio(target, self.samples, self.sample_rate, format=format)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write a file, in the format that its ending names; the path, to go on with."""
+        self.write(path)
+        return Path(path)
+
+    def to_bytes(self, format: str = "wav") -> bytes:
+        """A whole file of this format (wav, flac, mp3, opus, aac, pcm) in memory."""
+        target = BytesIO()
+        self.write(target, format=format)
+        return target.getvalue()
+
+    def play(self) -> None:
+        """Play through whichever player program this machine has, to the end.
+
+        Raises DependencyError where there is none, GenerationError when it fails.
+        """
+        from sonant.audio.player import Player
+
+        with Player(self.sample_rate) as player:
+            player.write(self.samples)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a player, and waveform and spectrogram as one picture."""
+        from sonant.audio.picture import notebook_page
+
+        return notebook_page(self.samples, self.sample_rate, repr(self))

@@ -245,7 +245,7 @@ class GuardEvent:
     segment: int = 0
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Speech(Audio):
     """A whole answer: samples plus how it was made."""
 
@@ -254,6 +254,10 @@ class Speech(Audio):
     timings: Mapping[str, float] = field(default_factory=dict)
     """Seconds by stage: "prepare", "prefill", "decode", "first_audio", "total", ... and "frames"."""
     segments: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        told = f", {len(self.guards)} guard events" if self.guards else ""
+        return f"{super().__repr__()[:-1]}, seed {self.seed}{told}>"
 
 
 @dataclass(frozen=True, kw_only=True)
