@@ -42,7 +42,7 @@ def _option(row: Setting) -> inspect.Parameter:
         *flag.names,
         help=flag.help or row.help_with_range,
         rich_help_panel=flag.panel,
-        metavar=flag.metavar,
+        metavar=flag.metavar or "|".join(row.choices) or None,
         autocompletion=_OFFERS[flag.offers] if flag.offers is not None else None,
     )
     kind = _TYPES.get(row.kind, str)

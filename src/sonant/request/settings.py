@@ -60,6 +60,10 @@ class Field:
     name: str | None = None
     on: Literal["every", "speech"] = "every"
     """Every body that speaks, or only `POST /v1/audio/speech` and its batch."""
+    help: str | None = None
+    """Where HTTP says it in other words than `Setting.help`."""
+    least: float | None = None
+    """Where HTTP takes less than `Setting.least`, as another way to say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +117,9 @@ class Setting:
 
     @property
     def help_with_range(self) -> str:
-        """The help, and the values in brackets."""
-        return f"{self.help.removesuffix('.')} ({self.range})." if self.range else self.help
+        """The help, and the range in brackets."""
+        has_range = self.range and not self.choices
+        return f"{self.help.removesuffix('.')} ({self.range})." if has_range else self.help
 
     def is_set(self, value: Any) -> bool:
         """Whether a value asks for something."""
@@ -154,10 +159,12 @@ SETTINGS: tuple[Setting, ...] = (
             help="A voice of the model, a name from sonant voice list, a voice file, or a clip.",
             offers="voices",
         ),
+        field=Field(help="A voice of the model, a stored voice, or one of OpenAI's names for a default."),
     ),
     Setting(
         name="transcript", kind="text", home="job", help="What the clip that is the voice says.",
-        flag=Flag(help="What the clip given as --voice says."), field=Field(name="ref_text"),
+        flag=Flag(help="What the clip given as --voice says."),
+        field=Field(name="ref_text", help="What ref_audio says."),
     ),
     Setting(
         name="language", kind="name", home="request",
@@ -241,6 +248,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="seed", kind="whole", home="request", least=0, most=2**63 - 1, help="Same seed, same samples.",
         flag=_DECODING,
+        field=Field(help="Same request and seed, same audio; -1 or nothing draws one.", least=-1),
     ),
     Setting(
         name="preset", kind="name", home="job", field=None,
@@ -264,12 +272,14 @@ SETTINGS: tuple[Setting, ...] = (
         most=100.0, field=Field(),
     ),
     _sampling(
-        "predictor_greedy", "switch", "greedy, for the second network of a frame (Qwen3-TTS).",
+        "predictor_greedy", "switch", "greedy for the second network of a frame (Qwen3-TTS).",
         flag=Flag(names=("--predictor-greedy/--predictor-sample",), panel="Decoding"),
     ),
-    _sampling("predictor_temperature", "number", "temperature, for that network.", **_TEMPERATURE),
-    _sampling("predictor_top_k", "whole", "top_k, for that network.", **_TOP_K),
-    _sampling("predictor_top_p", "number", "top_p, for that network.", **_TOP_P),
+    _sampling(
+        "predictor_temperature", "number", "temperature for the second network of a frame.", **_TEMPERATURE
+    ),
+    _sampling("predictor_top_k", "whole", "top_k for the second network of a frame.", **_TOP_K),
+    _sampling("predictor_top_p", "number", "top_p for the second network of a frame.", **_TOP_P),
     _sampling("beams", "whole", "Width of the beam search.", least=1, most=16),
     _sampling("length_penalty", "number", "Of beams: above 0 favours long ones.", least=-10.0, most=10.0),
     _sampling(

@@ -303,7 +303,6 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
                     arrived=request.state.arrived,
                     streaming=False,
                     response_format=item.response_format,
-                    source_audio=item.source_audio,
                 ) as speaking,
             ):
                 encoder = open_encoder(item.response_format, speaking.sample_rate)

@@ -72,7 +72,6 @@ class SpeechAnswer(Response):
                 arrived=self._arrived,
                 streaming=body.stream,
                 response_format=body.response_format,
-                source_audio=body.source_audio,
             ) as speaking:
                 if body.stream_format == "sse":
                     await self._events(speaking)

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
-from sonant.request.speech import (
-    EMOTIONS,
-    ChunkPolicy,
-    ModelSpec,
-    Sampling,
-    SpeechRequest,
-    Style,
-    TextFeed,
-    TextLayout,
-)
+from sonant.request.settings import EMOTIONS, SETTINGS, Kind, Setting, check_value, settings_of
+from sonant.request.speech import ChunkPolicy, ModelSpec, SpeechRequest, TextFeed, request_from
 from sonant.request.voice import Voice
 
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
@@ -27,6 +20,7 @@ Clip = Annotated[
     str, Field(description="A sound file as base64 or data: URL (or a web address, if switched on).")
 ]
 Name = Annotated[str, Field(max_length=200)]
+Words = Annotated[str, Field(max_length=10_000)]
 
 
 class Body(BaseModel):
@@ -55,23 +49,52 @@ class VoiceId(Body):
     id: Name
 
 
-class SamplingBody(Body):
-    """Decoding settings; each model takes those that its capability document lists."""
+_KINDS: Mapping[Kind, Any] = {
+    "switch": bool,
+    "whole": int,
+    "number": float,
+    "text": Words,
+    "name": Name,
+    "voice": Name | VoiceId,
+    "clip": Clip,
+    "emotions": list[float] | dict[str, float],
+    "glossary": Annotated[dict[str, str], Field(max_length=1_000)],
+    "options": Annotated[dict[str, Any], Field(max_length=50)],
+}
 
-    greedy: bool | None = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    predictor_greedy: bool | None = None
-    predictor_temperature: float | None = None
-    predictor_top_k: int | None = None
-    predictor_top_p: float | None = None
-    beams: int | None = None
-    length_penalty: float | None = None
-    flow_steps: int | None = None
-    guidance: float | None = None
-    max_frames: int | None = None
+
+def _with(base: type[Body], rows: Iterable[tuple[str, Setting]], name: str) -> type[Body]:
+    """`base` with a field for each setting. Ranges are told here, and checked where the request is made."""
+    fields: dict[str, Any] = {}
+    for field, row in rows:
+        kind = Literal[row.choices] if row.choices else _KINDS[row.kind]
+        least = row.field.least if row.field is not None and row.field.least is not None else row.least
+        bounds = {"minimum": least, "maximum": row.most, "exclusiveMinimum": row.above}
+        told: dict[str, Any] = {word: bound for word, bound in bounds.items() if bound is not None}
+        has_default = row.default is not None and row.default != {}
+        about = (row.field.help if row.field is not None else None) or row.help_with_range
+        default: Any = row.default if has_default else None
+        fields[field] = (
+            kind if has_default else kind | None,
+            Field(default=default, description=about, json_schema_extra=told),
+        )
+    return create_model(name, __base__=base, __module__=__name__, **fields)
+
+
+def _fields_on(*bodies: str) -> list[tuple[str, Setting]]:
+    return [(row.field_name, row) for row in SETTINGS if row.field is not None and row.field.on in bodies]
+
+
+if TYPE_CHECKING:
+
+    class _EverySetting(Lenient):
+        def __getattr__(self, name: str) -> Any: ...
+
+    SamplingBody = Body
+else:
+    _EverySetting = _with(Lenient, _fields_on("every"), "_EverySetting")
+    SamplingBody = _with(Body, [(row.name, row) for row in settings_of("sampling")], "SamplingBody")
+    SamplingBody.__doc__ = "Decoding settings; each model takes those that its capability document lists."
 
 
 LANG_CODES = {
@@ -88,35 +111,18 @@ def language_of(value: str) -> str:
     return LANG_CODES.get(code.lower(), code)
 
 
-class Manner(Lenient):
-    """Everything about a request but its text and how the answer is packed."""
+class Manner(_EverySetting):
+    """Everything about a request but its text and how the answer is packed: the settings of the table, and
+    what other servers call them."""
 
     model: Name | None = Field(
         default=None, description="A served model or alias; the server's first model when left out."
     )
-    voice: Name | VoiceId | None = Field(
-        default=None,
-        description="A voice of the model, a stored voice, or one of OpenAI's names for a default.",
-    )
-    instructions: Annotated[str, Field(max_length=10_000)] | None = Field(
-        default=None, description="How to say it, or the description of a voice to design."
-    )
-    speed: float = Field(default=1.0, description="0.25 to 4.0.")
     volume: float = Field(default=1.0, ge=0.0, le=4.0, description="0 to 4; times the loudness.")
     volume_multiplier: float | None = Field(default=None, ge=0.0, le=4.0, description="The same as volume.")
-    language: Name | None = Field(
-        default=None,
-        description='A language name, code or locale; "auto" or nothing lets the model choose.',
-    )
     lang_code: Name | None = Field(default=None, description="The same as language.")
-    seed: int | None = Field(
-        default=None, description="Same request and seed, same audio; -1 or nothing draws one."
-    )
     ref_audio: Clip | None = Field(
         default=None, description="A clip whose voice is imitated for this request."
-    )
-    ref_text: Annotated[str, Field(max_length=10_000)] | None = Field(
-        default=None, description="What ref_audio says."
     )
     x_vector_only_mode: bool = Field(
         default=False, description="Use only the speaker of ref_audio, not its words."
@@ -124,50 +130,22 @@ class Manner(Lenient):
     task_type: Literal["CustomVoice", "VoiceDesign", "Base"] | None = Field(
         default=None, description="Checked against what the model can do."
     )
-    emotion_vector: list[float] | dict[str, float] | None = Field(
-        default=None, description=f"Eight numbers in 0..1, or some of them by name: {', '.join(EMOTIONS)}."
-    )
-    emotion_audio: Clip | None = Field(default=None, description="A clip whose emotion is copied.")
-    emotion_text: Annotated[str, Field(max_length=10_000)] | None = Field(
-        default=None, description="Words from which the emotion is inferred."
-    )
-    emotion_from_text: bool = Field(default=False, description="Infer the emotion from the spoken text.")
-    emotion_strength: float = Field(default=1.0, description="0 to 2; 1 is the full emotion.")
-    emotion_random: bool = Field(
-        default=False, description="Draw the speaker rows of a vector emotion at random."
-    )
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    repetition_penalty: float | None = None
-    max_new_tokens: int | None = Field(default=None, description="Most frames of one segment.")
     sampling: SamplingBody | None = Field(
         default=None, description="All decoding settings, where the short ones do not do."
     )
-    text_layout: TextLayout | None = None
     non_streaming_mode: bool | None = Field(
         default=None, description="true is text_layout full, false is progressive."
     )
-    normalize: bool = Field(default=True, description="Read numbers, dates and symbols out as words.")
     normalization_options: dict[str, Any] | None = Field(
         default=None,
         max_length=50,
         description="Kokoro-FastAPI's; `normalize` in it is the same as normalize.",
     )
-    speaker_description: Annotated[str, Field(max_length=10_000)] | None = Field(
+    speaker_description: Words | None = Field(
         default=None, description="vLLM-Omni's; the same as instructions for a model that designs voices."
-    )
-    glossary: dict[str, str] | None = Field(
-        default=None, max_length=1_000, description="Words and how to spell them aloud."
     )
     initial_codec_chunk_frames: int | None = Field(
         default=None, ge=1, le=1_000, description="Frames before the first audio."
-    )
-    deadline: float | None = Field(
-        default=None, gt=0, description="Seconds after which the request is given up."
-    )
-    options: dict[str, Any] | None = Field(
-        default=None, max_length=50, description="Switches of one model family."
     )
     user: str | None = Field(default=None, description="Accepted and not used.")
     metadata: dict[str, Any] | None = Field(default=None, description="Accepted and not used.")
@@ -188,10 +166,17 @@ class Manner(Lenient):
     @property
     def voice_name(self) -> str | None:
         """The voice asked for, by name."""
-        return self.voice.id if isinstance(self.voice, VoiceId) else self.voice
+        voice: str | VoiceId | None = self.voice
+        return voice.id if isinstance(voice, VoiceId) else voice
 
 
-class SpeechBody(Manner):
+if TYPE_CHECKING:
+    _SpeechManner = Manner
+else:
+    _SpeechManner = _with(Manner, _fields_on("speech"), "_SpeechManner")
+
+
+class SpeechBody(_SpeechManner):
     """`POST /v1/audio/speech`: OpenAI's fields and the extensions of other servers."""
 
     input: str = Field(description="The text to speak; [pause:500ms] is a pause.")
@@ -199,9 +184,6 @@ class SpeechBody(Manner):
     stream_format: Literal["audio", "sse"] = "audio"
     stream: bool = Field(
         default=True, description="false sends the finished file at once, with true lengths in its header."
-    )
-    source_audio: Clip | None = Field(
-        default=None, description="Voice conversion: this speech in the voice asked for; input is then empty."
     )
 
 
@@ -253,56 +235,53 @@ def to_request(
     text: str,
     *,
     voice: Voice | str | None,
-    emotion_audio: Audio | None = None,
-    source_audio: Audio | None = None,
+    clips: Mapping[str, Audio],
     text_feed: TextFeed | None = None,
     designs_voices: bool = False,
     deadline: float,
 ) -> SpeechRequest:
-    """The library's request. Raises RequestError naming the field."""
-    languages = [language_of(given) for given in (body.language, body.lang_code) if given is not None]
-    if len(set(languages)) > 1:
-        raise RequestError("language and lang_code disagree. Send one of them.", field="language")
-    layout = body.text_layout
+    """The library's request; `clips` are decoded, by setting. Raises RequestError naming the field."""
+    values: dict[str, Any] = {}
+    for row in settings_of("request", "style"):
+        value = getattr(body, row.field_name, None) if row.field is not None else None
+        if value is None or (value == "" and row.kind == "text"):
+            continue
+        if row.kind == "emotions":
+            value = _emotion_vector(value)
+        if row.kind == "clip":
+            value = clips[row.name]
+        check_value(row, value)
+        values[row.name] = value
+    if body.lang_code is not None:
+        values.setdefault("language", body.lang_code)
+        if language_of(values["language"]) != language_of(body.lang_code):
+            raise RequestError("language and lang_code disagree. Send one of them.", field="language")
+    if "language" in values:
+        values["language"] = language_of(values["language"])
     if body.non_streaming_mode is not None:
-        named: TextLayout = "full" if body.non_streaming_mode else "progressive"
-        if layout is not None and layout != named:
+        named = "full" if body.non_streaming_mode else "progressive"
+        if values.setdefault("text_layout", named) != named:
             raise RequestError(
                 "text_layout and non_streaming_mode disagree. Send one of them.", field="text_layout"
             )
-        layout = named
-    instruction = body.instructions or (body.speaker_description if designs_voices else None)
+    if designs_voices and body.speaker_description:
+        values.setdefault("instruction", body.speaker_description)
+    if (body.normalization_options or {}).get("normalize") is False:
+        values["normalize"] = False
+    values["deadline"] = min(deadline, values.get("deadline", deadline))
     first = body.initial_codec_chunk_frames
-    return SpeechRequest(
+    return request_from(
         text,
-        voice=voice,
-        language=languages[0] if languages else None,
-        style=Style(
-            instruction=instruction or None,
-            emotion_vector=_emotion_vector(body.emotion_vector),
-            emotion_audio=emotion_audio,
-            emotion_text=body.emotion_text or None,
-            emotion_from_text=body.emotion_from_text,
-            emotion_strength=body.emotion_strength,
-            emotion_random=body.emotion_random,
-        ),
+        values,
         sampling=_sampling(body),
-        speed=body.speed,
-        seed=body.seed,
-        text_layout=layout,
-        normalize=body.normalize and (body.normalization_options or {}).get("normalize") is not False,
-        glossary=body.glossary or {},
-        source_audio=source_audio,
+        options=values.pop("options", {}),
+        voice=voice,
         text_feed=text_feed,
         chunk_policy=ChunkPolicy() if first is None else ChunkPolicy(first=first, largest=max(16, first)),
-        deadline=min(deadline, body.deadline) if body.deadline is not None else deadline,
-        options=body.options or {},
     )
 
 
-def _emotion_vector(given: list[float] | dict[str, float] | None) -> tuple[float, ...] | None:
-    if given is None:
-        return None
+def _emotion_vector(given: list[float] | dict[str, float]) -> tuple[float, ...]:
     if isinstance(given, list):
         return tuple(given)
     unknown = [name for name in given if name not in EMOTIONS]
@@ -313,19 +292,15 @@ def _emotion_vector(given: list[float] | dict[str, float] | None) -> tuple[float
     return tuple(given.get(name, 0.0) for name in EMOTIONS)
 
 
-def _sampling(body: Manner) -> Sampling:
+def _sampling(body: Manner) -> dict[str, Any]:
     values = body.sampling.model_dump(exclude_none=True) if body.sampling is not None else {}
-    short = {
-        "temperature": body.temperature,
-        "top_k": body.top_k,
-        "top_p": body.top_p,
-        "repetition_penalty": body.repetition_penalty,
-        "max_frames": body.max_new_tokens,
-    }
-    for name, value in short.items():
+    for row in settings_of("sampling"):
+        value = getattr(body, row.field_name) if row.field is not None else None
         if value is None:
             continue
-        if values.get(name, value) != value:
-            raise RequestError(f"{name} was given twice with different values. Send it once.", field=name)
-        values[name] = value
-    return Sampling(**values)
+        if values.get(row.name, value) != value:
+            raise RequestError(
+                f"{row.name} was given twice with different values. Send it once.", field=row.name
+            )
+        values[row.name] = value
+    return values

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
-from sonant.request.audio import Audio
+from sonant.request.settings import SETTINGS
 from sonant.request.speech import AudioChunk, SpeechRequest, TextFeed
 from sonant.request.voice import Voice
 from sonant.server.jobs import Job
@@ -93,7 +93,6 @@ class SpeechService:
         arrived: float,
         streaming: bool = True,
         response_format: str = "",
-        source_audio: str | None = None,
         text_feed: TextFeed | None = None,
     ) -> AsyncIterator[Speaking]:
         """The request as a running job; however the block is left, the work stops and the record is kept."""
@@ -106,9 +105,7 @@ class SpeechService:
             self.metrics.begin(record)
             try:
                 async with self.pool.use(model) as loaded:
-                    request = await self.request(
-                        loaded, body, text, source_audio=source_audio, text_feed=text_feed
-                    )
+                    request = await self.request(loaded, body, text, text_feed=text_feed)
                     async with await loaded.desk.submit(request, streaming=streaming) as job:
                         record.seed = job.stream.seed
                         voice = job.stream.request.voice
@@ -212,7 +209,6 @@ class SpeechService:
         body: Manner,
         text: str,
         *,
-        source_audio: str | None = None,
         text_feed: TextFeed | None = None,
     ) -> SpeechRequest:
         """The library's request, with clips decoded and the voice fitted to the model."""
@@ -223,30 +219,27 @@ class SpeechService:
                 field="task_type",
             )
         # Checked before a clip is decoded for nothing; the engine checks everything once more.
-        for name, value, capability in (
-            ("ref_audio", body.ref_audio, "clone"),
-            ("emotion_audio", body.emotion_audio, "emotion_audio"),
-            ("source_audio", source_audio, "voice_conversion"),
-        ):
-            if value is not None and capability not in can:
+        sounds = {
+            row: given
+            for row in SETTINGS
+            if row.kind == "clip" and (given := getattr(body, row.field_name, None)) is not None
+        }
+        wanted = [("clone", "ref_audio")] if body.ref_audio is not None else []
+        wanted += [(need, row.field_name) for row in sounds for need in row.needs]
+        for capability, name in wanted:
+            if capability not in can:
                 raise UnsupportedError(
                     f"{loaded.name} takes no {name} ({capability}). Leave it out or choose another model.",
                     field=name,
                 )
-        emotion: Audio | None = None
-        source: Audio | None = None
-        if body.emotion_audio is not None:
-            emotion, _ = await self.clips.read(body.emotion_audio, "emotion_audio")
-        if source_audio is not None:
-            source, _ = await self.clips.read(source_audio, "source_audio")
+        clips = {row.name: (await self.clips.read(given, row.field_name))[0] for row, given in sounds.items()}
         voice = await self._voice(loaded, body)
         deadline = self.settings.deadline_for(len(text))
         return to_request(
             body,
             text,
             voice=voice,
-            emotion_audio=emotion,
-            source_audio=source,
+            clips=clips,
             text_feed=text_feed,
             designs_voices="voice_design" in can,
             deadline=deadline,

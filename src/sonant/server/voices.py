@@ -84,8 +84,8 @@ def voice_routes(service: SpeechService) -> APIRouter:
     async def design_voice(body: DesignBody, request: Request) -> Response:
         """Speak a sentence in the described voice and keep it as the clip of a new voice."""
         _check_name(service, body.name)
-        manner = Manner(
-            model=body.model, instructions=body.instructions, language=body.language, seed=body.seed
+        manner = Manner.model_validate(
+            body.model_dump(include={"model", "instructions", "language", "seed"}, exclude_none=True)
         )
         name = service.pool.resolve(body.model)
         async with service.pool.use(name) as loaded:
