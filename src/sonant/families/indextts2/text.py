@@ -1,6 +1,6 @@
 """IndexTTS2's text front end: text -> spoken words -> sentencepiece pieces -> ids.
 
-    text -> annotations, glossary, names, pinyin protected -> wetext -> character map
+    text -> annotations, glossary, names, pinyin protected -> grammar -> character map
          -> blanks around CJK, upper case -> pieces; `segments.py` then cuts the pieces
 
 The Chinese and the English path differ in their grammar and in what is protected from it.
@@ -11,16 +11,16 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from sonant.errors import CheckpointError, RequestError
+from sonant.families.indextts2 import grammar
 from sonant.families.indextts2.front_end import Segment
+from sonant.families.indextts2.grammar import Reading
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_segments
 
-Reading = Literal["zh", "en"]
 READINGS: Mapping[str, Reading] = {"chinese": "zh", "zh": "zh", "english": "en", "en": "en"}
 GlossaryEntry = str | Mapping[str, str]
 
@@ -154,16 +154,6 @@ def _letters(number: int) -> str:
             return spelled
 
 
-@lru_cache(maxsize=2)
-def _grammar(path: Reading) -> Any:
-    """wetext's ready-made grammar of one language, loaded on first use (a read-only table)."""
-    from wetext import Normalizer
-
-    if path == "zh":
-        return Normalizer(lang="zh", operator="tn", remove_erhua=False)
-    return Normalizer(lang="en", operator="tn")
-
-
 class Normaliser:
     """Text -> text as it is spoken, with the terms of one checkpoint's glossary."""
 
@@ -200,8 +190,8 @@ class Normaliser:
     @staticmethod
     def _read_out(text: str, path: Reading) -> str:
         try:
-            return str(_grammar(path).normalize(text))
-        except Exception as error:  # the grammar library raises its own C++ errors
+            return grammar.read_out(text, path)
+        except grammar.Unreadable as error:
             if path == "en":  # Parity: the original then speaks the English text as typed
                 _log.warning("the English grammar could not read %r (%s); spoken as typed", text, error)
                 return text
