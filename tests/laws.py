@@ -100,6 +100,29 @@ class FamilyLaws:
             run_alone(model, prompt)
         assert torch.equal(run_alone(model, prompts[0]), before)
 
+    def test_rows_that_grow_while_they_are_in_use_change_nothing(self, model, prompts):
+        if not hasattr(model, "grow"):
+            pytest.skip("this model keeps no rows, or none that could grow")
+        expected = run_together(model, prompts[:2])
+        steps = model.step
+        count = 0
+
+        def step(utterances):
+            nonlocal count
+            count += 1
+            if count == 3:
+                assert model.grow(4 * max(prompt.positions for prompt in prompts))
+            return steps(utterances)
+
+        model.step = step
+        try:
+            found = run_together(model, prompts[:2])
+        finally:
+            del model.step
+        assert count >= 3
+        for one, other in zip(expected, found, strict=True):
+            assert torch.equal(one, other)
+
     def test_same_seed_gives_same_samples(self, model, requests):
         with Engine(model, slots=2) as engine:
             first = engine.synthesize(requests[0])

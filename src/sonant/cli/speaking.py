@@ -153,7 +153,7 @@ def speak(
         )
         with ExitStack() as stack:
             ctrl_c = stack.enter_context(CtrlC())
-            on_chunk = stack.enter_context(progress(len(spoken.segments)))
+            on_chunk = stack.enter_context(progress(lambda: len(spoken.segments)))
             players = (stack.enter_context(Player(spoken.sample_rate)),) if play else ()
             outcome = deliver(
                 spoken, job, target=target, listeners=players, on_chunk=on_chunk, waiting=ctrl_c.waiting
@@ -169,8 +169,8 @@ def speak(
 
 
 @contextmanager
-def progress(segments: int) -> Iterator[Callable[[AudioChunk], None]]:
-    """A bar over the segments on a terminal, nothing in a pipe; gives what is to hear each chunk."""
+def progress(segments: Callable[[], int]) -> Iterator[Callable[[AudioChunk], None]]:
+    """A bar over the segments known so far on a terminal, nothing in a pipe; gives what hears each chunk."""
     if not sys.stderr.isatty():
         yield lambda chunk: None
         return
@@ -182,13 +182,15 @@ def progress(segments: int) -> Iterator[Callable[[AudioChunk], None]]:
         TextColumn("{task.fields[seconds]:.1f} s"), TimeElapsedColumn(),
     )  # fmt: skip
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("speaking", total=segments, seconds=0.0)
+        task = bar.add_task("speaking", total=segments(), seconds=0.0)
         begun = 0
 
         def hear(chunk: AudioChunk) -> None:
             nonlocal begun
             begun += chunk.text is not None
             end = chunk.start + len(chunk.samples) / chunk.sample_rate
-            bar.update(task, completed=segments if chunk.is_final else max(0, begun - 1), seconds=end)
+            total = segments()
+            completed = total if chunk.is_final else max(0, begun - 1)
+            bar.update(task, completed=completed, total=total, seconds=end)
 
         yield hear

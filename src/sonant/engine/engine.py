@@ -1,8 +1,9 @@
 """The engine: admits utterances to cache rows, steps them as a batch, decodes, delivers, cancels.
 
-One thread owns the model. Callers hand in requests and read chunks from a bounded queue; a full queue
-pauses that utterance only, a closed one frees its rows before the next step. `synthesize` is the same
-loop with the chunks joined: there is no second code path.
+One thread owns the model and all that is known of the requests; it is woken by what others post. Callers hand
+in requests and read chunks from a bounded queue; a full queue pauses that utterance only, a closed one frees
+its rows before the next step. `synthesize` is the same loop with the chunks joined: there is no second code
+path.
 """
 
 from __future__ import annotations
@@ -12,35 +13,47 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sonant import native
-from sonant.engine.model import Prompt, SpeechModel
-from sonant.engine.stream import NO_SAMPLES, Segment, SpeechStream, join
-from sonant.errors import (
-    BusyError,
-    CancelledError,
-    DeadlineError,
-    GenerationError,
-    RequestError,
-    SonantError,
+from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
+from sonant.engine.model import Prompt, SpeechModel, Step, Unspeakable
+from sonant.engine.preparing import (
+    Deadline,
+    Item,
+    Pause,
+    Prepared,
+    PreparingThread,
+    Source,
+    first_items,
 )
+from sonant.engine.progress import Progress, Segment
+from sonant.engine.rows import Rows
+from sonant.engine.stream import SpeechStream, join
+from sonant.engine.turns import Turns
+from sonant.errors import BusyError, CancelledError, GenerationError, RequestError, SonantError
 from sonant.native import teams
-from sonant.nn.sampling import segment_seed
-from sonant.request.audio import Audio, Samples
-from sonant.request.checks import check_request, spoken_parts
-from sonant.request.speech import ChunkPolicy, GuardEvent, ModelSpec, Speech, SpeechRequest
+from sonant.request.audio import Audio
+from sonant.request.checks import check_fed_text, check_request
+from sonant.request.speech import ChunkPolicy, ModelSpec, Speech, SpeechRequest
 from sonant.request.voice import Voice
 from sonant.voices.casting import Casting, designed_clip
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Segments of a request that are prepared before they are spoken."""
+MOST_UNDECODED = 64
+"""Frames of a segment that the decoding thread may lag behind before its utterance pauses."""
+MOST_STUMBLES = 3
+"""Failures of the loop itself, one after the other, after which the engine takes no more requests."""
 
 
 class Engine:
@@ -70,30 +83,46 @@ class Engine:
         pipelined: bool | None = None,
         records_ahead: bool = False,
     ) -> None:
+        for name, value in (("slots", slots), ("queue_limit", queue_limit), ("chunk_limit", chunk_limit)):
+            _check_count(name, value)
+        if cache_positions is not None:
+            _check_count("cache_positions", cache_positions)
         self.model = model
         self.spec: ModelSpec = model.spec
         self.voices = voices
         self.slots = slots
-        self._rows_each = int(self.spec.sampling.get("beams") or 1)
         self.queue_limit = queue_limit
         self.chunk_limit = chunk_limit
-        self._records_ahead = records_ahead
         self.cache_positions = cache_positions
+        self._rows = Rows(
+            model,
+            slots=slots * int(self.spec.sampling.get("beams") or 1),
+            cache_positions=cache_positions,
+            records_ahead=records_ahead,
+        )
         shares = getattr(model, "ignores_threads", False) and torch.get_num_threads() > 1
         self._pipelined = shares if pipelined is None else pipelined
         self._threads = torch.get_num_threads() if shares and self._pipelined else 0
         """Threads that stepping and decoding share; 0 leaves both with torch's number."""
         self._whole = _MEANWHILE if self._pipelined and self.spec.streams_by == "frame" else _WHOLE
-        self._decode_queue: queue.SimpleQueue[_Decode | None] = queue.SimpleQueue()
-        self._streams: list[SpeechStream] = []
-        self._free: list[int] = []
-        self._positions = 0
+        self._casting = Casting(model, voices)
+        # Shared between threads, under the condition's lock:
         self._condition = threading.Condition()
+        self._open: list[Progress] = []
         self._is_awake = False
         self._is_stopping = False
+        self._broken: SonantError | None = None
         self._thread: threading.Thread | None = None
-        self._decode_thread: threading.Thread | None = None
-        self._casting = Casting(model, voices)
+        self._preparing: PreparingThread | None = None
+        self._decoding: DecodingThread | None = None
+        # Posted by the other threads:
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        # The stepping thread's own:
+        self._turns = Turns()
+        self._is_crowded = False
+        """True while a segment waits that would begin if there were room: a paused utterance then speaks on
+        to its segment's end, so that nobody waits for its listener."""
+        self._is_generating = False
         self.steps = 0
         """Model steps taken so far, for tests and metrics."""
         teams.release()
@@ -122,76 +151,73 @@ class Engine:
         streaming: bool = True,
         chunk_limit: int | None = None,
         notify: Callable[[], None] | None = None,
+        client: Hashable = None,
+        priority: int = 0,
     ) -> SpeechStream:
         """Start speaking; chunks are read from the returned stream.
 
-        Everything wrong with the request is raised here, before any work. `notify` is called from the
-        engine's thread whenever something can be read. Raises BusyError when the queue is full.
+        What is wrong with the request, its settings, its voice or the first thing that it says, is raised
+        here, before any work; the rest of the text is prepared while it is spoken. A sentence that cannot be
+        spoken is left out and told by a guard event "unspeakable". `notify` is called from the engine's
+        threads whenever something can be read.
+
+        Rows are handed back at the end of every segment (`turns.py`). Requests of one `client`, any hashable
+        thing, share what one client gets; None makes each request its own. Those of a higher `priority` go
+        first. Raises BusyError when the queue is full.
         """
         began = time.monotonic()
-        if self._is_stopping:
-            raise GenerationError("this engine was closed; load the model again")
-        if sum(self.load) >= self.queue_limit:
-            raise BusyError(
-                f"{sum(self.load)} requests are waiting or running; the limit is {self.queue_limit}. "
-                "Try again shortly.",
-                retry_after=2.0,
-            )
-        request, prompts = self._prepare(request)
-        limit = chunk_limit if chunk_limit is not None else self.chunk_limit
+        limit = self.chunk_limit if chunk_limit is None else chunk_limit
+        _check_count("chunk_limit", limit)
+        with self._condition:
+            self._check_open()
+        request, source = self._source(request)
+        deadline = Deadline(request, began)
         stream = SpeechStream(
             self.spec,
             request,
-            prompts,
             streaming=streaming,
             limit=limit if streaming else None,
             wake=self._wake,
             notify=notify,
         )
         stream._submitted = began
+        if source.silence is not None:
+            message = f"{request.text[:60]!r} has no letter or digit to say; {source.silence:g} s of silence"
+            stream._note("silence", message, 0)
+            samples = np.zeros(round(source.silence * stream.sample_rate), dtype=np.float32)
+            stream._deliver(samples, is_final=True, text=None)
+            return stream
+        progress = Progress(stream, source, client=client, priority=priority, deadline=deadline)
+        if client is None:
+            progress.client = progress
+        self._take_items(progress, first_items(source, deadline))
+        if request.text_feed is not None:
+            request.text_feed.watch(partial(check_fed_text, spec=self.spec), self._wake)
         stream.timings["prepare"] = time.monotonic() - began
         with self._condition:
-            if sum(not other._is_closed for other in self._streams) >= self.queue_limit:
-                raise BusyError("the queue filled up meanwhile. Try again shortly.", retry_after=2.0)
-            self._streams.append(stream)
+            self._check_open()
+            self._open.append(progress)
             self._start_threads()
+            assert self._preparing is not None
+            self._preparing.ask(progress, source, stream._is_wanted)
             self._is_awake = True
             self._condition.notify_all()
         return stream
 
     def segments(self, request: SpeechRequest) -> tuple[str, ...]:
-        """How the text would be cut, without speaking it. Raises what `submit` would."""
-        return tuple(prompt.text for prompt in self._prepare(request)[1])
-
-    def _prepare(self, request: SpeechRequest) -> tuple[SpeechRequest, list[Prompt]]:
-        if request.seed is None:
-            request = replace(request, seed=secrets.randbits(31))
-        check_request(request, self.spec)
-        request = replace(request, voice=self._casting.find(request.voice))
-        prompts: list[Prompt] = []
-        with torch.inference_mode():
-            for number, part in enumerate(spoken_parts(request)):
-                assert request.seed is not None
-                seed = segment_seed(request.seed, number * 65_536)
-                made = self.model.prepare(replace(request, text=part.text, seed=seed))
-                if part.pause_after and made:
-                    last = made[-1]
-                    made[-1] = replace(last, pause_after=last.pause_after + part.pause_after)
-                prompts.extend(made)
-        teams.release()  # what follows runs in the engine's own threads
-        for prompt in prompts:
-            if self.cache_positions is not None and prompt.rows * prompt.positions > self.cache_positions:
-                raise RequestError(
-                    f"a part of the text, {prompt.text[:60]!r}, needs {prompt.rows * prompt.positions} cache "
-                    f"positions; the memory limit leaves {self.cache_positions}. Give a shorter text, or a "
-                    "higher memory limit.",
-                    field="text",
-                )
-        if not prompts:
-            raise RequestError(
-                f"nothing in {request.text[:60]!r} can be spoken. Give a text with words in it.", field="text"
-            )
-        return request, prompts
+        """How the text would be cut, without speaking it; none where it is only silence. Raises what `submit`
+        would, and DeadlineError when the request's time is over."""
+        began = time.monotonic()
+        request, source = self._source(request)
+        if source.silence is not None:
+            return ()
+        deadline = Deadline(request, began)
+        items = first_items(source, deadline)
+        while not source.is_over:
+            if deadline.has_passed():
+                raise deadline.error(0.0)
+            items.append(source.next())
+        return tuple(item.text for item in items if isinstance(item, Prompt))
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Speak and hand out chunks as they are made."""
@@ -205,17 +231,17 @@ class Engine:
         return join(stream, pieces)
 
     def close(self) -> None:
-        """Cancel everything and end the threads."""
+        """Cancel everything and end the threads. Nothing is spoken afterwards."""
         with self._condition:
             self._is_stopping = True
-            for stream in self._streams:
-                stream._is_cancelled = True
             self._is_awake = True
             self._condition.notify_all()
-        for thread in (self._thread, self._decode_thread):
-            if thread is not None:
-                thread.join()
-        self._thread = self._decode_thread = None
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+            for helper in (self._preparing, self._decoding):
+                if helper is not None:
+                    helper.join()
 
     def __enter__(self) -> Engine:
         return self
@@ -229,101 +255,363 @@ class Engine:
     def load(self) -> tuple[int, int]:
         """Requests running and requests waiting."""
         with self._condition:
-            alive = [stream for stream in self._streams if not stream._is_closed]
-        running = sum(1 for stream in alive if stream._running)
+            alive = [progress for progress in self._open if not progress.stream._is_closed]
+        running = sum(1 for progress in alive if progress.running)
         return running, len(alive) - running
+
+    def _check_open(self) -> None:
+        """Raise when no request can be taken now; the lock is held."""
+        if self._is_stopping:
+            raise GenerationError("this engine was closed; load the model again")
+        if self._broken is None and self._thread is not None and not self._thread.is_alive():
+            self._broken = GenerationError("the engine's thread ended by itself; load the model again")
+        if self._broken is not None:
+            raise GenerationError(f"this engine is broken ({self._broken}); load the model again")
+        alive = sum(not progress.stream._is_closed for progress in self._open)
+        if alive >= self.queue_limit:
+            raise BusyError(
+                f"{alive} requests are waiting or running; the limit is {self.queue_limit}. "
+                "Try again shortly.",
+                retry_after=2.0,
+            )
+
+    def _source(self, request: SpeechRequest) -> tuple[SpeechRequest, Source]:
+        """The request with its seed and its voice, and its text as it will be prepared."""
+        if request.seed is None:
+            request = replace(request, seed=secrets.randbits(31))
+        check_request(request, self.spec)
+        request = replace(request, voice=self._casting.find(request.voice))
+        return request, Source(self.model, request, most=self.cache_positions)
 
     # -- the loop -----------------------------------------------------------------------------
 
     def _start_threads(self) -> None:
         if self._thread is None:
+            self._preparing = PreparingThread(self._post_prepared)
+            if self._pipelined:
+                self._decoding = DecodingThread(self._share_with_steps)
             self._thread = threading.Thread(target=self._run, name="sonant-engine", daemon=True)
             self._thread.start()
-            if self._pipelined:
-                self._decode_thread = threading.Thread(
-                    target=self._run_decoding, name="sonant-decode", daemon=True
-                )
-                self._decode_thread.start()
 
     def _wake(self) -> None:
         with self._condition:
             self._is_awake = True
             self._condition.notify_all()
 
+    def _post_prepared(self, prepared: Prepared) -> None:
+        self._inbox.put(partial(self._prepared, prepared))
+        self._wake()
+
+    def _post_decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
+        self._inbox.put(partial(self._decoded, progress, segment, piece))
+        self._wake()
+
     def _run(self) -> None:
+        stumbles = 0
         with torch.inference_mode():
             while True:
                 with self._condition:
                     self._is_awake = False
-                    if self._is_stopping and not self._streams:
+                    if self._is_stopping and not self._open:
                         break
-                worked = self._tick()
+                try:
+                    worked = self._tick()
+                    stumbles = 0
+                except BaseException as error:
+                    log.exception("the engine stumbled; every open request ends")
+                    stumbles += 1
+                    self._start_anew(error, is_broken=stumbles >= MOST_STUMBLES)
+                    worked = False
                 if not worked:
                     with self._condition:
                         if not self._is_awake:
                             self._condition.wait(timeout=self._next_deadline())
-        self._decode_queue.put(None)
+        for helper in (self._preparing, self._decoding):
+            if helper is not None:
+                helper.close()
+
+    def _start_anew(self, error: BaseException, *, is_broken: bool) -> None:
+        """The last guard: no request stays without an end, and nothing of the old state is left."""
+        with self._condition:
+            lost, self._open = self._open, []
+            if is_broken:
+                self._broken = as_sonant(error)
+        self._rows.forget()
+        self._turns = Turns()
+        for progress in lost:
+            progress.running.clear()
+            progress.waiting.clear()
+            progress.stream._fail(error if isinstance(error, GenerationError) else _wrapped(error))
 
     def _next_deadline(self) -> float | None:
         """Seconds until the first deadline of a request, None without one."""
-        now = time.monotonic()
-        left = [s._submitted + s.request.deadline - now for s in self._streams if s.request.deadline]
-        return max(0.0, min(left)) if left else None
+        ends = [progress.deadline.at for progress in self._open if progress.deadline.at is not None]
+        return max(0.0, min(ends) - time.monotonic()) if ends else None
 
     def _tick(self) -> bool:
         """One turn of the loop; True when something moved."""
-        worked = self._drop_closed()
+        worked = self._read_inbox()
+        worked = self._drop_closed() or worked
+        worked = self._finish_settled() or worked
         worked = self._admit() or worked
-        ready = [
-            (stream, segment)
-            for stream in self._streams
-            for segment in stream._running
-            if segment.utterance is not None
-            and not segment.utterance.is_finished
-            and stream._has_room()
-            and segment.handed_over - segment.decoded <= 64
-        ]
-        if not ready:
-            return worked
-        began = time.monotonic()
-        self._share_cores(segment for _, segment in ready)
-        try:
-            steps = self.model.step([s.utterance for _, s in ready if s.utterance is not None])
-        except Exception as error:
-            log.exception("a step failed")
-            for stream, _ in ready:
-                self._end(stream, _as_sonant(error))
+        return self._step() or worked
+
+    def _read_inbox(self) -> bool:
+        worked = False
+        while True:
+            try:
+                posted = self._inbox.get_nowait()
+            except queue.Empty:
+                return worked
+            posted()
+            worked = True
+
+    def _drop_closed(self) -> bool:
+        """End what was cancelled, is out of time, or has nothing more to come."""
+        worked = False
+        for progress in list(self._open):
+            stream, feed = progress.stream, progress.stream.request.text_feed
+            error: SonantError | None = None
+            if not stream._is_closed:
+                if stream._is_cancelled or self._is_stopping:
+                    error = CancelledError("the request was cancelled")
+                elif progress.deadline.has_passed():
+                    error = progress.deadline.error(stream.produced_seconds)
+                elif feed is not None and feed.failure is not None:
+                    error = feed.failure
+                elif progress.failure is not None and not progress.waiting and not progress.running:
+                    error = progress.failure
+            if error is not None or stream._is_closed:
+                self._end(progress, error)
+                worked = True
+        return worked
+
+    def _end(self, progress: Progress, error: SonantError | None) -> None:
+        """Free everything a request holds; deliver `error` if its reader still waits."""
+        for segment in progress.running:
+            self._release(segment)
+        progress.running.clear()
+        progress.waiting.clear()
+        with self._condition:
+            if progress in self._open:
+                self._open.remove(progress)
+        self._turns.forget(progress.client, self._open)
+        if error is not None:
+            progress.stream._fail(error)
+
+    def _release(self, segment: Segment) -> None:
+        if segment.utterance is not None:
+            self._rows.give_back(segment.utterance.slots)
+            segment.utterance = None
+
+    # -- preparing ----------------------------------------------------------------------------
+
+    def _take_items(self, progress: Progress, items: Iterable[Item]) -> None:
+        """What was prepared takes its place behind what was before."""
+        for item in items:
+            if isinstance(item, Prompt):
+                if progress.newest is not None:
+                    progress.newest.is_settled = True
+                index = len(progress.stream._texts)
+                segment = Segment(item, index, lead=progress.lead, pause=item.pause_after)
+                segment.since = time.monotonic()
+                progress.lead = 0.0
+                progress.newest = segment
+                progress.waiting.append(segment)
+                progress.stream._texts.append(item.text)
+            elif isinstance(item, Pause):
+                if progress.newest is None:
+                    progress.lead += item.seconds
+                else:
+                    progress.newest.pause += item.seconds
+            elif isinstance(item, Unspeakable):
+                progress.stream._note("unspeakable", item.message, len(progress.stream._texts))
+
+    def _prepared(self, prepared: Prepared) -> None:
+        progress: Progress = prepared.asker
+        progress.is_asked = False
+        self._take_items(progress, prepared.items)
+        newest = progress.newest
+        assert newest is not None, "a request has a first segment before the thread is asked for more"
+        if prepared.error is not None:
+            newest.is_settled = True
+            progress.failure = as_sonant(prepared.error)
+        elif prepared.is_over:
+            newest.is_settled = newest.is_last = True
+        progress.is_whole = prepared.is_over
+        self._ask(progress)
+
+    def _ask(self, progress: Progress) -> None:
+        """Have more prepared, if there is more and it will be needed soon."""
+        if progress.is_whole or progress.is_asked or len(progress.waiting) >= AHEAD:
+            return
+        assert self._preparing is not None
+        progress.is_asked = True
+        self._preparing.ask(progress, progress.source, progress.stream._is_wanted)
+
+    # -- generating ---------------------------------------------------------------------------
+
+    def _admit(self) -> bool:
+        """Begin waiting segments while rows are free: whose turn it is first, then whatever fits."""
+        worked = False
+        self._is_crowded = False
+        candidates = [progress for progress in self._open if self._may_begin(progress)]
+        kept_out: Segment | None = None
+        while candidates:
+            if self._rows.are_full:
+                self._is_crowded = True
+                break
+            progress = self._turns.first(candidates, self._open)
+            segment = progress.waiting[0]
+            try:
+                has_room = self._make_room(segment.prompt)
+            except Exception as error:
+                log.exception("making room failed")
+                self._end(progress, as_sonant(error))
+                return True
+            if not has_room:
+                self._is_crowded = True
+                kept_out = kept_out or segment
+                if kept_out is segment and segment.overtaken >= self.slots:
+                    break  # rows are let go until there is room for this one
+                candidates.remove(progress)
+                continue
+            if kept_out is not None:
+                kept_out.overtaken += 1
+            self._turns.serve(progress, candidates)
+            candidates.remove(progress)
+            self._begin(progress)
+            worked = True
+        return worked
+
+    def _may_begin(self, progress: Progress) -> bool:
+        stream, feed = progress.stream, progress.stream.request.text_feed
+        return (
+            bool(progress.waiting)
+            and not progress.is_generating  # segments of one request are spoken in order
+            and stream._is_wanted()
+            and (stream._has_room() or progress.waiting[0].taken > 0)
+            and (feed is None or feed.is_ready)
+        )
+
+    def _make_room(self, prompt: Prompt) -> bool:
+        """Whether there are rows for the prompt, after the cache has grown if it can."""
+        if self._rows.fit(prompt):
             return True
-        self.steps += 1
-        spent = time.monotonic() - began
-        for (stream, segment), step in zip(ready, steps, strict=True):
-            stream.timings["generate"] += spent / len(ready)
-            assert segment.utterance is not None
-            segment.utterance.steps += 1
-            if step.tokens.shape[0]:
-                segment.pending.append(step.tokens)
-                segment.frames += step.tokens.shape[0]
-                stream.timings["frames"] += step.tokens.shape[0]
-            for note in step.notes:
-                stream.guards.append(GuardEvent("note", note, segment.index))
-            if step.at_ceiling:
-                stream.guards.append(
-                    GuardEvent(
-                        "length_ceiling",
-                        f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
-                        f"gave no end token within {segment.prompt.ceiling} steps (what its text allows, or "
-                        "max_frames). Its end may be missing or garbled; try another seed.",
-                        segment.index,
-                    )
-                )
-            policy = stream.request.chunk_policy if stream._streaming else self._whole
-            gathered = sum(tokens.shape[0] for tokens in segment.pending)
-            if step.is_final or gathered >= policy.size(segment.decodes):
-                self._hand_over(stream, segment, is_final=step.is_final)
-            if step.is_final:
-                segment.utterance.is_finished = True
-                self._release(segment)
+        if any(progress.is_generating for progress in self._open):
+            return self._rows.grow(prompt)
+        self._rows.allocate(prompt)
         return True
+
+    def _begin(self, progress: Progress) -> None:
+        """Prefill the first segment that waits."""
+        stream = progress.stream
+        segment = progress.waiting.popleft()
+        rows = self._rows.take(segment.prompt)
+        began = time.monotonic()
+        self._share_cores(segment for other in self._open for segment in other.running)
+        try:
+            if segment.sound is None:
+                decoder = self.model.decoder(segment.prompt, streaming=stream._streaming)
+                segment.sound = Sound(stream, decoder, segment.index, segment.prompt.text)
+            segment.utterance = self.model.start(segment.prompt, rows)
+        except Exception as error:
+            log.exception("a prefill failed")
+            self._rows.give_back(rows)
+            self._end(progress, as_sonant(error))
+            return
+        stream._spend("prefill", time.monotonic() - began)
+        progress.running.append(segment)
+        self._ask(progress)
+
+    def _step(self) -> bool:
+        """One step of everything that can go on; True when there was something."""
+        ready = [
+            (progress, segment)
+            for progress in self._open
+            for segment in progress.running
+            if segment.utterance is not None and self._may_step(progress, segment)
+        ]
+        self._is_generating = any(progress.is_generating for progress in self._open)
+        if not ready:
+            return False
+        self._share_cores(segment for _, segment in ready)
+        together = [pair for pair in ready if not pair[1].is_alone]
+        for group in [together, *([pair] for pair in ready if pair[1].is_alone)]:
+            if group:
+                self._step_group(group)
+        return True
+
+    def _may_step(self, progress: Progress, segment: Segment) -> bool:
+        return (
+            progress.stream._is_wanted()
+            and (progress.stream._has_room() or self._is_crowded)
+            and segment.handed_over - segment.decoded <= MOST_UNDECODED
+        )
+
+    def _step_group(self, group: Sequence[tuple[Progress, Segment]]) -> None:
+        began = time.monotonic()
+        try:
+            steps = self.model.step([s.utterance for _, s in group if s.utterance is not None])
+            if len(steps) != len(group):
+                raise RuntimeError(f"a step of {len(group)} utterances gave {len(steps)} results")
+        except Exception as error:
+            self._step_failed(group, error)
+            return
+        self.steps += 1
+        spent = (time.monotonic() - began) / len(group)
+        for (progress, segment), step in zip(group, steps, strict=True):
+            progress.stream._spend("generate", spent)
+            self._take_step(progress, segment, step)
+
+    def _step_failed(self, group: Sequence[tuple[Progress, Segment]], error: Exception) -> None:
+        """Of one alone: its error. Of several: nobody knows whose it is, and what the step has done to the
+        others. Each is begun again, by itself; up to where it was it takes its steps in silence, and the one
+        at fault meets its error once more. The same seed gives the same tokens, so nobody hears of it."""
+        if len(group) == 1:
+            log.error("a step failed", exc_info=error)
+            self._end(group[0][0], as_sonant(error))
+            return
+        log.warning("a step of %d utterances failed; each goes on by itself", len(group), exc_info=error)
+        for progress, segment in reversed(group):
+            self._release(segment)
+            segment.is_alone = True
+            feed = progress.stream.request.text_feed
+            if feed is not None:
+                feed.rewind()
+            progress.running.remove(segment)
+            progress.waiting.appendleft(segment)
+
+    def _take_step(self, progress: Progress, segment: Segment, step: Step) -> None:
+        stream, utterance = progress.stream, segment.utterance
+        assert utterance is not None
+        utterance.steps += 1
+        count = step.tokens.shape[0]
+        if utterance.steps > segment.taken:
+            segment.taken += 1
+            if count:
+                segment.pending.append(step.tokens)
+                segment.frames += count
+                stream._spend("frames", count)
+            for note in step.notes:
+                stream._note("note", note, segment.index)
+        if step.at_ceiling:
+            message = (
+                f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
+                f"gave no end token within {segment.prompt.ceiling} steps (what its text allows, or "
+                "max_frames). Its end may be missing or garbled; try another seed."
+            )
+            stream._note("length_ceiling", message, segment.index)
+        if step.is_final:
+            utterance.is_finished = True
+            self._release(segment)
+            segment.is_complete = True
+            if segment.is_settled:
+                self._hand_over(progress, segment)
+            return
+        policy = stream.request.chunk_policy if stream._streaming else self._whole
+        if sum(tokens.shape[0] for tokens in segment.pending) >= policy.size(segment.decodes):
+            self._hand_over(progress, segment)
 
     def _share_cores(self, segments: Iterable[Segment]) -> None:
         """Leave the decoding thread its cores while it has tokens of one of these; else take them all."""
@@ -331,183 +619,53 @@ class Engine:
             is_decoding = any(segment.handed_over > segment.decoded for segment in segments)
             native.limit_threads(self._threads - self._threads // 2 if is_decoding else self._threads)
 
-    def _drop_closed(self) -> bool:
+    # -- decoding -----------------------------------------------------------------------------
+
+    def _finish_settled(self) -> bool:
+        """Hand over the last tokens of segments of which it was not known what follows."""
         worked = False
-        now = time.monotonic()
-        for stream in list(self._streams):
-            deadline = stream.request.deadline
-            if stream._is_cancelled and not stream._is_closed:
-                self._end(stream, CancelledError("the request was cancelled"))
-                worked = True
-            elif deadline is not None and not stream._is_closed and now > stream._submitted + deadline:
-                self._end(
-                    stream,
-                    DeadlineError(
-                        f"the request was not finished within its {deadline:g} s; "
-                        f"{stream._samples / stream.sample_rate:.1f} s of speech were made. "
-                        "Allow more time, or send less text."
-                    ),
-                )
-                worked = True
-            elif stream._is_closed:
-                self._end(stream, None)
-                worked = True
+        for progress in list(self._open):
+            for segment in list(progress.running):
+                if segment.is_complete and segment.is_settled and not segment.is_handed_over:
+                    self._hand_over(progress, segment)
+                    worked = True
         return worked
 
-    def _end(self, stream: SpeechStream, error: SonantError | None) -> None:
-        """Free everything a request holds; deliver `error` if its reader still waits."""
-        for segment in stream._running:
-            self._release(segment)
-        stream._running.clear()
-        stream._waiting.clear()
-        with self._condition:
-            if stream in self._streams:
-                self._streams.remove(stream)
-        if error is not None:
-            stream._fail(error)
-
-    def _release(self, segment: Segment) -> None:
-        if segment.utterance is not None:
-            self._free.extend(segment.utterance.slots)
-            self._free.sort()
-            segment.utterance = None
-
-    def _admit(self) -> bool:
-        """Start waiting segments while rows are free, first come first served."""
-        worked = False
-        for stream in list(self._streams):
-            if stream._is_closed or not stream._waiting or not stream._has_room():
-                continue
-            if any(segment.utterance is not None for segment in stream._running):
-                continue  # segments of one request are spoken in order
-            segment = stream._waiting[0]
-            prompt = segment.prompt
-            idle = not any(s.utterance is not None for other in self._streams for s in other._running)
-            if prompt.positions > self._positions or prompt.rows > len(self._free):
-                if not idle:
-                    break  # rows free up soon; nobody overtakes the one who waits
-                try:
-                    self._allocate(prompt)
-                except Exception as error:
-                    log.exception("making room failed")
-                    self._end(stream, _as_sonant(error))
-                    return True
-            stream._waiting.popleft()
-            slots = [self._free.pop(0) for _ in range(prompt.rows)]
-            began = time.monotonic()
-            self._share_cores(segment for other in self._streams for segment in other._running)
-            try:
-                segment.decoder = self.model.decoder(prompt, streaming=stream._streaming)
-                segment.utterance = self.model.start(prompt, slots)
-            except Exception as error:
-                log.exception("a prefill failed")
-                self._free.extend(slots)
-                self._free.sort()
-                self._end(stream, _as_sonant(error))
-                return True
-            stream.timings["prefill"] += time.monotonic() - began
-            stream._running.append(segment)
-            worked = True
-        return worked
-
-    def _allocate(self, prompt: Prompt) -> None:
-        slots = max(self.slots * self._rows_each, prompt.rows)
-        positions = max(self._positions, getattr(self.model, "least_positions", 256))
-        while positions < prompt.positions:
-            positions *= 2
-        if self.cache_positions is not None and slots * positions > self.cache_positions:
-            positions = max(prompt.positions, self.cache_positions // slots)
-            slots = min(slots, self.cache_positions // positions)
-        self._free, self._positions = [], 0  # until there is room
-        self.model.allocate(slots, positions)
-        if self._records_ahead and hasattr(self.model, "warm_up"):
-            self.model.warm_up()
-        self._free = list(range(slots))
-        self._positions = positions
-
-    def _hand_over(self, stream: SpeechStream, segment: Segment, *, is_final: bool) -> None:
-        tokens = torch.cat(segment.pending) if segment.pending else None
-        segment.pending = []
+    def _hand_over(self, progress: Progress, segment: Segment) -> None:
+        """Have the pending tokens decoded; with the last of a segment, its end."""
+        tokens, segment.pending = tuple(segment.pending), []
+        frames = sum(one.shape[0] for one in tokens)
+        assert segment.sound is not None
+        piece = Piece(
+            sound=segment.sound,
+            tokens=tokens,
+            frames=frames,
+            lead=0.0 if segment.decodes else segment.lead,
+            is_final=segment.is_complete,
+            pause=segment.pause,
+            is_last=segment.is_last and segment.is_complete,
+            done=partial(self._post_decoded, progress, segment),
+        )
         segment.decodes += 1
-        item = _Decode(stream, segment, tokens, is_final)
-        if self._pipelined:
-            segment.handed_over += 0 if tokens is None else tokens.shape[0]
-            self._decode_queue.put(item)
+        segment.is_handed_over = segment.is_complete
+        segment.handed_over += frames
+        if self._decoding is not None:
+            self._decoding.put(piece)
         else:
-            self._decode(item)
+            decode(piece)
+            self._decoded(progress, segment, piece)
 
-    def _run_decoding(self) -> None:
-        with torch.inference_mode():
-            while (item := self._decode_queue.get()) is not None:
-                if self._threads:
-                    native.limit_threads(self._threads // 2 if self._is_generating() else self._threads)
-                self._decode(item)
-                if item.tokens is not None:
-                    item.segment.decoded += item.tokens.shape[0]
-                self._wake()
+    def _decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
+        segment.decoded += piece.frames
+        if piece.is_final:
+            segment.sound = None
+            if segment in progress.running:
+                progress.running.remove(segment)
 
-    def _is_generating(self) -> bool:
-        """True while an utterance takes steps; decoding what is left after the last may take every core."""
-        running = (segment for stream in list(self._streams) for segment in list(stream._running))
-        return any(segment.utterance is not None for segment in running)
-
-    def _decode(self, item: _Decode) -> None:
-        stream, segment = item.stream, item.segment
-        if stream._is_closed or stream._is_cancelled:
-            return
-        assert segment.decoder is not None
-        began = time.monotonic()
-        try:
-            parts = []
-            if item.tokens is not None:
-                parts.append(_samples(segment.decoder.push(item.tokens)))
-            if item.is_final:
-                parts.append(_samples(segment.decoder.finish()))
-        except Exception as error:
-            log.exception("decoding failed")
-            self._fail_later(stream, _as_sonant(error))
-            return
-        stream.timings["decode"] += time.monotonic() - began
-        samples = np.concatenate(parts) if parts else NO_SAMPLES
-        peak = float(np.abs(samples).max()) if len(samples) else 0.0
-        if not np.isfinite(peak):
-            self._fail_later(
-                stream,
-                GenerationError(
-                    f"segment {segment.index + 1} decoded to non-finite samples. The weights or the "
-                    "precision are at fault; try --dtype float32 and sonant parity."
-                ),
-            )
-            return
-        if peak > 1.0:
-            samples = np.clip(samples, -1.0, 1.0)
-            message = f"segment {segment.index + 1} reached {peak:.2f} times full scale and was limited"
-            stream.guards.append(GuardEvent("peak_limited", message, segment.index))
-        if item.is_final:
-            for name, seconds in getattr(segment.decoder, "timings", {}).items():
-                stream.timings[name] = stream.timings.get(name, 0.0) + seconds
-            pause = round(segment.prompt.pause_after * stream.sample_rate)
-            samples = np.concatenate([samples, np.zeros(pause, dtype=np.float32)])
-            segment.decoder = None
-            if segment in stream._running:
-                stream._running.remove(segment)
-        is_last = item.is_final and segment.is_last
-        if len(samples) or is_last:
-            text = None if segment.is_announced else segment.prompt.text
-            segment.is_announced = True
-            stream._deliver(samples, is_final=is_last, text=text)
-
-    def _fail_later(self, stream: SpeechStream, error: SonantError) -> None:
-        stream._fail(error)
-        self._wake()
-
-
-@dataclass(frozen=True, eq=False)
-class _Decode:
-    stream: SpeechStream
-    segment: Segment
-    tokens: Tensor | None
-    is_final: bool
+    def _share_with_steps(self) -> None:
+        """Take half of the cores while utterances take steps, and all for what is left after the last."""
+        if self._threads:
+            native.limit_threads(self._threads // 2 if self._is_generating else self._threads)
 
 
 _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
@@ -515,21 +673,11 @@ _MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
 """Pieces that are decoded while the next are made, for a caller who wants the whole."""
 
 
-def _samples(tensor: Tensor) -> Samples:
-    return tensor.detach().to(dtype=torch.float32, device="cpu").numpy()
+def _wrapped(error: BaseException) -> GenerationError:
+    made = as_sonant(error)
+    return made if isinstance(made, GenerationError) else GenerationError(str(made))
 
 
-def _as_sonant(error: Exception) -> SonantError:
-    if isinstance(error, SonantError):
-        return error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        made = GenerationError(
-            "memory ran out while speaking. Use fewer slots, a shorter text or a smaller --dtype."
-        )
-    else:
-        made = GenerationError(
-            f"an internal error stopped this request ({type(error).__name__}: {error}). "
-            "Please report it with the text, the model and the seed."
-        )
-    made.__cause__ = error
-    return made
+def _check_count(name: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RequestError(f"{name} is {value!r}; expected a whole number from 1.", field=name)

@@ -12,10 +12,12 @@ Laws, held for every family by tests/laws.py:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from sonant.errors import RequestError, SonantError
 from sonant.request.audio import Audio
 from sonant.request.speech import ModelSpec, Sampling, SpeechRequest
 from sonant.request.voice import Voice
@@ -23,6 +25,11 @@ from sonant.request.voice import Voice
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
+
+log = logging.getLogger(__name__)
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,6 +52,19 @@ class Prompt:
     """Cache rows the utterance takes (the beam width)."""
     positions: int = 0
     """Cache positions this segment may need in all, prompt and steps: what `allocate` must hold."""
+
+
+@dataclass(frozen=True, eq=False)
+class Unspeakable:
+    """A stretch of text that cannot be spoken, and why; the rest of the request goes on without it."""
+
+    text: str
+    error: Exception
+
+    @property
+    def message(self) -> str:
+        """One sentence for the user."""
+        return f"{self.text.strip()[:60]!r} was left out: {self.error}"
 
 
 @dataclass(kw_only=True, eq=False)
@@ -86,9 +106,11 @@ class AudioDecoder(Protocol):
 class SpeechModel(Protocol):
     """One loaded checkpoint of one family.
 
-    What a model may have beyond this: `ignores_threads` (steps sum alike on any number of threads),
-    `least_positions` (cache positions to make room for from the start), `warm_up()` (after `allocate`: record
-    whatever a device replays, so that no request waits for it).
+    What a model may have beyond this: `each_prompt(request)` (what `prepare` gives, one at a time, an
+    `Unspeakable` for a sentence that cannot be said, None where a bit of the work gave nothing),
+    `ignores_threads` (steps sum alike on any number of threads), `least_positions` (cache positions to make
+    room for from the start), `grow(positions)` (longer rows, with what is in them; False where they cannot
+    be), `warm_up()` (after `allocate`: record whatever a device replays, so that no request waits for it).
     """
 
     spec: ModelSpec
@@ -116,3 +138,35 @@ class SpeechModel(Protocol):
     def decoder(self, prompt: Prompt, *, streaming: bool) -> AudioDecoder:
         """A fresh decoder for the tokens of this prompt's utterance."""
         ...
+
+
+def attempt(text: str, make: Callable[[], Made]) -> Made | Unspeakable:
+    """What `make` gives, or that this text cannot be spoken.
+
+    An error that is not of the text (a setting, a voice, memory) is raised: it would be that of every other
+    sentence as well.
+    """
+    try:
+        return make()
+    except RequestError as error:
+        if error.field not in (None, "text"):
+            raise
+        return Unspeakable(text, error)
+    except (SonantError, MemoryError):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
+            raise
+        log.exception("a text could not be prepared: %r", text[:200])
+        return Unspeakable(text, error)
+
+
+def every_prompt(items: Iterable[Prompt | Unspeakable | None]) -> list[Prompt]:
+    """All prompts of `each_prompt`, for `prepare`. Raises the error of a sentence that cannot be spoken."""
+    made: list[Prompt] = []
+    for item in items:
+        if isinstance(item, Unspeakable):
+            raise item.error
+        if item is not None:
+            made.append(item)
+    return made

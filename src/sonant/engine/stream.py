@@ -1,60 +1,41 @@
-"""One request being spoken, seen from both sides: the reader's iterator and the engine's bookkeeping.
+"""One request being spoken, as its reader sees it: chunks in order, then the end or an error, once.
 
-Names that begin with an underscore are for the engine, which fills what the reader takes.
+Names that begin with an underscore are for the engine. Each of these is one action under the stream's lock,
+so it does not matter which of the engine's threads takes it; what the engine itself knows of a request is
+in `progress.py`, and belongs to its stepping thread alone.
 """
 
 from __future__ import annotations
 
+import logging
 import queue
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from types import TracebackType
 
 import numpy as np
-from torch import Tensor
 
-from sonant.engine.model import AudioDecoder, Prompt, Utterance
 from sonant.errors import GenerationError, SonantError
 from sonant.request.audio import Samples
 from sonant.request.speech import AudioChunk, GuardEvent, ModelSpec, Speech, SpeechRequest
 
+log = logging.getLogger(__name__)
+
 NO_SAMPLES: Samples = np.zeros(0, dtype=np.float32)
-
-
-@dataclass(eq=False)
-class Segment:
-    """One prompt on its way from text to samples."""
-
-    prompt: Prompt
-    index: int
-    is_last: bool
-    utterance: Utterance | None = None
-    decoder: AudioDecoder | None = None
-    pending: list[Tensor] = field(default_factory=list)
-    frames: int = 0
-    decodes: int = 0
-    handed_over: int = 0
-    """Frames given to the decoding thread; written by the engine's thread alone."""
-    decoded: int = 0
-    """Frames of these that are samples now; written by the decoding thread alone."""
-    is_announced: bool = False
-    """True once a chunk of this segment went out, with its text."""
 
 
 class SpeechStream:
     """One request being spoken: iterate for AudioChunk, `cancel()` to stop; also a context manager.
 
     Leaving the `with` block or dropping the iterator early cancels. Errors of the request are raised by
-    the iteration. After the last chunk `guards`, `timings` and `seed` tell how it went.
+    the iteration. After the last chunk `guards`, `timings`, `segments` and `seed` tell how it went.
     """
 
     def __init__(
         self,
         spec: ModelSpec,
         request: SpeechRequest,
-        prompts: Sequence[Prompt],
         *,
         streaming: bool,
         limit: int | None,
@@ -68,15 +49,12 @@ class SpeechStream:
         self.timings: dict[str, float] = {
             "prefill": 0.0, "generate": 0.0, "decode": 0.0, "frames": 0.0, "first_audio": 0.0, "total": 0.0,
         }  # fmt: skip
-        self.segments = tuple(prompt.text for prompt in prompts)
+        self._texts: list[str] = []
         self._wake = wake
         self._streaming = streaming
         self._limit = limit
         self._notify = notify
-        self._waiting = deque(
-            Segment(prompt, index, index == len(prompts) - 1) for index, prompt in enumerate(prompts)
-        )
-        self._running: list[Segment] = []
+        self._lock = threading.Lock()
         self._chunks: queue.SimpleQueue[AudioChunk | SonantError] = queue.SimpleQueue()
         self._submitted = time.monotonic()
         self._samples = 0
@@ -121,6 +99,11 @@ class SpeechStream:
             self._wake()
 
     @property
+    def segments(self) -> tuple[str, ...]:
+        """The texts of the segments prepared so far, in order; all of them once the speech has ended."""
+        return tuple(self._texts)
+
+    @property
     def produced_seconds(self) -> float:
         """Seconds of speech made so far."""
         return self._samples / self.sample_rate
@@ -133,30 +116,58 @@ class SpeechStream:
     def _has_room(self) -> bool:
         return self._limit is None or self._chunks.qsize() < self._limit
 
+    def _is_wanted(self) -> bool:
+        return not (self._is_closed or self._is_cancelled)
+
+    def _spend(self, name: str, amount: float) -> None:
+        with self._lock:
+            self.timings[name] = self.timings.get(name, 0.0) + amount
+
+    def _note(self, kind: str, message: str, segment: int) -> None:
+        with self._lock:
+            self.guards.append(GuardEvent(kind, message, segment))
+
     def _deliver(self, samples: Samples, *, is_final: bool, text: str | None) -> None:
-        if self._is_closed:
-            return
-        if not self.timings["first_audio"] and len(samples):
-            self.timings["first_audio"] = time.monotonic() - self._submitted
-        start = self._samples / self.sample_rate
-        chunk = AudioChunk(samples, self.sample_rate, self._index, start, is_final, text)
-        self._samples += len(samples)
-        self._index += 1
-        if is_final:
-            self.timings["total"] = time.monotonic() - self._submitted
-            self.timings["audio"] = self._samples / self.sample_rate
-            self._is_closed = True
-        self._chunks.put(chunk)
-        if self._notify is not None:
-            self._notify()
+        with self._lock:
+            if self._is_closed:
+                return
+            if not self.timings["first_audio"] and len(samples):
+                self.timings["first_audio"] = time.monotonic() - self._submitted
+            start = self._samples / self.sample_rate
+            chunk = AudioChunk(samples, self.sample_rate, self._index, start, is_final, text)
+            self._samples += len(samples)
+            self._index += 1
+            if is_final:
+                self.timings["total"] = time.monotonic() - self._submitted
+                self.timings["audio"] = self._samples / self.sample_rate
+                self._is_closed = True
+            self._chunks.put(chunk)
+        self._tell()
 
     def _fail(self, error: SonantError) -> None:
-        if self._is_closed:
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._chunks.put(error)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Call `notify`. One that raises ends its own stream, and nothing else."""
+        if self._notify is None:
             return
-        self._is_closed = True
-        self._chunks.put(error)
-        if self._notify is not None:
+        try:
             self._notify()
+        except BaseException as raised:
+            log.exception("the notify of a stream raised; the stream is ended")
+            self._notify = None
+            error = GenerationError(
+                f"what was to be told of new sound raised {type(raised).__name__}: {raised}; the request was "
+                "stopped. Submit it again with a notify that raises nothing."
+            )
+            error.__cause__ = raised
+            self._fail(error)
+            self._wake()
 
 
 def join(stream: SpeechStream, pieces: Sequence[Samples]) -> Speech:

@@ -55,6 +55,27 @@ class KVCache:
         self.lengths = [0] * slots
         self.capacity = capacity
 
+    def grown(self, capacity: int) -> KVCache:
+        """A cache of longer rows, with what is in these; this one holds nothing any more."""
+        assert capacity >= self.capacity
+        like, longest = self.keys[0], max(self.lengths)
+        made = KVCache(
+            layers=len(self.keys),
+            slots=len(self.lengths),
+            heads=like.shape[1],
+            head_dim=like.shape[3],
+            capacity=capacity,
+            dtype=like.dtype,
+            device=like.device,
+        )
+        for old, new in ((self.keys, made.keys), (self.values, made.values)):
+            for layer, fresh in enumerate(new):
+                fresh[:, :, :longest] = old[layer][:, :, :longest]
+                old[layer] = fresh[:, :, :0]  # the old storage goes layer by layer
+        made.lengths = list(self.lengths)
+        self.lengths = [0] * len(self.lengths)
+        return made
+
     def free(self, slot: int) -> None:
         """Forget a row; its storage is used again by the next utterance."""
         length, self.lengths[slot] = self.lengths[slot], 0

@@ -30,7 +30,10 @@ class Spoken(Protocol):
     seed: int
     guards: list[GuardEvent]
     timings: dict[str, float]
-    segments: tuple[str, ...]
+
+    @property
+    def segments(self) -> tuple[str, ...]:
+        """Texts of the segments known so far; all of them at the end."""
 
     def get(self) -> AudioChunk:
         """The next chunk; the last one is final."""

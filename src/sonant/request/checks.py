@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +13,9 @@ from sonant.request.settings import SETTINGS
 from sonant.request.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest, Style
 from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
 
+LONGEST_EXPANSION = 400_000
+"""Characters that a text may have once its glossary is applied."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -23,29 +25,24 @@ class Part:
     pause_after: float
 
 
-def spoken_parts(request: SpeechRequest) -> Iterator[Part]:
-    """The request's text with the glossary applied, cut at pause tags.
+def spoken_parts(request: SpeechRequest) -> list[Part]:
+    """The request's text with the glossary applied, cut at pause tags; an empty first part is a pause before
+    everything.
 
-    A part without a letter or digit only adds its pause. Raises RequestError when no part has one.
+    A part without a letter or digit only adds its pause. Raises RequestError when the glossary makes the text
+    too long.
     """
-    if request.source_audio is not None or request.text_feed is not None:
-        yield Part("", 0.0)
-        return
-    text = apply_glossary(request.text, request.glossary)
-    parts = [(piece, pause) for piece, pause in split_pauses(text) if piece.strip() or pause]
+    text = apply_glossary(request.text, request.glossary, most=LONGEST_EXPANSION)
     spoken: list[Part] = []
-    for piece, pause in parts:
+    for piece, pause in split_pauses(text):
         if any(letter.isalnum() for letter in piece):
             spoken.append(Part(piece, pause))
         elif spoken:
             last = spoken[-1]
             spoken[-1] = Part(last.text, last.pause_after + pause)
-    if not spoken:
-        raise RequestError(
-            f"the text {request.text[:60]!r} has no letter or digit to say. Give at least one word.",
-            field="text",
-        )
-    yield from spoken
+        elif pause:
+            spoken.append(Part("", pause))
+    return spoken
 
 
 def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
@@ -130,6 +127,12 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
                 "a text feed was given together with a text or a source to convert. Keep one of them.",
                 field="text_feed",
             )
+        if request.glossary:
+            raise RequestError(
+                "a glossary was given with a text feed, whose words go to the model as they come; expected "
+                "one with whole texts only. Leave it out, or respell the words before putting them.",
+                field="glossary",
+            )
         return
     if request.source_audio is not None:
         if text.strip():
@@ -140,6 +143,16 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
         return
     if not text.strip():
         raise RequestError("the text is empty. Give at least one word to say.", field="text")
+    _check_characters(text, spec)
+
+
+def check_fed_text(text: str, spec: ModelSpec) -> None:
+    """Raise RequestError or UnsupportedError for text of a feed, as for text that is given whole."""
+    _check_characters(text, spec)
+    _check_pronunciations(text, spec)
+
+
+def _check_characters(text: str, spec: ModelSpec) -> None:
     if len(text) > spec.max_text:
         raise RequestError(
             f"the text has {len(text):,} characters; {spec.name} takes at most {spec.max_text:,} in one "

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from sonant.errors import RequestError
+from sonant.errors import GenerationError, RequestError, SonantError
 from sonant.request.audio import Audio, Samples
 from sonant.request.settings import BY_NAME, check_all
 from sonant.request.settings import EMOTIONS as EMOTIONS
@@ -115,53 +115,137 @@ class ChunkPolicy:
 
 
 class TextFeed:
-    """Text that arrives while it is spoken. One thread puts pieces and closes; the engine takes them."""
+    """Text that arrives while it is spoken. One thread puts pieces and closes; the engine takes them.
+
+    What was taken is kept, so that an utterance can be begun again; a request speaks a feed once.
+    """
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
+        self._text = ""
+        self._taken = 0
+        self._half = ""
+        """The first half of a surrogate pair that a piece was cut in."""
         self._is_closed = False
+        self._failure: SonantError | None = None
+        self._check: Callable[[str], None] = lambda text: None
+        self._wake: Callable[[], None] = lambda: None
         self._changed = threading.Condition()
 
     @staticmethod
     def reading(pieces: Iterable[str]) -> TextFeed:
-        """A feed that a thread of its own fills from an iterable, such as a language model's answer."""
+        """A feed that a thread of its own fills from an iterable, such as a language model's answer.
+
+        An error of the iterable ends the speech with GenerationError.
+        """
         feed = TextFeed()
 
         def read() -> None:
             try:
                 for piece in pieces:
                     feed.put(piece)
-            finally:
                 feed.close()
+            except SonantError as error:
+                feed.fail(error)
+            except BaseException as error:
+                made = GenerationError(
+                    f"the text of the feed broke off: its source raised {type(error).__name__}: {error}. "
+                    "What came before may have been spoken; mend the source and say the rest again."
+                )
+                made.__cause__ = error
+                feed.fail(made)
 
         threading.Thread(target=read, name="sonant-text", daemon=True).start()
         return feed
 
     def put(self, text: str) -> None:
-        """Say this next. Raises RequestError after `close`."""
+        """Say this next. Raises RequestError after `close`, and for what a given text is refused for; the
+        speech then ends with the same error."""
         with self._changed:
             if self._is_closed:
-                raise RequestError("this text feed was closed; start a new request.", field="text_feed")
-            self._pieces.append(text)
-            self._changed.notify_all()
+                raise self._failure or RequestError(
+                    "this text feed was closed; start a new request.", field="text_feed"
+                )
+            try:
+                if not isinstance(text, str):
+                    raise RequestError(
+                        f"a piece of the text is a {type(text).__name__}; expected a string.", field="text"
+                    )
+                whole = self._half + text
+                self._half = whole[-1:] if "\ud800" <= whole[-1:] <= "\udbff" else ""
+                whole = whole[: len(whole) - len(self._half)]
+                if any("\ud800" <= letter <= "\udfff" for letter in whole):  # a pair that was cut, or worse
+                    whole = whole.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+                self._check(self._text + whole)
+            except RequestError as error:
+                self._failure, self._is_closed = error, True
+                raise
+            else:
+                self._text += whole
+            finally:
+                self._changed.notify_all()
+        self._wake()
 
     def close(self) -> None:
         """There is no more text. Harmless when already closed."""
         with self._changed:
+            if self._half and not self._is_closed:
+                self._text += self._half
+                self._failure = _refused(self._check, self._text)
             self._is_closed = True
             self._changed.notify_all()
+        self._wake()
+
+    def fail(self, error: SonantError) -> None:
+        """There is no more text, and the speech ends with this error. Harmless when already closed."""
+        with self._changed:
+            if not self._is_closed:
+                self._failure, self._is_closed = error, True
+            self._changed.notify_all()
+        self._wake()
 
     def take(self) -> tuple[str, bool]:
-        """What has arrived since the last call, and whether nothing more will."""
+        """What has arrived since the last call, and whether that was the end. One that failed has no end: who
+        speaks it looks at `failure`."""
         with self._changed:
-            text, self._pieces = "".join(self._pieces), []
-            return text, self._is_closed
+            text, self._taken = self._text[self._taken :], len(self._text)
+            return text, self._is_closed and self._failure is None
 
     def wait(self, seconds: float) -> None:
         """Return when there is something to take, or after so many seconds."""
         with self._changed:
-            if not self._pieces and not self._is_closed:
+            if self._taken == len(self._text) and not self._is_closed:
                 self._changed.wait(seconds)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to take, or nothing more will come."""
+        return self._taken < len(self._text) or self._is_closed
+
+    @property
+    def failure(self) -> SonantError | None:
+        """What `fail` was given, or what a piece was refused for."""
+        return self._failure
+
+    def rewind(self) -> None:
+        """Give everything once more from the beginning."""
+        with self._changed:
+            self._taken = 0
+
+    def watch(self, check: Callable[[str], None], wake: Callable[[], None]) -> None:
+        """For the engine: `check` raises RequestError for a text that is refused, `wake` is called when there
+        is something new. Raises what is wrong with the text so far."""
+        with self._changed:
+            if self._failure is None:
+                check(self._text)
+            self._check, self._wake = check, wake
+
+
+def _refused(check: Callable[[str], None], text: str) -> RequestError | None:
+    try:
+        check(text)
+    except RequestError as error:
+        return error
+    return None
 
 
 @dataclass(frozen=True)

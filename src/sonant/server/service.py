@@ -112,7 +112,6 @@ class SpeechService:
                         record.voice = (
                             voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
                         )
-                        record.segments = len(job.stream.segments)
                         unused += [name for name in unused_fields(body, loaded.spec) if name not in unused]
                         speaking = Speaking(
                             job, record, arrived, job.stream.sample_rate, volume, tuple(unused)
@@ -305,6 +304,7 @@ def volume_of(body: Manner) -> float:
 def _take_timings(speaking: Speaking) -> None:
     record, stream = speaking.record, speaking.job.stream
     record.timings = {name: round(value, 6) for name, value in stream.timings.items()}
+    record.segments = len(stream.segments)
     record.frames = int(stream.timings.get("frames", 0))
     record.audio_seconds = stream.produced_seconds
     record.guards = speaking.guards()

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from sonant.errors import RequestError
+
 LONGEST_PAUSE = 60.0
 """Seconds; longer pause tags are shortened to this."""
 
@@ -52,10 +54,11 @@ def without_pronunciations(text: str) -> str:
     return "".join(word for word, _ in split_pronunciations(text))
 
 
-def apply_glossary(text: str, glossary: Mapping[str, str]) -> str:
+def apply_glossary(text: str, glossary: Mapping[str, str], *, most: int | None = None) -> str:
     """Text with every whole-word occurrence of a glossary term respelled, longest term first.
 
-    Pause tags and inline pronunciations stay as they are.
+    Pause tags and inline pronunciations stay as they are. Raises RequestError before the text grows beyond
+    `most` characters.
     """
     terms = sorted((term for term in glossary if term), key=len, reverse=True)
     if not terms:
@@ -67,8 +70,19 @@ def apply_glossary(text: str, glossary: Mapping[str, str]) -> str:
     lowered = {term.lower(): spoken for term, spoken in glossary.items()}
     mark = f"{PAUSE_PATTERN}|{PRONUNCIATION_PATTERN}"
 
+    length = len(text)
+
     def respell(hit: re.Match[str]) -> str:
-        return hit[0] if hit["mark"] else lowered.get(hit[0].lower(), hit[0])
+        nonlocal length
+        spoken = hit[0] if hit["mark"] else lowered.get(hit[0].lower(), hit[0])
+        length += len(spoken) - len(hit[0])
+        if most is not None and length > most:
+            raise RequestError(
+                f"the glossary makes the text longer than {most:,} characters; it has {len(text):,} without. "
+                "Use shorter respellings, or send less text at a time.",
+                field="glossary",
+            )
+        return spoken
 
     return re.sub(f"(?P<mark>{mark})|(?:{pattern})", respell, text, flags=re.IGNORECASE)
 

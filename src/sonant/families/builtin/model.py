@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sonant.engine.model import AudioDecoder, Prompt, Step, Utterance
+from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.builtin.spec import builtin_spec
 from sonant.nn.sampling import generator, segment_seed
@@ -64,32 +64,43 @@ class BuiltinModel:
 
     def prepare(self, request: SpeechRequest) -> list[Prompt]:
         """One prompt for each sentence; sentences without sound are left out."""
+        return every_prompt(self.each_prompt(request))
+
+    def each_prompt(self, request: SpeechRequest) -> Iterator[Prompt | Unspeakable | None]:
+        """What `prepare` gives, each sentence when it is wanted."""
         voice = self._voice
-        prompts: list[Prompt] = []
+        assert request.seed is not None
+        count, has_told = 0, False
         sentences = voice.split_sentences(request.text)
         for sentence in (piece for found in sentences for piece in within_bounds(found)):
-            for phonemes in _fitting(voice.g2p(sentence)):
+            made = attempt(sentence, partial(self._phonemes, sentence))
+            if isinstance(made, Unspeakable):
+                has_told = True
+                yield made
+                continue
+            yield None
+            for phonemes in made:
                 ids = voice.ids(phonemes)
                 if len(ids) < 3:
                     continue
-                assert request.seed is not None
-                prompts.append(
-                    Prompt(
-                        text=sentence,
-                        sampling=request.sampling,
-                        seed=segment_seed(request.seed, len(prompts)),
-                        ceiling=len(ids),
-                        inputs=BuiltinInputs(torch.tensor(ids), request.speed),
-                        pause_after=PAUSE,
-                    )
+                yield Prompt(
+                    text=sentence,
+                    sampling=request.sampling,
+                    seed=segment_seed(request.seed, count),
+                    ceiling=len(ids),
+                    inputs=BuiltinInputs(torch.tensor(ids), request.speed),
+                    pause_after=PAUSE,
                 )
-        if not prompts:
+                count += 1
+        if not count and not has_told:
             raise RequestError(
                 f"nothing in {request.text[:60]!r} can be read aloud in English. "
                 "Give words, or use a model that speaks this language.",
                 field="text",
             )
-        return prompts
+
+    def _phonemes(self, sentence: str) -> list[str]:
+        return _fitting(self._voice.g2p(sentence))
 
     def allocate(self, slots: int, positions: int) -> None:
         """Nothing to hold."""

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from sonant.engine.model import Prompt, Step, Utterance
+from sonant.engine.model import Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.cosyvoice3 import feeding, generate
 from sonant.families.cosyvoice3.config import (
@@ -181,6 +182,10 @@ class CosyVoice3Model:
 
     def prepare(self, request: SpeechRequest) -> list[Prompt]:
         """One prompt for each segment of the text, or one for a conversion."""
+        return every_prompt(self.each_prompt(request))
+
+    def each_prompt(self, request: SpeechRequest) -> Iterator[Prompt | Unspeakable | None]:
+        """What `prepare` gives; the text is read out and cut at first, each segment when it is wanted."""
         tensors, transcript = self._tensors(request.voice)
         sampling = request.sampling.over(self.spec.sampling)
         options = self._options(request, sampling.flow_steps, sampling.guidance)
@@ -190,21 +195,28 @@ class CosyVoice3Model:
         seed = request.seed or 0
         request = replace(request, sampling=sampling)
         if request.source_audio is not None:
-            return [self._conversion(request, request.source_audio, tensors, options, noise, seed)]
+            yield self._conversion(request, request.source_audio, tensors, options, noise, seed)
+            return
         tokens, mel = trimmed(tensors["tokens"], tensors["mel"], self.config.flow.frames_per_token)
         reference = self._reference(tokens, mel, tensors["speaker"])
         instruction = (request.style.instruction or "").strip() or None
         if request.text_feed is not None:
-            return [self._fed(request, request.text_feed, tensors, transcript, options, noise, seed)]
-        prompts: list[Prompt] = []
+            yield self._fed(request, request.text_feed, tensors, transcript, options, noise, seed)
+            return
+        count = 0
         for segment in self._segments(request):
             texts = layout(segment, transcript=transcript, instruction=instruction)
-            prompt_text, text = self._encode(texts.prompt_text), self._encode(texts.text)
+            encoded = attempt(segment, partial(self._encode_both, texts.prompt_text, texts.text))
+            if isinstance(encoded, Unspeakable):
+                yield encoded
+                continue
+            prompt_text, text = encoded
             has_speech = texts.has_prompt_speech
             if "prompt_text" in tensors and instruction is None:
                 # A stored speaker keeps its transcript as token ids, system sentence included.
                 prompt_text, text, has_speech = tensors["prompt_text"].long(), self._encode(segment), True
             if not len(text):
+                yield None
                 continue
             inputs = Inputs(
                 prompt_text=prompt_text,
@@ -214,8 +226,8 @@ class CosyVoice3Model:
                 options=options,
                 noise=noise,
             )
-            prompts.append(self._prompt(segment, request, inputs, segment_seed(seed, len(prompts))))
-        return prompts
+            yield self._prompt(segment, request, inputs, segment_seed(seed, count))
+            count += 1
 
     def _segments(self, request: SpeechRequest) -> list[str]:
         # The English number words of the rules are wrong in other languages, so a named one has none.
@@ -332,6 +344,9 @@ class CosyVoice3Model:
             context_tokens=None if whole else CONTEXT_TOKENS,
         )
 
+    def _encode_both(self, prompt_text: str, text: str) -> tuple[Tensor, Tensor]:
+        return self._encode(prompt_text), self._encode(text)
+
     def _encode(self, text: str) -> Tensor:
         return torch.tensor(self.tokenizer.encode(text), dtype=torch.long)
 
@@ -353,6 +368,13 @@ class CosyVoice3Model:
         )
         if self._stack is not None:
             self._steps = self.language.row_steps(self._stack, self._cache, slots=slots)
+
+    def grow(self, positions: int) -> bool:
+        """Rows of `positions`, with what is in them; False where steps were made for the old ones."""
+        if self._cache is None or self._steps is not None:
+            return False
+        self._cache = self._cache.grown(positions)
+        return True
 
     def step_in_one_piece(self) -> None:
         """From the next `allocate` on, a step of the language model is one piece of work that waits for the

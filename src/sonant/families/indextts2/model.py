@@ -9,13 +9,13 @@ beams end; then it gives all of its codes at once.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sonant.engine.model import Prompt, Step, Utterance
+from sonant.engine.model import Prompt, Step, Unspeakable, Utterance, every_prompt
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
@@ -186,39 +186,42 @@ class IndexTTS2:
     @torch.inference_mode()
     def prepare(self, request: SpeechRequest) -> list[Prompt]:
         """One prompt for each segment. Emotion clips and texts are encoded here, once for all of them."""
+        return every_prompt(self.each_prompt(request))
+
+    def each_prompt(self, request: SpeechRequest) -> Iterator[Prompt | Unspeakable | None]:
+        """What `prepare` gives; the text is read out and cut at first, each segment when it is wanted."""
         voice = self._checked(request)
         gpt = self.parts.config.gpt
         longest = gpt.max_text_tokens if self.parts.config.is_multilingual else gpt.max_text_tokens - 2
         options = IndexOptions.read(request.options, spec=self.spec, longest_segment=longest)
-        most = options.piece_characters
-        texts = [request.text] if most is None else split_by_punctuation(request.text, most)
         seed = request.seed if request.seed is not None else 0
         tensors = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
-        prompts: list[Prompt] = []
+        found = self._segments(request, voice, options, limit=min(options.segment_pieces, longest), seed=seed)
+        following = next(found, None)
+        index = 0
+        while following is not None:
+            (segment, vector), following = following, next(found, None)
+            ids = tap("text.ids", torch.tensor(segment.ids)).tolist()
+            segment = replace(segment, ids=tuple(ids))
+            made = self._prompt(segment, tensors, vector, request, options, seed=segment_seed(seed, index))
+            yield made if following is not None else replace(made, pause_after=0.0)
+            index += 1
+
+    def _segments(
+        self, request: SpeechRequest, voice: Voice, options: IndexOptions, *, limit: int, seed: int
+    ) -> Iterator[tuple[Segment, Tensor]]:
+        """Segments of the text, each with the emotion vector [D] of the stretch of text that it is from."""
+        most = options.piece_characters
+        texts = [request.text] if most is None else split_by_punctuation(request.text, most)
         for text in texts:
             # The engine has put the request's own glossary into the text; the checkpoint's is applied here.
             segments = self.parts.text.segments_of(
-                text,
-                request.language,
-                options,
-                limit=min(options.segment_pieces, longest),
-                read_out=request.normalize,
+                text, request.language, options, limit=limit, read_out=request.normalize
             )
-            if not segments:
-                continue
-            vector = tap("emotion.vector", self.emotion(voice, request.style, text, options, seed))
-            vector = vector.to(self.device)
-            for segment in segments:
-                ids = tap("text.ids", torch.tensor(segment.ids)).tolist()
-                segment = replace(segment, ids=tuple(ids))
-                prompts.append(
-                    self._prompt(
-                        segment, tensors, vector, request, options, seed=segment_seed(seed, len(prompts))
-                    )
-                )
-        if prompts:
-            prompts[-1] = replace(prompts[-1], pause_after=0.0)
-        return prompts
+            if segments:
+                vector = tap("emotion.vector", self.emotion(voice, request.style, text, options, seed))
+                vector = vector.to(self.device)
+                yield from ((segment, vector) for segment in segments)
 
     def _checked(self, request: SpeechRequest) -> Voice:
         voice = request.voice
@@ -323,6 +326,13 @@ class IndexTTS2:
         )
         if self._steps_in_one_piece:
             self._steps = self.parts.gpt.row_steps(self._cache, slots=slots)
+
+    def grow(self, positions: int) -> bool:
+        """Rows of `positions`, with what is in them; False where steps were made for the old ones."""
+        if self._cache is None or self._steps is not None:
+            return False
+        self._cache = self._cache.grown(positions)
+        return True
 
     def step_in_one_piece(self) -> None:
         """From the next `allocate` on, a step is one piece of work that waits for the device once: what

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
-from sonant.engine.model import AudioDecoder, Prompt, Step, Utterance
+from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
@@ -165,6 +166,10 @@ class Qwen3TTS:
 
     def prepare(self, request: SpeechRequest) -> list[Prompt]:
         """One prompt for each segment of the text."""
+        return every_prompt(self.each_prompt(request))
+
+    def each_prompt(self, request: SpeechRequest) -> Iterator[Prompt | Unspeakable | None]:
+        """What `prepare` gives, each when it is wanted."""
         text = request.text.strip()
         if not any(letter.isalnum() for letter in text):
             raise RequestError(
@@ -172,10 +177,9 @@ class Qwen3TTS:
                 field="text",
             )
         seed = 0 if request.seed is None else request.seed
-        return [
-            self._prompt(piece, request, segment_seed(seed, index), pause)
-            for index, (piece, pause) in enumerate(_segments(text, self._segment_length))
-        ]
+        for index, (piece, pause) in enumerate(_segments(text, self._segment_length)):
+            make = partial(self._prompt, piece, request, segment_seed(seed, index), pause)
+            yield attempt(piece, make)
 
     def _prompt(self, text: str, request: SpeechRequest, seed: int, pause: float) -> Prompt:
         kind = self.config.kind
@@ -341,6 +345,13 @@ class Qwen3TTS:
         self._predictor_cache = self.network.predictor.cache(slots, self.dtype, self.device)
         if self._stacks is not None:
             self._frames = FrameSteps(self.network, self._stacks, self.config, self._cache, slots=slots)
+
+    def grow(self, positions: int) -> bool:
+        """Rows of `positions`, with what is in them; False where frames were made for the old ones."""
+        if self._cache is None or self._frames is not None:
+            return False
+        self._cache = self._cache.grown(positions)
+        return True
 
     def step_whole_frames(self) -> None:
         """From the next `allocate` on, a frame is one piece of work that waits for the device once: what

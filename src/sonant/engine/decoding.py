@@ -1,0 +1,148 @@
+"""Tokens to samples: each piece of a segment decoded, checked and delivered, in order.
+
+Either in the engine's thread, or in one of its own that goes on while the next tokens are made.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sonant.engine.model import AudioDecoder
+from sonant.engine.stream import NO_SAMPLES, SpeechStream
+from sonant.errors import GenerationError, SonantError
+from sonant.request.audio import Samples
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Sound:
+    """The sound of one segment under way; whoever decodes it is the only one to touch it."""
+
+    stream: SpeechStream
+    decoder: AudioDecoder
+    number: int
+    text: str | None
+    """What the segment says, until a chunk has told it."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Piece:
+    """Tokens of one segment that become samples together."""
+
+    sound: Sound
+    tokens: tuple[Tensor, ...]
+    frames: int
+    lead: float = 0.0
+    """Seconds of silence before these."""
+    is_final: bool = False
+    """True for the last tokens of the segment."""
+    pause: float = 0.0
+    """Seconds of silence after the last."""
+    is_last: bool = False
+    """True when no other segment follows."""
+    done: Callable[[Piece], None]
+    """Called by the decoding thread when this is done, well or not."""
+
+
+def decode(piece: Piece) -> None:
+    """Deliver a piece to its stream. Whatever fails is the stream's error, and nobody else's."""
+    if not piece.sound.stream._is_wanted():
+        return
+    try:
+        _decode(piece, piece.sound)
+    except BaseException as error:
+        log.exception("decoding failed")
+        piece.sound.stream._fail(as_sonant(error))
+
+
+def _decode(piece: Piece, sound: Sound) -> None:
+    stream, rate = sound.stream, sound.stream.sample_rate
+    began = time.monotonic()
+    parts = [np.zeros(round(piece.lead * rate), dtype=np.float32)] if piece.lead else []
+    if piece.tokens:
+        parts.append(_samples(sound.decoder.push(torch.cat(piece.tokens))))
+    if piece.is_final:
+        parts.append(_samples(sound.decoder.finish()))
+    stream._spend("decode", time.monotonic() - began)
+    samples = np.concatenate(parts) if parts else NO_SAMPLES
+    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    if not np.isfinite(peak):
+        raise GenerationError(
+            f"segment {sound.number + 1} decoded to non-finite samples. The weights or the "
+            "precision are at fault; try --dtype float32 and sonant parity."
+        )
+    if peak > 1.0:
+        samples = np.clip(samples, -1.0, 1.0)
+        message = f"segment {sound.number + 1} reached {peak:.2f} times full scale and was limited"
+        stream._note("peak_limited", message, sound.number)
+    if piece.is_final:
+        for name, seconds in getattr(sound.decoder, "timings", {}).items():
+            stream._spend(name, seconds)
+        samples = np.concatenate([samples, np.zeros(round(piece.pause * rate), dtype=np.float32)])
+    if len(samples) or piece.is_last:
+        stream._deliver(samples, is_final=piece.is_last, text=sound.text)
+        sound.text = None
+
+
+class DecodingThread:
+    """Decodes in the order of `put`. `before` is called before each, in this thread."""
+
+    def __init__(self, before: Callable[[], None]) -> None:
+        self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+        self._before = before
+        self._thread = threading.Thread(target=self._run, name="sonant-decode", daemon=True)
+        self._thread.start()
+
+    def put(self, piece: Piece) -> None:
+        """Decode this next."""
+        self._queue.put(piece)
+
+    def close(self) -> None:
+        """End after what was put; does not wait."""
+        self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the end."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        with torch.inference_mode():
+            while (piece := self._queue.get()) is not None:
+                try:
+                    self._before()
+                    decode(piece)
+                except BaseException as error:
+                    log.exception("the decoding thread stumbled")
+                    piece.sound.stream._fail(as_sonant(error))
+                piece.done(piece)
+
+
+def as_sonant(error: BaseException) -> SonantError:
+    """The error as one that a caller expects; others than Sonant's own are named in it."""
+    if isinstance(error, SonantError):
+        return error
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        made = GenerationError(
+            "memory ran out while speaking. Use fewer slots, a shorter text or a smaller --dtype."
+        )
+    else:
+        made = GenerationError(
+            f"an internal error stopped this request ({type(error).__name__}: {error}). "
+            "Please report it with the text, the model and the seed."
+        )
+    made.__cause__ = error
+    return made
+
+
+def _samples(tensor: Tensor) -> Samples:
+    return tensor.detach().to(dtype=torch.float32, device="cpu").numpy()

@@ -1,0 +1,93 @@
+"""What the engine knows of each request: the segments that wait, and those on their way to samples.
+
+Only the engine's stepping thread reads and writes these. The other threads are handed what they need, and
+post back what became of it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sonant.engine.decoding import Sound
+from sonant.engine.model import Prompt, Utterance
+from sonant.engine.preparing import Deadline, Source
+from sonant.engine.stream import SpeechStream
+from sonant.errors import SonantError
+
+
+@dataclass(eq=False)
+class Segment:
+    """One prompt on its way from text to samples."""
+
+    prompt: Prompt
+    index: int
+    lead: float = 0.0
+    """Seconds of silence before it."""
+    pause: float = 0.0
+    """Seconds of silence after it; certain once `is_settled`."""
+    is_last: bool = False
+    is_settled: bool = False
+    """True once it is known what follows. Its last samples wait for that."""
+    utterance: Utterance | None = None
+    sound: Sound | None = None
+    pending: list[Tensor] = field(default_factory=list)
+    """Tokens not handed to the decoder yet."""
+    is_complete: bool = False
+    """True once its last token was made."""
+    is_handed_over: bool = False
+    """True once its last token was handed to the decoder."""
+    frames: int = 0
+    taken: int = 0
+    """Steps whose tokens were kept; an utterance that is begun again takes them in silence."""
+    is_alone: bool = False
+    """True after a step of a batch that it was in failed: it is stepped by itself from then on."""
+    decodes: int = 0
+    handed_over: int = 0
+    """Frames given to the decoder."""
+    decoded: int = 0
+    """Frames of these that are samples now."""
+    since: float = 0.0
+    """When it began to wait for a row, on the monotonic clock."""
+    passed: int = 0
+    """How often another was given a row while this one waited."""
+    overtaken: int = 0
+    """How often another was begun although this one's turn had come, because it did not fit."""
+
+
+@dataclass(eq=False)
+class Progress:
+    """One request under way."""
+
+    stream: SpeechStream
+    source: Source
+    deadline: Deadline
+    client: Hashable
+    priority: int = 0
+    lead: float = 0.0
+    """Seconds of silence before the next segment prepared."""
+    waiting: deque[Segment] = field(default_factory=deque)
+    """Prepared, not begun."""
+    running: list[Segment] = field(default_factory=list)
+    """Begun, and not wholly decoded."""
+    newest: Segment | None = None
+    """The last one prepared."""
+    is_asked: bool = True
+    """True while the preparing thread has been asked for the next segment."""
+    is_whole: bool = False
+    """True once there is no more text to prepare."""
+    failure: SonantError | None = None
+    """What stopped the preparation; raised when all that came before it was spoken."""
+
+    @property
+    def is_generating(self) -> bool:
+        """True while one of its segments takes steps."""
+        return any(segment.utterance is not None for segment in self.running)
+
+    @property
+    def is_fresh(self) -> bool:
+        """True before its first segment was begun."""
+        return bool(self.waiting) and self.waiting[0].index == 0 and not self.waiting[0].taken

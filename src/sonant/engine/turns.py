@@ -1,0 +1,60 @@
+"""Whose segment gets the next free row.
+
+A row is handed back at the end of every segment, and then goes to the highest priority; of these by turns to
+a request that is new and to one that goes on, so that neither a queue of books nor a crowd of short requests
+keeps the other out; of these to the client with the fewest segments under way, who was served the longest
+ago; of these to the one who has waited longest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+
+from sonant.engine.progress import Progress
+
+PASSED_MOST = 256
+"""Turns after which a segment that others were preferred to counts one priority more: nothing starves."""
+
+
+class Turns:
+    """Remembers who was served."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._served: dict[Hashable, int] = {}
+        """The last turn of each client who has a request under way."""
+        self._prefers_fresh = True
+
+    def first(self, waiting: Sequence[Progress], running: Iterable[Progress]) -> Progress:
+        """The one of `waiting` whose turn it is."""
+        under_way: dict[Hashable, int] = {}
+        for progress in running:
+            under_way[progress.client] = under_way.get(progress.client, 0) + progress.is_generating
+
+        def key(progress: Progress) -> tuple[float, ...]:
+            segment = progress.waiting[0]
+            return (
+                not segment.taken,  # one whose row was taken back goes on first
+                -(progress.priority + segment.passed // PASSED_MOST),
+                progress.is_fresh is not self._prefers_fresh,
+                under_way.get(progress.client, 0),
+                self._served.get(progress.client, 0),
+                segment.since,
+            )
+
+        return min(waiting, key=key)
+
+    def serve(self, chosen: Progress, waiting: Iterable[Progress]) -> None:
+        """`chosen` was given a row while the others waited."""
+        self._count += 1
+        self._served[chosen.client] = self._count
+        others = [other for other in waiting if other is not chosen]
+        for other in others:
+            other.waiting[0].passed += 1
+        if any(other.is_fresh is not chosen.is_fresh for other in others):
+            self._prefers_fresh = not chosen.is_fresh
+
+    def forget(self, client: Hashable, others: Iterable[Progress]) -> None:
+        """A request of this client ended."""
+        if not any(other.client == client for other in others):
+            self._served.pop(client, None)
