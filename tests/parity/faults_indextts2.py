@@ -2,7 +2,17 @@
 
 import torch.nn.functional as F
 
-from sonant.families.indextts2 import campplus, conditioning, dit, gpt, s2mel, search, semantic_codec, vocoder
+from sonant.families.indextts2 import (
+    campplus,
+    conditioning,
+    dit,
+    gpt,
+    s2mel,
+    search,
+    semantic_codec,
+    speaker_rows,
+    vocoder,
+)
 from sonant.nn import snake
 from sonant.nn.rope import rotate_half_split
 from tests.parity.faults import Fault, change, replace
@@ -39,7 +49,7 @@ FAULTS = (
     ),
     Fault(
         "speed rows in the other order",
-        change(gpt.IndexGpt, "conditions", "speeds[1:2], speeds[0:1]", "speeds[0:1], speeds[1:2]"),
+        change(speaker_rows.ResampledSpeaker, "followers", ".flip(0)", "[:]"),
         ("gpt.prefix", "latent.gpt.input"),
     ),
     Fault(

@@ -291,6 +291,11 @@ SETTINGS: tuple[Setting, ...] = (
         field=Field(name="max_new_tokens"),
     ),
     Setting(
+        name="duration_factor", kind="number", home="options", field=None, least=0.25, most=4.0,
+        flag=Flag(panel="How it sounds"),
+        help="Length of the speech as a multiple of the model's own: 1 / speed, as IndexTTS-2.5 calls it.",
+    ),
+    Setting(
         name="noise", kind="text", home="options", field=None, flag=_DECODING,
         help='"reference": the noise of the original\'s constructors, bit for bit (CosyVoice3).',
     ),

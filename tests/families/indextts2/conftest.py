@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from sonant.families.indextts2.model import IndexTTS2
 from sonant.request.audio import Audio
 
 DATA = Path(__file__).parents[2] / "data" / "indextts2"
+DATA25 = DATA.parent / "indextts25"
 
 
 def recorded(name):
@@ -75,6 +77,50 @@ def build_checkpoint(folder):
         else:
             torch.save({"generator": tensors} if "bigvgan" in name else tensors, path)
     return folder
+
+
+def position_table(length, width):
+    """Sines and cosines [1, T, D], as gpt.pth holds them."""
+    angles = torch.arange(length).float()[:, None]
+    angles = angles * torch.exp(torch.arange(0, width, 2).float() * -(math.log(10_000.0) / width))
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(1)[None]
+
+
+def recorded25(name):
+    """Tensors of a fixture recorded from the original IndexTTS-2.5."""
+    return load_file(DATA25 / f"{name}.safetensors")
+
+
+def gpt25():
+    """The tiny original's gpt.pth, without what only training reads."""
+    return {"emo_conditioning_encoder.embed.pos_enc.pe": position_table(5000, 32), **recorded25("gpt")}
+
+
+def build_checkpoint25(folder):
+    """IndexTTS-2.5 in the official layout: its GPT and codec as recorded, the rest as in IndexTTS2's."""
+    build_checkpoint(folder)
+    for name in ("bpe.model", "gpt.pth", "hf_cache/semantic_codec_model.safetensors"):
+        (folder / name).unlink()
+    for name in ("config.yaml", "multilingual_zh_ja_yue_char_del.tiktoken"):
+        shutil.copy(DATA25 / name, folder / name)
+    torch.save(gpt25(), folder / "gpt.pth")
+    torch.save({"model": recorded25("codec"), "epoch": 1}, folder / "codec.pth")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoint25(tmp_path_factory):
+    """Folder of the tiny IndexTTS-2.5; tests that change something copy it."""
+    return build_checkpoint25(tmp_path_factory.mktemp("indextts25") / "checkpoint")
+
+
+@pytest.fixture(scope="session")
+def loaded25(checkpoint25):
+    """The tiny IndexTTS-2.5, loaded once."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_model(checkpoint25, device="cpu", dtype=torch.float32)
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

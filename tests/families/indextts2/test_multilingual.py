@@ -11,9 +11,8 @@ from sonant.families.indextts2.multilingual import STOP, MultilingualFrontEnd, a
 from sonant.families.indextts2.segments import split_by_punctuation, split_by_tokens
 from sonant.families.indextts2.text import Normaliser
 from sonant.families.indextts2.vocabulary import LANGUAGES, SPECIAL_TOKENS, Vocabulary, language_row
-from tests.families.indextts2.conftest import DATA
+from tests.families.indextts2.conftest import DATA25
 
-DATA25 = DATA.parent / "indextts25"
 VOCABULARY = DATA25 / "multilingual_zh_ja_yue_char_del.tiktoken"
 TEXT = json.loads((DATA25 / "text.json").read_text(encoding="utf-8"))
 TOKENS = json.loads((DATA25 / "tokenizer.json").read_text(encoding="utf-8"))

@@ -44,7 +44,7 @@ class ProjectedSpeaker(nn.Module):
         self.projection = nn.Linear(style, width)
 
     def forward(self, features: Tensor, style: Tensor) -> Tensor:
-        return tap("gpt.speaker.latents", self.projection(style))
+        return tap("gpt.speaker.latents", self.projection(style)[None])[0]
 
     def followers(self) -> Tensor:
         """[2, D]: zeros. Parity: without them the logits move by 1.9 on the tiny original."""
