@@ -97,7 +97,7 @@ def load_engine(
 
 def job_voice(job: Job, engine: Engine) -> Voice | str | None:
     """The voice of a job: designed now, or found where it is kept."""
-    from sonant.readings.job import find_voice
+    from sonant.voices.finding import find_voice_or_file
     from sonant.voices.library import VoiceLibrary
 
     if job.design_model is not None:
@@ -110,7 +110,7 @@ def job_voice(job: Job, engine: Engine) -> Voice | str | None:
     if job.voice is None:
         return None
     library = engine.voices or VoiceLibrary()
-    return find_voice(job.voice, spec=engine.spec, library=library, transcript=job.transcript)
+    return find_voice_or_file(job.voice, spec=engine.spec, shelf=library, transcript=job.transcript)
 
 
 def speak(

@@ -43,7 +43,8 @@ from sonant.request.audio import Audio
 from sonant.request.checks import check_fed_text, check_request
 from sonant.request.speech import ChunkPolicy, ModelSpec, Speech, SpeechRequest
 from sonant.request.voice import Voice
-from sonant.voices.casting import Casting, designed_clip
+from sonant.voices.casting import Casting
+from sonant.voices.design import designed_voice
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
@@ -136,13 +137,18 @@ class Engine:
         finally:
             teams.release()
 
+    def fit(self, voice: Voice | str | None) -> Voice | str | None:
+        """A voice, or its name, as `submit` would take it: found and encoded for this model."""
+        try:
+            return self._casting.find(voice)
+        finally:
+            teams.release()
+
     def design(self, request: SpeechRequest, *, name: str = "") -> Voice:
         """A voice from a description: `request` is spoken by this voice-design model and becomes the
         clip and transcript of a Voice that any cloning model can use."""
         speech = self.synthesize(request)
-        origin = {"designed_by": self.spec.name, "instruction": request.style.instruction or ""}
-        clip = designed_clip(Audio(speech.samples, speech.sample_rate), speech.guards)
-        return Voice(name=name, clip=clip, transcript=request.text, language=request.language, origin=origin)
+        return designed_voice(speech, speech.guards, request, self.spec, name=name)
 
     def submit(
         self,

@@ -8,26 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sonant.catalogue.registry import DEFAULT_MODEL
-from sonant.errors import RequestError, UnsupportedError
+from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.settings import EMOTIONS, Setting, check_all, settings_of
-from sonant.request.speech import SpeechRequest, Style, request_from
+from sonant.request.speech import SpeechRequest, request_from
 from sonant.request.voice import Voice
-from sonant.voices.library import SUFFIX, VoiceLibrary
+from sonant.voices.design import design_request
 
 if TYPE_CHECKING:
     from sonant.request.speech import ModelSpec
-
-DESIGN_TEXT = (
-    "Hello, and welcome. This is how I sound when I read a few calm sentences aloud, "
-    "so that you can get to know my voice."
-)
-"""What a designed voice says to be remembered by, unless another text is given."""
 
 MOST_CLIP_SECONDS = 600.0
 """A longer clip or source is refused before it is decoded whole."""
@@ -175,10 +169,10 @@ class Job:
 
     def design_request(self) -> SpeechRequest:
         """What the voice-design model says so that its voice can be cloned."""
-        return SpeechRequest(
-            self.design_text or DESIGN_TEXT,
+        return design_request(
+            self.get("instruction"),
+            text=self.design_text,
             language=self.get("language"),
-            style=Style(instruction=self.get("instruction")),
             seed=self.get("seed"),
         )
 
@@ -197,59 +191,6 @@ def file_hash(path: str | Path) -> str:
         raise RequestError(
             f"cannot read {path} ({error.strerror or error}); expected a file. Check the path."
         ) from error
-
-
-def find_voice(
-    reference: str, *, spec: ModelSpec, library: VoiceLibrary, transcript: str | None = None
-) -> Voice | str:
-    """The voice a user means: a preset speaker of the model, a library name, a voice file or a clip.
-
-    `transcript` is what a clip says; it also replaces the one of a stored voice that keeps its clip.
-    Raises VoiceError naming what there is.
-    """
-    presets = {name.lower(): name for name in spec.voices}
-    if reference.lower() in presets:
-        if transcript is not None:
-            raise RequestError(
-                f"a transcript was given with {reference!r}, a voice of {spec.name} itself; expected one "
-                "only with a clip. Leave out --transcript.",
-                field="transcript",
-            )
-        return presets[reference.lower()]
-    if not spec.capabilities & {"clone", "voice_conversion"}:
-        known = ", ".join(spec.voices) or "none: it takes no voice"
-        raise UnsupportedError(
-            f"{spec.name} has no voice {reference!r} and cannot clone one; its own voices are: {known}. "
-            "Choose one of them, or a model that clones (sonant models).",
-            field="voice",
-        )
-    path = Path(reference)
-    if reference in library.names():
-        voice = library.get(reference)
-    elif reference.endswith(SUFFIX) or path.suffix == ".safetensors":
-        voice = Voice.load(path)
-    elif path.is_file():
-        clip = Audio.read(path, max_seconds=spec.max_reference_seconds)
-        return Voice(name=path.stem, clip=clip, transcript=transcript, origin={"file": path.name})
-    else:
-        from sonant.errors import VoiceError
-
-        presets_there = ", ".join(spec.voices) or "none"
-        kept = ", ".join(library.names()) or "none yet"
-        raise VoiceError(
-            f"{reference!r} is no voice: {spec.name} has {presets_there}; the library in {library.folder} "
-            f"has {kept}; and there is no such file. Give one of these names or the path of a clip of 5 to "
-            "15 s."
-        )
-    if transcript is None:
-        return voice
-    if voice.clip is None:
-        raise RequestError(
-            f"the voice {reference!r} keeps no clip, so its transcript cannot be replaced; expected a voice "
-            "with its clip. Add it again with: sonant voice add NAME CLIP --transcript ...",
-            field="transcript",
-        )
-    return replace(voice, transcript=transcript, tensors={}, fingerprint="", family="")
 
 
 def parse_emotion(text: str) -> tuple[float, ...]:

@@ -84,11 +84,17 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
     if style.emotion_audio is not None:
         check_clip(style.emotion_audio, spec, field="emotion_audio", what="emotion clip")
     if request.source_audio is not None:
-        _check_numbers(request.source_audio, field="source_audio", what="source recording")
+        check_clip(request.source_audio, spec, field="source_audio", what="source recording")
 
 
 def check_clip(audio: Audio, spec: ModelSpec, *, field: str, what: str) -> None:
-    """Raise RequestError for a clip that is too long, too short, silent or no sound at all."""
+    """Raise RequestError for a clip beyond the model's limits: rate, length, silent or no sound at all."""
+    if audio.sample_rate < spec.min_reference_rate:
+        raise RequestError(
+            f"the {what} has {audio.sample_rate} Hz; {spec.name} needs at least {spec.min_reference_rate}. "
+            "Use a recording of better quality; raising the rate adds nothing.",
+            field=field,
+        )
     if audio.seconds > spec.max_reference_seconds:
         raise RequestError(
             f"the {what} lasts {audio.seconds:.1f} s; {spec.name} takes at most "

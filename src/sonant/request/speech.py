@@ -372,6 +372,8 @@ class ModelSpec:
     """True when nothing can be said without an instruction (voice design)."""
     max_reference_seconds: float = 60.0
     min_reference_seconds: float = 0.1
+    min_reference_rate: int = 0
+    """Hz."""
     max_text: int = 100_000
     """Characters of one request."""
     rows: int = 1

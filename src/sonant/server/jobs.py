@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import queue
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 
 from sonant.engine.engine import Engine
@@ -17,8 +14,6 @@ from sonant.engine.stream import SpeechStream
 from sonant.request.audio import Audio
 from sonant.request.speech import AudioChunk, SpeechRequest
 from sonant.request.voice import Voice
-
-KEPT_VOICES = 16
 
 
 class Job:
@@ -61,7 +56,6 @@ class EngineDesk:
         self.engine = engine
         self._submitting = ThreadPoolExecutor(1, thread_name_prefix="sonant-submit")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="sonant-encode")
-        self._voices: OrderedDict[str, Voice] = OrderedDict()
 
     async def submit(self, request: SpeechRequest, *, streaming: bool) -> Job:
         """Start speaking. The text is prepared off the event loop; a caller who leaves meanwhile cancels."""
@@ -82,29 +76,14 @@ class EngineDesk:
         future = self._submitting.submit(self.engine.segments, request)
         return await asyncio.wrap_future(future)
 
-    async def voice_of_clip(self, audio: Audio, transcript: str | None, *, key: bytes) -> Voice:
-        """The clip encoded for this model; the last few are kept, found again by `key`."""
-        digest = hashlib.sha256(repr((key, transcript)).encode()).hexdigest()
-        return await self._encoded(digest, partial(self.engine.clone, audio, transcript=transcript))
+    async def voice_of_clip(self, audio: Audio, transcript: str | None) -> Voice:
+        """The clip encoded for this model, off the event loop; the engine remembers the last few."""
+        work = partial(self.engine.clone, audio, transcript=transcript)
+        return await asyncio.wrap_future(self._encoding.submit(work))
 
-    async def fitting_voice(self, voice: Voice) -> Voice:
-        """A stored voice, encoded again when it was made for another model and keeps its clip."""
-        spec = self.engine.spec
-        if (voice.family == spec.family and voice.fingerprint == spec.fingerprint) or voice.clip is None:
-            return voice
-        made = await self._encoded(
-            voice.digest(), partial(self.engine.clone, voice.clip, transcript=voice.transcript)
-        )
-        return replace(made, name=voice.name, language=voice.language, origin=voice.origin)
-
-    async def _encoded(self, key: str, work: Callable[[], Voice]) -> Voice:
-        if key not in self._voices:
-            voice = await asyncio.wrap_future(self._encoding.submit(work))
-            self._voices[key] = voice
-            while len(self._voices) > KEPT_VOICES:
-                self._voices.popitem(last=False)
-        self._voices.move_to_end(key)
-        return self._voices[key]
+    async def fitting_voice(self, voice: Voice) -> Voice | str | None:
+        """A voice as this model takes it: encoded again when it was made for another and keeps its clip."""
+        return await asyncio.wrap_future(self._encoding.submit(self.engine.fit, voice))
 
     def close(self) -> None:
         """End the engine and the helper threads; waits for them."""

@@ -14,6 +14,7 @@ from sonant.request.audio import Audio
 from sonant.request.settings import EMOTIONS, SETTINGS, Kind, Setting, check_value, settings_of
 from sonant.request.speech import ChunkPolicy, ModelSpec, SpeechRequest, TextFeed, request_from
 from sonant.request.voice import Voice
+from sonant.voices.design import DESIGN_TEXT
 
 ResponseFormat = Literal["mp3", "opus", "aac", "flac", "wav", "pcm"]
 Clip = Annotated[
@@ -205,9 +206,7 @@ class DesignBody(Body):
     name: Name
     model: Name | None = None
     instructions: Annotated[str, Field(min_length=1, max_length=10_000)]
-    input: Annotated[str, Field(max_length=2_000)] = (
-        "This is how I sound when I read a sentence or two aloud."
-    )
+    input: Annotated[str, Field(max_length=2_000)] = DESIGN_TEXT
     language: Name | None = None
     seed: int | None = None
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from sonant.server.problems import HttpProblem
 from sonant.server.schemas import Manner, to_request, unused_fields
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from sonant.server.uploads import Clips
+from sonant.voices.finding import can_take_voices, find_voice, own_voice, stored_name
 from sonant.voices.library import VoiceLibrary
 
 _TASKS = {"CustomVoice": "preset_voice", "VoiceDesign": "voice_design", "Base": "clone"}
@@ -189,9 +191,9 @@ class SpeechService:
         spec = self.pool.spec(model)
         if spec is None:
             return False
-        if voice.lower() in {own.lower() for own in spec.voices}:
+        if own_voice(voice, spec) is not None:
             return True
-        return "clone" in spec.capabilities and self.has_stored(voice)
+        return can_take_voices(spec) and stored_name(voice, self.library) is not None
 
     def _check_text(self, text: str) -> None:
         if len(text) > self.settings.max_input:
@@ -231,7 +233,7 @@ class SpeechService:
                     f"{loaded.name} takes no {name} ({capability}). Leave it out or choose another model.",
                     field=name,
                 )
-        clips = {row.name: (await self.clips.read(given, row.field_name))[0] for row, given in sounds.items()}
+        clips = {row.name: await self.clips.read(given, row.field_name) for row, given in sounds.items()}
         voice = await self._voice(loaded, body)
         deadline = self.settings.deadline_for(len(text))
         return to_request(
@@ -252,8 +254,8 @@ class SpeechService:
                     f"voice {name!r} and ref_audio were both given. Send one of them.", field="ref_audio"
                 )
             transcript = None if body.x_vector_only_mode else body.ref_text or None
-            audio, data = await self.clips.read(body.ref_audio, "ref_audio")
-            return await loaded.desk.voice_of_clip(audio, transcript, key=data)
+            audio = await self.clips.read(body.ref_audio, "ref_audio")
+            return await loaded.desk.voice_of_clip(audio, transcript)
         for field, given in (("ref_text", body.ref_text), ("x_vector_only_mode", body.x_vector_only_mode)):
             if given:
                 raise RequestError(f"{field} was sent without ref_audio. Add the clip.", field=field)
@@ -263,33 +265,13 @@ class SpeechService:
 
     async def find_voice(self, loaded: LoadedModel, name: str) -> Voice | str | None:
         """The voice a client means by a name: the model's own, a stored one, or an alias."""
-        spec = loaded.spec
         name = self.settings.voice_aliases.get(name, name)
-        if name.lower() in {own.lower() for own in spec.voices}:
-            return name
-        name = name if self.has_stored(name) else name.lower()
-        if "clone" in spec.capabilities and self.has_stored(name):
-            stored = await asyncio.to_thread(self.library.get, name)
-            return await loaded.desk.fitting_voice(stored)
-        if name.lower() in OPENAI_VOICES and not spec.needs_voice:
-            # Names of another service mean "some voice of yours"; two stay two where possible.
-            if spec.voices:
-                return spec.voices[OPENAI_VOICES.index(name.lower()) % len(spec.voices)]
-            return spec.default_voice
-        names = ", ".join(self.voice_names(loaded)) or "none"
-        raise VoiceError(f"{loaded.name} has no voice {name!r}; it has: {names}. See GET /v1/audio/voices.")
-
-    def has_stored(self, name: str) -> bool:
-        """True when the library keeps a voice of this name."""
         try:
-            return self.library.path(name).is_file()
-        except VoiceError:  # no name a voice can have
-            return False
-
-    def voice_names(self, loaded: LoadedModel) -> list[str]:
-        """The model's own voices, then the stored ones it can speak with."""
-        stored = self.library.names() if "clone" in loaded.spec.capabilities else []
-        return [*loaded.spec.voices, *stored]
+            find = partial(find_voice, name, spec=loaded.spec, shelf=self.library, equals=OPENAI_VOICES)
+            voice = await asyncio.to_thread(find)
+        except VoiceError as error:
+            raise VoiceError(f"{error} GET /v1/audio/voices lists them.") from error
+        return await loaded.desk.fitting_voice(voice) if isinstance(voice, Voice) else voice
 
 
 def volume_of(body: Manner) -> float:

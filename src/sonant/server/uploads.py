@@ -106,13 +106,13 @@ class Clips:
         self._resolver = resolver if resolver is not None else resolve
         self._turns = asyncio.Semaphore(2)
 
-    async def read(self, value: str, field: str) -> tuple[Audio, bytes]:
-        """A clip given as base64, as a data: URL or, when switched on, as a web address; with its bytes."""
+    async def read(self, value: str, field: str) -> Audio:
+        """A clip given as base64, as a data: URL or, when switched on, as a web address."""
         if value[:8].lower().startswith(("http://", "https://")):
             data = await self._fetch(value, field)
         else:
             data = self._decode_base64(value, field)
-        return await self.decode(data, field), data
+        return await self.decode(data, field)
 
     async def decode(self, data: bytes, field: str) -> Audio:
         """The sound in an uploaded file. Raises RequestError naming `field`."""

@@ -20,7 +20,7 @@ from sonant.server.problems import HttpProblem, json_response
 from sonant.server.schemas import DesignBody, Manner
 from sonant.server.service import SpeechService
 from sonant.voices.advice import check_clip as advise
-from sonant.voices.casting import designed_clip
+from sonant.voices.design import designed_voice
 
 MIN_SECONDS = 0.5
 ALL = "all"
@@ -108,16 +108,9 @@ def voice_routes(service: SpeechService) -> APIRouter:
                     chunk = await speaking.next()
                     is_final = chunk.is_final
                     pieces.append(chunk.samples)
-                clip = Audio(np.concatenate(pieces), speaking.sample_rate)
-                clip = designed_clip(clip, speaking.job.stream.guards)
-            origin = {"made": _today(), "designed_by": name, "instruction": body.instructions}
-            voice = Voice(
-                name=body.name,
-                clip=clip,
-                transcript=body.input,
-                language=body.language,
-                origin=origin,
-            )
+                stream = speaking.job.stream
+                speech = Audio(np.concatenate(pieces), speaking.sample_rate)
+            voice = designed_voice(speech, stream.guards, stream.request, loaded.spec, name=body.name)
         await _keep(service, voice)
         return json_response(_stored_entry(voice), status=201)
 

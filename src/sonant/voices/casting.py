@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,30 +12,16 @@ import torch
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
-from sonant.request.speech import GuardEvent, ModelSpec
+from sonant.request.speech import ModelSpec
 from sonant.request.voice import Voice
+from sonant.voices.content_cache import ContentCache, audio_key
+from sonant.voices.finding import find_voice
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
 
 VOICES_KEPT = 16
-"""Encoded voices remembered by their content."""
-
-DESIGNED_SECONDS = 15.0
-"""What is kept of a designed voice that came to no end: the longest clip that is of use."""
-
-
-def designed_clip(audio: Audio, guards: Iterable[GuardEvent]) -> Audio:
-    """The clip that a designed voice keeps: the whole, unless the model was stopped."""
-    if not any(guard.kind == "length_ceiling" for guard in guards):
-        return audio
-    log.warning(
-        "the designed voice spoke on for %.0f s without an end; at most %g s of it are kept. Listen to it, "
-        "and design it again with another seed if it is garbled.",
-        audio.seconds,
-        DESIGNED_SECONDS,
-    )
-    return Audio(audio.samples[: int(DESIGNED_SECONDS * audio.sample_rate)], audio.sample_rate)
+"""Encoded voices remembered by their clip and its transcript."""
 
 
 class Encoder(Protocol):
@@ -57,7 +41,7 @@ class Casting:
         self.model = model
         self.spec: ModelSpec = model.spec
         self.library = library
-        self._encoded: OrderedDict[str, Voice] = OrderedDict()
+        self._encoded: ContentCache[Voice] = ContentCache(VOICES_KEPT)
         self._lock = threading.RLock()
 
     def encode(self, audio: Audio, *, transcript: str | None = None, name: str = "") -> Voice:
@@ -68,8 +52,14 @@ class Casting:
                 field="voice",
             )
         check_clip(audio, self.spec, field="voice", what="reference clip")
-        with self._lock, torch.inference_mode():
-            voice = self.model.encode_voice(audio, transcript)
+
+        def make() -> Voice:
+            log.info("encoding voice %s for %s", name or "of a clip", self.spec.name)
+            with torch.inference_mode():
+                return self.model.encode_voice(audio, transcript)
+
+        with self._lock:  # encoding included: two who ask for one voice at once encode it once
+            voice = self._encoded.get(f"{audio_key(audio)}:{transcript}", make)
         return replace(voice, name=name) if name else voice
 
     def find(self, voice: Voice | str | None) -> Voice | str | None:
@@ -89,41 +79,20 @@ class Casting:
                 )
             return None
         if isinstance(voice, str):
-            is_preset = voice.lower() in (name.lower() for name in spec.voices)
-            if self.library is not None and "clone" in spec.capabilities and not is_preset:
-                return self._fit(self.library.get(voice))
-            return self._preset(voice)
-        return self._fit(voice)
-
-    def _preset(self, name: str) -> str:
-        known = {own.lower(): own for own in self.spec.voices}
-        if name.lower() not in known:
-            names = ", ".join(self.spec.voices) or "none"
-            raise VoiceError(
-                f"{self.spec.name} has no voice {name!r}; its own voices are: {names}. "
-                "Choose one of them, or give a clip to a model that clones."
-            )
-        return known[name.lower()]
+            voice = find_voice(voice, spec=spec, shelf=self.library)
+        return self._fit(voice) if isinstance(voice, Voice) else voice
 
     def _fit(self, voice: Voice) -> Voice | str:
         spec = self.spec
         if voice.family == spec.family and voice.fingerprint == spec.fingerprint and voice.tensors:
             return voice
         if not voice.tensors and voice.clip is None:
-            return self._preset(voice.name)
+            return find_voice(voice.name, spec=spec, shelf=None)
         if voice.clip is None:
             raise VoiceError(
                 f"voice {voice.name!r} was made by {voice.family} ({voice.fingerprint}) and keeps no clip; "
                 f"this model is {spec.family} ({spec.fingerprint}). "
                 "Encode the reference again with: sonant voice add NAME CLIP"
             )
-        key = voice.digest()
-        with self._lock:  # encoding includes: two who ask for one voice at once encode it once
-            if key not in self._encoded:
-                log.info("encoding voice %s for %s", voice.name or key, spec.name)
-                made = self.encode(voice.clip, transcript=voice.transcript, name=voice.name)
-                self._encoded[key] = replace(made, language=voice.language, origin=voice.origin)
-                if len(self._encoded) > VOICES_KEPT:
-                    self._encoded.popitem(last=False)
-            self._encoded.move_to_end(key)
-            return self._encoded[key]
+        made = self.encode(voice.clip, transcript=voice.transcript, name=voice.name)
+        return replace(made, language=voice.language, origin=voice.origin)

@@ -39,6 +39,13 @@ class VoiceLibrary:
         """Names of the voices kept here, sorted."""
         return sorted(self._found())
 
+    def has(self, name: str) -> bool:
+        """Whether a voice of this name is kept here; False for what is no name."""
+        try:
+            return self.path(name).is_file()
+        except VoiceError:
+            return False
+
     def _found(self) -> Iterator[str]:
         if not self.folder.is_dir():
             return

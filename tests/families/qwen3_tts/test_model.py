@@ -354,7 +354,7 @@ def test_a_clip_of_ten_hours_is_refused_at_once(base):
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_clip_without_sound_is_refused(base, value):
-    with pytest.raises(RequestError, match="nothing to hear"):
+    with pytest.raises(RequestError, match=r"is silent|no finite numbers"):
         base.encode_voice(Audio(np.full(24_000, value, dtype=np.float32), 24_000), None)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from sonant.audio.fbank import fbank
 from sonant.audio.mel import WHISPER_128, MelConfig, log_mel
 from sonant.audio.resample import resample_sinc
-from sonant.errors import CheckpointError, RequestError
+from sonant.errors import CheckpointError
 from sonant.nn.tap import tap
 from sonant.request.audio import Audio
 
@@ -86,42 +86,23 @@ class Encoders:
 
     def speech_tokens(self, audio: Audio) -> Tensor:
         """Speech tokens [n] of a clip."""
-        check_clip(audio)
         logmel = tap("voice.logmel", log_mel(at_rate(audio, ENCODER_RATE), WHISPER_128))
         return tap("voice.tokens", self.tokens_of(logmel))
 
     def speaker(self, audio: Audio) -> Tensor:
         """Speaker vector [D] of a clip."""
-        check_clip(audio)
         features = fbank(at_rate(audio, ENCODER_RATE))
         features = tap("voice.fbank", features - features.mean(dim=0, keepdim=True))
         return tap("voice.speaker", self.speaker_of(features))
 
     def mel(self, audio: Audio) -> Tensor:
         """Mel [T, 80] of a clip; T is samples at 24 kHz divided by 480, rounded down."""
-        check_clip(audio)
         return tap("voice.mel", log_mel(at_rate(audio, PROMPT_MEL.sample_rate), PROMPT_MEL).T)
 
 
 def at_rate(audio: Audio, rate: int) -> Tensor:
     """Waveform [S] of a clip at `rate` Hz."""
     return resample_sinc(torch.from_numpy(audio.samples), audio.sample_rate, rate)
-
-
-def check_clip(audio: Audio) -> None:
-    """Raise RequestError for a clip that the encoders do not take."""
-    if audio.sample_rate < ENCODER_RATE:
-        raise RequestError(
-            f"the clip has {audio.sample_rate} Hz; CosyVoice3 needs at least {ENCODER_RATE}. "
-            "Use a recording of better quality; raising the rate adds nothing.",
-            field="voice",
-        )
-    if audio.seconds > MAX_CLIP_SECONDS:
-        raise RequestError(
-            f"the clip lasts {audio.seconds:.1f} s; CosyVoice3 takes at most {MAX_CLIP_SECONDS:g}. "
-            "Cut it to one clear passage of 5 to 15 s.",
-            field="voice",
-        )
 
 
 def _session(path: Path, device: torch.device) -> Any:

@@ -20,7 +20,7 @@ from sonant.families.cosyvoice3.config import (
     QWEN_FOLDER,
     CosyVoice3Config,
 )
-from sonant.families.cosyvoice3.encoders import MAX_CLIP_SECONDS, Encoders, check_clip
+from sonant.families.cosyvoice3.encoders import ENCODER_RATE, MAX_CLIP_SECONDS, Encoders
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
@@ -34,6 +34,7 @@ from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.step_stack import StepStack
 from sonant.request.audio import Audio
+from sonant.request.checks import check_clip
 from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.request.voice import Voice
 from sonant.text.tokenizer import BytePairTokenizer
@@ -90,6 +91,7 @@ def make_spec(
         needs_voice=not presets,
         max_reference_seconds=MAX_CLIP_SECONDS,
         min_reference_seconds=0.3,
+        min_reference_rate=ENCODER_RATE,
         streams_by="chunk",
         licence="Apache-2.0 (Fun-CosyVoice3-0.5B)",
     )
@@ -132,7 +134,7 @@ class CosyVoice3Model:
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Speaker vector, speech tokens and mel of a clip; untrimmed, because conversion wants them so."""
-        check_clip(audio)
+        check_clip(audio, self.spec, field="voice", what="reference clip")
         tensors = {
             "speaker": self.encoders.speaker(audio),
             "tokens": self.encoders.speech_tokens(audio).int(),
@@ -195,6 +197,7 @@ class CosyVoice3Model:
         seed = request.seed or 0
         request = replace(request, sampling=sampling)
         if request.source_audio is not None:
+            check_clip(request.source_audio, self.spec, field="source_audio", what="source recording")
             yield self._conversion(request, request.source_audio, tensors, options, noise, seed)
             return
         tokens, mel = trimmed(tensors["tokens"], tensors["mel"], self.config.flow.frames_per_token)

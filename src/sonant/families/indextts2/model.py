@@ -20,7 +20,6 @@ from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
 from sonant.families.indextts2.config import IndexConfig
-from sonant.families.indextts2.content_cache import ContentCache, audio_key
 from sonant.families.indextts2.decoder import CodeFeatures, DecodeInputs, IndexDecoder
 from sonant.families.indextts2.front_end import FrontEnd, Segment
 from sonant.families.indextts2.gpt import IndexGpt, cached_code_position
@@ -36,15 +35,17 @@ from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
+from sonant.request.checks import check_clip
 from sonant.request.speech import ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
+from sonant.voices.content_cache import ContentCache, audio_key
 
 # Seconds of codes that a segment may take at most: a start, then so many for each piece of text. Speech takes
 # about a fifth of a second a piece; the limit only ends what never stops.
 SECONDS_AT_LEAST = 3.0
 SECONDS_PER_PIECE = 0.5
 FEATURE_RATE = 50  # Hz
-VOICES_KEPT, EMOTIONS_KEPT = 4, 16
+EMOTIONS_KEPT = 16
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -97,7 +98,6 @@ class IndexTTS2:
         self._cache: KVCache | None = None
         self._steps: RowSteps | None = None
         self._steps_in_one_piece = self.device.type != "cpu"
-        self._voices: ContentCache[Voice] = ContentCache(VOICES_KEPT)
         self._clip_emotions: ContentCache[Tensor] = ContentCache(EMOTIONS_KEPT)
         self._text_emotions: ContentCache[tuple[float, ...]] = ContentCache(EMOTIONS_KEPT)
 
@@ -106,30 +106,27 @@ class IndexTTS2:
     @torch.inference_mode()
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Everything a second sentence needs, so that it runs no encoder; the transcript is only kept."""
-
-        def make() -> Voice:
-            p = self.parts
-            speaker = p.reference.speaker(audio)
-            own = p.reference.emotion(audio)
-            tensors = {
-                "semantic": speaker.semantic,
-                "style": speaker.style,
-                "mel": speaker.mel,
-                "condition": speaker.condition,
-                "latents": p.gpt.speaker_latents(speaker.semantic, speaker.style).float(),
-                # e(speaker) by the speaker's path, and by the path of emotion clips
-                "emotion.base": p.gpt.emotion_vector(speaker.semantic).float(),
-                "emotion.own": p.gpt.emotion_vector(own).float(),
-            }
-            return Voice(
-                family=self.spec.family,
-                fingerprint=self.spec.fingerprint,
-                tensors={name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-                transcript=transcript,
-                clip=audio,
-            )
-
-        return self._voices.get(f"{audio_key(audio)}:{transcript}", make)
+        check_clip(audio, self.spec, field="voice", what="reference clip")
+        p = self.parts
+        speaker = p.reference.speaker(audio)
+        own = p.reference.emotion(audio)
+        tensors = {
+            "semantic": speaker.semantic,
+            "style": speaker.style,
+            "mel": speaker.mel,
+            "condition": speaker.condition,
+            "latents": p.gpt.speaker_latents(speaker.semantic, speaker.style).float(),
+            # e(speaker) by the speaker's path, and by the path of emotion clips
+            "emotion.base": p.gpt.emotion_vector(speaker.semantic).float(),
+            "emotion.own": p.gpt.emotion_vector(own).float(),
+        }
+        return Voice(
+            family=self.spec.family,
+            fingerprint=self.spec.fingerprint,
+            tensors={name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+            transcript=transcript,
+            clip=audio,
+        )
 
     def clip_emotion(self, audio: Audio) -> Tensor:
         """e(clip) [D] of an emotion clip, remembered by content."""

@@ -25,6 +25,7 @@ from sonant.nn.quantized import NativeDecoder, NativeLinear
 from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
+from sonant.request.checks import check_clip
 from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, language_name
 from sonant.request.voice import Voice
 from sonant.text.paced_phonemes import PacedPhonemes
@@ -117,20 +118,7 @@ class Qwen3TTS:
                 f"{self.spec.name} cannot clone voices; it has no speaker encoder. Use a Base model.",
                 field="voice",
             )
-        if not self.spec.min_reference_seconds <= audio.seconds <= self.spec.max_reference_seconds:
-            raise RequestError(
-                f"the reference clip lasts {audio.seconds:.2f} s; expected "
-                f"{self.spec.min_reference_seconds:g} to {self.spec.max_reference_seconds:g} s. "
-                "Cut it to one clear passage of 5 to 15 s.",
-                field="voice",
-            )
-        peak = float(abs(audio.samples).max()) if len(audio.samples) else 0.0
-        if not 1e-4 < peak < float("inf"):
-            raise RequestError(
-                f"the reference clip has {len(audio.samples)} samples and a peak of {peak:g}; there is "
-                "nothing to hear in it. Record 5 to 15 s of clear speech.",
-                field="voice",
-            )
+        check_clip(audio, self.spec, field="voice", what="reference clip")
         transcript = (transcript or "").strip() or None
         tensors = {"xvector": self.speaker_vector(audio)}
         if transcript is not None:
