@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 
-.PHONY: say serve test test-slow test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
+.PHONY: say serve test test-native test-slow test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
 setup: $(STAMP)
 
@@ -28,6 +28,20 @@ serve: setup
 
 test: setup
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not weights" --cov --cov-report=term --cov-fail-under=85
+
+# The C kernels' own tests, under the address and the undefined-behaviour sanitizer: plain C, then all this machine has.
+SANITIZE := -O1 -g -std=gnu11 -fopenmp -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wno-psabi
+test-native:
+ifeq ($(shell uname -s),Linux)
+	@mkdir -p build/native
+	set -e; for flags in "" $(if $(filter x86_64 aarch64 arm64,$(shell uname -m)),-march=native); do \
+	  $(CC) $(SANITIZE) $$flags -Isrc/sonant/native -Wl,--wrap=malloc,--wrap=calloc -o build/native/kernels \
+	    tests/native/kernels.c src/sonant/native/*.c -lm; \
+	  OMP_NUM_THREADS=2 build/native/kernels; \
+	done
+else
+	@echo "the kernels' tests need GNU's linker and both sanitizers: run them on Linux"
+endif
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu and not weights"

@@ -328,6 +328,37 @@ def test_packed_weights_are_kept_on_disk_and_their_floats_are_not_read_again(ker
     assert not torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, PackedStore(path))), expected)
 
 
+def test_a_store_that_holds_a_part_keeps_it_and_gains_the_rest(kernel, tmp_path):
+    """Two loads that need different matrices of one file once threw away each other's, for ever by turns."""
+    path = tmp_path / "kept.safetensors"
+    rng = torch.Generator().manual_seed(0)
+    weights = {name: torch.randn(64, 128, generator=rng) for name in ("one", "two", "three")}
+
+    def load(*names):
+        store = PackedStore(path)
+        for name in names:
+            NativeLinear(kernel, weights[name].clone(), None, INT8, name=name, store=store)
+        packed = [name for name, _ in store._packed]
+        store.save()
+        return packed
+
+    assert load("one", "two") == ["one", "two"]
+    assert load("two", "three") == ["three"]
+    assert load("one", "two") == []
+    assert load("three", "one") == []
+
+
+@pytest.mark.parametrize(("slot", "start"), [(0, 25), (7, 0), (-1, 0), (0, -1)])
+def test_places_that_the_cache_does_not_have_are_refused_by_the_kernel(kernel, slot, start):
+    made = NativeDecoder(kernel, stack(), "toy", INT8)
+    rows = cache().rows([0], 2)
+    rows.slots, rows.starts = [slot], [start if start < 0 else start and rows.cache.capacity - 1]
+    with pytest.raises(ValueError, match="no room for 2 tokens"):
+        made(torch.randn(1, 2, 128), rows=rows)
+    with pytest.raises(ValueError, match="no room for layer 99"):
+        native.check_done(kernel.sonant_stack_layer(made.handle, 99, *(None,) * 9), "layer 99")
+
+
 def test_the_path_in_use_is_known_once_a_model_asked_for_it(kernel):
     assert native.library() is not None
     assert native.path_in_use() in native.PATHS

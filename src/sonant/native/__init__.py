@@ -41,20 +41,23 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_linear_free": (None, (P,)),
     "sonant_linear_weights": (P, (P,)),
     "sonant_linear_scales": (P, (P,)),
-    "sonant_linear_pack": (None, (P, P)),
+    "sonant_linear_pack": (N, (P, P)),
     "sonant_linear_run": (N, (P, N, P, P, P, N)),
     "sonant_stack_new": (P, (N, N, N, N, N, N, F, F, N)),
     "sonant_stack_free": (None, (P,)),
-    "sonant_stack_layer": (None, (P, N, P, P, P, P, P, P, P, P, P)),
+    "sonant_stack_layer": (N, (P, N, P, P, P, P, P, P, P, P, P)),
     "sonant_stack_norm": (None, (P, P)),
-    "sonant_frame_run": (N, (P, P, N, N, N, N, N, *(P,) * 8, N, *(P,) * 8, N)),
-    "sonant_stack_run": (None, (P, N, P, P, P, P, P, N, P, P, P, N)),
+    "sonant_frame_run": (N, (P, P, N, N, N, N, N, *(P,) * 8, N, N, *(P,) * 8, N)),
+    "sonant_stack_run": (N, (P, N, P, P, P, P, P, N, N, P, P, P, N)),
     "sonant_conv_has_bfloat16": (N, ()),
     "sonant_conv_new": (P, (N, N, N, N, N, P)),
     "sonant_conv_free": (None, (P,)),
     "sonant_conv_run": (N, (P, N, *(P,) * 8, N)),
     "sonant_oversampled_snake": (N, (N, N, *(P,) * 6, N)),
 }
+
+DONE, NO_MEMORY, WRONG_SIZE = 1, 0, -1
+"""What a kernel answers. Source: linear.h."""
 
 PATHS = ("plain C", "AVX2", "AVX512-VNNI")
 
@@ -136,6 +139,14 @@ def limit_threads(count: int) -> None:
     loaded = library()
     if loaded is not None:
         loaded.sonant_limit_threads(count)
+
+
+def check_done(status: int, what: str) -> None:
+    """Raise MemoryError or ValueError for what a kernel answered; `what` it was asked for."""
+    if status == WRONG_SIZE:
+        raise ValueError(f"the kernel has no room for {what}; it was made for less")
+    if status != DONE:
+        raise MemoryError(f"no memory for {what}")
 
 
 def _processor() -> str:

@@ -67,8 +67,11 @@ static int vectors_of(int outputs) {
   return best;
 }
 
-/* Weights [outputs][taps][inputs]; inputs must be even when narrow. NULL when memory runs out. */
+/* Weights [outputs][taps][inputs]; inputs must be even when narrow. NULL when memory runs out, for other sizes, and
+   for narrow products where there is no instruction for them. */
 Conv *sonant_conv_new(int inputs, int outputs, int taps, int dilation, int is_narrow, const float *weights) {
+  if (inputs < 1 || outputs < 1 || taps < 1 || dilation < 1 || (is_narrow && (inputs % 2 || !sonant_conv_has_bfloat16())))
+    return NULL;
   Conv *made = calloc(1, sizeof *made);
   if (!made) return NULL;
   const int vectors = vectors_of(outputs), columns = vectors * LANES;
@@ -221,7 +224,7 @@ static void multiply(const Conv *c, int length, const uint32_t *in, const float 
                      float *y) {
   const int outputs = c->outputs, spans = (length + SPAN - 1) / SPAN, width = c->vectors * LANES;
   const Tile sum = TILES[c->is_narrow][c->vectors - 2];
-  float *part = malloc(sizeof(float) * SPAN * width); /* a tile that is not full; at most 64 KiB */
+  float part[SPAN * MOST_VECTORS * LANES]; /* a tile that is not full; 64 KiB */
 #pragma omp for schedule(static)
   for (int unit = 0; unit < c->tiles * spans; unit++) {
     const int tile = unit / spans, first = unit % spans * SPAN;
@@ -241,7 +244,6 @@ static void multiply(const Conv *c, int length, const uint32_t *in, const float 
       for (int t = first; t < last; t++)
         memcpy(y + (size_t)t * outputs + column, part + (size_t)(t - first) * width, sizeof(float) * columns);
   }
-  free(part);
 }
 
 /* x [length][inputs] and the rows before it, past [(taps - 1) * dilation][inputs], already activated.

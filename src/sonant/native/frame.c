@@ -61,14 +61,22 @@ typedef struct {
    begin each row, tables[g] [vocabulary][source] embeds token g, heads[g] scores it. tokens [batch][groups];
    total [batch][source] is the sum of the tokens' embeddings. project (with its bias) leads from source to
    the stack's width; NULL when they are the same. From token late_from on `late` takes the place of the stack, with
-   other weights for the same sizes, unless it is NULL. False when memory runs out. */
+   other weights for the same sizes, unless it is NULL. The positions of a row are 0 to groups: WRONG_SIZE where the
+   cache, the stack or a head has no room for what is asked for. */
 int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int groups, int source, int vocabulary, const float *hidden,
                      const float *first, const Linear *project, const float *project_bias,
                      Linear *const *heads, const float *const *tables, float *const *keys,
-                     float *const *values, int capacity, const float *cosines, const float *sines,
+                     float *const *values, int slots, int capacity, const float *cosines, const float *sines,
                      const int32_t *greedy, const int32_t *top_k, const float *temperature, const float *race,
                      int64_t *tokens, float *total, int threads) {
-  const Cache cache = {keys, values, capacity, cosines, sines};
+  if (batch < 1 || groups < 1 || threads < 1 || batch > slots || groups >= capacity || 2 * batch > early->max_tokens ||
+      (late && (late->width != early->width || 2 * batch > late->max_tokens)) ||
+      (project ? project->inputs != source || project->rows != early->width : source != early->width))
+    return WRONG_SIZE;
+  for (int g = 0; g < groups; g++)
+    if (heads[g]->rows < vocabulary || heads[g]->rows > heads[0]->rows || heads[g]->inputs != early->width)
+      return WRONG_SIZE;
+  const Cache cache = {keys, values, slots, capacity, cosines, sines};
   const Choice choice = {greedy, top_k, temperature, race};
   const int width = early->width, scored = heads[0]->rows, most = 2 * batch;
   const int parts = project ? source / project->group : 1;
@@ -77,7 +85,9 @@ int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int gr
   int32_t *rows = malloc(sizeof(int32_t) * most), *positions = malloc(sizeof(int32_t) * most);
   Input in = {malloc(sizeof(float) * most * source), malloc((size_t)2 * most * source),
               malloc(sizeof(float) * most * parts), malloc(sizeof(int32_t) * 2 * most * parts)};
-  int fits = x && out && scores && scratch && rows && positions && in.x && in.codes && in.scales && in.sums;
+  const size_t each = sonant_layer_scratch(early, groups + 1);
+  float *own = malloc(sizeof(float) * each * threads);
+  const int fits = own && x && out && scores && scratch && rows && positions && in.x && in.codes && in.scales && in.sums;
   for (int b = 0; fits && b < batch; b++) {
     memcpy(x + (size_t)(2 * b) * source, hidden + (size_t)b * source, sizeof(float) * source);
     memcpy(x + (size_t)(2 * b + 1) * source, first + (size_t)b * source, sizeof(float) * source);
@@ -103,7 +113,7 @@ int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int gr
           EACH_TOKEN memcpy(st->x + (size_t)m * width, x + (size_t)m * width, sizeof(float) * width);
         }
         meet(&st->barrier, n);
-        sonant_run_layers(st, t, n, count, rows, positions, &cache, out);
+        sonant_run_layers(st, t, n, count, rows, positions, &cache, out, own + each * t);
         meet(&st->barrier, n);
         for (int b = t; b < batch; b += n) sonant_put(heads[g], st->input, b, out + (size_t)(g ? b : 2 * b + 1) * width);
         meet(&st->barrier, n);
@@ -126,6 +136,6 @@ int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int gr
     }
   }
   free(x); free(out); free(scores); free(scratch); free(rows); free(positions);
-  free(in.x); free(in.codes); free(in.scales); free(in.sums);
-  return fits;
+  free(in.x); free(in.codes); free(in.scales); free(in.sums); free(own);
+  return fits ? DONE : NO_MEMORY;
 }

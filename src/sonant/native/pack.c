@@ -1,5 +1,6 @@
 /* Weights into tiles, and activations into codes: the numbers that products.c multiplies. */
 #include <math.h>
+#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 #include "linear.h"
@@ -10,8 +11,11 @@ size_t sonant_scale_count(int rows, int inputs, int bits, int group) {
 }
 
 /* rows must be a multiple of 64; inputs of group and group, at most 128, of 32 unless bits is 16. planes of int8,
-   1 or 2, hold an activation. NULL when memory runs out. */
+   1 or 2, hold an activation. NULL when memory runs out, or for other sizes. */
 Linear *sonant_linear_new(int rows, int inputs, int bits, int group, int planes) {
+  if (rows < 1 || rows % TILE || inputs < 1 || group < 1 || group > 128 || inputs % group || planes < 1 || planes > 2 ||
+      (bits != 16 && (group % 32 || (bits != 4 && bits != 8 && bits != 12))))
+    return NULL;
   Linear *made = calloc(1, sizeof *made);
   if (!made) return NULL;
   *made = (Linear){rows, inputs, bits == 12 ? 8 : bits, group, planes, NULL, NULL, NULL, NULL, 1};
@@ -68,13 +72,16 @@ static void spread(const uint8_t *row, int inputs, int bits, int j, uint8_t *til
         tile[(size_t)(k / 8) * 256 + j * 4 + i] = (uint8_t)(row[k + i] | row[k + 4 + i] << 4);
 }
 
-void sonant_linear_pack(Linear *l, const float *weights) {
-  if (l->bits == 16) { pack_bfloat16(l, weights); return; }
+int sonant_linear_pack(Linear *l, const float *weights) {
+  if (l->bits == 16) { pack_bfloat16(l, weights); return DONE; }
   const int groups = l->inputs / l->group, inputs = l->inputs;
   const size_t tile_bytes = sonant_weight_bytes(TILE, inputs, l->bits), fine_bytes = sonant_weight_bytes(TILE, inputs, 4);
-#pragma omp parallel
+  const int threads = omp_get_max_threads();
+  uint8_t *rows = malloc((size_t)2 * inputs * threads); /* of each thread one row of codes, before it is spread */
+  if (!rows) return NO_MEMORY;
+#pragma omp parallel num_threads(threads)
   {
-    uint8_t *row = malloc(2 * inputs), *rest = row + inputs; /* one row of codes, before it is spread over its tile */
+    uint8_t *row = rows + (size_t)2 * inputs * omp_get_thread_num(), *rest = row + inputs;
 #pragma omp for schedule(static)
     for (int tile = 0; tile < l->rows / TILE; tile++)
       for (int j = 0; j < TILE; j++) {
@@ -107,8 +114,9 @@ void sonant_linear_pack(Linear *l, const float *weights) {
         spread(row, inputs, l->bits, j, l->weights + tile * tile_bytes);
         if (l->fine) spread(rest, inputs, 4, j, l->fine->weights + tile * fine_bytes);
       }
-    free(row);
   }
+  free(rows);
+  return DONE;
 }
 
 /* Activations [inputs] -> codes [2][inputs], a scale for each group, and sums [2][groups]: of the codes, and of codes[0].

@@ -312,6 +312,7 @@ void sonant_run_tiles(const Linear *l, int count, const Input *in, float *out, i
 /* y [count][rows] = x [count][inputs] times the weights, plus bias [rows] if there is one. False when
    memory runs out. */
 int sonant_linear_run(const Linear *l, int count, const float *x, const float *bias, float *y, int threads) {
+  if (count < 1 || threads < 1) return WRONG_SIZE;
   const int groups = l->inputs / l->group;
   Input in = {(float *)x, NULL, NULL, NULL};
   if (l->bits != 16) {

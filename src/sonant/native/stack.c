@@ -9,8 +9,13 @@
 #include <immintrin.h>
 #endif
 
+void sonant_stack_free(Stack *st);
+
 Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head_dim, int intermediate,
                         float eps, float theta, int max_tokens) {
+  if (layers < 1 || width < 1 || heads < 1 || kv_heads < 1 || heads % kv_heads || head_dim < 2 || head_dim % 2 ||
+      intermediate < 1 || max_tokens < 1)
+    return NULL;
   Stack *st = calloc(1, sizeof *st);
   if (!st) return NULL;
   st->layers = layers; st->width = width; st->heads = heads; st->kv_heads = kv_heads;
@@ -22,30 +27,45 @@ Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head
   if (width > input) input = width;
   if (width > widest) widest = width;
   st->layer = calloc(layers, sizeof *st->layer);
+  st->input = calloc(1, sizeof *st->input);
   st->x = malloc(sizeof(float) * max_tokens * width);
   st->wide = malloc(sizeof(float) * max_tokens * widest);
   st->attended = malloc(sizeof(float) * max_tokens * inner);
   st->active = malloc(sizeof(float) * max_tokens * intermediate);
-  st->input = malloc(sizeof *st->input);
-  st->input->x = malloc(sizeof(float) * max_tokens * input);
-  st->input->codes = malloc((size_t)2 * max_tokens * input);
-  st->input->scales = malloc(sizeof(float) * max_tokens * (input / 32));
-  st->input->sums = malloc(sizeof(int32_t) * 2 * max_tokens * (input / 32));
-  return st;
+  int fits = st->layer && st->input && st->x && st->wide && st->attended && st->active;
+  if (fits) {
+    const size_t groups = (size_t)max_tokens * ((input + 31) / 32);
+    st->input->x = malloc(sizeof(float) * max_tokens * input);
+    st->input->codes = malloc((size_t)2 * max_tokens * input);
+    st->input->scales = malloc(sizeof(float) * groups);
+    st->input->sums = malloc(sizeof(int32_t) * 2 * groups);
+    fits = st->input->x && st->input->codes && st->input->scales && st->input->sums;
+  }
+  if (fits) return st;
+  sonant_stack_free(st);
+  return NULL;
 }
 
 void sonant_stack_free(Stack *st) {
   if (!st) return;
   free(st->layer); free(st->x); free(st->wide); free(st->attended); free(st->active);
-  free(st->input->x); free(st->input->codes); free(st->input->scales); free(st->input->sums);
+  if (st->input) { free(st->input->x); free(st->input->codes); free(st->input->scales); free(st->input->sums); }
   free(st->input); free(st);
 }
 
+static int is_sized(const Linear *l, int rows, int inputs) { return l && l->rows == rows && l->inputs == inputs; }
+
 /* gate_up holds gate and up rows interleaved by tiles of 64. Pointers stay the caller's. */
-void sonant_stack_layer(Stack *st, int index, Linear *qkv, Linear *out, Linear *gate_up, Linear *down,
+int sonant_stack_layer(Stack *st, int index, Linear *qkv, Linear *out, Linear *gate_up, Linear *down,
                         const float *input_norm, const float *post_norm, const float *query_norm,
                         const float *key_norm, const float *qkv_bias) {
+  const int inner = st->heads * st->head_dim, kv = st->kv_heads * st->head_dim;
+  if (index < 0 || index >= st->layers || !is_sized(qkv, inner + 2 * kv, st->width) ||
+      !is_sized(out, st->width, inner) || !is_sized(gate_up, 2 * st->intermediate, st->width) ||
+      !is_sized(down, st->width, st->intermediate))
+    return WRONG_SIZE;
   st->layer[index] = (Layer){qkv, out, gate_up, down, input_norm, post_norm, query_norm, key_norm, qkv_bias};
+  return DONE;
 }
 
 void sonant_stack_norm(Stack *st, const float *final_norm) { st->final_norm = final_norm; }
@@ -96,8 +116,13 @@ static void allow_subnormals(unsigned before) {
 #endif
 }
 
+size_t sonant_layer_scratch(const Stack *st, int longest) {
+  const size_t floats = st->width + (size_t)(longest + 16) * (st->heads / st->kv_heads);
+  return (floats + 15) / 16 * 16; /* no cache line is two threads' */
+}
+
 void sonant_run_layers(Stack *st, int t, int n, int count, const int32_t *rows, const int32_t *positions,
-                       const Cache *cache, float *hidden) {
+                       const Cache *cache, float *hidden, float *scratch) {
   float *const *keys = cache->keys, *const *values = cache->values;
   const float *cosines = cache->cosines, *sines = cache->sines;
   const int capacity = cache->capacity;
@@ -107,8 +132,7 @@ void sonant_run_layers(Stack *st, int t, int n, int count, const int32_t *rows, 
   int longest = 0;
   for (int m = 0; m < count; m++) longest = positions[m] + 1 > longest ? positions[m] + 1 : longest;
   const unsigned mode = flush_subnormals();
-  float *normed = malloc(sizeof(float) * width);
-  float *weights = malloc(sizeof(float) * (longest + 16) * share);
+  float *normed = scratch, *weights = scratch + width;
   for (int index = 0; index < st->layers; index++) {
     const Layer *l = &st->layer[index];
     EACH_TOKEN {
@@ -213,17 +237,30 @@ void sonant_run_layers(Stack *st, int t, int n, int count, const int32_t *rows, 
     meet(&st->barrier, n);
   }
   EACH_TOKEN rms_norm(st->x + (size_t)m * width, st->final_norm, hidden + (size_t)m * width, width, st->eps);
-  free(normed);
-  free(weights);
   allow_subnormals(mode);
 }
 
-/* Run tokens x [count][width] through all layers. */
-void sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
-                      float *const *keys, float *const *values, int capacity, const float *cosines,
-                      const float *sines, float *hidden, int threads) {
-  const Cache cache = {keys, values, capacity, cosines, sines};
+/* Run tokens x [count][width] through all layers. WRONG_SIZE for more tokens than the stack has room for, and for
+   rows and positions that the cache does not have. */
+int sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
+                     float *const *keys, float *const *values, int slots, int capacity, const float *cosines,
+                     const float *sines, float *hidden, int threads) {
+  int longest = 0;
+  if (count < 1 || count > st->max_tokens || threads < 1) return WRONG_SIZE;
+  for (int m = 0; m < count; m++) {
+    if (rows[m] < 0 || rows[m] >= slots || positions[m] < 0 || positions[m] >= capacity) return WRONG_SIZE;
+    longest = positions[m] + 1 > longest ? positions[m] + 1 : longest;
+  }
+  const size_t each = sonant_layer_scratch(st, longest);
+  float *scratch = malloc(sizeof(float) * each * threads);
+  if (!scratch) return NO_MEMORY;
+  const Cache cache = {keys, values, slots, capacity, cosines, sines};
   memcpy(st->x, x, sizeof(float) * count * st->width);
 #pragma omp parallel num_threads(threads)
-  sonant_run_layers(st, omp_get_thread_num(), omp_get_num_threads(), count, rows, positions, &cache, hidden);
+  {
+    const int t = omp_get_thread_num();
+    sonant_run_layers(st, t, omp_get_num_threads(), count, rows, positions, &cache, hidden, scratch + each * t);
+  }
+  free(scratch);
+  return DONE;
 }

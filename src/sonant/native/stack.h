@@ -27,7 +27,7 @@ typedef struct {
    sines are [capacity][head_dim / 2]. */
 typedef struct {
   float *const *keys, *const *values;
-  int capacity;
+  int slots, capacity;
   const float *cosines, *sines;
 } Cache;
 
@@ -55,9 +55,13 @@ static inline void meet(Barrier *b, int threads) {
 /* What a phase needs of all tokens is split over threads by token when there are many. */
 #define EACH_TOKEN for (int m = t; m < count; m += n)
 
+/* Floats of memory that one thread needs in `sonant_run_layers`, with positions below `longest`. */
+size_t sonant_layer_scratch(const Stack *st, int longest);
+
 /* What thread t of n does for the `count` tokens in st->x; token m is position positions[m] of cache row
-   rows[m]. hidden [count][width] gets the output of the final norm, complete after the next `meet`. */
+   rows[m]. hidden [count][width] gets the output of the final norm, complete after the next `meet`. scratch is the
+   thread's own. */
 void sonant_run_layers(Stack *st, int t, int n, int count, const int32_t *rows, const int32_t *positions,
-                       const Cache *cache, float *hidden);
+                       const Cache *cache, float *hidden, float *scratch);
 
 #endif

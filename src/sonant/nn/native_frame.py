@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sonant.native import check_done
 from sonant.nn.cache import KVCache
 from sonant.nn.quantized import BLOCK, NativeDecoder, NativeLinear
 
@@ -112,6 +113,7 @@ class NativeFrame:
             tables,
             keys,
             values,
+            len(cache.lengths),
             cache.capacity,
             cos.data_ptr(),
             sin.data_ptr(),
@@ -123,6 +125,5 @@ class NativeFrame:
             total.data_ptr(),
             torch.get_num_threads(),
         )
-        if not done:
-            raise MemoryError(f"no memory for a frame of {batch} rows")
+        check_done(done, f"a frame of {batch} rows and {groups} tokens")
         return tokens, total

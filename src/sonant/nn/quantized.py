@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sonant.native import check_done
 from sonant.nn.cache import CacheRows, KVCache
 from sonant.nn.mapped import give_back, trim
 from sonant.nn.precision import PlainLinear, Precision, StackPlan, plain_stack
@@ -95,13 +96,14 @@ class PackedStore:
         return True
 
     def save(self) -> None:
-        """Write the file if anything was packed; without room on the disk only a warning is left."""
-        self._found = {}
+        """Write the file if anything was packed, with what it held before; without room on the disk only a
+        warning is left."""
         if not self._packed:
+            self._found = {}
             return
         from safetensors.torch import save_file
 
-        tensors: dict[str, Tensor] = {}
+        tensors, self._found = self._found, {}
         for name, packed in self._packed:
             for part, address, size in zip(
                 ("weights", "scales"), packed.addresses(), packed.sizes(), strict=True
@@ -152,7 +154,10 @@ class _Packed:
         if interleave:
             wide = [torch.stack([w.reshape(-1, TILE, self.inputs) for w in wide], dim=1)]
         source = torch.cat([w.reshape(-1, self.inputs) for w in wide]).contiguous()
-        library.sonant_linear_pack(self.handle, source.data_ptr())
+        check_done(
+            library.sonant_linear_pack(self.handle, source.data_ptr()),
+            f"packing {list(source.shape)} weights",
+        )
         give_back(*parts)
 
     def addresses(self) -> tuple[int, int]:
@@ -212,8 +217,7 @@ class NativeLinear(nn.Module):
             out.data_ptr(),
             torch.get_num_threads(),
         )
-        if not done:
-            raise MemoryError(f"no memory for {flat.shape[0]} tokens of {packed.inputs} values")
+        check_done(done, f"{flat.shape[0]} tokens of {packed.inputs} values")
         return out[:, : self.out_features].reshape(*x.shape[:-1], self.out_features)
 
 
@@ -255,6 +259,8 @@ class NativeDecoder(nn.Module):
             config.rope_theta,
             BLOCK,
         )
+        if not self.handle:
+            raise MemoryError(f"no memory for a stack of {config.layers} layers of width {config.width}")
         for index, layer in enumerate(decoder.layers):
             self._add(index, layer, plan, f"{stored or name}.layer.{index}", store)
         library.sonant_stack_norm(self.handle, self._pointer(decoder.norm.weight))
@@ -286,7 +292,7 @@ class NativeDecoder(nn.Module):
         trim()  # the wide copies that were packed
         self._kept.extend(matrices)
         has_norm = self.config.qk_norm
-        self.library.sonant_stack_layer(
+        done = self.library.sonant_stack_layer(
             self.handle,
             index,
             *(matrix.handle for matrix in matrices),
@@ -296,6 +302,7 @@ class NativeDecoder(nn.Module):
             self._pointer(attention.k_norm.weight) if has_norm else None,
             bias,
         )
+        check_done(done, f"layer {index}")
 
     def _pointer(self, tensor: Tensor) -> int:
         kept = tensor.detach().float().clone().contiguous()
@@ -321,7 +328,7 @@ class NativeDecoder(nn.Module):
         flat = x.reshape(-1, width).float().contiguous()
         hidden = torch.empty_like(flat)
         for start in range(0, count, BLOCK):
-            self.library.sonant_stack_run(
+            done = self.library.sonant_stack_run(
                 self.handle,
                 min(BLOCK, count - start),
                 flat.data_ptr() + 4 * width * start,
@@ -329,12 +336,14 @@ class NativeDecoder(nn.Module):
                 ctypes.addressof(places) + 4 * start,
                 keys,
                 values,
+                len(rows.cache.lengths),
                 rows.cache.capacity,
                 cos.data_ptr(),
                 sin.data_ptr(),
                 hidden.data_ptr() + 4 * width * start,
                 torch.get_num_threads(),
             )
+            check_done(done, f"{count} tokens in rows {rows.slots} that end at {rows.total}")
         rows.commit()
         return tap(self._norm_tap, hidden.view(batch, length, width))
 
