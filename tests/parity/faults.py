@@ -1,10 +1,15 @@
 """A deliberate fault in one of our own networks: what is changed, and which stages must be named for it."""
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+
+from sonant.nn.tap import tapped
+from sonant.parity import bisect, record
+from tests.parity import cases
 
 
 @dataclass(frozen=True)
@@ -14,6 +19,14 @@ class Fault:
     what: str
     inject: Callable
     stages: tuple[str, ...]
+    kind: str = "source"
+    """What the table of faults is ordered by."""
+    words: str = ""
+    """Part of the diagnosis that `compare` must give."""
+    ends: bool = False
+    """The run takes fewer or more steps: `bisect` says that and names no stage."""
+    is_suspicious: bool = False
+    """It stays in budget."""
 
 
 def change(owner, attribute, old, new):
@@ -50,5 +63,49 @@ def together(*injections):
     def inject(patch):
         for injection in injections:
             injection(patch)
+
+    return inject
+
+
+def at(stage, turn):
+    """An injection of a wrong value at one stage: what `turn` makes of the right one goes on.
+
+    `stage` is a documented name, with numbers or placeholders; `turn` gets the tensor and the number of times
+    that the name was seen before.
+    """
+    pattern = re.compile(r"(segment\.\d+\.)?" + re.sub(r"\\\{\w+\\\}", r"\\d+", re.escape(stage)))
+
+    def wrong(sink):
+        seen = {}
+
+        def see(name, tensor):
+            if not pattern.fullmatch(name):
+                return sink(name, tensor)
+            times = seen[name] = seen.get(name, -1) + 1
+            turned = turn(tensor, times)
+            given = sink(name, turned)
+            return turned if given is None else given
+
+        return tapped(see)
+
+    def inject(patch):
+        patch.setattr(record, "tapped", wrong)
+        patch.setattr(bisect, "tapped", wrong)
+
+    return inject
+
+
+def loaded(alter):
+    """An injection that changes a model after its weights were read."""
+
+    def inject(patch):
+        load = cases.load_model
+
+        def other(*arguments, **options):
+            model = load(*arguments, **options)
+            alter(model)
+            return model
+
+        patch.setattr(cases, "load_model", other)
 
     return inject

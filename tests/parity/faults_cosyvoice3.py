@@ -1,9 +1,10 @@
 """Faults of CosyVoice3 ports, from the pitfalls of the original."""
 
 from sonant.audio import mel, stft
-from sonant.families.cosyvoice3 import encoders, estimator, flow, generate, stream, vocoder
+from sonant.families.cosyvoice3 import encoders, estimator, flow, generate, lm, stream, vocoder
+from sonant.nn import transformer
 from sonant.nn.rope import rotate_half_split, rotate_interleaved
-from tests.parity.faults import Fault, change, replace
+from tests.parity.faults import Fault, change, loaded, replace, together
 
 STEP = "flow.step.{step}."
 BLOCK = "flow.step.{step}.block.{block}"
@@ -46,8 +47,7 @@ FAULTS = (
     Fault(
         "epsilon 1e-5 for 1e-6 in the modulated norms",
         replace(estimator, "NORM_EPS", 1e-5),
-        # Barely above the budget of a run of its own, so the first norm is not the first to be named.
-        (f"{BLOCK}.feed_norm", f"{BLOCK}.norm", f"{STEP}norm_out"),
+        (f"{BLOCK}.norm", f"{BLOCK}.feed_norm", f"{STEP}norm_out"),
     ),
     Fault(
         "linear for the cosine schedule",
@@ -173,5 +173,108 @@ FAULTS = (
             stream.SpeechDecoder, "_mel", 'noise = tap("flow.noise", ', "noise = torch.flip(dims=(0,), input="
         ),
         (f"{STEP}x", "flow.mel"),
+    ),
+    Fault(
+        "another nucleus",
+        change(generate, "choose", "top_p=sampling.top_p", "top_p=0.2"),
+        ("lm.token",),
+    ),
+    Fault(
+        "every token counts as repeated",
+        change(generate, "choose", "share=config.sampler.tau_r", "share=0.0"),
+        ("lm.token",),
+    ),
+    Fault(
+        "ends two tokens before the ceiling",
+        change(generate, "advance", ">= utterance.prompt.ceiling", ">= utterance.prompt.ceiling - 2"),
+        ("lm.token",),
+        ends=True,
+    ),
+    Fault(
+        "noise of the source a tenth weaker",
+        change(
+            stream.VocoderStream,
+            "push",
+            "self._noise.source(self._start, heard)",
+            "self._noise.source(self._start, heard) * 0.9",
+        ),
+        ("vocoder.noise",),
+        words="factor of 0.9",
+    ),
+    Fault(
+        "pitch network in float32",
+        together(
+            change(vocoder.PitchPredictor, "forward", "mel.double()", "mel.float()"),
+            loaded(lambda m: m.vocoder.f0_predictor.float()),
+        ),
+        ("vocoder.f0.layer.{layer}", "vocoder.f0"),
+        is_suspicious=True,
+    ),
+    Fault(
+        "magnitude without the exponential",
+        change(vocoder.Vocoder, "decode", "torch.exp(x[:, :bins])", "x[:, :bins].abs()"),
+        ("vocoder.magnitude",),
+    ),
+    Fault(
+        "phase without the sine",
+        change(vocoder.Vocoder, "decode", "torch.sin(x[:, bins:])", "x[:, bins:]"),
+        ("vocoder.phase",),
+    ),
+    Fault(
+        "gates of attention and feed-forward exchanged",
+        change(
+            estimator.Block,
+            "forward",
+            "gate_a, shift_m, scale_m, gate_m =",
+            "gate_m, shift_m, scale_m, gate_a =",
+        ),
+        (f"{BLOCK}.feed_norm", BLOCK),
+    ),
+    Fault(
+        "start and task exchanged",
+        change(
+            lm.LanguageModel,
+            "prompt",
+            "(start, self.text_embedding(text), task,",
+            "(task, self.text_embedding(text), start,",
+        ),
+        ("lm.input",),
+        words="task id",
+    ),
+    Fault(
+        "one solver step fewer",
+        change(
+            flow.Flow,
+            "solve",
+            "schedule(steps or self.config.steps)",
+            "schedule((steps or self.config.steps) - 1)",
+        ),
+        (f"{STEP}x", f"{STEP}t"),
+    ),
+    Fault(
+        "harmonics numbered from 0",
+        change(
+            vocoder.HarmonicSource,
+            "turns",
+            "torch.arange(1, self.config.harmonics + 1,",
+            "torch.arange(0, self.config.harmonics,",
+        ),
+        ("vocoder.sines",),
+    ),
+    Fault(
+        "phase by frames, not by samples",
+        change(vocoder.HarmonicSource, "forward", " * c.samples", ""),
+        ("vocoder.sines",),
+    ),
+    Fault(
+        "rotary base of another model",
+        change(transformer.Decoder, "forward", "self.config.rope_theta", "1e4"),
+        ("lm.layer.{layer}.query", "lm.layer.{layer}.key"),
+        words="by other angles",
+    ),
+    Fault(
+        "values of one layer negated",
+        loaded(lambda m: m.language.decoder.layers[0].self_attn.v_proj.weight.data.neg_()),
+        ("lm.layer.{layer}.attention",),
     ),
 )

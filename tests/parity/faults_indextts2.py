@@ -7,6 +7,7 @@ from sonant.families.indextts2 import (
     conditioning,
     dit,
     gpt,
+    reference,
     s2mel,
     search,
     semantic_codec,
@@ -15,7 +16,7 @@ from sonant.families.indextts2 import (
 )
 from sonant.nn import snake
 from sonant.nn.rope import rotate_half_split
-from tests.parity.faults import Fault, change, replace
+from tests.parity.faults import Fault, change, loaded, replace
 
 LAYER = "dit.layer.{layer}"
 ACTIVATIONS = ("bigvgan.stage.{stage}.block.{block}.activation.{index}", "bigvgan.activation_post")
@@ -200,5 +201,91 @@ FAULTS = (
         "sum instead of the mean of the residual blocks",
         change(vocoder.BigVgan, "forward", "total / count", "total"),
         ("bigvgan.stage.{stage}",),
+    ),
+    Fault(
+        "epsilon of one norm",
+        loaded(lambda m: setattr(m.parts.gpt.h[1].ln_2, "eps", 1.02e-5)),
+        both("h.{layer}.ln_2"),
+        is_suspicious=True,
+    ),
+    Fault(
+        "another nucleus",
+        change(search, "filter_scores", "s.top_p, at_least", "0.5, at_least"),
+        ("search.scores",),
+        words="a filter removes",
+    ),
+    Fault(
+        "temperature multiplied",
+        change(search, "filter_scores", "scores / s.temperature", "scores * s.temperature"),
+        ("search.scores",),
+    ),
+    Fault(
+        "ends two codes early",
+        change(search.SingleSearch, "advance", ">= self.settings.limit", ">= self.settings.limit - 2"),
+        ("search.token",),
+        ends=True,
+    ),
+    Fault(
+        "text without its positions",
+        change(gpt.IndexGpt, "_text", " + self.text_positions.weight[: len(marked)]", ""),
+        ("gpt.prefix", "latent.gpt.input"),
+        words=": text",
+    ),
+    Fault(
+        "emotion not added",
+        change(
+            gpt.IndexGpt,
+            "conditions",
+            "latents.to(self.dtype) + emotion.to(self.dtype)",
+            "latents.to(self.dtype)",
+        ),
+        ("gpt.prefix", "latent.gpt.input"),
+        words="speaker latent plus emotion",
+    ),
+    Fault(
+        "no causal mask in the latent pass",
+        change(gpt.Attention, "forward", "is_causal=True", "is_causal=False"),
+        ("latent.gpt.h.{layer}.attn",),
+    ),
+    Fault(
+        "keys and values exchanged",
+        change(gpt.Attention, "forward", "query, key, value = (", "query, value, key = ("),
+        both("h.{layer}.attn"),
+    ),
+    Fault("time not times 1000", replace(dit, "TIME_SCALE", 1.0), ("dit.t", "dit.t2")),
+    Fault(
+        "gate and filter of the WaveNet exchanged",
+        change(dit.WaveNet, "forward", "first.tanh() * second.sigmoid()", "second.tanh() * first.sigmoid()"),
+        ("dit.wavenet.{layer}.res_skip",),
+    ),
+    Fault(
+        "noise left in the prompt region",
+        change(s2mel.S2Mel, "generate", "x[..., :known] = 0", "x[..., :known] *= 1"),
+        ("s2mel.step.{step}.x", "s2mel.mel"),
+    ),
+    Fault(
+        "filter banks with their mean left in",
+        change(reference.ReferenceEncoder, "speaker", "bank - bank.mean(dim=0, keepdim=True)", "bank"),
+        ("reference.fbank",),
+    ),
+    Fault(
+        "semantic features not divided by their deviation",
+        change(
+            reference.ReferenceEncoder,
+            "semantic",
+            "(hidden - self.mean) / self.deviation",
+            "hidden - self.mean",
+        ),
+        ("reference.semantic",),
+    ),
+    Fault(
+        "code vectors not added to the latents",
+        change(
+            s2mel.S2Mel,
+            "condition",
+            'tap("s2mel.vq2emb", embedded) + projected',
+            'tap("s2mel.vq2emb", embedded) * 0 + projected',
+        ),
+        ("s2mel.features",),
     ),
 )

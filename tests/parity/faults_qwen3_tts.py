@@ -2,10 +2,10 @@
 
 import sonant.nn.transformer as transformer
 from sonant.audio import mel
-from sonant.families.qwen3_tts import codec_encoder, decoding, model, speaker, talker
+from sonant.families.qwen3_tts import codec_encoder, decoding, model, prompt, speaker, talker
 from sonant.nn import cache, channel_last, quantize, snake
 from sonant.nn.rope import rotate_half_split, rotate_interleaved
-from tests.parity.faults import Fault, change, replace
+from tests.parity.faults import Fault, change, loaded, replace
 
 
 def stacks(*leaves):
@@ -17,6 +17,10 @@ def stacks(*leaves):
 def normed_stacks(*leaves):
     """A stage of the two stacks with query and key norms."""
     return tuple(f"{name}.layer.{{layer}}.{leaf}" for name in ("talker", "predictor") for leaf in leaves)
+
+
+def _roll_rows(linear, rows):
+    linear.weight.data.copy_(linear.weight.data.roll(rows, 0))
 
 
 FAULTS = (
@@ -151,5 +155,93 @@ FAULTS = (
         "zero padding before the encoder's downsampling",
         change(codec_encoder.CodecEncoder, "embed", 'mode="replicate"', 'mode="constant"'),
         ("codec_encoder.downsample.out",),
+    ),
+    Fault(
+        "attention scores not divided by the root of the head's width",
+        change(transformer.Attention, "forward", "attn_mask=mask,", "attn_mask=mask, scale=1.0,"),
+        stacks("attention"),
+    ),
+    Fault(
+        "top-k one too few",
+        change(decoding, "_shape", "top_k or 0", "(top_k or 1) - 1"),
+        ("talker.scores", "predictor.scores"),
+    ),
+    Fault(
+        "temperature of the predictor ignored",
+        change(decoding, "predictor_scores", "sampling.predictor_temperature", "1.0"),
+        ("predictor.scores",),
+    ),
+    Fault(
+        "a nucleus cut in the predictor that was not asked for",
+        change(decoding, "predictor_scores", "sampling.predictor_top_p", "0.8"),
+        ("predictor.scores",),
+    ),
+    Fault("one id too few suppressed", replace(decoding, "SUPPRESSED_TAIL", 1023), ("talker.scores",)),
+    Fault(
+        "codec tags without the text pad",
+        change(prompt, "build_inputs", "filler + codec(*tag)", "codec(*tag)"),
+        ("prompt.embeds",),
+        words="codec tag",
+    ),
+    Fault(
+        "speaker vector without the text pad",
+        change(prompt, "build_inputs", "filler + speaker.to(filler)[None]", "speaker.to(filler)[None]"),
+        ("prompt.embeds",),
+        words="speaker vector plus text pad",
+    ),
+    Fault(
+        "speaker vector twice as strong",
+        change(
+            prompt,
+            "build_inputs",
+            "filler + speaker.to(filler)[None]",
+            "filler + 2 * speaker.to(filler)[None]",
+        ),
+        ("prompt.embeds",),
+        words="speaker vector plus text pad",
+    ),
+    Fault(
+        "text begin without the codec pad",
+        change(prompt, "build_inputs", "parts.append(begin + codec_pad)", "parts.append(begin)"),
+        ("prompt.embeds",),
+        words="text begin plus codec pad",
+    ),
+    Fault(
+        "text before the clip's transcript",
+        change(prompt, "build_inputs", "[*transcript, *words]", "[*words, *transcript]"),
+        ("prompt.embeds",),
+        words="text plus frame of the clip",
+    ),
+    Fault(
+        "no text added to the frames",
+        change(model.Qwen3TTS, "advance", "embedded + total + torch.stack(words)", "embedded + total"),
+        ("talker.frame",),
+    ),
+    Fault(
+        "predictor begins with the token, not with the state",
+        change(
+            talker.CodePredictor,
+            "forward",
+            "torch.stack((hidden, first), dim=1)",
+            "torch.stack((first, hidden), dim=1)",
+        ),
+        ("predictor.inputs",),
+    ),
+    Fault(
+        "epsilon of one norm",
+        loaded(lambda m: setattr(m.network.talker.decoder.layers[1].input_layernorm, "eps", 1.2e-6)),
+        ("talker.layer.{layer}.query", "talker.layer.{layer}.key", "talker.layer.{layer}.attention"),
+        is_suspicious=True,
+    ),
+    Fault(
+        "key heads of one layer in another order",
+        loaded(lambda m: _roll_rows(m.network.talker.decoder.layers[1].self_attn.k_proj, 16)),
+        ("talker.layer.{layer}.key",),
+    ),
+    Fault(
+        "ceiling one frame short",
+        change(model.Qwen3TTS, "step", ">= utterance.prompt.ceiling", ">= utterance.prompt.ceiling - 1"),
+        ("talker.token",),
+        ends=True,
     ),
 )

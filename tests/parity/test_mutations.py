@@ -12,11 +12,15 @@ from sonant.parity.compare import compare
 from sonant.parity.record import record
 from sonant.parity.stages import stage_table
 from tests.parity import cases
+from tests.parity.faults_kinds import KINDS
 
 QUICK = 1
 """Faults of each family that the default run injects; the slow run injects all."""
 
-LISTED = {family: import_module(f"tests.parity.faults_{family}").FAULTS for family in cases.FAMILIES}
+LISTED = {
+    family: (*import_module(f"tests.parity.faults_{family}").FAULTS, *KINDS[family])
+    for family in cases.FAMILIES
+}
 FAULTS = [
     pytest.param(family, fault, id=f"{family}: {fault.what}", marks=[pytest.mark.slow] * (index >= QUICK))
     for family, faults in LISTED.items()
@@ -24,8 +28,10 @@ FAULTS = [
 ]
 
 
-def test_there_are_ten_faults_for_each_family():
-    assert all(len(faults) >= 10 for faults in LISTED.values())
+def test_there_are_more_than_130_faults_of_many_kinds():
+    assert len(FAULTS) >= 130
+    assert all(len(faults) >= 40 for faults in LISTED.values())
+    assert all(len({fault.kind for fault in faults}) >= 16 for faults in LISTED.values())
 
 
 @pytest.mark.parametrize(("family", "fault"), FAULTS)
@@ -38,11 +44,15 @@ def test_compare_and_bisect_name_the_stage(family, fault, monkeypatch, capsys):
     first = table.pattern_of(found.first_failed.split("@")[0])
     split = bisect(cases.load(family), reference)
     named = tuple(item.stage for item in split.faults)
+    said = split.ended if fault.ends else ", ".join(f"`{name}`" for name in named)
+    words = "; ".join(line for line in found.diagnosis[:2])
     with capsys.disabled():
-        print(
-            f"\n| {family} | {fault.what} | `{found.first_failed}` | {', '.join(f'`{n}`' for n in named)} |"
-        )
+        print(f"\n| {family} | {fault.kind} | {fault.what} | `{found.first_failed}` | {words} | {said} |")
     assert first == fault.stages[0]
     assert found.inputs_differed in (False, None)
-    assert set(named) == set(fault.stages)
+    assert not fault.words or any(fault.words in line for line in found.diagnosis)
+    assert found.status == ("suspicious" if fault.is_suspicious else "wrong")
+    assert set(named) == (set() if fault.ends else set(fault.stages))
+    assert bool(split.ended) == fault.ends
+    assert split.status == ("suspicious" if fault.is_suspicious else "wrong")
     assert not split.stopped

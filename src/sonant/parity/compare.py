@@ -150,7 +150,8 @@ class Comparison:
         if first is None:
             return f"All {len(self.stages)} common stages are in budget."
         if first.distance.status == "missing":
-            return f"{first.distance.note[:1].upper()}{first.distance.note[1:]}."
+            note = first.distance.note
+            return f"{note}." if note.startswith(first.key) else f"{note[:1].upper()}{note[1:]}."
         if first.suspicion:
             where = f"First suspicious stage: {first.key} ({describe(first.distance)}; {first.suspicion})."
         else:
@@ -181,6 +182,8 @@ class Comparison:
 def _claim(first: StageResult) -> str:
     """What is known of the inputs of the first wrong stage."""
     unseen = _some(first.between)
+    if first.is_judged_draw:
+        return " The seeds are equal, so it is drawn otherwise."
     if first.inputs_differed is None:
         if first.between:
             return f" None of its inputs was compared ({unseen}): the fault is there or before it."
@@ -262,7 +265,8 @@ class _Judge:
         self.is_forced = bool(other.metadata.get("forced")) or own
         self.is_any_layout = reference.is_foreign or other.is_foreign
         self.are_twins = are_twins(reference, other)
-        self.draws = _draw_partners(reference, other)
+        self.draws, self.uneven_choices = _draw_partners(reference, other)
+        self.choices = 0
         self.known = {e.name for trace in (reference, other) for e in trace.entries}
         self.are_complete = not any(
             trace.is_foreign or trace.metadata.get("stages", "*") != "*" for trace in (reference, other)
@@ -274,6 +278,9 @@ class _Judge:
         self.uneven: set[str] = set()
         self.last: dict[str, str] = {}
         self.narrow: list[tuple[Entry, Entry]] = []
+        self.lacks: set[str] = set()
+        self.harmless: list[str] = []
+        self.passed: set[str] = set()
         self.are_draws_even = True
 
     def results(self) -> list[StageResult]:
@@ -281,30 +288,63 @@ class _Judge:
         order = self.reference if not self.reference.is_foreign else self.other
         if order.is_foreign:
             order = self.reference
+        # What only the other trace has, has no place in this order: it counts as passed.
+        self.passed = {e.name for e in self.other.entries} - {e.name for e in order.entries}
         found: list[StageResult] = []
         step, is_parted, has_ended, previous = 0, False, False, ""
+        tokens: Counter[str] = Counter()
+        ends = list(self.ends)
         for entry in order.entries:
             is_step = entry.kind == "token" and (entry.name == self.table.token or not self.table.token)
             is_parted = is_parted or (self.steps is not None and step >= self.steps)
-            if not is_parted and entry.key in self.ends:
-                found.append(self._end(entry.key, step))
+            for end in [e for e in ends if not is_parted and self._is_over(e, entry, tokens)]:
+                found.append(self._end(end, step))
+                ends.remove(end)
                 has_ended = True
             if entry.key not in self.reference.by_key or entry.key not in self.other.by_key:
                 if self._is_lack(entry, has_ended=has_ended, is_parted=is_parted):
                     found.append(self._lack(entry, step, previous))
+                    self.lacks.add(entry.key)
                     self.differs[entry.key] = True
                     self.last[entry.name] = entry.key
+                self.passed.add(entry.name)
                 continue
             result = self._result(entry, step, previous, is_parted=is_parted, has_ended=has_ended)
             found.append(result)
             self.last[entry.name], previous = entry.key, entry.key
+            self.passed.add(entry.name)
             if entry.kind == "token":
                 is_parted = is_parted or (result.distance.status != "ok" and not self.is_forced)
+                tokens[entry.name] += 1
             step += is_step
-        for key in self.ends:
-            if not is_parted and all(r.key != key for r in found):
-                found.append(self._end(key, step))
-        return found
+        found += [self._end(end, step) for end in ends if not is_parted]
+        return self._without_harmless(found)
+
+    def _without_harmless(self, found: list[StageResult]) -> list[StageResult]:
+        """Without stages that were not computed where what follows is right all the same.
+
+        A model that remembers a clip does not encode it again.
+        """
+        kept: list[StageResult] = []
+        follows_well = False
+        for result in reversed(found):
+            is_lack = result.distance.status == "missing" and result.key in self.lacks
+            if is_lack and follows_well:
+                self.harmless.append(result.key)
+                continue
+            if not is_lack and result.kind in {"stage", "token"}:
+                follows_well = result.distance.status == "ok"
+            kept.append(result)
+        return kept[::-1]
+
+    def _is_over(self, end: _End, entry: Entry, tokens: Counter[str]) -> bool:
+        """Does `entry` come after the last step that both runs took?"""
+        if tokens[end.segment + self.table.token] < end.after or not entry.name.startswith(end.segment):
+            return False
+        if end.is_early:
+            return entry.key in self.reference.by_key and entry.key not in self.other.by_key
+        found = self.table.find(entry.name)
+        return found is not None and found[1].part == "audio"
 
     def _is_lack(self, entry: Entry, *, has_ended: bool, is_parted: bool) -> bool:
         """Is an entry that only the reference has a stage that the other run should have computed?"""
@@ -333,18 +373,18 @@ class _Judge:
             between=between,
         )
 
-    def _end(self, key: str, step: int) -> StageResult:
-        trace = self.reference if key in self.reference.by_key else self.other
-        entry = trace.by_key[key]
-        self.differs[key] = True
+    def _end(self, end: _End, step: int) -> StageResult:
+        trace = self.reference if end.key in self.reference.by_key else self.other
+        entry = trace.by_key[end.key]
+        self.differs[end.key] = True
         return StageResult(
-            key=key,
+            key=end.key,
             kind="stage",
             group=SINGLE if step == 0 else TEACHER,
             step=step,
             shape=entry.shape,
             dtype=entry.dtype,
-            distance=Distance(status="missing", note=self.ends[key]),
+            distance=Distance(status="missing", note=end.words),
         )
 
     def _result(
@@ -362,6 +402,11 @@ class _Judge:
         is_after = is_parted or (has_ended and (not self.own or found.status == "shape"))
         is_bad = found.status != "ok"
         uneven = any(key in self.uneven for key in inputs)
+        if entry.kind == "token":
+            has_other_count = self.choices in self.uneven_choices
+            uneven = uneven or has_other_count
+            self.are_draws_even = self.are_draws_even and not has_other_count
+            self.choices += 1
         result = StageResult(
             key=entry.key,
             kind=entry.kind,
@@ -376,7 +421,7 @@ class _Judge:
             are_inputs_equal=bool(inputs) and all(self.equal.get(key, False) for key in inputs),
             is_forced=self.is_forced and entry.kind == "token" and not self.own,
             is_judged_draw=is_judged_draw,
-            remark="Another number of candidates was drawn from, which this stage chooses." if uneven else "",
+            remark="It drew another number of times, or from another number of candidates." if uneven else "",
         )
         result = replace(result, suspicion=self._suspicion(result, a, b))
         # Where the reference's value goes on, the next stage gets equal values, whatever was computed here.
@@ -480,8 +525,7 @@ class _Judge:
                 elif name in self.last:
                     found.append(self.last[name])
                 else:
-                    is_given = self.table.kind(name) in {"draw", "input"}
-                    if name in self.known or not (self.are_complete or is_given):
+                    if name in self.passed or self._may_be(name, entry):
                         between.append(name)
                     visit(self.table.inputs(name) or ())
 
@@ -490,6 +534,14 @@ class _Judge:
             return ((previous,) if previous else ()), ()
         visit(inputs)
         return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(between))
+
+    def _may_be(self, name: str, entry: Entry) -> bool:
+        """Was `name` perhaps computed before `entry` and not kept?"""
+        is_given = self.table.kind(name) in {"draw", "input"}
+        if self.are_complete or is_given or name in self.known or name == entry.name:
+            return False
+        # What is computed from a later stage is so from the second time on.
+        return entry.occurrence > 0 or self.table.place(name) < self.table.place(entry.name)
 
     def words(self, first: StageResult) -> tuple[str, ...]:
         """The diagnosis of the first wrong stage."""
@@ -525,6 +577,11 @@ class _Judge:
                 left = [r for r in again.results() if r.has_failed]
                 if not left:
                     yield f"by the budgets of {coarse} arithmetic everything would be in budget"
+        if self.harmless:
+            yield (
+                f"{len(self.harmless)} stages of the reference were not computed, first {self.harmless[-1]}; "
+                "what follows them is right"
+            )
         moved = [r for r in results if r.distance.status != "shape" and "laid out" in r.distance.note]
         if moved:
             first = f"{moved[0].key}: {moved[0].distance.note}"
@@ -551,27 +608,48 @@ def _is_narrower(dtype: str, than: str) -> bool:
     return dtype in order and than in order and order.index(dtype) > order.index(than)
 
 
-def _ends(reference: Trace, other: Trace, table: StageTable) -> dict[str, str]:
-    """The first step that only one of the runs has, by key, with a sentence; empty when none is."""
+@dataclass(frozen=True)
+class _End:
+    """A segment in which one of the runs takes fewer decoding steps: `after` tokens both have."""
+
+    key: str
+    segment: str
+    after: int
+    is_early: bool
+    words: str
+
+
+def _ends(reference: Trace, other: Trace, table: StageTable) -> list[_End]:
+    """Where only one of the runs goes on decoding; empty when both take as many steps."""
     if not table.token:
-        return {}
-    counts = [Counter(e.name for e in t.entries if e.kind == "token") for t in (reference, other)]
-    found = {}
+        return []
+    counts = [Counter(e.name for e in t.entries) for t in (reference, other)]
+    found = []
     for name in counts[0]:
         of, done = counts[0][name], counts[1][name]
-        if table.pattern_of(name) != table.token or of == done or not done:
+        segment = name.removesuffix(table.token)
+        if not name.endswith(table.token) or table.pattern_of(name) != table.token or of == done or not done:
             continue
-        where = "" if name == table.token else f" in {name.removesuffix(table.token).rstrip('.')}"
+        steps = [count[segment + table.frame] for count in counts]
+        if steps[0] == steps[1] or not steps[1]:
+            steps = [of, done]
+        where = f" in {segment.rstrip('.')}" if segment else ""
         if done < of:
-            words = f"it ended early{where}, at step {done} of {of}; all before it agrees"
+            words = f"it ended early{where}, at step {steps[1]} of {steps[0]}; all before it agrees"
         else:
-            words = f"it went on{where} after step {of}, where the reference ended; all before it agrees"
-        found[f"{name}@{min(done, of)}"] = words
+            words = (
+                f"it went on{where} after step {steps[0]}, where the reference ended ({steps[1]} steps); "
+                "all before it agrees"
+            )
+        found.append(_End(f"{name}@{min(done, of)}", segment, min(done, of), done < of, words))
     return found
 
 
-def _draw_partners(reference: Trace, other: Trace) -> dict[str, str]:
-    """Each draw of the reference with the other's: the same one since the same choice, of the same kind."""
+def _draw_partners(reference: Trace, other: Trace) -> tuple[dict[str, str], set[int]]:
+    """Each draw of the reference with the other's: the same one since the same choice, of the same kind.
+
+    Also the choices before which the two drew another number of times.
+    """
 
     def places(trace: Trace) -> dict[tuple[int, str, int], str]:
         made: dict[tuple[int, str, int], str] = {}
@@ -585,8 +663,9 @@ def _draw_partners(reference: Trace, other: Trace) -> dict[str, str]:
                 counts[entry.name] += 1
         return made
 
-    theirs = places(other)
-    return {key: theirs[place] for place, key in places(reference).items() if place in theirs}
+    ours, theirs = places(reference), places(other)
+    uneven = {place[0] for place in ours.keys() ^ theirs.keys()} if ours and theirs else set()
+    return {key: theirs[place] for place, key in ours.items() if place in theirs}, uneven
 
 
 def _latest(template: str, last: Mapping[str, str]) -> list[str]:

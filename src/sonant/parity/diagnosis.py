@@ -33,11 +33,16 @@ WORDS = {
     "B": "batch item",
     "V": "id",
     "M": "mel band",
-    "K": "codebook",
     "C": "channel",
     "D": "channel",
-    "head": "channel of a head",
+    "head": "head channel",
 }
+
+
+def _word(name: str) -> str:
+    """What one index along an axis is called."""
+    last = name.split()[-1]
+    return WORDS.get(last, "index" if last.isdigit() else f"index of {name}")
 
 
 @dataclass(frozen=True)
@@ -149,25 +154,32 @@ def _real_numbers(
     largest = float(difference.max()) if difference.numel() else 0.0
     if largest == 0:
         return
-    wrong = difference > max(largest * 1e-3, 0.0)
-    precise = difference > 0
+    scale = float(a.abs().max())
+    # What rounding makes of another program's elements is not a wrong element.
+    wrong = difference > min(largest * 0.1, max(largest * 1e-5, scale * 2e-6))
     relation = _best(a, b, names)
-    if relation is not None and relation.left <= EXPLAINED:
-        yield f"{relation.words}{_first(wrong, a, b, names)}"
+    is_whole = relation is not None and relation.left <= EXPLAINED
+    first = _first(wrong, a, b, names)
     part = _wrong_part(wrong, names)
-    if part is not None:
+    said = f"{relation.words}{first}" if relation is not None and is_whole else ""
+    if said:
+        yield said
+    if part is not None and not (is_whole and not part[0].startswith(("only", "wrong only"))):
         words, axis, kept = part
-        yield f"{words}{_first(wrong, a, b, names) if relation is None or relation.left > EXPLAINED else ''}"
+        yield words if said else f"{words}{first}"
         inner = _best(a.index_select(axis, kept), b.index_select(axis, kept), names)
-        if (
-            inner is not None
-            and inner.left <= EXPLAINED
-            and (relation is None or relation.left > EXPLAINED or inner.words != relation.words)
-        ):
-            yield f"there: {inner.words}"
-    elif relation is None or relation.left > EXPLAINED:
-        count = int(precise.sum())
-        yield f"no simple relation; {count} of {a.numel()} differ{_first(wrong, a, b, names)}"
+        if inner is not None and inner.left <= EXPLAINED:
+            if not said:
+                yield f"there: {inner.words}"
+            said = said or inner.words
+    if not said:
+        relations = _by_slice(a, b, names)
+        slices = (w for w, e in relations if float((b - e).norm()) <= EXPLAINED * float((a - b).norm()))
+        said = next(slices, "")
+        if said:
+            yield f"{said}{first if part is None else ''}"
+        elif part is None:
+            yield f"no simple relation; {int(wrong.sum())} of {a.numel()} differ{first}"
     yield from _place(wrong, names, entry, trace, table)
 
 
@@ -193,13 +205,14 @@ def _place(
     if axis is None or wrong.ndim != len(names):
         return
     rows = wrong.movedim(axis, 0).reshape(wrong.shape[axis], -1).any(dim=1).nonzero().flatten().tolist()
-    said = [(row, part_of(trace, entry, row)) for row in rows]
-    parts: dict[str, list[int]] = {}
-    for row, part in said:
-        if part:
+    parts: dict[tuple[str, int], list[int]] = {}
+    for row in rows:
+        part = part_of(trace, entry, row)
+        if part[0]:
             parts.setdefault(part, []).append(row)
-    for part, places in parts.items():
-        yield f"position{'s' * (len(places) > 1)} {_span(places)}: {part}"
+    for (words, length), places in parts.items():
+        of = f", {len(places)} of {length}" if length > 1 else ""
+        yield f"position{'s' * (len(places) > 1)} {_span(places)}: {words}{of}"
 
 
 def _span(places: Sequence[int]) -> str:
@@ -224,7 +237,7 @@ def _wrong_part(wrong: Tensor, names: Sequence[str]) -> tuple[str, int, Tensor] 
             continue
         indices = rows.nonzero().flatten()
         first, last = int(indices[0]), int(indices[-1])
-        word = WORDS.get(name, f"index of {name}")
+        word = _word(name)
         if count == 1 and last == size - 1:
             words = f"only the last {word} is wrong"
         elif count == 1:
@@ -253,12 +266,19 @@ def _best(a: Tensor, b: Tensor, names: Sequence[str]) -> _Relation | None:
     if not length:
         return None
     found: list[_Relation] = []
+    # What float32 rounds away is explained as well.
+    rounding = 1e-7 * float(a.norm())
+    if length <= rounding:
+        return _Relation("of the size of what float32 rounds away", 0.0)
     for relation in _relations:
         for words, expected in relation(a, b, names):
-            found.append(_Relation(words, float((b - expected).norm()) / length))
-            if found[-1].left <= 1e-4:
+            left = max(float((b - expected).norm()) - rounding, 0.0) / length
+            found.append(_Relation(words, left))
+            if left <= EXPLAINED:
                 return found[-1]
-    found += [_Relation(words, 0.0) for relation in _verdicts for words in relation(a, b, names)]
+    for verdict in _verdicts:
+        for words in verdict(a, b, names):
+            return _Relation(words, 0.0)
     return min(found, key=lambda item: item.left, default=None)
 
 
@@ -286,7 +306,12 @@ def _scaled(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
     power = float((a * a).sum())
     if power:
         factor = float((a * b).sum()) / power
-        yield f"a constant factor of {factor:.6g}", factor * a
+        yield f"a constant factor of {_number(factor)}", factor * a
+
+
+def _number(factor: float) -> str:
+    """A factor; near 1 by how much it is off."""
+    return f"1 {factor - 1:+.3g}" if 0 < abs(factor - 1) < 1e-3 else f"{factor:.6g}"
 
 
 def _offset(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
@@ -298,7 +323,7 @@ def _offset(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         if power:
             factor = float((centred * (b - b.mean())).sum()) / power
             rest = float(b.mean() - factor * a.mean())
-            yield f"a factor of {factor:.6g} and an offset of {rest:.6g}", factor * a + rest
+            yield f"a factor of {_number(factor)} and an offset of {rest:.6g}", factor * a + rest
 
 
 def _shifted(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
@@ -307,7 +332,7 @@ def _shifted(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         if size < 3:
             continue
         name = names[axis] if len(names) == a.ndim else f"axis {axis}"
-        word = WORDS.get(name, f"index of {name}")
+        word = _word(name)
         for step in (1, -1, 2, -2):
             if abs(step) * 3 > size:
                 continue
@@ -359,7 +384,7 @@ def _permuted(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         right = b.movedim(axis, 0).reshape(size, -1)
         order = torch.cdist(right, left).argmin(dim=1)
         if sorted(order.tolist()) == list(range(size)) and order.tolist() != list(range(size)):
-            word = WORDS.get(name, f"index of {name}")
+            word = _word(name)
             moved = [i for i, at in enumerate(order.tolist()) if i != at]
             shown = f" ({_span(moved)})" if len(moved) < size else ""
             yield (
@@ -376,12 +401,14 @@ def _listed(order: Tensor) -> str:
 def _clipped(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
     low, high = float(b.min()), float(b.max())
     if (low > float(a.min()) or high < float(a.max())) and low < high:
-        yield f"clipped to {low:.6g} .. {high:.6g}", a.clamp(low, high)
+        words = f"clipped to {low:.6g} .. {high:.6g}"
+        if low == 0 and high == float(a.max()):
+            words = "negative values cut to zero"
+        yield words, a.clamp(low, high)
 
 
 def _magnitudes(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
     yield "absolute values of the reference's", a.abs()
-    yield "negative values cut to zero", a.clamp(min=0)
     for words, function in (("exponential", torch.exp), ("square", torch.square)):
         yield f"the {words} of the reference's", function(a)
     if bool((a > 0).all()):
@@ -400,7 +427,7 @@ def _by_slice(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         if size < 2 or a.numel() // size < 4 or size > MOST_SLICES:
             continue
         name = names[axis] if len(names) == a.ndim else f"axis {axis}"
-        word = WORDS.get(name, f"index of {name}")
+        word = _word(name)
         rest = tuple(index for index in range(a.ndim) if index != axis)
         power = (a * a).sum(dim=rest, keepdim=True)
         factor = torch.where(power > 0, (a * b).sum(dim=rest, keepdim=True) / power.clamp(min=1e-300), 1.0)
@@ -426,7 +453,6 @@ _relations: tuple[Callable[[Tensor, Tensor, Sequence[str]], _Guess], ...] = (
     _transposed,
     _permuted,
     _magnitudes,
-    _by_slice,
 )
 
 
@@ -471,7 +497,7 @@ def _other_noise(a: Tensor, b: Tensor, names: Sequence[str]) -> Iterator[str]:
     is_alike = abs(float(x.norm() / y.norm()) - 1) < 0.2
     is_level = abs(float(a.mean() - b.mean())) < 0.3 * float(x.norm()) / math.sqrt(len(x))
     if is_alike and is_level and abs(float(x @ y)) / spread < 4 / math.sqrt(len(x)):
-        yield "of the same mean and spread, and not correlated: noise of another seed or generator"
+        yield "of the same mean and spread, and not correlated, as noise of another seed or generator is"
 
 
 _verdicts: tuple[Callable[[Tensor, Tensor, Sequence[str]], Iterator[str]], ...] = (_rotations, _other_noise)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -136,31 +137,73 @@ def _by_values(unknown: Sequence[Entry], stages: Mapping[str, Entry], table: Sta
                 score, words = _distance(stage, entry, table)
                 if score <= CLOSE:
                     scored.append((score, index, order[key], entry.key, key, words))
-    found: dict[str, Match] = {}
-    taken: set[str] = set()
-    for score, _, _, theirs, ours, words in sorted(
-        scored, key=lambda s: (s[0] > EXACT, s[1] if s[0] <= EXACT else s[0], s[2])
-    ):
-        if theirs in found or ours in taken:
+    equal: dict[str, dict[str, tuple[float, str]]] = {}
+    for score, _, _, theirs, ours, words in sorted(scored):
+        if score <= EXACT:
+            equal.setdefault(theirs, {})[ours] = score, words
+    found = _by_equal_values(equal)
+    taken = {match.ours for match in found.values()}
+    for score, _, _, theirs, ours, words in sorted(scored):
+        if theirs in found or theirs in equal or ours in taken:
             continue
         rivals = [
-            s
-            for s in scored
-            if s[3] == theirs and s[4] != ours and s[4] not in taken and s[0] <= BETTER * max(score, EXACT)
+            s for s in scored if s[3] == theirs and s[4] not in {ours, *taken} and s[0] <= BETTER * score
         ]
-        layout = f", {words}" if words else ""
-        if score <= EXACT and not rivals:
-            certainty, why = CERTAIN, f"the same values (relative distance {score:.1e}){layout}"
-        elif score <= EXACT:
-            certainty = LIKELY
-            why = f"the same values, as {rivals[0][4]} has{' and others' * (len(rivals) > 1)}{layout}"
-        elif not rivals:
-            certainty, why = LIKELY, f"similar values (relative distance {score:.1e}){layout}"
-        else:
+        if not rivals:
+            why = f"similar values (relative distance {score:.1e}){f', {words}' if words else ''}"
+            found[theirs] = Match(theirs=theirs, ours=ours, certainty=LIKELY, why=why)
+            taken.add(ours)
+    return found
+
+
+def _skeleton(name: str) -> str:
+    return _NUMBER.sub("#", name)
+
+
+def _by_equal_values(equal: Mapping[str, Mapping[str, tuple[float, str]]]) -> dict[str, Match]:
+    """One stage for each tensor that has the values of one or of several.
+
+    A layer's output is the next one's input: which of them was meant, is told by what the tensors of the
+    same kind of name have in common.
+    """
+    votes: dict[str, Counter[str]] = {}
+    for theirs, stages in equal.items():
+        kinds = {_skeleton(f"{ours}@0" if "@" not in ours else ours) for ours in stages}
+        votes.setdefault(_skeleton(theirs), Counter()).update(kinds)
+    chosen: dict[str, str] = {}
+    # First the kinds of names for which one kind of stage fits better than any other.
+    by_margin = sorted(votes, key=lambda k: -_margin(votes[k]))
+    for kind in by_margin:
+        free = [k for k, _ in votes[kind].most_common() if k not in chosen.values()]
+        chosen[kind] = free[0] if free else votes[kind].most_common(1)[0][0]
+    found: dict[str, Match] = {}
+    taken: set[str] = set()
+    for theirs, stages in equal.items():
+        wanted = [
+            o
+            for o in stages
+            if o not in taken and _skeleton(o if "@" in o else f"{o}@0") == chosen[_skeleton(theirs)]
+        ]
+        left = [o for o in stages if o not in taken]
+        ours = next(iter(wanted or left), None)
+        if ours is None:
             continue
+        score, words = stages[ours]
+        layout = f", {words}" if words else ""
+        rivals = [o for o in stages if o != ours]
+        if rivals:
+            more = " and others" * (len(rivals) > 1)
+            certainty, why = LIKELY, f"the same values, as {rivals[0]} has{more}{layout}"
+        else:
+            certainty, why = CERTAIN, f"the same values (relative distance {score:.1e}){layout}"
         found[theirs] = Match(theirs=theirs, ours=ours, certainty=certainty, why=why)
         taken.add(ours)
     return found
+
+
+def _margin(votes: Counter[str]) -> int:
+    best = [count for _, count in votes.most_common(2)]
+    return best[0] - (best[1] if len(best) > 1 else 0)
 
 
 @dataclass(frozen=True)

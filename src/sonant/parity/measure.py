@@ -38,7 +38,7 @@ class Distance:
     cosine: float = 1.0
     allowed: float = 0.0
     share: float | None = None
-    """Largest difference in units of what is allowed there, where storing costs more of a larger element."""
+    """Largest difference in units of what is allowed, less what storing may have moved each element."""
     note: str = ""
     is_exact: bool = False
     """Tokens and other whole numbers, which must be equal."""
@@ -195,7 +195,8 @@ def _close(left: Tensor, right: Tensor, budget: Budget, own: bool, unit: float, 
     scale = float(left.abs().max())
     largest = float(difference.max())
     allowed = budget.allowed(scale, own=own)
-    share = float((difference / (allowed + unit * left.abs())).max())
+    # What storing may have moved is no part of the difference.
+    share = float((difference - unit * left.abs()).clamp(min=0).max()) / allowed
     return Distance(
         status="ok" if share <= 1 else "over",
         max_abs=largest,

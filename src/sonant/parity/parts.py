@@ -12,17 +12,15 @@ from collections.abc import Callable
 from sonant.parity.trace import Entry, Trace
 
 
-def part_of(trace: Trace, entry: Entry, position: int) -> str:
-    """Words for one position of a prompt's vectors; "" where nothing is known."""
+def part_of(trace: Trace, entry: Entry, position: int) -> tuple[str, int]:
+    """Words for one position of a prompt's vectors, and how many positions they are for; "" if unknown."""
     layout = _LAYOUTS.get(entry.name)
-    if layout is None:
-        return ""
     at = 0
-    for words, length in layout(trace, entry):
+    for words, length in layout(trace, entry) if layout is not None else ():
         if at <= position < at + length:
-            return f"{words} ({position - at + 1} of {length})" if length > 1 else words
+            return words, length
         at += length
-    return ""
+    return "", 0
 
 
 def _length(trace: Trace, name: str, axis: int = 0) -> int:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +22,10 @@ from sonant.request.speech import Sampling, SpeechRequest, Style
 
 CLIPS = ("audio", "emotion_audio", "source_audio")
 """Clips of a task, stored in a trace as `input.<name>` with the rate in the request's record."""
+
+
+MOST_STEPS = 1_000_000
+"""More decoding steps than any utterance has."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,36 +77,72 @@ class Task:
 def task_of(trace: Trace) -> Task:
     """The task that a trace was made from, so that another port can be given the very same."""
     record: Mapping[str, Any] = trace.metadata.get("request", {})
-    if "text" not in record:
+    if not isinstance(record, Mapping) or "text" not in record:
         raise RequestError(
-            "the trace does not say what was asked for; expected a recorded request in it. Give --text and "
-            "the rest by hand."
+            "the trace does not say what was asked for; expected a recorded request in it. Take another's "
+            "with --like, or give --text, --voice and the rest by hand."
         )
-    clips = {
-        name: Audio(trace.by_key[f"input.{name}"].stored.numpy().astype(np.float32), int(rate))
-        for name, rate in record.get("rates", {}).items()
-    }
-    style = dict(record.get("style", {}))
+    limit = record.get("max_steps")
+    if limit is not None and (
+        isinstance(limit, bool) or not isinstance(limit, int) or not 0 < limit <= MOST_STEPS
+    ):
+        raise RequestError(
+            f"the trace's request has the limit {limit!r}; expected 1 to {MOST_STEPS} decoding steps. "
+            "Give --steps, or record it again."
+        )
+    try:
+        return _task(trace, record, limit)
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise RequestError(
+            f"the trace's request is damaged ({error!r}); expected what sonant parity record writes. "
+            "Give --text and the rest by hand, or record it again."
+        ) from error
+
+
+def _clip(trace: Trace, name: str, rate: Any) -> Audio:
+    if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 1000 <= rate <= 1_000_000:
+        raise RequestError(
+            f"the trace's clip input.{name} has the rate {rate!r}; expected 1000 to 1000000 Hz. "
+            "Record it again."
+        )
+    entry = trace.by_key.get(f"input.{name}")
+    if entry is None or entry.sampled is not None or not entry.stored.is_floating_point():
+        raise RequestError(
+            f"the trace's request has a clip, and its samples input.{name} are not in the trace as float "
+            "numbers; expected them whole. Record it again, or give --text and --voice."
+        )
+    samples = entry.stored.flatten().float()
+    if not bool(torch.isfinite(samples).all()):
+        raise RequestError(f"the trace's clip input.{name} has samples that are no numbers. Record it again.")
+    return Audio(samples.numpy(), int(rate))
+
+
+def _task(trace: Trace, record: Mapping[str, Any], limit: int | None) -> Task:
+    clips = {name: _clip(trace, name, rate) for name, rate in (record.get("rates") or {}).items()}
+    style = dict(record.get("style") or {})
     if style.get("emotion_vector") is not None:
         style["emotion_vector"] = tuple(style["emotion_vector"])
+    for name in ("voice", "language", "text_layout", "transcript"):
+        if not isinstance(record.get(name), str | None):
+            raise TypeError(f"{name} is {record[name]!r}")
+    seed = record.get("seed")
+    if not isinstance(record["text"], str) or isinstance(seed, bool) or not isinstance(seed, int | None):
+        raise TypeError(f"text {record['text']!r}, seed {seed!r}")
     request = SpeechRequest(
         record["text"],
         voice=record.get("voice"),
         language=record.get("language"),
         style=Style(**style, emotion_audio=clips.get("emotion_audio")),
-        sampling=Sampling(**record.get("sampling", {})),
+        sampling=Sampling(**(record.get("sampling") or {})),
         speed=float(record.get("speed") or 1.0),
-        seed=record.get("seed"),
+        seed=seed,
         text_layout=record.get("text_layout"),
-        normalize=bool(record.get("normalize", True)),
+        normalize=record.get("normalize", True),
         source_audio=clips.get("source_audio"),
-        options=record.get("options", {}),
+        options=dict(record.get("options") or {}),
     )
     return Task(
-        request=request,
-        audio=clips.get("audio"),
-        transcript=record.get("transcript"),
-        max_steps=record.get("max_steps"),
+        request=request, audio=clips.get("audio"), transcript=record.get("transcript"), max_steps=limit
     )
 
 

@@ -262,7 +262,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 def _read_npz(path: Path) -> dict[str, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: _from_numpy(arrays[name]) for name in arrays.files}
     except Exception as error:  # zlib, zipfile and numpy each have their own ways to fail on damage
         raise RequestError(
@@ -441,16 +441,18 @@ def _rename(key: str, names: Mapping[str, str]) -> tuple[str, str]:
 
     Names may hold placeholders, such as "blk{layer}_out".
     """
-    if key in names:
-        return names[key], key
+    dotted = key.replace("/", ".")
+    for theirs, ours in names.items():
+        if theirs.replace("/", ".") == dotted:
+            return ours, theirs
     for theirs, ours in names.items():
         if "{" not in theirs:
             continue
-        match = pattern_of(theirs).fullmatch(key)
+        match = pattern_of(theirs.replace("/", ".")).fullmatch(dotted)
         if match:
             made = resolve(ours, {k: int(v) for k, v in match.groupdict().items()})
-            return (made or key).removesuffix("@0"), theirs
-    return key.replace("/", "."), ""
+            return (made or dotted).removesuffix("@0"), theirs
+    return dotted, ""
 
 
 def _read_raw_folder(folder: Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:

@@ -287,5 +287,9 @@ _AUDIO = (
 )
 
 TABLE = StageTable(
-    "qwen3_tts", (*_VOICE, *_PROMPT, *_DECODE, *_AUDIO), token="talker.token", pieces="codec.tokens"
+    "qwen3_tts",
+    (*_VOICE, *_PROMPT, *_DECODE, *_AUDIO),
+    token="talker.token",
+    frame="talker.frame",
+    pieces="codec.tokens",
 )

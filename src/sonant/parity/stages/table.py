@@ -52,13 +52,18 @@ class Stage:
 class StageTable:
     """The stages of one family; `token` names the stage whose occurrences count the decoding steps.
 
-    `pieces` names the stage from which on a signal may be computed in pieces, one occurrence each.
+    `pieces` names the stage from which on a signal may be computed in pieces, one occurrence each. `frame`
+    names the stage that is computed once for each step that was carried out, where a last token may be
+    drawn and not be used; the token itself where that cannot be.
     """
 
-    def __init__(self, family: str, stages: Sequence[Stage], *, token: str = "", pieces: str = "") -> None:
+    def __init__(
+        self, family: str, stages: Sequence[Stage], *, token: str = "", frame: str = "", pieces: str = ""
+    ) -> None:
         self.family = family
         self.stages = tuple(stages)
         self.token = token
+        self.frame = frame or token
         self.pieces = pieces
         self._plain = {stage.name: (index, stage) for index, stage in enumerate(stages)}
         self._loops: dict[str, int] = {}
