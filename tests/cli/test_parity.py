@@ -1,6 +1,7 @@
 """sonant parity: record, compare, bisect, drift, report and stages, as someone new would type them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_what_cannot_be_done_says_what_to_do(sonant, tmp_path, arguments, words)
         ("cosyvoice3", "foo=1", ("no option 'foo'", "reference_stream")),
         ("qwen3_tts", "text_layout=upside", ("text layout", "progressive or full")),
         ("qwen3_tts", "speed=1.5", ("does not take speed",)),
-        ("qwen3_tts", "speed=fast", ("not understood",)),
+        ("qwen3_tts", "speed=fast", ("fast", "number")),
         ("indextts2", "foo=1", ("no option 'foo'", "interval_silence_ms")),
         ("indextts2", "emotion_strength=0.5", ("no emotion was given",)),
     ],
@@ -198,3 +199,83 @@ def test_settings_of_the_whole_request_can_be_recorded(sonant):
     )
     assert again.code == 0, again.err
     assert sonant("parity", "compare", "conversion.safetensors", "again.safetensors").code == 0
+
+
+def test_a_file_of_a_port_is_bisected_with_the_request_of_a_trace_or_of_flags(sonant, recorded, tmp_path):
+    tensors = load_file(recorded)
+    few = {name: tensors[name] for name in sorted(tensors) if name.startswith("talker.layer.0.")}
+    few["talker.layer.0.query"] = few["talker.layer.0.query"] * 1.5
+    save_file(few, tmp_path / "few.safetensors")
+    common = ("parity", "bisect", "--model", MODEL, "-r", "few.safetensors", "--device", "cpu")
+    result = sonant(*common)
+    assert result.code == 2
+    assert "--like" in result.err
+    assert "--text" in result.err
+    result = sonant(*common, "--like", recorded)
+    assert result.code == 1, result.err
+    assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.query")
+    assert "a constant factor of 0.666667" in result.text
+    result = sonant(*common, "--text", "Hi.", "--voice", CLIP, "--steps", 1)
+    assert "talker.layer.{layer}.query" in result.text
+
+
+def test_names_are_proposed_kept_and_used_again(sonant, recorded, tmp_path):
+    tensors = load_file(recorded)
+    port = {
+        f"blk{layer + 1}/{theirs}": tensors[f"talker.layer.{layer}.{ours}"].numpy()
+        for layer in (0, 1)
+        for theirs, ours in (("q", "query"), ("ffn", "mlp"))
+    }
+    port["blk2/ffn"] = port["blk2/ffn"] * 2
+    np.savez(tmp_path / "port.npz", **port)
+    result = sonant("parity", "compare", recorded, "port.npz", "--save-map", "map.json")
+    assert result.code == 1
+    assert result.text.startswith("First stage out of budget: talker.layer.1.mlp")
+    assert "map: blk1.q -> talker.layer.0.query (certain: the same values" in result.text
+    names = json.loads((tmp_path / "map.json").read_text())
+    assert names["blk{n0}.q"] == "talker.layer.{n0-1}.query@0"
+    again = sonant("parity", "compare", recorded, "port.npz", "--names", "map.json")
+    assert again.text.startswith("First stage out of budget: talker.layer.1.mlp")
+    assert "map:" not in again.text
+    result = sonant("parity", "compare", recorded, "port.npz", "--no-match")
+    assert result.code == 1
+    assert result.text.startswith("Nothing was compared")
+
+
+def test_several_tries_are_ranked(sonant, recorded, tmp_path):
+    first = damaged(recorded, tmp_path).rename(tmp_path / "a.safetensors")
+    second = damaged(recorded, tmp_path, "codec.wav").rename(tmp_path / "b.safetensors")
+    result = sonant("parity", "compare", recorded, "--against", first, second, recorded)
+    assert result.code == 1
+    rows = [line.split()[0].rsplit("/")[-1] for line in result.text.splitlines()[1:4]]
+    assert rows == ["ours.safetensors", "b.safetensors", "a.safetensors"]
+    assert "mended: talker.logits" in result.text
+    data = json.loads(sonant("parity", "compare", recorded, first, second, "--json").text)
+    assert [found["first_failed"] for found in data.values()] == ["talker.logits", "codec.wav"]
+    result = sonant("parity", "compare", recorded, first, second, "--watch")
+    assert result.code == 2
+    assert "2 files to judge" in result.err
+
+
+def test_what_is_only_suspicious_has_a_code_of_its_own(sonant, recorded, tmp_path):
+    from sonant.parity.trace import Trace, read_trace
+
+    trace = read_trace(recorded)
+    entries = tuple(
+        replace(e, stored=e.stored * (1 + 1e-6), hash="") if e.key == "talker.logits" else e
+        for e in trace.entries
+    )
+    Trace(entries, trace.metadata).save(tmp_path / "odd.safetensors")
+    result = sonant("parity", "compare", recorded, "odd.safetensors")
+    assert result.code == 3
+    assert result.text.startswith("First suspicious stage: talker.logits")
+    assert "a constant factor of 1 +" in result.text
+
+
+def test_patterns_of_stages_that_match_nothing_are_told(sonant):
+    result = sonant(
+        *("parity", "record", "--model", MODEL, "--text", "Hi.", "--voice", CLIP, "--steps", 1),
+        *("--stages", "talker.norm,talkr.*", "--device", "cpu", "-o", "x.safetensors"),
+    )
+    assert result.code == 0
+    assert "no stage fits talkr.*" in result.err

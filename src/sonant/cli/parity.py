@@ -398,7 +398,14 @@ def bisect(
     task = _asked(text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
     loaded = load_model(model, device=device, dtype=dtype)
     trace = _read(reference, names, "" if names else loaded.spec.family)
-    found = find(loaded, trace, task=task, precision=precision, dtype="float32" if dtype == "auto" else dtype)
+    found = find(
+        loaded,
+        trace,
+        task=task,
+        precision=precision,
+        dtype="float32" if dtype == "auto" else dtype,
+        forced=_read(like, None, "") if like else None,
+    )
     if as_json:
         typer.echo(json.dumps(found.data(), indent=2, ensure_ascii=False))
     else:

@@ -120,17 +120,30 @@ def replay(
     task: Task | None = None,
     table: StageTable | None = None,
     dtype: str | None = None,
+    forced: Trace | None = None,
 ) -> tuple[Trace, str]:
-    """What the model computes at each stage from the reference's values, and why it stopped, if it did."""
+    """What the model computes at each stage from the reference's values, and why it stopped, if it did.
+
+    Tokens and draws that the reference lacks are those of `forced`.
+    """
     table = table or stage_table(reference.family or model.spec.family)
     task = task or task_of(reference)
     writer = TraceWriter()
     kinds = table.kind
     feed = Feed(reference, table)
 
+    unfed: list[str] = []
+
     def sink(name: str, tensor: Tensor) -> Tensor | None:
-        key = writer.add(name, tensor, kind=kinds(name))
-        return feed.part(name, tensor) if feed.is_piece(name) else replacement(reference, key, tensor)
+        kind = kinds(name)
+        key = writer.add(name, tensor, kind=kind)
+        given = feed.part(name, tensor) if feed.is_piece(name) else replacement(reference, key, tensor)
+        if given is None and kind in {"token", "draw"}:
+            given = replacement(forced, key, tensor) if forced is not None else None
+            given = given if given is None or given.shape == tensor.shape else None
+            if given is None and kind == "token":
+                unfed.append(key)
+        return given
 
     stopped = ""
     with tapped(sink), DrawWatch(sink):
@@ -142,7 +155,8 @@ def replay(
     made = surroundings(model, dtype or reference.dtype)
     if reference.metadata.get("made_by") == made["made_by"]:
         made |= {"request": task.data(), "seed": task.request.seed}
-    return from_writer(writer, {**made, "family": table.family, "forced": True, "replay": True}), stopped
+    made |= {"family": table.family, "forced": True, "replay": True, "unfed": unfed}
+    return from_writer(writer, made), stopped
 
 
 def bisect(
@@ -153,13 +167,16 @@ def bisect(
     precision: str | None = None,
     table: StageTable | None = None,
     dtype: str | None = None,
+    forced: Trace | None = None,
 ) -> Bisection:
     """Every stage of `model` that is wrong by itself, judged against `reference`.
 
-    `dtype` is the precision that the model was loaded in, the reference's when not given.
+    `dtype` is the precision that the model was loaded in, the reference's when not given. `forced` gives
+    the tokens and draws that the reference lacks. Without them a stage behind a token is judged only where
+    the reference holds all of its inputs.
     """
     table = table or stage_table(reference.family or model.spec.family)
-    found, stopped = replay(model, reference, task=task, table=table, dtype=dtype)
+    found, stopped = replay(model, reference, task=task, table=table, dtype=dtype, forced=forced)
     comparison = compare(reference, found, table=table, own=True, precision=precision)
     return Bisection(
         faults=faults_of(comparison, table, reference, found),

@@ -282,6 +282,9 @@ class _Judge:
         self.harmless: list[str] = []
         self.passed: set[str] = set()
         self.are_draws_even = True
+        self.unfed = set(other.metadata.get("unfed", ())) if own else set()
+        self.is_loose = False
+        """A token was chosen by the run itself: what follows is judged where all its inputs were given."""
 
     def results(self) -> list[StageResult]:
         """Every common entry, and what one of two equal programs did not compute."""
@@ -301,6 +304,7 @@ class _Judge:
                 found.append(self._end(end, step))
                 ends.remove(end)
                 has_ended = True
+            self.is_loose = self.is_loose or entry.key in self.unfed
             if entry.key not in self.reference.by_key or entry.key not in self.other.by_key:
                 if self._is_lack(entry, has_ended=has_ended, is_parted=is_parted):
                     found.append(self._lack(entry, step, previous))
@@ -400,6 +404,7 @@ class _Judge:
         is_judged_draw = self._is_judged(entry, is_uneven=is_uneven)
         # Of a run that ended elsewhere nothing after it is judged, but what was fed with right values.
         is_after = is_parted or (has_ended and (not self.own or found.status == "shape"))
+        is_after = is_after or (self.is_loose and (bool(between) or not inputs))
         is_bad = found.status != "ok"
         uneven = any(key in self.uneven for key in inputs)
         if entry.kind == "token":

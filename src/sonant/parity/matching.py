@@ -239,8 +239,9 @@ def _rules(matches: Iterable[Match]) -> list[_Rule]:
         if len(pairs) < best[theirs]:
             continue
         filled: list[str] = []
+        used: set[int] = set()
         for place in range(len(pairs[0][1])):
-            said = _source([(left, right[place]) for left, right in pairs])
+            said = _source([(left, right[place]) for left, right in pairs], used)
             filled.append(said)
         template = _filled(theirs, [f"{{n{index}}}" for index in range(len(pairs[0][0]))])
         rules.append(_Rule(template, _filled(ours, filled), pattern_of(template)))
@@ -253,13 +254,19 @@ def _filled(skeleton: str, parts: Sequence[str]) -> str:
     return pieces[0] + "".join(part + piece for part, piece in zip(parts, pieces[1:], strict=True))
 
 
-def _source(pairs: Sequence[tuple[list[int], int]]) -> str:
-    """Where a number of ours comes from: a number of theirs, one less than it, or it is always the same."""
+def _source(pairs: Sequence[tuple[list[int], int]], used: set[int]) -> str:
+    """Where a number of ours comes from: a number of theirs, one less than it, or it is always the same.
+
+    A number of theirs that says another one already says a second one only when both really change.
+    """
     values = {value for _, value in pairs}
     count = min(len(left) for left, _ in pairs)
     for less in (0, 1):
         for place in range(count):
-            if all(left[place] - less == value for left, value in pairs) and (len(values) > 1 or less == 0):
+            if place in used and len(values) == 1:
+                continue
+            if all(left[place] - less == value for left, value in pairs):
+                used.add(place)
                 return f"{{n{place}}}" if not less else f"{{n{place}-1}}"
     return str(next(iter(values)))
 
