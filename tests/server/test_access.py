@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from sonant.cli.app import app as cli
 from sonant.errors import ConfigError
-from sonant.server.auth import hash_key, hashes_of, is_accepted, read_key_file
+from sonant.server.auth import find_key, hash_key, keys_of, read_key_file
 from sonant.server.settings import ServerSettings
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -20,7 +20,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 def guarded(start):
     return start(
         settings=ServerSettings(
-            key_hashes=hashes_of(["sk-one", "sk-two"]),
+            keys=keys_of(["sk-one", "sk-two"]),
             allowed_hosts=LOCAL,
             cors_origins=("https://friend.example",),
         )
@@ -28,13 +28,13 @@ def guarded(start):
 
 
 def test_keys_are_compared_by_hash_only():
-    hashes = hashes_of(["sk-one", hash_key("sk-two")])
-    assert all(value.startswith("sha256:") for value in hashes)
-    assert is_accepted("sk-one", hashes)
-    assert is_accepted("sk-two", hashes)
-    assert not is_accepted(hash_key("sk-two"), hashes)
-    assert not is_accepted(None, hashes)
-    assert not is_accepted("", hashes)
+    keys = keys_of(["sk-one", hash_key("sk-two")])
+    assert all(key.hash.startswith("sha256:") for key in keys)
+    assert find_key("sk-one", keys) == keys[0]
+    assert find_key("sk-two", keys) == keys[1]
+    assert find_key(hash_key("sk-two"), keys) is None
+    assert find_key(None, keys) is None
+    assert find_key("", keys) is None
 
 
 def test_the_key_command_keeps_only_a_hash(tmp_path):
@@ -46,9 +46,9 @@ def test_the_key_command_keeps_only_a_hash(tmp_path):
     assert again.exit_code == 0
     assert key not in path.read_text()
     assert path.stat().st_mode & 0o077 == 0
-    hashes = read_key_file(path)
-    assert len(hashes) == 2
-    assert is_accepted(key, hashes)
+    keys = read_key_file(path)
+    assert len(keys) == 2
+    assert find_key(key, keys) == keys[0]
 
 
 def test_a_key_in_the_clear_in_a_key_file_is_refused(tmp_path):

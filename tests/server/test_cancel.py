@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sonant.engine.stream import SpeechStream
-from sonant.server.auth import hashes_of
+from sonant.server.auth import keys_of
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import toy_source, wait_until
 
@@ -135,7 +135,7 @@ def test_a_full_queue_is_answered_with_503_and_when_to_come_back(start):
 
 
 def test_one_client_cannot_take_all_turns(start):
-    settings = ServerSettings(max_per_client=1, key_hashes=hashes_of(["sk-one", "sk-two"]))
+    settings = ServerSettings(max_per_client=1, keys=keys_of(["sk-one", "sk-two"]))
     server = start(toy_source(**ENDLESS, chunk_limit=1), settings=settings)
     held = open_request(server, body(), "Authorization: Bearer sk-one")
     wait_until(lambda: sum(server.engine().load) == 1)

@@ -197,7 +197,7 @@ def test_random_requests_are_answered_or_refused(server, amount):
             check(client.request(method, path, **arguments), outcomes, (method, path, arguments))
         assert client.get("/health").status_code == 200
     assert outcomes[200] > 0
-    assert server.service.library.names() == []
+    assert server.service.shelves.shared.names() == []
 
 
 @pytest.mark.parametrize("amount", AMOUNTS)
@@ -214,4 +214,4 @@ def test_damaged_sound_files_are_refused_or_read(server, amount):
                 assert client.delete("/v1/audio/voices/zoe").status_code == 200
         assert client.get("/health").status_code == 200
     assert outcomes[400] > amount / 10
-    assert list(server.service.library.folder.iterdir()) == []
+    assert list(server.service.shelves.shared.folder.iterdir()) == []

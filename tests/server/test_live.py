@@ -11,12 +11,14 @@ from websockets.sync.client import connect
 
 from sonant.audio.io import read_audio
 from sonant.catalogue.registry import load
+from sonant.engine.engine import Engine
+from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
 from sonant.server.live import LONGEST_SENTENCE, SentenceCutter
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
-from tests.server.conftest import KEY, toy_source, wait_until
+from tests.server.conftest import KEY, LongToy, toy_source, wait_until
 
 COSY = Path(__file__).parents[1] / "data" / "cosyvoice3"
 
@@ -205,6 +207,31 @@ def test_a_wrong_voice_is_told_and_text_after_done_is_refused(toy_server):
         tell(socket, type="flush")
         messages, _ = hear(socket)
         assert messages[-1]["error"]["param"] == "voice"
+        tell(socket, type="done")
+        assert hear(socket)[0][-1]["type"] == "speech.audio.done", "the session is not ended by it"
+
+
+class Grumpy(LongToy):
+    """Says nothing with an x in it."""
+
+    def start(self, prompt, slots):
+        if "x" in prompt.text:
+            raise RequestError("there is an x in it")
+        return super().start(prompt, slots)
+
+
+def test_an_error_concerns_one_utterance_and_not_the_session(start):
+    server = start(ModelSource(name="toy", open=lambda: Engine(Grumpy(end_bias=float("-inf")))))
+    with connect(url(server)) as socket:
+        tell(socket, type="text", text="One. An x. Two. ")
+        tell(socket, type="done")
+        got = [hear(socket), hear(socket)]
+    (before, sound), (after, more) = got
+    assert next(m["text"] for m in before if m["type"] == "segment") == "One. "
+    assert before[-1]["segment"] == 1
+    assert before[-1]["error"]["message"] == "there is an x in it"
+    assert [m["text"] for m in after if m["type"] == "segment"] == ["Two. "]
+    assert min(len(sound), len(more)) > 1_000
 
 
 def test_a_model_that_takes_text_word_by_word_is_fed_directly(start, library):

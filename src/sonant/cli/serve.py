@@ -72,6 +72,14 @@ def serve(
     ] = False,
     queue_limit: Annotated[int, typer.Option(min=1, help="Requests of a model before 503.")] = 64,
     max_per_client: Annotated[int, typer.Option(min=1, help="Requests of one client at a time.")] = 64,
+    max_sockets_per_client: Annotated[int, typer.Option(min=1, help="WebSockets of one client.")] = 128,
+    max_connections: Annotated[int, typer.Option(min=1, help="Open connections in all.")] = 1024,
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=0, help="Open connections of one address; 0: any, as behind a proxy.")
+    ] = 256,
+    header_timeout: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which a request's headers have to arrive.")
+    ] = 10,
     max_input: Annotated[int, typer.Option(min=1, help="Characters of one request.")] = 100_000,
     max_upload: Annotated[float, typer.Option(min=0.01, help="MiB of an uploaded clip.")] = 10.0,
     deadline: Annotated[
@@ -90,14 +98,17 @@ def serve(
 ) -> None:
     """Serve speech over HTTP in OpenAI's format, with the studio at /."""
     from sonant.errors import ConfigError
-    from sonant.server.auth import hashes_of, read_key_file
-    from sonant.server.settings import ServerSettings, UploadLimits
+    from sonant.server.auth import keys_of, read_key_file
+    from sonant.server.settings import RIGHTS, DoorLimits, ServerSettings, UploadLimits
 
     if log_level not in LOG_LEVELS:
         raise ConfigError(
             f"the log level is {log_level!r}; expected one of {', '.join(LOG_LEVELS)}. Choose one of them."
         )
-    keys = hashes_of([*(api_key or []), *os.environ.get("SONANT_API_KEYS", "").replace(",", " ").split()])
+    keys = keys_of([*(api_key or []), *os.environ.get("SONANT_API_KEYS", "").replace(",", " ").split()])
+    keys += keys_of(
+        os.environ.get("SONANT_ADMIN_KEYS", "").replace(",", " ").split(), rights=frozenset(RIGHTS)
+    )
     if key_file is not None:
         keys += read_key_file(key_file)
     is_local = host in LOOPBACK
@@ -108,7 +119,7 @@ def serve(
         )
     hosts = tuple(name.lower() for name in allow_host or ())
     settings = ServerSettings(
-        key_hashes=keys,
+        keys=keys,
         allowed_hosts=(*LOOPBACK, *hosts) if is_local else hosts,
         cors_origins=tuple(cors_origin or ()),
         model_aliases=_pairs("--alias", alias),
@@ -117,6 +128,12 @@ def serve(
         max_body=int(max_upload * 2**20 * 1.5) + 2**20,
         max_input=max_input,
         max_per_client=max_per_client,
+        max_sockets_per_client=max_sockets_per_client,
+        doors=DoorLimits(
+            connections=max_connections,
+            connections_per_address=max_connections_per_address,
+            header_seconds=header_timeout,
+        ),
         deadline=deadline,
         allow_urls=allow_urls,
         strict_fields=strict_fields,
@@ -173,17 +190,23 @@ def studio(
 def key(
     file: Annotated[Path, typer.Argument(help="File of key hashes; the new one is added.", metavar="FILE")],
     name: Annotated[str, typer.Option(help="Whose key it is, for you to find the line again.")] = "",
+    rights: Annotated[
+        str | None, typer.Option(help="What it may do, of speak,voices,admin; speak,voices if not said.")
+    ] = None,
+    priority: Annotated[int, typer.Option(help="Requests of a higher one are begun first.")] = 0,
 ) -> None:
     """Make an API key: printed once, kept only as a hash."""
-    from sonant.server.auth import hash_key, new_key, read_key_file
+    from sonant.server.auth import hash_key, new_key, parse_rights, read_key_file
 
+    told = f" rights={','.join(sorted(parse_rights(rights)))}" if rights is not None else ""
+    told += f" priority={priority}" if priority else ""
     if file.exists():
         read_key_file(file)  # a damaged file is not appended to
     made = new_key()
-    label = "".join(character for character in name if character.isprintable() and character != "#")
+    label = "".join(character for character in name if character.isprintable() and character not in "#=")
     handle = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(handle, "a", encoding="utf-8") as out:
-        out.write(f"{hash_key(made)} {label}".rstrip() + "\n")
+        out.write(f"{hash_key(made)}{told} {label}".rstrip() + "\n")
     typer.echo(made)
     typer.echo(f"Its hash is in {file}; the key itself is shown only now.", err=True)
 
@@ -267,10 +290,15 @@ def listen(app: FastAPI, bound: socket.socket, *, log_level: str, browser: bool 
 
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
     logging.getLogger("sonant").handlers.clear()  # the commands' one-line handler would say it twice
+    from sonant.server.doors import guarded
+
+    http, ws, _ = guarded(app.state.service.settings.doors)
     host, port = bound.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(
         app,
+        http=http,
+        ws=ws,
         log_level=log_level,
         access_log=False,
         server_header=False,

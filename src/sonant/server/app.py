@@ -29,9 +29,8 @@ from sonant.checkpoints.memory import resident_bytes
 from sonant.errors import SonantError
 from sonant.files import sweep_parts
 from sonant.request.speech import EMOTIONS, ModelSpec
-from sonant.server.auth import Gate, client_of
+from sonant.server.auth import Gate, caller_of
 from sonant.server.delivery import SpeechAnswer, collect, usage, warning
-from sonant.server.live import LiveSession
 from sonant.server.metrics import Metrics, Observe
 from sonant.server.models import ModelPool
 from sonant.server.problems import (
@@ -45,6 +44,7 @@ from sonant.server.problems import (
 from sonant.server.schemas import BatchBody, SegmentsBody, SpeechBody
 from sonant.server.service import SpeechService
 from sonant.server.settings import ServerSettings
+from sonant.server.sockets import serve_socket
 from sonant.server.uploads import BodyLimit, Clips
 from sonant.server.voices import voice_routes
 from sonant.voices.library import VoiceLibrary
@@ -237,11 +237,12 @@ def _speech_routes(service: SpeechService) -> APIRouter:
         return SpeechAnswer(service, body, request)
 
     @router.post("/v1/audio/speech/segments", summary="Show how a text would be cut")
-    async def segments(body: SegmentsBody) -> Response:
+    async def segments(body: SegmentsBody, request: Request) -> Response:
         """The segments a model would speak one after another."""
         service.check_fields(body)
-        async with service.pool.use(service.model_for(body)) as loaded:
-            made = await service.request(loaded, body, body.input)
+        caller = caller_of(request.scope)
+        async with service.pool.use(service.model_for(body, caller)) as loaded:
+            made = await service.request(loaded, body, body.input, caller=caller)
             texts = await loaded.desk.segments(made)
         return json_response(
             {"object": "list", "data": [{"index": i, "text": t} for i, t in enumerate(texts)]}
@@ -262,7 +263,7 @@ def _speech_routes(service: SpeechService) -> APIRouter:
     @router.websocket("/v1/audio/speech/stream")
     async def live(socket: WebSocket) -> None:
         """Text in, sound out, at the same time."""
-        await LiveSession(service, socket).run()
+        await serve_socket(service, socket)
 
     return router
 
@@ -298,7 +299,7 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
                 service.speaking(
                     item,
                     item.input,
-                    client=client_of(request.scope),
+                    caller=caller_of(request.scope),
                     request_id=f"{request.state.request_id}-{index}",
                     arrived=request.state.arrived,
                     streaming=False,
@@ -414,18 +415,18 @@ def _health_routes(service: SpeechService, readiness: Readiness) -> APIRouter:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @router.get("/v1/status", summary="Queue, models and recent requests")
-    async def status() -> Response:
+    async def status(request: Request) -> Response:
         """What the studio's health view shows. Holds no text and no sound."""
         models = []
         by_name = {model.name: model for model in pool.loaded}
         for name in pool.names:
             found = by_name.get(name)
-            running, waiting = found.load if found is not None else (0, 0)
+            now, waiting = found.load if found is not None else (0, 0)
             models.append(
                 {
                     "id": name,
                     "state": pool.state(name),
-                    "running": running,
+                    "running": now,
                     "waiting": waiting,
                     "slots": found.desk.engine.slots if found is not None else 0,
                     "queue_limit": found.desk.engine.queue_limit if found is not None else 0,
@@ -433,7 +434,10 @@ def _health_routes(service: SpeechService, readiness: Readiness) -> APIRouter:
                     "load_seconds": pool.load_seconds.get(name),
                 }
             )
-        recent = [record.public() for record in list(service.metrics.records)[-20:]][::-1]
+        caller = caller_of(request.scope)
+        records = [record for record in service.metrics.records if record.is_seen_by(caller)]
+        recent = [record.public() for record in records[-20:]][::-1]
+        running = [record for record in service.metrics.running.values() if record.is_seen_by(caller)]
         return json_response(
             {
                 "ready": readiness.is_ready,
@@ -441,16 +445,16 @@ def _health_routes(service: SpeechService, readiness: Readiness) -> APIRouter:
                 "version": sonant.__version__,
                 "resident_bytes": resident_bytes(),
                 "models": models,
-                "running": [record.public() for record in service.metrics.running.values()],
+                "running": [record.public() for record in running],
                 "recent": recent,
             }
         )
 
     @router.get("/v1/requests/{request_id}", summary="How a request went")
-    async def request_record(request_id: str) -> Response:
+    async def request_record(request_id: str, request: Request) -> Response:
         """Timings, guard events and seed of a running or recent request, by its X-Request-Id."""
         record = service.metrics.find(request_id)
-        if record is None:
+        if record is None or not record.is_seen_by(caller_of(request.scope)):
             raise HttpProblem(404, "request_not_found", "no recent request has this id.", param="request_id")
         return json_response(record.public())
 
@@ -510,7 +514,7 @@ def _openapi(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:
                 "description": "An error in OpenAI's shape.",
                 "content": content,
             }
-    if settings.key_hashes:
+    if settings.keys:
         document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"key": []}]
     app.openapi_schema = document

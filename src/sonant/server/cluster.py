@@ -21,6 +21,8 @@ from sonant.errors import ConfigError, DependencyError
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from sonant.server.settings import ApiKey
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterSettings:
@@ -101,7 +103,7 @@ def application(arguments: Mapping[str, str]) -> Any:
     return deployment(serve.ingress(builder(settings, keys))()).bind()
 
 
-def builder(settings: ClusterSettings, keys: tuple[str, ...]) -> Callable[[], FastAPI]:
+def builder(settings: ClusterSettings, keys: tuple[ApiKey, ...]) -> Callable[[], FastAPI]:
     """What makes the app inside a replica, where its models are then loaded."""
 
     def build() -> FastAPI:
@@ -123,14 +125,14 @@ def builder(settings: ClusterSettings, keys: tuple[str, ...]) -> Callable[[], Fa
             slots=settings.slots,
             queue_limit=settings.queue_limit,
         )
-        return create_app(ModelPool(sources), library, ServerSettings(key_hashes=keys))
+        return create_app(ModelPool(sources), library, ServerSettings(keys=keys))
 
     return build
 
 
-def _keys(settings: ClusterSettings) -> tuple[str, ...]:
-    from sonant.server.auth import hashes_of, read_key_file
+def _keys(settings: ClusterSettings) -> tuple[ApiKey, ...]:
+    from sonant.server.auth import keys_of, read_key_file
 
     given = os.environ.get("SONANT_API_KEYS", "").replace(",", " ").split()
     from_file = read_key_file(Path(settings.key_file)) if settings.key_file else ()
-    return (*hashes_of(given), *from_file)
+    return (*keys_of(given), *from_file)

@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from sonant.audio.encode import Encoder, open_encoder
 from sonant.errors import SonantError
 from sonant.request.audio import Samples
-from sonant.server.auth import client_of
+from sonant.server.auth import caller_of
 from sonant.server.problems import HttpProblem, describe_error
 from sonant.server.schemas import SpeechBody
 from sonant.server.service import Speaking, SpeechService
@@ -41,7 +41,7 @@ class SpeechAnswer(Response):
         super().__init__()
         self._service = service
         self._body = body
-        self._client = client_of(request.scope)
+        self._caller = caller_of(request.scope)
         self._id: str = request.state.request_id
         self._arrived: float = request.state.arrived
         self._send: Send
@@ -67,7 +67,7 @@ class SpeechAnswer(Response):
             async with self._service.speaking(
                 body,
                 body.input,
-                client=self._client,
+                caller=self._caller,
                 request_id=self._id,
                 arrived=self._arrived,
                 streaming=body.stream,

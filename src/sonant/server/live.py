@@ -1,37 +1,35 @@
 """Text in and sound out at the same time, over one WebSocket.
 
-client: start? (text | flush | cancel)* done        server: started (segment sound*)* done | error
+client: start? (text | flush | cancel)* done        server: started (segment sound* error?)* done | error
+
+What goes wrong with one utterance is told as an error with its `segment`, and the session goes on; a message
+that is none of the protocol's ends it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
 import logging
 import re
 import time
 from typing import Any, Literal
 
-from fastapi import WebSocket
 from pydantic import Field, ValidationError
-from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from sonant.audio.encode import Encoder, open_encoder
 from sonant.engine.stream import NO_SAMPLES
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.nn.sampling import segment_seed
 from sonant.request.speech import TextFeed
-from sonant.server.auth import WEBSOCKET_KEY, client_of
 from sonant.server.delivery import encode, warning
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
 from sonant.server.service import SpeechService
+from sonant.server.wire import Wire
 from sonant.text.segment import segment, sentences
 
 log = logging.getLogger(__name__)
 
-IDLE_SECONDS = 300.0
 _HAS_WORD = re.compile(r"\w")
 LONGEST_SENTENCE = 600
 """Characters after which a sentence without an end is cut at the best place."""
@@ -88,13 +86,11 @@ class SentenceCutter:
 
 
 class LiveSession:
-    """One WebSocket from its opening to its end."""
+    """A session in Sonant's own protocol."""
 
-    def __init__(self, service: SpeechService, socket: WebSocket) -> None:
+    def __init__(self, service: SpeechService, wire: Wire) -> None:
         self._service = service
-        self._socket = socket
-        self._client = client_of(socket.scope)
-        self._id: str = socket.state.request_id
+        self._wire = wire
         self._manner = Manner.model_validate({})
         self._format: ResponseFormat = "pcm"
         self._by_model = False
@@ -106,7 +102,6 @@ class LiveSession:
         self._queued = 0
         self._spoken = 0
         self._current: asyncio.Task[None] | None = None
-        self._turn = asyncio.Lock()
         self._usage = [0, 0]
         self._guards: list[dict[str, Any]] = []
         self._has_text = False
@@ -114,9 +109,6 @@ class LiveSession:
 
     async def run(self) -> None:
         """Serve the socket until the client is done or gone."""
-        offered = self._socket.scope.get("subprotocols", [])
-        chosen = next((name for name in offered if not name.startswith(WEBSOCKET_KEY)), None)
-        await self._socket.accept(subprotocol=chosen)
         reader = asyncio.create_task(self._read())
         speaker = asyncio.create_task(self._speak())
         try:
@@ -124,15 +116,6 @@ class LiveSession:
             for task in (reader, speaker):
                 if task.done():
                     task.result()
-            await self._close(1000)
-        except (SonantError, HttpProblem) as error:
-            status, body, _ = describe_error(error)
-            log.info("stream %s refused: %s %s", self._id, status, body["code"])
-            with contextlib.suppress(WebSocketDisconnect, RuntimeError):
-                await self._tell({"type": "error", "error": body})
-            await self._close(1011 if status >= 500 else 1008)
-        except (WebSocketDisconnect, TimeoutError):
-            await self._close(1001)
         finally:
             for task in (reader, speaker):
                 task.cancel()
@@ -143,7 +126,7 @@ class LiveSession:
     async def _read(self) -> None:
         """Take messages until the client leaves (WebSocketDisconnect) or errs."""
         while True:
-            message = await self._receive()
+            message = await self._wire.receive()
             kind = message.get("type")
             try:
                 if kind == "start":
@@ -161,27 +144,6 @@ class LiveSession:
                         self._sentences.put_nowait(None)
             except ValidationError as error:
                 raise from_validation(error.errors()) from error
-
-    async def _receive(self) -> dict[str, Any]:
-        while True:
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    raw = await self._socket.receive_text()
-                break
-            except TimeoutError:
-                if self._current is None:
-                    raise
-            except KeyError as error:
-                raise RequestError("a binary message came; messages are JSON text. See /docs.") from error
-        try:
-            message = json.loads(raw)
-        except (ValueError, RecursionError) as error:
-            raise RequestError(f"a message is not JSON ({type(error).__name__}).") from error
-        if not isinstance(message, dict):
-            raise RequestError(
-                'a message is no JSON object; expected one such as {"type": "text", "text": "Hi."}'
-            )
-        return message
 
     async def _start(self, start: Start) -> None:
         if self._has_text:
@@ -235,7 +197,7 @@ class LiveSession:
         if self._current is not None:
             self._current.cancel()
             await asyncio.wait({self._current})
-        await self._tell({"type": "cancelled"})
+        await self._wire.tell({"type": "cancelled"})
         if self._is_done:
             self._sentences.put_nowait(None)
 
@@ -249,18 +211,20 @@ class LiveSession:
                 if not _HAS_WORD.search(sentence):
                     continue  # "---" is passed over; the session goes on
             self._current = asyncio.create_task(self._say(sentence))
+            self._wire.is_speaking = True
             try:
                 await asyncio.wait({self._current})
             finally:
                 self._current.cancel()
+                self._wire.is_speaking = False
                 task, self._current = self._current, None
             if not task.cancelled():
                 task.result()
         if self._encoder is not None:
-            await self._sound(await encode(self._encoder, NO_SAMPLES, is_final=True))
+            await self._wire.sound(await encode(self._encoder, NO_SAMPLES, is_final=True))
         taken, made = self._usage
         counts = {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
-        await self._tell({"type": "speech.audio.done", "usage": counts, "guards": self._guards})
+        await self._wire.tell({"type": "speech.audio.done", "usage": counts, "guards": self._guards})
 
     async def _say(self, sentence: str | TextFeed) -> None:
         text = sentence if isinstance(sentence, str) else ""
@@ -274,18 +238,18 @@ class LiveSession:
             async with self._service.speaking(
                 manner,
                 text,
-                client=self._client,
-                request_id=f"{self._id}-{number}",
+                caller=self._wire.caller,
+                request_id=f"{self._wire.id}-{number}",
                 arrived=arrived,
                 response_format=self._format,
                 text_feed=None if isinstance(sentence, str) else sentence,
             ) as speaking:
                 if self._encoder is None:
                     self._encoder = open_encoder(self._format, speaking.sample_rate)
-                    await self._tell(
+                    await self._wire.tell(
                         {
                             "type": "started",
-                            "id": self._id,
+                            "id": self._wire.id,
                             "model": speaking.record.model,
                             "voice": speaking.record.voice,
                             "response_format": self._format,
@@ -294,7 +258,7 @@ class LiveSession:
                             **({"warnings": [warning(speaking.unused)]} if speaking.unused else {}),
                         }
                     )
-                await self._tell({"type": "segment", "index": number, "text": text})
+                await self._wire.tell({"type": "segment", "index": number, "text": text})
                 self._usage[0] += len(text)
                 is_final = False
                 while not is_final:
@@ -302,28 +266,18 @@ class LiveSession:
                     is_final = chunk.is_final
                     data = await encode(self._encoder, chunk.samples, is_final=False)
                     if data:
-                        await self._sound(data)
+                        await self._wire.sound(data)
                         speaking.sent()
                 self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
                 self._guards += [{**guard, "segment": number} for guard in speaking.guards()]
         except CancelledError:
             return
+        except (SonantError, HttpProblem) as error:
+            status, content, _ = describe_error(error)
+            log.info("utterance %s-%s failed: %s %s", self._wire.id, number, status, content["code"])
+            await self._wire.tell({"type": "error", "segment": number, "error": content})
         finally:
             if isinstance(sentence, TextFeed):
                 sentence.close()
                 if self._feed is sentence:  # it ended before its text: what comes next opens another
                     self._feed, self._fed = None, 0
-
-    async def _tell(self, content: dict[str, Any]) -> None:
-        async with self._turn, asyncio.timeout(self._service.settings.stall_seconds):
-            await self._socket.send_text(json.dumps(content))
-
-    async def _sound(self, data: bytes) -> None:
-        if data:
-            async with self._turn, asyncio.timeout(self._service.settings.stall_seconds):
-                await self._socket.send_bytes(data)
-
-    async def _close(self, code: int) -> None:
-        if self._socket.application_state is WebSocketState.CONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                await self._socket.close(code)

@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sonant.server.auth import Caller
 from sonant.server.models import ModelPool
 
 KEPT_RECORDS = 200
@@ -45,10 +46,18 @@ class Record:
     timings: dict[str, float] = field(default_factory=dict)
     guards: list[dict[str, Any]] = field(default_factory=list)
     segments: int = 0
+    owner: str = ""
+    """The caller's id; never shown."""
 
     def public(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        content = asdict(self)
+        del content["owner"]
+        return content
+
+    def is_seen_by(self, caller: Caller) -> bool:
+        """Whether the caller may know of it: its own, or everybody's for an administrator."""
+        return caller.is_admin or caller.id == self.owner
 
 
 class Metrics:

@@ -209,6 +209,7 @@ class DesignBody(Body):
     input: Annotated[str, Field(max_length=2_000)] = DESIGN_TEXT
     language: Name | None = None
     seed: int | None = None
+    shared: bool = False
 
 
 def unused_fields(body: Manner, spec: ModelSpec | None = None) -> list[str]:

@@ -17,12 +17,14 @@ from sonant.errors import CancelledError, RequestError, SonantError, Unsupported
 from sonant.request.settings import SETTINGS
 from sonant.request.speech import AudioChunk, SpeechRequest, TextFeed
 from sonant.request.voice import Voice
+from sonant.server.auth import Caller
 from sonant.server.jobs import Job
 from sonant.server.metrics import Metrics, Record
 from sonant.server.models import LoadedModel, ModelPool
 from sonant.server.problems import HttpProblem
 from sonant.server.schemas import Manner, to_request, unused_fields
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
+from sonant.server.shelves import Shelves
 from sonant.server.uploads import Clips
 from sonant.voices.finding import can_take_voices, find_voice, own_voice, stored_name
 from sonant.voices.library import VoiceLibrary
@@ -79,10 +81,11 @@ class SpeechService:
     ) -> None:
         self.settings = settings
         self.pool = pool
-        self.library = library
+        self.shelves = Shelves(library)
         self.metrics = metrics
         self.clips = clips
         self.clients: Counter[str] = Counter()
+        self.sockets: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
     async def speaking(
@@ -90,7 +93,7 @@ class SpeechService:
         body: Manner,
         text: str,
         *,
-        client: str,
+        caller: Caller,
         request_id: str,
         arrived: float,
         streaming: bool = True,
@@ -99,15 +102,16 @@ class SpeechService:
     ) -> AsyncIterator[Speaking]:
         """The request as a running job; however the block is left, the work stops and the record is kept."""
         unused = self.check_fields(body)
-        model = self.model_for(body)
+        model = self.model_for(body, caller)
         self._check_text(text)
         volume = volume_of(body)
         record = Record(id=request_id, model=model, response_format=response_format, characters=len(text))
-        with self._turn(client):
+        record.owner = caller.id
+        with self._turn(caller.id):
             self.metrics.begin(record)
             try:
                 async with self.pool.use(model) as loaded:
-                    request = await self.request(loaded, body, text, text_feed=text_feed)
+                    request = await self.request(loaded, body, text, caller=caller, text_feed=text_feed)
                     async with await loaded.desk.submit(request, streaming=streaming) as job:
                         record.seed = job.stream.seed
                         voice = job.stream.request.voice
@@ -160,6 +164,22 @@ class SpeechService:
             if not self.clients[client]:
                 del self.clients[client]
 
+    @contextlib.contextmanager
+    def socket_of(self, client: str) -> Iterator[None]:
+        """A WebSocket of a client, counted. Raises HttpProblem for one too many."""
+        most = self.settings.max_sockets_per_client
+        if self.sockets[client] >= most:
+            raise HttpProblem(
+                429, "too_many_sockets", f"{most} WebSockets of this client are open. Close one first."
+            )
+        self.sockets[client] += 1
+        try:
+            yield
+        finally:
+            self.sockets[client] -= 1
+            if not self.sockets[client]:
+                del self.sockets[client]
+
     def check_fields(self, body: Manner) -> list[str]:
         """Fields that do nothing here. Raises HttpProblem for them where fields are strict."""
         unused = unused_fields(body)
@@ -173,7 +193,7 @@ class SpeechService:
             )
         return unused
 
-    def model_for(self, body: Manner) -> str:
+    def model_for(self, body: Manner, caller: Caller) -> str:
         """The model a body asks for; where it names none of this server's, its voice decides.
 
         Raises HttpProblem 404.
@@ -184,16 +204,16 @@ class SpeechService:
             return model
         name = self.settings.voice_aliases.get(name, name)
         others = [other for other in self.pool.names if other != model]
-        return next((m for m in (model, *others) if self._speaks(m, name)), model)
+        return next((m for m in (model, *others) if self._speaks(m, name, caller)), model)
 
-    def _speaks(self, model: str, voice: str) -> bool:
+    def _speaks(self, model: str, voice: str, caller: Caller) -> bool:
         """Whether a model has this voice or can take it from the library; not whether it has an equal."""
         spec = self.pool.spec(model)
         if spec is None:
             return False
         if own_voice(voice, spec) is not None:
             return True
-        return can_take_voices(spec) and stored_name(voice, self.library) is not None
+        return can_take_voices(spec) and stored_name(voice, self.shelves.view(caller)) is not None
 
     def _check_text(self, text: str) -> None:
         if len(text) > self.settings.max_input:
@@ -210,6 +230,7 @@ class SpeechService:
         body: Manner,
         text: str,
         *,
+        caller: Caller,
         text_feed: TextFeed | None = None,
     ) -> SpeechRequest:
         """The library's request, with clips decoded and the voice fitted to the model."""
@@ -234,7 +255,7 @@ class SpeechService:
                     field=name,
                 )
         clips = {row.name: await self.clips.read(given, row.field_name) for row, given in sounds.items()}
-        voice = await self._voice(loaded, body)
+        voice = await self._voice(loaded, body, caller)
         deadline = self.settings.deadline_for(len(text))
         return to_request(
             body,
@@ -246,7 +267,7 @@ class SpeechService:
             deadline=deadline,
         )
 
-    async def _voice(self, loaded: LoadedModel, body: Manner) -> Voice | str | None:
+    async def _voice(self, loaded: LoadedModel, body: Manner, caller: Caller) -> Voice | str | None:
         name = body.voice_name
         if body.ref_audio is not None:
             if name is not None and name.lower() not in OPENAI_VOICES:
@@ -261,13 +282,14 @@ class SpeechService:
                 raise RequestError(f"{field} was sent without ref_audio. Add the clip.", field=field)
         if name is None:
             return None
-        return await self.find_voice(loaded, name)
+        return await self.find_voice(loaded, name, caller)
 
-    async def find_voice(self, loaded: LoadedModel, name: str) -> Voice | str | None:
+    async def find_voice(self, loaded: LoadedModel, name: str, caller: Caller) -> Voice | str | None:
         """The voice a client means by a name: the model's own, a stored one, or an alias."""
         name = self.settings.voice_aliases.get(name, name)
+        shelf = self.shelves.view(caller)
         try:
-            find = partial(find_voice, name, spec=loaded.spec, shelf=self.library, equals=OPENAI_VOICES)
+            find = partial(find_voice, name, spec=loaded.spec, shelf=shelf, equals=OPENAI_VOICES)
             voice = await asyncio.to_thread(find)
         except VoiceError as error:
             raise VoiceError(f"{error} GET /v1/audio/voices lists them.") from error

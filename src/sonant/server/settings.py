@@ -13,6 +13,25 @@ OPENAI_VOICES = (
 """Names that clients of OpenAI's service send; here they stand for the model's own voices."""
 
 
+RIGHTS: Mapping[str, str] = {
+    "speak": "speak",
+    "voices": "add and remove voices of its own",
+    "admin": "load and unload models, remove shared voices, see every request",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApiKey:
+    """An accepted key, of which only the hash is kept."""
+
+    hash: str
+    """`sha256:<hex>`"""
+    rights: frozenset[str] | None = None
+    """Some of RIGHTS; None is all for a server's only key, and `speak` and `voices` for one of several."""
+    priority: int = 0
+    """Requests of a higher one are begun first."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UploadLimits:
     """What an uploaded clip may be; checked from its header before anything is decoded."""
@@ -27,11 +46,24 @@ class UploadLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoorLimits:
+    """What holds before a request is read."""
+
+    connections: int = 1_024
+    """Open connections in all, WebSockets among them; one more is answered with 503."""
+    connections_per_address: int = 256
+    """Of one address; 0 is no limit, as behind a proxy that has limits of its own."""
+    header_seconds: float = 10.0
+    """From the first byte (or the connection) to the end of a request's headers."""
+    header_bytes: int = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerSettings:
     """Limits, access and names of one server."""
 
-    key_hashes: tuple[str, ...] = ()
-    """Accepted API keys as `sha256:<hex>`; empty means no key is asked for."""
+    keys: tuple[ApiKey, ...] = ()
+    """Accepted API keys; empty means no key is asked for, and everybody has every right."""
     allowed_hosts: tuple[str, ...] = ()
     """Names a Host header may carry; empty means any. Guards a local server against DNS rebinding."""
     cors_origins: tuple[str, ...] = ()
@@ -51,6 +83,9 @@ class ServerSettings:
     """Items of one batch request."""
     max_per_client: int = 64
     """Speech requests of one client (key or address) at a time; one more is answered with 429."""
+    max_sockets_per_client: int = 128
+    """Open WebSockets of one client, idle ones among them."""
+    doors: DoorLimits = DoorLimits()
     deadline: float = 300.0
     """Seconds a request may take, to which `deadline_per_character` is added."""
     deadline_per_character: float = 0.2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import io
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,10 +16,11 @@ from sonant.audio.io import write_audio
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
-from sonant.server.auth import client_of
+from sonant.server.auth import Caller, caller_of
 from sonant.server.problems import HttpProblem, json_response
 from sonant.server.schemas import DesignBody, Manner
 from sonant.server.service import SpeechService
+from sonant.server.shelves import OWNER
 from sonant.voices.advice import check_clip as advise
 from sonant.voices.design import designed_voice
 
@@ -34,17 +36,18 @@ def voice_routes(service: SpeechService) -> APIRouter:
     @router.get("/v1/audio/voices", summary="List voices")
     @router.get("/v1/voices", include_in_schema=False)
     @router.get("/audio/voices", include_in_schema=False)
-    async def list_voices(model: str | None = None) -> Response:
+    async def list_voices(request: Request, model: str | None = None) -> Response:
         """What one model speaks with, its own voices and the stored ones: the first model's without `model`,
         every model's with `model=all`. `uploaded_voices` are all that are stored."""
-        entries = await asyncio.to_thread(_entries, service, model)
-        stored = await asyncio.to_thread(_stored, service)
+        entries = await asyncio.to_thread(_entries, service, model, caller_of(request.scope))
+        stored = await asyncio.to_thread(_stored, service, caller_of(request.scope))
         return json_response(
             {"object": "list", "data": entries, "voices": entries, "uploaded_voices": stored}
         )
 
     @router.post("/v1/audio/voices", summary="Add a voice from a clip", status_code=201)
     async def add_voice(
+        request: Request,
         name: Annotated[str, Form(max_length=200, description="a-z 0-9 . _ -, at most 64 characters.")],
         consent: Annotated[
             str,
@@ -55,9 +58,11 @@ def voice_routes(service: SpeechService) -> APIRouter:
         audio_sample: Annotated[UploadFile, File(description="5 to 15 s of clear speech.")],
         ref_text: Annotated[str | None, Form(max_length=10_000, description="What the clip says.")] = None,
         language: Annotated[str | None, Form(max_length=200)] = None,
+        shared: Annotated[bool, Form(description="For every key, where a server has several.")] = False,
     ) -> Response:
         """Keep a clip as a voice. Every model that can clone speaks with it."""
-        _check_name(service, name)
+        caller = caller_of(request.scope)
+        _check_name(service, name, caller)
         if consent.strip().lower() in ("", "no", "false", "0", "none"):
             raise RequestError(
                 "consent says no. A voice belongs to a person; add it only with their agreement.",
@@ -74,7 +79,7 @@ def voice_routes(service: SpeechService) -> APIRouter:
             origin={"made": _today(), "consent": consent.strip()},
         )
         checkup = await asyncio.to_thread(advise, audio, transcript=voice.transcript)
-        await _keep(service, voice)
+        await _keep(service, voice, caller, is_shared=shared)
         remarks = [{"is_problem": one.is_problem, "message": one.message} for one in checkup.advice]
         return json_response(
             {**_stored_entry(voice), "is_good": checkup.is_good, "advice": remarks}, status=201
@@ -83,7 +88,8 @@ def voice_routes(service: SpeechService) -> APIRouter:
     @router.post("/v1/audio/voices/design", summary="Make a voice from a description", status_code=201)
     async def design_voice(body: DesignBody, request: Request) -> Response:
         """Speak a sentence in the described voice and keep it as the clip of a new voice."""
-        _check_name(service, body.name)
+        caller = caller_of(request.scope)
+        _check_name(service, body.name, caller)
         manner = Manner.model_validate(
             body.model_dump(include={"model", "instructions", "language", "seed"}, exclude_none=True)
         )
@@ -98,7 +104,7 @@ def voice_routes(service: SpeechService) -> APIRouter:
             async with service.speaking(
                 manner,
                 body.input,
-                client=client_of(request.scope),
+                caller=caller,
                 request_id=state.request_id,
                 arrived=state.arrived,
                 streaming=False,
@@ -111,18 +117,19 @@ def voice_routes(service: SpeechService) -> APIRouter:
                 stream = speaking.job.stream
                 speech = Audio(np.concatenate(pieces), speaking.sample_rate)
             voice = designed_voice(speech, stream.guards, stream.request, loaded.spec, name=body.name)
-        await _keep(service, voice)
+        await _keep(service, voice, caller, is_shared=body.shared)
         return json_response(_stored_entry(voice), status=201)
 
     @router.get("/v1/audio/voices/{name}", summary="Describe a stored voice")
-    async def describe_voice(name: str) -> Response:
+    async def describe_voice(name: str, request: Request) -> Response:
         """Its transcript, length and origin."""
-        return json_response(_stored_entry(await asyncio.to_thread(service.library.get, name)))
+        voice = await asyncio.to_thread(service.shelves.get, caller_of(request.scope), name)
+        return json_response(_stored_entry(voice))
 
     @router.get("/v1/audio/voices/{name}/clip", summary="Hear a stored voice's clip")
-    async def clip_of_voice(name: str) -> Response:
+    async def clip_of_voice(name: str, request: Request) -> Response:
         """The reference clip as wav."""
-        voice = await asyncio.to_thread(service.library.get, name)
+        voice = await asyncio.to_thread(service.shelves.get, caller_of(request.scope), name)
         if voice.clip is None:
             raise HttpProblem(404, "no_clip", f"the voice {name!r} keeps no clip.", param="name")
         target = io.BytesIO()
@@ -130,9 +137,9 @@ def voice_routes(service: SpeechService) -> APIRouter:
         return Response(target.getvalue(), media_type="audio/wav")
 
     @router.delete("/v1/audio/voices/{name}", summary="Remove a stored voice")
-    async def remove_voice(name: str) -> Response:
+    async def remove_voice(name: str, request: Request) -> Response:
         """Delete the voice's file."""
-        await asyncio.to_thread(service.library.remove, name)
+        await asyncio.to_thread(service.shelves.remove, caller_of(request.scope), name)
         return json_response({"id": name, "object": "voice.deleted", "deleted": True})
 
     return router
@@ -150,12 +157,12 @@ def check_clip(audio: Audio, field: str) -> None:
         raise RequestError("the clip is silent (below -60 dB). Record it again, nearer.", field=field)
 
 
-def _check_name(service: SpeechService, name: str) -> None:
+def _check_name(service: SpeechService, name: str, caller: Caller) -> None:
     try:
-        path = service.library.path(name)
+        service.shelves.shared.path(name)
     except VoiceError as error:
         raise RequestError(str(error), field="name") from error
-    if path.exists():
+    if service.shelves.has(caller, name):
         raise RequestError(
             f"a voice named {name!r} exists already. Choose another name, or remove it first.", field="name"
         )
@@ -169,19 +176,22 @@ def _check_name(service: SpeechService, name: str) -> None:
         )
 
 
-async def _keep(service: SpeechService, voice: Voice) -> None:
-    if len(await asyncio.to_thread(service.library.names)) >= service.settings.stored_voices:
+async def _keep(service: SpeechService, voice: Voice, caller: Caller, *, is_shared: bool) -> None:
+    shelf = service.shelves.shared if is_shared else service.shelves.own(caller)
+    if is_shared and caller.has_own_shelf:
+        voice = replace(voice, origin={**voice.origin, OWNER: caller.id})
+    if len(await asyncio.to_thread(shelf.names)) >= service.settings.stored_voices:
         raise RequestError(
             f"{service.settings.stored_voices} voices are stored, the most allowed. Remove one first.",
             field="name",
         )
     try:
-        await asyncio.to_thread(service.library.add, voice)
+        await asyncio.to_thread(shelf.add, voice)
     except VoiceError as error:  # taken meanwhile
         raise RequestError(str(error), field="name") from error
 
 
-def _entries(service: SpeechService, model: str | None) -> list[dict[str, Any]]:
+def _entries(service: SpeechService, model: str | None, caller: Caller) -> list[dict[str, Any]]:
     names = (
         service.pool.names
         if model == ALL and ALL not in service.pool.names
@@ -197,15 +207,15 @@ def _entries(service: SpeechService, model: str | None) -> list[dict[str, Any]]:
             can_clone.append(name)
         for voice in spec.voices:
             entries.setdefault(voice, _entry(voice, "preset", []))["models"].append(name)
-    for voice in service.library.names() if can_clone else []:
+    for voice in service.shelves.names(caller) if can_clone else []:
         entries.setdefault(voice, _entry(voice, "stored", can_clone))
     return list(entries.values())
 
 
-def _stored(service: SpeechService) -> list[dict[str, Any]]:
+def _stored(service: SpeechService, caller: Caller) -> list[dict[str, Any]]:
     specs = {name: service.pool.spec(name) for name in service.pool.names}
     can_clone = [name for name, spec in specs.items() if spec is not None and "clone" in spec.capabilities]
-    return [_entry(voice, "stored", can_clone) for voice in service.library.names()]
+    return [_entry(voice, "stored", can_clone) for voice in service.shelves.names(caller)]
 
 
 def _entry(voice: str, kind: str, models: list[str]) -> dict[str, Any]:
@@ -221,7 +231,7 @@ def _stored_entry(voice: Voice) -> dict[str, Any]:
         "transcript": voice.transcript,
         "language": voice.language,
         "seconds": round(voice.clip.seconds, 3) if voice.clip is not None else None,
-        "origin": dict(voice.origin),
+        "origin": {key: value for key, value in voice.origin.items() if key != OWNER},
     }
 
 

@@ -1,0 +1,178 @@
+"""Limits that hold before a request is read: connections in all and by address, headers in time and in size.
+
+uvicorn's own protocols wait for ever for the end of a header and keep whatever is sent until then. These are
+the same protocols with a count, a clock and a measure; an idle connection costs its client the answer 408.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from sonant.server.problems import error_body
+from sonant.server.settings import DoorLimits
+
+_REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 503: b"Service Unavailable"}
+
+
+class Doorkeeper:
+    """Who is connected now."""
+
+    def __init__(self, limits: DoorLimits) -> None:
+        self.limits = limits
+        self.total = 0
+        self.by_address: Counter[str] = Counter()
+
+    def enter(self, address: str) -> str | None:
+        """Count a connection; why it may not stay, or None."""
+        self.total += 1
+        self.by_address[address] += 1
+        each = self.limits.connections_per_address
+        if self.total > self.limits.connections:
+            return f"{self.limits.connections} connections are open, the most this server takes"
+        if each and self.by_address[address] > each:
+            return f"{each} connections of this address are open, the most one may have"
+        return None
+
+    def leave(self, address: str) -> None:
+        """The connection is gone."""
+        self.total -= 1
+        self.by_address[address] -= 1
+        if not self.by_address[address]:
+            del self.by_address[address]
+
+
+def guarded(limits: DoorLimits) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol], Doorkeeper]:
+    """uvicorn's `http` and `ws` protocols behind these limits, and who counts for them."""
+    doors = Doorkeeper(limits)
+
+    class Http(GuardedHttp):
+        keeper = doors
+
+    class Socket(GuardedSocket):
+        keeper = doors
+
+    return Http, Socket, doors
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """HTTP/1.1 whose heads are bounded in time and size."""
+
+    keeper: Doorkeeper
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._address = ""
+        self._clock: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+        self._is_head = True
+        """True from the end of one request to the end of the next one's headers."""
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Count it; refuse one too many at once."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._address = self.client[0] if self.client else "local"
+        reason = self.keeper.enter(self._address)
+        if reason is not None:
+            self._refuse(503, "too_many_connections", f"{reason}. Close some, or try again later.")
+        else:
+            self._start_clock()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it out."""
+        self._stop_clock()
+        self.keeper.leave(self._address)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Measure what belongs to a head, and let the parser have it."""
+        if self._is_refused:
+            return
+        was_head = self._is_head
+        if was_head:
+            self._start_clock()
+        super().data_received(data)
+        if self._is_head and not self._is_refused:
+            # A head that began within these bytes counts from the next ones on.
+            self._head_bytes += len(data) if was_head else 0
+            self._check_head(self._head_bytes)
+
+    def on_headers_complete(self) -> None:
+        """The head is there: in time, and not too large."""
+        if self._is_refused:
+            return
+        self._stop_clock()
+        self._is_head = False
+        self._head_bytes = 0
+        self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
+        if not self._is_refused:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        if not self._is_refused:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """What follows is the next head."""
+        if not self._is_refused:
+            super().on_message_complete()
+            self._is_head = True
+
+    def handle_websocket_upgrade(self) -> None:
+        """From here the WebSocket's protocol counts for this connection."""
+        self._stop_clock()
+        if not self._is_refused:
+            super().handle_websocket_upgrade()
+
+    def _check_head(self, size: int) -> None:
+        most = self.keeper.limits.header_bytes
+        if size > most:
+            message = f"the request's headers have more than {most:,} bytes. Send fewer or shorter ones."
+            self._refuse(431, "headers_too_large", message)
+
+    def _start_clock(self) -> None:
+        if self._clock is None:
+            self._clock = self.loop.call_later(self.keeper.limits.header_seconds, self._is_late)
+
+    def _stop_clock(self) -> None:
+        if self._clock is not None:
+            self._clock.cancel()
+            self._clock = None
+
+    def _is_late(self) -> None:
+        self._clock = None
+        seconds = self.keeper.limits.header_seconds
+        if self.cycle is not None and not self.cycle.response_complete:
+            return  # the next head came early, behind an answer that is still being sent
+        message = f"no whole request head arrived within {seconds:g} s. Send it again, over a faster line."
+        self._refuse(408, "request_timeout", message)
+
+    def _refuse(self, status: int, code: str, message: str) -> None:
+        self._is_refused = True
+        self._stop_clock()
+        self._unset_keepalive_if_required()
+        body = json.dumps({"error": error_body(status, code, message)}).encode()
+        retry = b"retry-after: 5\r\n" if status == 503 else b""
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
+        head += b"content-length: %d\r\n%bconnection: close\r\n\r\n" % (len(body), retry)
+        if not self.transport.is_closing():
+            self.transport.write(head + body)
+            self.transport.close()
+
+
+class GuardedSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that is counted out where it was counted in as HTTP."""
+
+    keeper: Doorkeeper
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count it out."""
+        self.keeper.leave(self.client[0] if self.client else "local")
+        super().connection_lost(exc)

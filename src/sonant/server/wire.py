@@ -1,0 +1,88 @@
+"""One WebSocket's wire: JSON messages in, JSON and sound out, with its clocks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+from fastapi import WebSocket
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from sonant.errors import RequestError
+from sonant.server.auth import WEBSOCKET_KEY, caller_of
+from sonant.server.service import SpeechService
+
+FIRST_SECONDS = 60.0
+"""A socket that says nothing at all is closed after this."""
+IDLE_SECONDS = 300.0
+"""One that said something: agents keep a socket open between two turns."""
+
+
+class Wire:
+    """The messages of one socket."""
+
+    def __init__(self, service: SpeechService, socket: WebSocket) -> None:
+        self._socket = socket
+        self._stall = service.settings.stall_seconds
+        self._turn = asyncio.Lock()
+        self._first: dict[str, Any] | None = None
+        self.caller = caller_of(socket.scope)
+        self.id: str = socket.state.request_id
+        self.is_speaking = False
+        """Set by the session: silence is no idleness while it speaks."""
+
+    async def open(self) -> None:
+        """Accept; the key that a browser sent as a subprotocol is not sent back."""
+        offered = self._socket.scope.get("subprotocols", [])
+        chosen = next((name for name in offered if not name.startswith(WEBSOCKET_KEY)), None)
+        await self._socket.accept(subprotocol=chosen)
+
+    async def first_kind(self) -> str:
+        """The type of the first message, which `receive` then gives."""
+        self._first = await self._next(FIRST_SECONDS)
+        return str(self._first.get("type"))
+
+    async def receive(self) -> dict[str, Any]:
+        """The next message. Raises RequestError for what is none, TimeoutError, WebSocketDisconnect."""
+        first, self._first = self._first, None
+        return first if first is not None else await self._next(IDLE_SECONDS)
+
+    async def _next(self, seconds: float) -> dict[str, Any]:
+        while True:
+            try:
+                async with asyncio.timeout(seconds):
+                    raw = await self._socket.receive_text()
+                break
+            except TimeoutError:
+                if not self.is_speaking:
+                    raise
+            except KeyError as error:
+                raise RequestError("a binary message came; messages are JSON text. See /docs.") from error
+        try:
+            message = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(f"a message is not JSON ({type(error).__name__}).") from error
+        if not isinstance(message, dict):
+            raise RequestError(
+                'a message is no JSON object; expected one such as {"type": "text", "text": "Hi."}'
+            )
+        return message
+
+    async def tell(self, content: dict[str, Any]) -> None:
+        """Send a message."""
+        async with self._turn, asyncio.timeout(self._stall):
+            await self._socket.send_text(json.dumps(content))
+
+    async def sound(self, data: bytes) -> None:
+        """Send bytes of sound, if there are any."""
+        if data:
+            async with self._turn, asyncio.timeout(self._stall):
+                await self._socket.send_bytes(data)
+
+    async def close(self, code: int) -> None:
+        """Close, unless it is closed."""
+        if self._socket.application_state is WebSocketState.CONNECTED:
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
+                await self._socket.close(code)

@@ -1,0 +1,87 @@
+"""vLLM-Omni's WebSocket messages on the same route, as its own tests and clients send them."""
+
+import json
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from sonant.audio.io import read_audio
+from tests.server.test_live import tell, toy_server, url  # noqa: F401  (a fixture)
+
+
+def until(socket, kind):
+    messages, sounds = [], []
+    while not messages or messages[-1]["type"] != kind:
+        got = socket.recv(timeout=20)
+        if isinstance(got, bytes):
+            sounds.append(got)
+        else:
+            messages.append(json.loads(got))
+    return messages, sounds
+
+
+def test_an_utterance_is_one_file_and_the_connection_stays(toy_server):  # noqa: F811
+    with connect(url(toy_server)) as socket:
+        tell(socket, type="session.config", voice="ann", seed=1, task_type="CustomVoice")
+        for number in range(2):
+            for piece in ("Hello ", "world. And", " more."):
+                tell(socket, type="input.text", text=piece)
+            tell(socket, type="input.done")
+            messages, [sound] = until(socket, "session.done")
+            place = {"utterance_index": number, "sentence_index": 0}
+            start = {
+                "type": "audio.start",
+                **place,
+                "sentence_text": "Hello world. And more.",
+                "format": "wav",
+            }
+            done = {"type": "audio.done", **place, "total_bytes": len(sound), "error": False}
+            end = {"type": "session.done", "utterance_index": number, "total_sentences": 1}
+            assert messages == [start, done, end]
+            assert len(read_audio(sound)[0]) > 1_000
+        tell(socket, type="session.close")
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=20)
+
+
+def test_sentences_are_streamed_as_pcm(toy_server):  # noqa: F811
+    with connect(url(toy_server)) as socket:
+        tell(
+            socket,
+            type="session.config",
+            response_format="pcm",
+            stream_audio=True,
+            split_granularity="sentence",
+        )
+        tell(socket, type="input.text", text="One is here. Two is")
+        messages, sounds = until(socket, "audio.done")
+        assert messages[0]["sentence_text"] == "One is here."
+        assert (messages[0]["sample_rate"], messages[0]["channels"]) == (24_000, 1)
+        assert messages[1]["total_bytes"] == sum(map(len, sounds)) > 1_000
+        tell(socket, type="input.text", text=" here.")
+        tell(socket, type="input.done")
+        messages, _ = until(socket, "session.done")
+        assert messages[-1]["total_sentences"] == 2
+
+
+def test_an_error_is_a_message_and_the_connection_stays(toy_server):  # noqa: F811
+    with connect(url(toy_server)) as socket:
+        tell(socket, type="session.config", voice="nobody")
+        tell(socket, type="input.text", text="Hello.")
+        tell(socket, type="input.done")
+        messages, sounds = until(socket, "session.done")
+        assert [m["type"] for m in messages] == ["error", "audio.start", "audio.done", "session.done"]
+        assert "nobody" in messages[0]["message"]
+        assert (messages[2]["error"], messages[2]["total_bytes"], sounds) == (True, 0, [])
+        for wrong in (
+            {"type": "sing"},
+            {"type": "input.text", "text": 5},
+            {"type": "input.text", "text": "x" * 60_000},
+        ):
+            tell(socket, **wrong)
+            assert "error" in until(socket, "error")[0][0]
+        tell(socket, type="session.config", voice="ann")
+        tell(socket, type="input.text", text="Hello.")
+        tell(socket, type="input.done")
+        assert len(until(socket, "session.done")[1][0]) > 1_000
