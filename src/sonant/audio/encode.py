@@ -12,7 +12,7 @@ import logging
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, BinaryIO, Protocol
@@ -132,9 +132,18 @@ class Encoder(Protocol):
         """What to write over the start of the file once the length is known; may be empty."""
 
 
-def open_encoder(format: str, sample_rate: int) -> Encoder:
-    """An encoder for samples at `sample_rate` Hz; `format` is a key of FORMATS."""
+def open_encoder(
+    format: str, sample_rate: int, *, rate: int | None = None, bit_rate: int | None = None
+) -> Encoder:
+    """An encoder for samples at `sample_rate` Hz; `format` is a key of FORMATS.
+
+    `rate` resamples to that of the file, `bit_rate` is in bits a second; None leaves both to the format.
+    """
     form = find_format(format)
+    if rate is not None:
+        form = replace(form, rates=(rate,))
+    if bit_rate is not None:
+        form = replace(form, bit_rate=bit_rate)
     if not 1_000 <= sample_rate <= 768_000:
         raise RequestError(
             f"cannot write audio at {sample_rate} Hz; expected 1000 to 768000 Hz. Resample it first."

@@ -9,10 +9,14 @@ import asyncio
 import base64
 import json
 import logging
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+import soxr
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -34,17 +38,34 @@ PIECE = 65_536
 """Bytes handed to the connection at once, so that a slow client is seen to move."""
 
 
-class SpeechAnswer(Response):
-    """The answer to `POST /v1/audio/speech`."""
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """How sound is packed beyond its format: Hz and bits a second of the file, None as the format has it."""
 
-    def __init__(self, service: SpeechService, body: SpeechBody, request: Request) -> None:
+    rate: int | None = None
+    bit_rate: int | None = None
+
+
+class SpeechAnswer(Response):
+    """The answer to a request that speaks: one body, or the turns of a dialogue one after another."""
+
+    def __init__(
+        self,
+        service: SpeechService,
+        turns: SpeechBody | Sequence[SpeechBody],
+        request: Request,
+        packing: Packing | None = None,
+    ) -> None:
         super().__init__()
         self._service = service
-        self._body = body
+        self._turns = (turns,) if isinstance(turns, SpeechBody) else tuple(turns)
+        self._body = self._turns[0]
+        self._packing = packing if packing is not None else Packing()
         self._caller = caller_of(request.scope)
         self._id: str = request.state.request_id
         self._arrived: float = request.state.arrived
         self._send: Send
+        self._encoder: Encoder | None = None
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,22 +84,14 @@ class SpeechAnswer(Response):
 
     async def _speak(self) -> None:
         body = self._body
+        is_whole = not body.stream or body.response_format in KNOWN_AT_THE_END
         try:
-            async with self._service.speaking(
-                body,
-                body.input,
-                caller=self._caller,
-                request_id=self._id,
-                arrived=self._arrived,
-                streaming=body.stream,
-                response_format=body.response_format,
-            ) as speaking:
-                if body.stream_format == "sse":
-                    await self._events(speaking)
-                elif body.stream and body.response_format not in KNOWN_AT_THE_END:
-                    await self._bytes(speaking)
-                else:
-                    await self._whole(speaking)
+            if body.stream_format == "sse":
+                await self._events()
+            elif is_whole:
+                await self._whole()
+            else:
+                await self._bytes()
         except (SonantError, HttpProblem) as error:
             if not self._is_started:
                 raise
@@ -91,38 +104,69 @@ class SpeechAnswer(Response):
         except TimeoutError:
             log.warning("request %s broke off: its client took nothing for too long", self._id)
 
-    async def _bytes(self, speaking: Speaking) -> None:
-        encoder = open_encoder(self._body.response_format, speaking.sample_rate)
-        while True:
-            chunk = await speaking.next()
-            data = await encode(encoder, chunk.samples, is_final=chunk.is_final)
-            await self._start(speaking, encoder)
-            await self._write(data, last=chunk.is_final)
-            if data:
-                speaking.sent()
-            if chunk.is_final:
-                return
+    async def _pieces(self) -> AsyncGenerator[tuple[Speaking, bytes, bool]]:
+        """Who speaks, bytes of the file, and whether they are the last; turn by turn, through one encoder."""
+        for number, body in enumerate(self._turns):
+            async with self._service.speaking(
+                body,
+                body.input,
+                caller=self._caller,
+                request_id=self._id if len(self._turns) == 1 else f"{self._id}-{number}",
+                arrived=self._arrived,
+                streaming=body.stream,
+                response_format=body.response_format,
+            ) as speaking:
+                if self._encoder is None:
+                    rates = {"rate": self._packing.rate, "bit_rate": self._packing.bit_rate}
+                    self._encoder = open_encoder(body.response_format, speaking.sample_rate, **rates)
+                    first_rate = speaking.sample_rate
+                voice = Resampler(speaking.sample_rate, first_rate)
+                is_final = False
+                while not is_final:
+                    chunk = await speaking.next()
+                    is_final = chunk.is_final
+                    is_last = is_final and number == len(self._turns) - 1
+                    samples = voice.take(chunk.samples, is_final=is_final)
+                    yield speaking, await encode(self._encoder, samples, is_final=is_last), is_last
 
-    async def _whole(self, speaking: Speaking) -> None:
-        encoder = open_encoder(self._body.response_format, speaking.sample_rate)
-        data = await collect(speaking, encoder)
-        await self._start(speaking, encoder, length=len(data))
+    async def _bytes(self) -> None:
+        async with aclosing(self._pieces()) as all_pieces:
+            async for speaking, data, is_last in all_pieces:
+                await self._start(speaking)
+                await self._write(data, last=is_last)
+                if data:
+                    speaking.sent()
+
+    async def _whole(self) -> None:
+        pieces = []
+        guards: list[dict[str, Any]] = []
+        async with aclosing(self._pieces()) as all_pieces:
+            async for speaking, data, _ in all_pieces:
+                pieces.append(data)
+                guards = speaking.guards()
+        assert self._encoder is not None
+        data = b"".join(pieces)
+        header = self._encoder.final_header()
+        data = header + data[len(header) :]
+        await self._start(speaking, length=len(data), guards=guards)
         await self._write(data, last=True)
+        speaking.sent()
 
-    async def _events(self, speaking: Speaking) -> None:
-        encoder = open_encoder(self._body.response_format, speaking.sample_rate)
-        while True:
-            chunk = await speaking.next()
-            data = await encode(encoder, chunk.samples, is_final=chunk.is_final)
-            await self._start(speaking, encoder, media_type="text/event-stream; charset=utf-8")
-            if data:
-                await self._event({"type": "speech.audio.delta", "audio": base64.b64encode(data).decode()})
-                speaking.sent()
-            if chunk.is_final:
-                break
-        await self._event(
-            {"type": "speech.audio.done", "usage": usage(speaking), "guards": speaking.guards()}
-        )
+    async def _events(self) -> None:
+        async with aclosing(self._pieces()) as all_pieces:
+            async for speaking, data, is_last in all_pieces:
+                await self._start(speaking, media_type="text/event-stream; charset=utf-8")
+                if data:
+                    audio = base64.b64encode(data).decode()
+                    await self._event({"type": "speech.audio.delta", "audio": audio})
+                    speaking.sent()
+                if is_last:
+                    done = {
+                        "type": "speech.audio.done",
+                        "usage": usage(speaking),
+                        "guards": speaking.guards(),
+                    }
+                    await self._event(done)
         await self._write(b"data: [DONE]\n\n", last=True)
 
     async def _event(self, content: dict[str, Any]) -> None:
@@ -131,14 +175,16 @@ class SpeechAnswer(Response):
     async def _start(
         self,
         speaking: Speaking,
-        encoder: Encoder,
         *,
         media_type: str | None = None,
         length: int | None = None,
+        guards: Sequence[dict[str, Any]] = (),
     ) -> None:
         if self._is_started:
             return
         self._is_started = True
+        encoder = self._encoder
+        assert encoder is not None
         form = encoder.format
         headers = {
             "Content-Type": media_type or form.media_type,
@@ -157,9 +203,7 @@ class SpeechAnswer(Response):
             length is not None
         ):  # all is made: what the engine did on its own is known before the headers leave
             headers["Content-Length"] = str(length)
-            headers["X-Sonant-Guards"] = (
-                ", ".join(sorted({guard["kind"] for guard in speaking.guards()})) or "none"
-            )
+            headers["X-Sonant-Guards"] = ", ".join(sorted({guard["kind"] for guard in guards})) or "none"
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
 
@@ -178,6 +222,17 @@ def warning(unused: tuple[str, ...]) -> str:
     shown = [quote(name[:80], safe=" ()?._-") for name in unused[:MOST_NAMES]]
     more = len(unused) - len(shown)
     return "ignored fields: " + ", ".join(shown) + (f", and {more} more" if more else "")
+
+
+class Resampler:
+    """A turn's samples at the rate of the first turn; nothing happens to those that have it."""
+
+    def __init__(self, own: int, wanted: int) -> None:
+        self._stream = soxr.ResampleStream(own, wanted, 1, dtype="float32") if own != wanted else None
+
+    def take(self, samples: Samples, *, is_final: bool) -> Samples:
+        """Samples that are ready after these."""
+        return samples if self._stream is None else self._stream.resample_chunk(samples, last=is_final)
 
 
 async def _until_gone(receive: Receive) -> None:
