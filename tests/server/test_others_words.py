@@ -25,7 +25,7 @@ class Cloner(ToyModel):
     """A toy whose preset is bea, and which takes any stored voice."""
 
     def __init__(self):
-        super().__init__()
+        super().__init__(end_bias=float("-inf"))
         can = self.spec.capabilities | {"clone"}
         self.spec = replace(
             self.spec, name="cloner", fingerprint="cloner", voices=("Bea",), default_voice="Bea"
@@ -34,6 +34,11 @@ class Cloner(ToyModel):
 
     def encode_voice(self, audio, transcript):
         return Voice(family="toy", fingerprint="cloner", tensors={"speaker": torch.zeros(1)})
+
+
+def steady():
+    """The toy, which never says nothing."""
+    return ToyModel(end_bias=float("-inf"))
 
 
 def source(model, name):
@@ -47,7 +52,7 @@ def speak(server, **fields):
 
 @pytest.fixture
 def server(start):
-    return start(source(ToyModel, "first"), source(Cloner, "second"))
+    return start(source(steady, "first"), source(Cloner, "second"))
 
 
 @pytest.mark.parametrize(
@@ -170,6 +175,6 @@ def test_a_stored_voice_may_not_hide_a_preset_of_a_model_not_loaded(server, libr
 
 
 def test_an_alias_the_operator_chose_keeps_its_model(start):
-    server = start(source(ToyModel, "first"), source(Cloner, "second"), pool={"aliases": {"tts-1": "first"}})
+    server = start(source(steady, "first"), source(Cloner, "second"), pool={"aliases": {"tts-1": "first"}})
     assert speak(server, model="tts-1", voice="Bea").status_code == 404
     assert speak(server, model="tts-1-hd", voice="Bea").headers["x-sonant-model"] == "second"

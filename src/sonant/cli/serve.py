@@ -89,6 +89,10 @@ def serve(
         float | None, typer.Option(min=1, help="Unload a model after this many seconds without use.")
     ] = None,
     memory_limit: MemoryLimit = None,
+    wyoming: Annotated[
+        bool, typer.Option("--wyoming", help="Speak Home Assistant's Wyoming protocol too. It knows no keys.")
+    ] = False,
+    wyoming_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --wyoming.")] = 10200,
     strict_fields: Annotated[
         bool,
         typer.Option("--strict-fields", help="Refuse unknown fields instead of naming them in a header."),
@@ -117,6 +121,11 @@ def serve(
             f"listening on {host} lets other machines in, and no API key is set. Make one with "
             "`sonant key keys.txt` and pass --key-file keys.txt; or pass --insecure on a trusted network."
         )
+    if wyoming and not is_local and not insecure:
+        raise ConfigError(
+            f"--wyoming on {host} lets other machines speak, and its protocol knows no keys. Pass --insecure "
+            "on a trusted network (HTTP goes on asking for its keys), or listen on 127.0.0.1."
+        )
     hosts = tuple(name.lower() for name in allow_host or ())
     settings = ServerSettings(
         keys=keys,
@@ -138,9 +147,11 @@ def serve(
         allow_urls=allow_urls,
         strict_fields=strict_fields,
     )
+    home = open_socket(host, wyoming_port) if wyoming else None
     app = build_app(
         model or [],
         settings,
+        wyoming=home,
         voices=voices,
         device=device,
         dtype=dtype,
@@ -152,6 +163,8 @@ def serve(
         memory_limit=memory_limit,
         preload=preload,
     )
+    if home is not None:
+        typer.echo(f"Wyoming at tcp://{host}:{home.getsockname()[1]}")
     listen(app, open_socket(host, port), log_level=log_level)
 
 
@@ -225,6 +238,7 @@ def build_app(
     idle_seconds: float | None,
     memory_limit: str | None,
     preload: bool,
+    wyoming: socket.socket | None = None,
 ) -> FastAPI:
     """The app with its models found, not yet loaded."""
     from sonant.errors import DependencyError
@@ -261,7 +275,8 @@ def build_app(
         max_bytes=None if limit is None else limit - taken,
         idle_seconds=idle_seconds,
     )
-    return create_app(pool, library, settings, warm=tuple(pool.names) if preload else None)
+    warm = tuple(pool.names) if preload else None
+    return create_app(pool, library, settings, warm=warm, wyoming=wyoming)
 
 
 def open_socket(host: str, port: int) -> socket.socket:

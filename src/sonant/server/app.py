@@ -10,6 +10,7 @@ import base64
 import contextlib
 import dataclasses
 import logging
+import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 import sonant
 from sonant.audio.encode import FORMATS, open_encoder
 from sonant.checkpoints.memory import resident_bytes
-from sonant.errors import SonantError
+from sonant.errors import RequestError, SonantError
 from sonant.files import sweep_parts
 from sonant.request.speech import EMOTIONS, ModelSpec
 from sonant.server.auth import Gate, caller_of
 from sonant.server.delivery import SpeechAnswer, collect, usage, warning
+from sonant.server.dialogue import dialogue_routes, turns_of
+from sonant.server.elevenlabs import eleven_routes
 from sonant.server.metrics import Metrics, Observe
 from sonant.server.models import ModelPool
 from sonant.server.problems import (
@@ -47,6 +50,7 @@ from sonant.server.settings import ServerSettings
 from sonant.server.sockets import serve_socket
 from sonant.server.uploads import BodyLimit, Clips
 from sonant.server.voices import voice_routes
+from sonant.server.wyoming import WyomingServer
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
@@ -67,8 +71,10 @@ def create_app(
     *,
     warm: tuple[str, ...] | None = None,
     clips: Clips | None = None,
+    wyoming: socket.socket | None = None,
 ) -> FastAPI:
-    """The app over these models and voices. `warm` names the models to load at once (default: the first)."""
+    """The app over these models and voices. `warm` names the models to load at once (default: the first);
+    at the bound socket `wyoming` Home Assistant's protocol is spoken."""
     settings = settings if settings is not None else ServerSettings()
     metrics = Metrics(pool)
     clips = clips if clips is not None else Clips(settings.uploads, allow_urls=settings.allow_urls)
@@ -79,8 +85,13 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         for left in await asyncio.to_thread(sweep_parts, library.folder):
             log.info("removed %s, which a write that was cut off had left", left.name)
+        at_home = WyomingServer(service)
+        home = await asyncio.start_server(at_home.serve, sock=wyoming) if wyoming is not None else None
         tasks = [asyncio.create_task(readiness.warm_up()), asyncio.create_task(_sweep(pool))]
         yield
+        if home is not None:
+            home.close()
+            at_home.close()
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
@@ -96,6 +107,8 @@ def create_app(
     )
     app.state.service = service
     app.include_router(_speech_routes(service))
+    app.include_router(dialogue_routes(service))
+    app.include_router(eleven_routes(service))
     app.include_router(_model_routes(service))
     app.include_router(voice_routes(service))
     app.include_router(_health_routes(service, readiness))
@@ -234,7 +247,7 @@ def _speech_routes(service: SpeechService) -> APIRouter:
         """The text as sound, in the format asked for; or as server-sent events."""
         if body.stream_format == "sse" and not body.stream:
             raise HttpProblem(400, "invalid_request", "stream_format sse needs stream true.", param="stream")
-        return SpeechAnswer(service, body, request)
+        return SpeechAnswer(service, turns_of(body), request)
 
     @router.post("/v1/audio/speech/segments", summary="Show how a text would be cut")
     async def segments(body: SegmentsBody, request: Request) -> Response:
@@ -294,6 +307,12 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
     async def one(index: int, item: SpeechBody) -> dict[str, Any]:
         result: dict[str, Any] = {"index": index}
         try:
+            item, *others = turns_of(item)
+            if others:
+                raise RequestError(
+                    "a batch item has several voices; dialogues are spoken by /v1/audio/speech.",
+                    field="allow_voice_tags",
+                )
             async with (
                 turns,
                 service.speaking(

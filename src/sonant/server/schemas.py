@@ -186,6 +186,44 @@ class SpeechBody(_SpeechManner):
     stream: bool = Field(
         default=True, description="false sends the finished file at once, with true lengths in its header."
     )
+    allow_voice_tags: bool = Field(
+        default=False, description="[voice:NAME] in the text changes the voice from there on."
+    )
+    voice_aliases: dict[Name, Name] | None = Field(
+        default=None, max_length=100, description="Names in voice tags and in voice, and the voices meant."
+    )
+
+
+class Turn(Lenient):
+    """One speaker's words in a dialogue."""
+
+    text: str
+    voice: Name | VoiceId | None = None
+    voice_id: Name | None = None
+
+
+class DialogueBody(Manner):
+    """`POST /dev/dialogue`, Kokoro-FastAPI's: turns of several voices, one after another in one file."""
+
+    turns: list[Turn] = Field(min_length=1, max_length=500)
+    response_format: ResponseFormat = "mp3"
+    stream: bool = True
+
+
+class ElevenVoiceSettings(Lenient):
+    """ElevenLabs' settings of a voice."""
+
+    speed: float | None = None
+
+
+class ElevenBody(Lenient):
+    """`POST /v1/text-to-speech/{voice}`, ElevenLabs'."""
+
+    text: str
+    model_id: Name | None = None
+    language_code: Name | None = None
+    seed: int | None = None
+    voice_settings: ElevenVoiceSettings | None = None
 
 
 class BatchBody(Body):

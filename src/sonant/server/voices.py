@@ -39,7 +39,7 @@ def voice_routes(service: SpeechService) -> APIRouter:
     async def list_voices(request: Request, model: str | None = None) -> Response:
         """What one model speaks with, its own voices and the stored ones: the first model's without `model`,
         every model's with `model=all`. `uploaded_voices` are all that are stored."""
-        entries = await asyncio.to_thread(_entries, service, model, caller_of(request.scope))
+        entries = await asyncio.to_thread(list_entries, service, model, caller_of(request.scope))
         stored = await asyncio.to_thread(_stored, service, caller_of(request.scope))
         return json_response(
             {"object": "list", "data": entries, "voices": entries, "uploaded_voices": stored}
@@ -191,7 +191,8 @@ async def _keep(service: SpeechService, voice: Voice, caller: Caller, *, is_shar
         raise RequestError(str(error), field="name") from error
 
 
-def _entries(service: SpeechService, model: str | None, caller: Caller) -> list[dict[str, Any]]:
+def list_entries(service: SpeechService, model: str | None, caller: Caller) -> list[dict[str, Any]]:
+    """Voices that a model, or the first, or all of them (ALL) speak with."""
     names = (
         service.pool.names
         if model == ALL and ALL not in service.pool.names
@@ -219,7 +220,9 @@ def _stored(service: SpeechService, caller: Caller) -> list[dict[str, Any]]:
 
 
 def _entry(voice: str, kind: str, models: list[str]) -> dict[str, Any]:
-    return {"id": voice, "name": voice, "object": "voice", "kind": kind, "models": models}
+    # voice_id is ElevenLabs' name of it.
+    ids = {"id": voice, "voice_id": voice, "name": voice}
+    return {**ids, "object": "voice", "kind": kind, "models": models}
 
 
 def _stored_entry(voice: Voice) -> dict[str, Any]:
