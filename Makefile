@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 
-.PHONY: say serve test test-native test-slow test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
+.PHONY: say serve test test-native test-slow test-clients test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
 setup: $(STAMP)
 
@@ -46,6 +46,15 @@ endif
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu and not weights"
 
+# Real client packages through a real server, in an environment of their own; docs/clients.md is their table.
+CLIENTS := .clients
+test-clients: setup
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install -q --disable-pip-version-check -r clients/requirements.txt
+	cp clients/package.json $(CLIENTS)/ && cd $(CLIENTS) && npm install --no-audit --no-fund --ignore-scripts
+	SONANT_PYTHON=$(CURDIR)/$(BIN)/python CLIENTS_NODE=$(CURDIR)/$(CLIENTS) NO_PROXY=127.0.0.1 \
+	  $(CLIENTS)/bin/python -m pytest -q -c /dev/null --rootdir clients -p no:cacheprovider clients/test_clients.py
+
 # On a machine with a CUDA device; torch has to be a CUDA build.
 test-gpu: setup
 	$(BIN)/python -m pytest -m "gpu and not weights"
@@ -77,4 +86,4 @@ bench: setup
 	$(BIN)/python benchmarks/run.py
 
 clean:
-	rm -rf $(VENV) out build dist
+	rm -rf $(VENV) $(CLIENTS) out build dist
