@@ -237,7 +237,7 @@ def test_curl_into_ffmpeg(server, tmp_path):
         pipe = (
             f"curl -fsSN '{server.base}/audio/speech' -H 'Authorization: Bearer {KEY}' "
             f"-H 'Content-Type: application/json' -d '{body}' | "
-            f"ffmpeg -loglevel error -xerror -y -i pipe:0 '{tmp_path}/{form}.wav'"
+            f"ffmpeg -loglevel error -y -i pipe:0 '{tmp_path}/{form}.wav'"
         )
         made = subprocess.run(
             ["bash", "-o", "pipefail", "-c", pipe], capture_output=True, text=True, check=False
