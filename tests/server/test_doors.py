@@ -98,6 +98,18 @@ def test_a_large_head_in_one_piece_is_refused_before_the_app_sees_it(server):
     assert httpx.get(f"{server.url}/health", headers={"X-Large": "a" * 20_000}).status_code == 200
 
 
+def test_a_body_is_no_header_however_its_bytes_arrive(server):
+    body = json.dumps({"input": "Hi.", "user": "u" * 300_000}).encode()
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
+    for cut in (len(head), len(head) - 5, len(head) + 5, len(head) + 200_000):
+        with opened(server) as made:
+            made.sendall((head + body)[:cut])
+            time.sleep(0.05)
+            made.sendall((head + body)[cut:])
+            assert made.recv(65_536).startswith(b"HTTP/1.1 200")
+
+
 def test_connections_of_one_address_are_bounded_and_come_free_again(server):
     kept = [opened(server, b"GET /health HTTP/1.1\r\nX-Slow: ") for _ in range(EACH)]
     try:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,9 @@ FLOOR = -60.0
 SHORTEST_PAUSE = 0.09
 """Seconds; the closure of a plosive is shorter."""
 _WIDE = r"\p{Han}|\p{Hiragana}|\p{Katakana}"
-_WORD = regex.compile(rf"(?:{_WIDE})|(?:(?!{_WIDE})[\p{{L}}\p{{M}}\p{{N}}])(?:(?!{_WIDE})[\p{{L}}\p{{M}}\p{{N}}'’.,:%-]*(?!{_WIDE})[\p{{L}}\p{{M}}\p{{N}}%])?")
+_WORD = regex.compile(
+    rf"(?:{_WIDE})|(?:(?!{_WIDE})[\p{{L}}\p{{M}}\p{{N}}])(?:(?!{_WIDE})[\p{{L}}\p{{M}}\p{{N}}'’.,:%-]*(?!{_WIDE})[\p{{L}}\p{{M}}\p{{N}}%])?"
+)
 _DIGIT_LETTERS = 3.5
 """How many letters a digit is read as, about."""
 _WORD_LETTERS = 1.6
@@ -84,7 +87,10 @@ def speech(samples: Samples, sample_rate: int) -> list[tuple[float, float]]:
     level = 10 * np.log10(np.mean(frames**2, axis=1) + 1e-12)
     loud = level > max(FLOOR, float(np.percentile(level, 95)) - QUIET_BELOW_PEAK)
     edges = np.flatnonzero(np.diff(np.concatenate(([0], loud.astype(np.int8), [0]))))
-    runs = [(int(a) * size / sample_rate, int(b) * size / sample_rate) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    runs = [
+        (int(a) * size / sample_rate, int(b) * size / sample_rate)
+        for a, b in zip(edges[::2], edges[1::2], strict=True)
+    ]
     joined: list[tuple[float, float]] = []
     for start, end in runs:
         if joined and start - joined[-1][1] < SHORTEST_PAUSE:
@@ -103,7 +109,7 @@ def _fewer(stretches: Sequence[tuple[float, float]], most: int) -> list[tuple[fl
     """At most so many stretches: the shortest pauses are no pauses then."""
     kept = list(stretches)
     while len(kept) > most:
-        gaps = [after[0] - before[1] for before, after in zip(kept, kept[1:], strict=False)]
+        gaps = [after[0] - before[1] for before, after in pairwise(kept)]
         index = gaps.index(min(gaps))
         kept[index : index + 2] = [(kept[index][0], kept[index + 1][1])]
     return kept

@@ -157,7 +157,7 @@ def attempt(text: str, make: Callable[[], Made]) -> Made | Unspeakable:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
             raise
-        log.exception("a text could not be prepared: %r", text[:200])
+        log.exception("a text of %d characters could not be prepared", len(text))  # texts are not logged
         return Unspeakable(text, error)
 
 

@@ -70,6 +70,8 @@ class GuardedHttp(HttpToolsProtocol):
         self._address = ""
         self._clock: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        self._heads = 0
+        """Whole ones so far."""
         self._is_head = True
         """True from the end of one request to the end of the next one's headers."""
         self._is_refused = False
@@ -94,13 +96,13 @@ class GuardedHttp(HttpToolsProtocol):
         """Measure what belongs to a head, and let the parser have it."""
         if self._is_refused:
             return
-        was_head = self._is_head
-        if was_head:
+        if self._is_head:
             self._start_clock()
+        begun = (self._is_head, self._heads)
         super().data_received(data)
-        if self._is_head and not self._is_refused:
-            # A head that began within these bytes counts from the next ones on.
-            self._head_bytes += len(data) if was_head else 0
+        if begun == (True, self._heads) and not self._is_refused:
+            # All of it was head. One that began within these bytes counts from the next ones on.
+            self._head_bytes += len(data)
             self._check_head(self._head_bytes)
 
     def on_headers_complete(self) -> None:
@@ -109,6 +111,7 @@ class GuardedHttp(HttpToolsProtocol):
             return
         self._stop_clock()
         self._is_head = False
+        self._heads += 1
         self._head_bytes = 0
         self._check_head(len(self.url) + sum(len(name) + len(value) for name, value in self.headers))
         if not self._is_refused:

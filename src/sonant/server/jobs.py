@@ -57,12 +57,22 @@ class EngineDesk:
         self._submitting = ThreadPoolExecutor(1, thread_name_prefix="sonant-submit")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="sonant-encode")
 
-    async def submit(self, request: SpeechRequest, *, streaming: bool) -> Job:
-        """Start speaking. The text is prepared off the event loop; a caller who leaves meanwhile cancels."""
+    async def submit(
+        self, request: SpeechRequest, *, streaming: bool, client: str | None = None, priority: int = 0
+    ) -> Job:
+        """Start speaking. The text is prepared off the event loop; a caller who leaves meanwhile cancels.
+
+        `client` and `priority` are the engine's: whose turn comes next.
+        """
         loop = asyncio.get_running_loop()
         ready = asyncio.Event()
         work = partial(
-            self.engine.submit, request, streaming=streaming, notify=partial(_set_from_thread, loop, ready)
+            self.engine.submit,
+            request,
+            streaming=streaming,
+            notify=partial(_set_from_thread, loop, ready),
+            client=client,
+            priority=priority,
         )
         future: Future[SpeechStream] = self._submitting.submit(work)
         try:

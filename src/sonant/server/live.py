@@ -172,7 +172,11 @@ class LiveSession:
             self._feed, self._fed = TextFeed(), 0
             self._sentences.put_nowait(self._feed)
         self._fed += len(text)
-        self._feed.put(text)
+        try:
+            self._feed.put(text)
+        except RequestError as error:  # it concerns this utterance: what comes next opens another
+            self._feed.fail(error)
+            self._feed, self._fed = None, 0
 
     def _flush(self) -> None:
         self._put(self._cutter.flush())

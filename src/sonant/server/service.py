@@ -112,7 +112,10 @@ class SpeechService:
             try:
                 async with self.pool.use(model) as loaded:
                     request = await self.request(loaded, body, text, caller=caller, text_feed=text_feed)
-                    async with await loaded.desk.submit(request, streaming=streaming) as job:
+                    submitted = loaded.desk.submit(
+                        request, streaming=streaming, client=caller.id, priority=caller.priority
+                    )
+                    async with await submitted as job:
                         record.seed = job.stream.seed
                         voice = job.stream.request.voice
                         record.voice = (
@@ -308,6 +311,7 @@ def volume_of(body: Manner) -> float:
 def _take_timings(speaking: Speaking) -> None:
     record, stream = speaking.record, speaking.job.stream
     record.timings = {name: round(value, 6) for name, value in stream.timings.items()}
+    record.segments = len(stream.segments)
     record.segments = len(stream.segments)
     record.frames = int(stream.timings.get("frames", 0))
     record.audio_seconds = stream.produced_seconds

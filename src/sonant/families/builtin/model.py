@@ -79,10 +79,11 @@ class BuiltinModel:
                 yield made
                 continue
             yield None
-            for phonemes in made:
-                ids = voice.ids(phonemes)
-                if len(ids) < 3:
-                    continue
+            said = [ids for ids in map(voice.ids, made) if len(ids) >= 3]
+            if not said and any(letter.isalnum() for letter in sentence):
+                has_told = True
+                yield Unspeakable(sentence, _unreadable(sentence))
+            for ids in said:
                 yield Prompt(
                     text=sentence,
                     sampling=request.sampling,
@@ -93,11 +94,7 @@ class BuiltinModel:
                 )
                 count += 1
         if not count and not has_told:
-            raise RequestError(
-                f"nothing in {request.text[:60]!r} can be read aloud in English. "
-                "Give words, or use a model that speaks this language.",
-                field="text",
-            )
+            raise _unreadable(request.text)
 
     def _phonemes(self, sentence: str) -> list[str]:
         return _fitting(self._voice.g2p(sentence))
@@ -147,6 +144,14 @@ class BuiltinDecoder:
         samples = self._voice.from_ids(self._ids, self._prompt.inputs.speed, noise)
         self.timings["vocoder"] = time.monotonic() - began
         return torch.from_numpy(samples)
+
+
+def _unreadable(text: str) -> RequestError:
+    return RequestError(
+        f"nothing in {text[:60]!r} can be read aloud in English. "
+        "Give words, or use a model that speaks this language.",
+        field="text",
+    )
 
 
 def _fitting(phonemes: str) -> list[str]:

@@ -1,0 +1,149 @@
+"""Texts that used to stop a server, against the real process: each costs its sender, and nobody else.
+
+Before: 4,000 quotes and an `a` with a deadline of 2 s were answered after 20 s and held everybody; 50,000
+brackets stopped /health; a body of 104 kB with a glossary grew to 200 million characters; eight readers of
+11,000 characters kept "Hello there" waiting for over a minute; 65 digits were an internal error.
+"""
+
+import io
+import threading
+import time
+
+import httpx
+import pytest
+import soundfile
+
+from tests.server.conftest import ProcessServer, wait_ready
+
+PROSE = "It was a bright cold day in April, and the clocks were striking thirteen. "
+PATIENCE = 20.0
+"""Seconds that a busy machine may take for what an idle one does in a tenth of one."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    made = ProcessServer("--voices", str(tmp_path_factory.mktemp("voices")), "--model", "builtin")
+    wait_ready(made.url)
+    yield made
+    made.stop()
+
+
+def speak(server, text, timeout=120, **fields):
+    body = {"input": text, "response_format": "wav", "stream": False, **fields}
+    return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=timeout)
+
+
+class Meanwhile:
+    """Asks /health again and again while something else runs; `slowest` is the longest wait."""
+
+    def __init__(self, server):
+        self.slowest = 0.0
+        self._url = f"{server.url}/health"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+
+    def _ask(self):
+        with httpx.Client(timeout=60) as client:
+            while not self._stop.is_set():
+                began = time.monotonic()
+                assert client.get(self._url).status_code == 200
+                self.slowest = max(self.slowest, time.monotonic() - began)
+                time.sleep(0.02)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(60)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"' * 4_000 + "a", "[" * 50_000 + "a", "A1" * 20_000, "x-y/" * 5_000 + "a", "1" * 50_000, "a" * 99_999],
+    ids=["quotes", "brackets", "hashes", "slashes", "digits", "letters"],
+)
+def test_a_text_that_is_hard_to_read_ends_at_its_deadline_and_holds_nobody(server, text):
+    began = time.monotonic()
+    with Meanwhile(server) as health:
+        answer = speak(server, text, deadline=2)
+    assert answer.status_code in (200, 400, 503), answer.text
+    if answer.status_code == 503:
+        assert answer.json()["error"]["code"] == "deadline_exceeded"
+    assert time.monotonic() - began < PATIENCE
+    assert health.slowest < PATIENCE / 4
+    assert speak(server, "Hello there.").status_code == 200
+
+
+def test_a_glossary_cannot_make_a_small_body_large(server):
+    glossary = {"a": "b" * 2_000}
+    with Meanwhile(server) as health:
+        answer = speak(server, "a " * 49_000, glossary=glossary)
+    assert answer.status_code == 400, answer.text[:300]
+    assert answer.json()["error"]["param"] in ("glossary", "input")
+    assert health.slowest < PATIENCE / 4
+
+
+def test_a_short_request_is_not_kept_waiting_by_long_ones(server):
+    stop = threading.Event()
+
+    def read(number):
+        with httpx.Client(timeout=300) as client:
+            body = {"input": PROSE * 150, "response_format": "pcm", "seed": number}
+            with client.stream("POST", f"{server.url}/v1/audio/speech", json=body) as answer:
+                for _ in answer.iter_bytes(65_536):
+                    if stop.is_set():
+                        return
+
+    readers = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(8)]
+    for reader in readers:
+        reader.start()
+    try:
+        while httpx.get(f"{server.url}/v1/status").json()["models"][0]["running"] < 1:
+            time.sleep(0.05)
+        waits = []
+        for _ in range(3):
+            began = time.monotonic()
+            assert speak(server, "Hello there.").status_code == 200
+            waits.append(time.monotonic() - began)
+    finally:
+        stop.set()
+        for reader in readers:
+            reader.join(60)
+    assert min(waits) < PATIENCE / 2, waits  # over 60 s before
+
+
+@pytest.mark.parametrize("text", ["1" * 65, "$" + "7" * 40, "deadbeef" * 8, "😀" * 30 + " hi"])
+def test_ordinary_oddities_are_spoken(server, text):
+    answer = speak(server, text)
+    assert answer.status_code == 200, answer.text
+    samples, rate = soundfile.read(io.BytesIO(answer.content))
+    assert len(samples) > 0.2 * rate
+
+
+@pytest.mark.parametrize("text", [".", "...", "?!", "—"])
+def test_punctuation_alone_is_a_short_silence(server, text):
+    answer = speak(server, text)
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["x-sonant-guards"] == "silence"
+    samples, rate = soundfile.read(io.BytesIO(answer.content))
+    assert 0.05 < len(samples) / rate < 1.0
+    assert not samples.any()
+
+
+def test_a_sentence_that_cannot_be_spoken_is_reported_and_skipped(server):
+    whole = speak(server, "Hello there.\n\n你好世界。\n\nGood night.")
+    assert whole.status_code == 200, whole.text
+    assert "unspeakable" in whole.headers["x-sonant-guards"]
+    body = {"items": [{"input": "Hello there.\n\n你好世界。\n\nGood night."}, {"input": "你好世界。"}]}
+    results = httpx.post(f"{server.url}/v1/audio/speech/batch", json=body, timeout=60).json()["results"]
+    assert results[0]["status"] == 200
+    assert [guard["kind"] for guard in results[0]["guards"]] == ["unspeakable"]
+    assert results[1]["status"] == 400
+
+
+def test_a_leading_pause_is_spoken(server):
+    samples, rate = soundfile.read(io.BytesIO(speak(server, "[pause:1s] Hello.", seed=1).content))
+    plain, _ = soundfile.read(io.BytesIO(speak(server, "Hello.", seed=1).content))
+    assert abs(len(samples) - len(plain) - rate) < rate / 20
