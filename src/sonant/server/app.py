@@ -44,7 +44,7 @@ from sonant.server.problems import (
     json_response,
     no_room,
 )
-from sonant.server.schemas import BatchBody, SegmentsBody, SpeechBody
+from sonant.server.schemas import BatchBody, CaptionedBody, SegmentsBody, SpeechBody
 from sonant.server.service import SpeechService
 from sonant.server.settings import ServerSettings
 from sonant.server.sockets import serve_socket
@@ -247,7 +247,21 @@ def _speech_routes(service: SpeechService) -> APIRouter:
         """The text as sound, in the format asked for; or as server-sent events."""
         if body.stream_format == "sse" and not body.stream:
             raise HttpProblem(400, "invalid_request", "stream_format sse needs stream true.", param="stream")
+        if body.timestamps == "word" and body.stream and body.stream_format != "sse":
+            raise HttpProblem(
+                400,
+                "invalid_request",
+                "timestamps word needs room for words: send stream_format sse, or stream false for JSON.",
+                param="timestamps",
+            )
         return SpeechAnswer(service, turns_of(body), request)
+
+    @router.post("/v1/audio/captioned_speech", summary="Speak a text and tell when each word is said")
+    @router.post("/dev/captioned_speech", include_in_schema=False)
+    async def captioned(body: CaptionedBody, request: Request) -> Response:
+        """Kokoro-FastAPI's: base64 of the sound, and its words with times; WebVTT or SRT if asked for."""
+        timed = {"timestamps": "word", "stream": False, "stream_format": "audio"}
+        return SpeechAnswer(service, turns_of(body.model_copy(update=timed)), request)
 
     @router.post("/v1/audio/speech/segments", summary="Show how a text would be cut")
     async def segments(body: SegmentsBody, request: Request) -> Response:

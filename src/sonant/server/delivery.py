@@ -25,8 +25,9 @@ from sonant.audio.encode import Encoder, open_encoder
 from sonant.errors import SonantError
 from sonant.request.audio import Samples
 from sonant.server.auth import caller_of
+from sonant.server.captions import Spoken, WordClock, captions
 from sonant.server.problems import HttpProblem, describe_error
-from sonant.server.schemas import SpeechBody
+from sonant.server.schemas import CaptionedBody, SpeechBody
 from sonant.server.service import Speaking, SpeechService
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,9 @@ class SpeechAnswer(Response):
         self._arrived: float = request.state.arrived
         self._send: Send
         self._encoder: Encoder | None = None
+        self._clock = WordClock() if self._body.timestamps == "word" else None
+        self._words: list[Spoken] = []
+        """Those that are known and not told yet."""
         self._is_started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,6 +92,8 @@ class SpeechAnswer(Response):
         try:
             if body.stream_format == "sse":
                 await self._events()
+            elif self._clock is not None:
+                await self._timed()
             elif is_whole:
                 await self._whole()
             else:
@@ -126,6 +132,8 @@ class SpeechAnswer(Response):
                     chunk = await speaking.next()
                     is_final = chunk.is_final
                     is_last = is_final and number == len(self._turns) - 1
+                    if self._clock is not None:
+                        self._words += await self._clock.take(chunk)
                     samples = voice.take(chunk.samples, is_final=is_final)
                     yield speaking, await encode(self._encoder, samples, is_final=is_last), is_last
 
@@ -137,7 +145,8 @@ class SpeechAnswer(Response):
                 if data:
                     speaking.sent()
 
-    async def _whole(self) -> None:
+    async def _file(self) -> tuple[Speaking, bytes, list[dict[str, Any]]]:
+        """The finished file with true lengths in its header, and what the engine did on its own."""
         pieces = []
         guards: list[dict[str, Any]] = []
         async with aclosing(self._pieces()) as all_pieces:
@@ -147,10 +156,35 @@ class SpeechAnswer(Response):
         assert self._encoder is not None
         data = b"".join(pieces)
         header = self._encoder.final_header()
-        data = header + data[len(header) :]
+        return speaking, header + data[len(header) :], guards
+
+    async def _whole(self) -> None:
+        speaking, data, guards = await self._file()
         await self._start(speaking, length=len(data), guards=guards)
         await self._write(data, last=True)
         speaking.sent()
+
+    async def _timed(self) -> None:
+        """Sound and words in one JSON document."""
+        speaking, sound, guards = await self._file()
+        assert self._encoder is not None
+        document = self._document(sound, self._encoder, self._words)
+        data = json.dumps(document).encode()
+        await self._start(speaking, media_type="application/json", length=len(data), guards=guards)
+        await self._write(data, last=True)
+        speaking.sent()
+
+    def _document(self, sound: bytes, encoder: Encoder, words: Sequence[Spoken]) -> dict[str, Any]:
+        audio = base64.b64encode(sound).decode()
+        body = self._body
+        if not isinstance(body, CaptionedBody):
+            rate = {"format": body.response_format, "sample_rate": encoder.sample_rate}
+            return {"audio": audio, **rate, "words": [word.public() for word in words]}
+        stamps = [{"word": w.word, "start_time": w.start, "end_time": w.end} for w in words]
+        document = {"audio": audio, "audio_format": encoder.format.media_type, "timestamps": stamps}
+        if body.caption_format != "json":
+            document["captions"] = captions(words, body.caption_format)
+        return document
 
     async def _events(self) -> None:
         async with aclosing(self._pieces()) as all_pieces:
@@ -160,6 +194,9 @@ class SpeechAnswer(Response):
                     audio = base64.b64encode(data).decode()
                     await self._event({"type": "speech.audio.delta", "audio": audio})
                     speaking.sent()
+                if self._words:
+                    words, self._words = [word.public() for word in self._words], []
+                    await self._event({"type": "speech.audio.words", "words": words})
                 if is_last:
                     done = {
                         "type": "speech.audio.done",

@@ -21,6 +21,7 @@ from sonant.engine.stream import NO_SAMPLES
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.nn.sampling import segment_seed
 from sonant.request.speech import TextFeed
+from sonant.server.captions import WordClock
 from sonant.server.delivery import encode, warning
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
@@ -40,6 +41,9 @@ class Start(Manner):
 
     type: Literal["start"]
     response_format: ResponseFormat = "pcm"
+    timestamps: Literal["none", "word"] = Field(
+        default="none", description="word: a message `words` after each segment, in seconds of the session."
+    )
     text_mode: Literal["sentence", "model"] = Field(
         default="sentence", description="model: the model itself takes the text word by word (text_stream)."
     )
@@ -94,6 +98,7 @@ class LiveSession:
         self._manner = Manner.model_validate({})
         self._format: ResponseFormat = "pcm"
         self._by_model = False
+        self._clock: WordClock | None = None
         self._feed: TextFeed | None = None
         self._fed = 0
         self._encoder: Encoder | None = None
@@ -150,7 +155,10 @@ class LiveSession:
             raise RequestError("start came after text; it must be the first message.", field="type")
         self._format = start.response_format
         self._by_model = start.text_mode == "model"
-        values = start.model_dump(exclude={"type", "response_format", "text_mode"}, exclude_unset=True)
+        self._clock = WordClock() if start.timestamps == "word" else None
+        values = start.model_dump(
+            exclude={"type", "response_format", "text_mode", "timestamps"}, exclude_unset=True
+        )
         self._manner = Manner.model_validate(values)
         self._service.pool.resolve(self._manner.model)
 
@@ -269,9 +277,13 @@ class LiveSession:
                     chunk = await speaking.next()
                     is_final = chunk.is_final
                     data = await encode(self._encoder, chunk.samples, is_final=False)
+                    words = [] if self._clock is None else await self._clock.take(chunk)
                     if data:
                         await self._wire.sound(data)
                         speaking.sent()
+                    if words:
+                        told = [word.public() for word in words]
+                        await self._wire.tell({"type": "words", "segment": number, "words": told})
                 self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
                 self._guards += [{**guard, "segment": number} for guard in speaking.guards()]
         except CancelledError:

@@ -192,6 +192,18 @@ class SpeechBody(_SpeechManner):
     voice_aliases: dict[Name, Name] | None = Field(
         default=None, max_length=100, description="Names in voice tags and in voice, and the voices meant."
     )
+    timestamps: Literal["none", "word"] = Field(
+        default="none", description="word: when each word is said, with stream_format sse or stream false."
+    )
+
+
+class CaptionedBody(SpeechBody):
+    """`POST /v1/audio/captioned_speech`, Kokoro-FastAPI's: the sound and its words' times, in JSON."""
+
+    return_timestamps: bool = True
+    caption_format: Literal["json", "vtt", "srt"] = Field(
+        default="json", description="vtt, srt: the answer has `captions` too."
+    )
 
 
 class Turn(Lenient):
