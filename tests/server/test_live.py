@@ -223,11 +223,11 @@ class Grumpy(LongToy):
 def test_an_error_concerns_one_utterance_and_not_the_session(start):
     server = start(ModelSource(name="toy", open=lambda: Engine(Grumpy(end_bias=float("-inf")))))
     with connect(url(server)) as socket:
-        tell(socket, type="text", text="One. An x. Two. ")
+        tell(socket, type="text", text="This one is said in full. An x. Two. ")
         tell(socket, type="done")
         got = [hear(socket), hear(socket)]
     (before, sound), (after, more) = got
-    assert next(m["text"] for m in before if m["type"] == "segment") == "One. "
+    assert next(m["text"] for m in before if m["type"] == "segment") == "This one is said in full. "
     assert before[-1]["segment"] == 1
     assert before[-1]["error"]["message"] == "there is an x in it"
     assert [m["text"] for m in after if m["type"] == "segment"] == ["Two. "]
