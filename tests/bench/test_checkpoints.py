@@ -10,6 +10,7 @@ from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 from sonant.catalogue.registry import describe
 from sonant.families.cosyvoice3.model import load_tokenizer
 from sonant.families.indextts2.text import TextFrontEnd
+from sonant.families.indextts2.vocabulary import Vocabulary
 
 
 def parameters(shapes):
@@ -54,3 +55,19 @@ def test_an_indextts2_folder_is_known_and_its_texts_are_one_segment(tmp_path):
     front = TextFrontEnd(tmp_path / "bpe.model", {})
     for text in (TEXT, FIRST_AUDIO_TEXT):
         assert 20 < len(front.pieces(text)) < 120
+
+
+def test_an_indextts25_folder_is_known_and_its_words_are_single_tokens(tmp_path):
+    index = indextts2_checkpoint.shapes_of("indextts2.5")
+    assert {name: len(index[name]) for name in ("gpt.pth", "codec.pth")} == {"gpt.pth": 456, "codec.pth": 243}
+    assert 50e6 < parameters(index["codec.pth"]) < 51e6
+    for name in index:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    shapes = {name: {"x.weight": [2, 2]} for name in index}
+    shapes["gpt.pth"] = {"mel_head.bias": [8194]}
+    indextts2_checkpoint.write(tmp_path, "indextts2.5", shapes=shapes)
+    assert describe(tmp_path).name == "IndexTTS-2.5"
+    assert torch.load(tmp_path / "codec.pth", weights_only=True).keys() == {"model"}
+    vocabulary = Vocabulary(tmp_path / "multilingual_zh_ja_yue_char_del.tiktoken")
+    assert vocabulary.size == 60509  # number_text_tokens of the release
+    assert len(TEXT.split()) < len(vocabulary.encode(TEXT.lower())) < 60

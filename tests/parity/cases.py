@@ -11,10 +11,12 @@ from sonant.parity.record import record
 from sonant.parity.task import Task
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling, SpeechRequest
-from tests.families.indextts2.conftest import build_checkpoint, clip
+from tests.families.indextts2.conftest import build_checkpoint, build_checkpoint25, clip
 
 DATA = Path(__file__).parents[1] / "data"
 FAMILIES = ("qwen3_tts", "cosyvoice3", "indextts2")
+CASES = (*FAMILIES, "indextts25")
+"""The last one is IndexTTS-2.5, another version of a family."""
 
 
 @cache
@@ -24,7 +26,8 @@ def checkpoint(family):
         return DATA / "qwen3_tts/checkpoints/base_1p7b"
     if family == "cosyvoice3":
         return DATA / "cosyvoice3/checkpoint"
-    return build_checkpoint(Path(tempfile.mkdtemp(prefix="sonant-parity-")) / "checkpoint")
+    build = build_checkpoint25 if family == "indextts25" else build_checkpoint
+    return build(Path(tempfile.mkdtemp(prefix="sonant-parity-")) / "checkpoint")
 
 
 def task(family):
@@ -44,6 +47,9 @@ def task(family):
             max_steps=5,
         )
     sampling = Sampling(flow_steps=3, beams=1)
+    if family == "indextts25":
+        spoken = SpeechRequest("Hello, you!", language="en", seed=3, sampling=sampling, speed=0.8)
+        return Task(request=spoken, audio=clip(0), max_steps=6)
     return Task(request=SpeechRequest("Hello.", seed=3, sampling=sampling), audio=clip(0), max_steps=6)
 
 

@@ -37,13 +37,13 @@ def folder_for(model: str, scratch: Path) -> Path:
 
         cosyvoice3_checkpoint.write(folder)
         return folder
-    if model.lower() == "indextts2":
+    if model.lower() in ("indextts2", "indextts2.5"):
         from sonant.bench import indextts2_checkpoint
 
-        indextts2_checkpoint.write(folder)
+        indextts2_checkpoint.write(folder, model.lower())
         return folder
     raise CheckpointError(
         f"{model!r} is neither a folder nor a model whose shapes are known here. "
         "Give a checkpoint's folder, builtin, qwen3-tts-0.6b / qwen3-tts-1.7b (-base, -customvoice, "
-        "-voicedesign), cosyvoice3-0.5b or indextts2."
+        "-voicedesign), cosyvoice3-0.5b, indextts2 or indextts2.5."
     )

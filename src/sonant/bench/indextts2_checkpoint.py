@@ -1,13 +1,15 @@
-"""An IndexTTS2 checkpoint of the true shapes in the official layout, with random weights.
+"""IndexTTS2 and IndexTTS-2.5 checkpoints of the true shapes in the official layout, with random weights.
 
-Names and shapes are those of the original's classes. The text-to-emotion model is left out, and the piece
-model knows only the words of the spoken texts.
+Names and shapes are those of the originals' classes. The text-to-emotion model is left out, and the
+vocabularies know only the words of the spoken texts.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 import json
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,12 @@ import torch
 from torch import Tensor
 
 from sonant.bench.random_weights import Noise, Shapes, recorded_shapes
-from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
+from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT, pieces
 
-STOP = 8193
+START = 8192
+"""It and the stop code, the last one, are never chosen: the length is decided by who measures."""
+RANKS = 58836
+"""Tokens of IndexTTS-2.5's vocabulary before the special ones."""
 EMOTIONS = 73
 """Rows of both emotion matrices, the sum of `emo_num`."""
 CONFIG = """
@@ -77,6 +82,13 @@ qwen_emo_path: qwen0.6bemo4-merge/
 vocoder: {type: bigvgan, name: nvidia/bigvgan_v2_22khz_80band_256x}
 version: 2.0
 """
+_CHANGED = (
+    ("bpe_model: bpe.model", "bpe_model: multilingual_zh_ja_yue_char_del.tiktoken"),
+    ("number_text_tokens: 12000", "number_text_tokens: 60509"),
+    ("vocos_num_layers: 12}", "vocos_num_layers: 12, downsample_scale: 2}"),
+    ("version: 2.0", "version: 2.5"),
+)
+"""IndexTTS-2.5's config where it differs."""
 W2V_BERT = {
     "add_adapter": False, "architectures": ["Wav2Vec2BertModel"], "conv_depthwise_kernel_size": 31,
     "feature_projection_input_dim": 160, "hidden_act": "swish", "hidden_size": 1024,
@@ -99,7 +111,16 @@ BIGVGAN = {
 }  # fmt: skip
 
 
-def write(folder: Path, *, shapes: Shapes | None = None) -> None:
+def shapes_of(release: str) -> Shapes:
+    """Names and shapes of each file of "indextts2" or "indextts2.5"."""
+    found = recorded_shapes("indextts2")
+    if release == "indextts2.5":
+        del found["hf_cache/semantic_codec_model.safetensors"]
+        found |= recorded_shapes(release)
+    return found
+
+
+def write(folder: Path, release: str = "indextts2", *, shapes: Shapes | None = None) -> None:
     """Write the checkpoint, about 7 GB; other `shapes` than the recorded ones make another size."""
     from safetensors.torch import save_file
 
@@ -112,14 +133,20 @@ def write(folder: Path, *, shapes: Shapes | None = None) -> None:
     ):
         (cache / name).parent.mkdir(parents=True, exist_ok=True)
         (cache / name).write_text(json.dumps(config, indent=1), encoding="utf-8")
-    (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
-    (folder / "bpe.model").write_bytes(_piece_model())
+    config_text = CONFIG
+    if release == "indextts2.5":
+        for old, new in _CHANGED:
+            config_text = config_text.replace(old, new)
+        _write_ranks(folder / "multilingual_zh_ja_yue_char_del.tiktoken")
+    else:
+        (folder / "bpe.model").write_bytes(_piece_model())
+    (folder / "config.yaml").write_text(config_text, encoding="utf-8")
     torch.save(noise.tensor((EMOTIONS, 192)), folder / "feat1.pt")
     torch.save(noise.tensor((EMOTIONS, 1280)), folder / "feat2.pt")
-    for name, listed in (shapes or recorded_shapes("indextts2")).items():
+    for name, listed in (shapes or shapes_of(release)).items():
         tensors = {key: _tensor(key, shape, noise) for key, shape in listed.items()}
         if name == "gpt.pth":
-            tensors["mel_head.bias"][STOP:] = -1e4  # the length is decided by who measures
+            tensors["mel_head.bias"][START:] = -1e4
         if name.endswith(".safetensors"):
             save_file(tensors, folder / name, metadata={"format": "pt"})
         else:
@@ -130,6 +157,8 @@ def _nested(name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
     """The table as the file of this name holds it."""
     if "bigvgan" in name:
         return {"generator": tensors}
+    if name == "codec.pth":
+        return {"model": tensors}
     if name != "s2mel.pth":
         return tensors
     parts: dict[str, dict[str, Tensor]] = {}
@@ -147,6 +176,16 @@ def _tensor(name: str, shape: list[int], noise: Noise) -> Tensor:
     if len(shape) == 1 or name.endswith("running_mean"):
         return torch.zeros(shape)
     return noise.tensor(shape)
+
+
+def _write_ranks(file: Path) -> None:
+    """A vocabulary in tiktoken's form that takes each word of the spoken texts whole; filled up."""
+    words = [word.encode() for text in (TEXT, FIRST_AUDIO_TEXT) for word in pieces(text.lower())]
+    tokens = dict.fromkeys([*(bytes((value,)) for value in range(256)), *words])
+    filler = (f"filler{number}".encode() for number in count())
+    tokens |= dict.fromkeys(islice(filler, RANKS - len(tokens)))
+    lines = (f"{base64.b64encode(token).decode()} {rank}" for rank, token in enumerate(tokens))
+    file.write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
 def _piece_model() -> bytes:

@@ -166,7 +166,7 @@ def measure(job: Job) -> dict[str, Any]:
 def _run_figures(
     wall: float, audio: float, frames: float, stages: Mapping[str, float], batch: int
 ) -> dict[str, Any]:
-    counted = {"prepare", "prefill", "generate", "decode", "latent", "flow", "vocoder"}
+    counted = {"prepare", "prefill", "generate", "decode", "latent", "codec", "flow", "vocoder"}
     return {
         "rtf": wall / max(audio, 1e-9),
         "audio_s": audio,

@@ -1,4 +1,6 @@
-"""The original IndexTTS2 measured in its own environment; prints one JSON object. Imports nothing of Sonant.
+"""The original IndexTTS2 or 2.5 measured in its own environment; prints one JSON object.
+
+Imports nothing of Sonant.
 
 Run by `sonant bench --compare indextts`; `indextts` must be importable. Its default of three beams is kept;
 the clip is encoded in the warm-up, since both sides remember it.
@@ -11,13 +13,14 @@ import json
 import os
 import sys
 import time
+from importlib import import_module
 from statistics import median
 from typing import Any
 
 from peak_memory import peak_megabytes
 from stopwatch import Stopwatch
 
-FRAMES_PER_CODE = 1.72
+FRAMES_PER_FEATURE = 1.72
 HOP, RATE = 256, 22_050
 
 
@@ -30,10 +33,10 @@ def main() -> None:
 
     torch.set_num_threads(job["threads"])
     began = time.perf_counter()
+    is_multilingual = os.path.isfile(os.path.join(job["folder"], "codec.pth"))  # IndexTTS-2.5
     with contextlib.redirect_stdout(sys.stderr):
-        from indextts.infer_v2 import IndexTTS2
-
-        original = IndexTTS2(
+        code = import_module("indextts.infer_v2_5" if is_multilingual else "indextts.infer_v2")
+        original = code.IndexTTS2(
             cfg_path=os.path.join(job["folder"], "config.yaml"),
             model_dir=job["folder"],
             device="cpu",
@@ -46,7 +49,10 @@ def main() -> None:
         return options["input_ids"].shape[1] > 1
 
     watch.wrap(original.gpt, "merge_emovec", "emotion")
-    watch.wrap(original.gpt, "get_conditioning", "speaker")
+    if is_multilingual:
+        watch.wrap(original.semantic_codec, "decode", "codec")
+    else:
+        watch.wrap(original.gpt, "get_conditioning", "speaker")
     watch.wrap(original.gpt.inference_model, "forward", "prefill", is_prefill)
     watch.wrap(original.gpt, "inference_speech", "codes")
     watch.wrap(original.gpt, "forward", "latent")
@@ -55,9 +61,11 @@ def main() -> None:
 
     def say(text: str, codes: int) -> Any:
         with contextlib.redirect_stdout(sys.stderr):
-            return original.infer(job["clip"], text, None, max_mel_tokens=codes)
+            language = ("en",) if is_multilingual else ()
+            return original.infer(job["clip"], text, None, *language, max_mel_tokens=codes)
 
-    codes = max(4, round(job["seconds"] * RATE / HOP / FRAMES_PER_CODE))
+    features = job["seconds"] * RATE / HOP / FRAMES_PER_FEATURE
+    codes = max(4, round(features / (2 if is_multilingual else 1)))
     say("Warm up.", 4)
     walls, lengths, stages = [], [], []
     for number in range(job["runs"]):
@@ -70,10 +78,10 @@ def main() -> None:
         spent = watch.seconds
         stages.append(
             {
-                "prepare": spent["emotion"] + spent["speaker"],
+                "prepare": spent["emotion"] + spent.get("speaker", 0.0),
                 "prefill": spent["prefill"],
-                "generate": spent["codes"] - spent["prefill"] - spent["speaker"],
-                **{name: spent[name] for name in ("latent", "flow", "vocoder")},
+                "generate": spent["codes"] - spent["prefill"] - spent.get("speaker", 0.0),
+                **{name: spent[name] for name in ("latent", "codec", "flow", "vocoder") if name in spent},
                 "whole": walls[-1],
             }
         )

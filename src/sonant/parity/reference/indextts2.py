@@ -1,10 +1,12 @@
-"""Record a request with the original IndexTTS2 code, under Sonant's stage names.
+"""Record a request with the original IndexTTS2 or IndexTTS-2.5 code, under Sonant's stage names.
 
 Runs in the environment of an index-tts checkout; needs `tracefile.py` beside it and nothing of Sonant:
 
     python indextts2.py CHECKOUT CHECKPOINT --text "Hello." --voice clip.wav -o trace.safetensors
 
-One segment, on the CPU in float32. With beams, row 0 of the prefill stands for its equal rows.
+One segment, on the CPU in float32. With beams, row 0 of the prefill stands for its equal rows. The release is
+told by the checkpoint's files; IndexTTS-2.5 needs --language. Rows that the original pads on the left are
+left out of the recording: they are masked, and Sonant has none.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import soundfile
@@ -65,8 +68,10 @@ def watch_reference(hooks: Hooks, original: Any, code: Any, *, has_emotion_clip:
             hooks.put(f"w2v.hidden.{index}", state)
 
     original.semantic_model.register_forward_hook(hidden, with_kwargs=True)
+    original.get_emb = remembering(original.get_emb)  # IndexTTS-2.5 asks twice for the speaker's features
     hooks.result(original, "get_emb", lambda found, *_a, **_k: hooks.put("reference.semantic", found))
-    watch_codec(hooks, original.semantic_codec)
+    watch = watch_half_rate_codec if hasattr(original.semantic_codec, "up") else watch_codec
+    watch(hooks, original.semantic_codec)
     hooks.result(original, "mel_fn", lambda found, *_: hooks.put("reference.mel", found))
     kaldi = code.torchaudio.compliance.kaldi
     hooks.result(kaldi, "fbank", lambda found, *_a, **_k: hooks.put("reference.fbank_raw", found))
@@ -79,6 +84,42 @@ def watch_reference(hooks: Hooks, original: Any, code: Any, *, has_emotion_clip:
             hooks.output(getattr(speaker.xvector, name), f"campplus.{name}")
     hooks.output(speaker.xvector.stats, "campplus.stats")
     hooks.output(speaker, "campplus.out")
+
+
+def remembering(ask: Any) -> Any:
+    """A method that answers the same question, in the same objects, only once."""
+    asked: list[Any] = [None, None]
+
+    def answer(features: Any, *args: Any) -> Any:
+        if asked[0] is not features:
+            asked[:] = features, ask(features, *args)
+        return asked[1]
+
+    return answer
+
+
+def watch_half_rate_codec(hooks: Hooks, codec: Any) -> None:
+    """IndexTTS-2.5's codec, of which only the decoder is used."""
+    hooks.output(codec.quantizer.quantizers[0].out_project, "codec.out", time_first)
+    backbone, linear = codec.decoder
+    hooks.output(backbone.embed, "codec.decoder.embed")
+    hooks.output(backbone.norm, "codec.decoder.norm")
+    for index, block in enumerate(backbone.convnext):
+        name = f"codec.decoder.block.{index}"
+        for part in ("dwconv", "norm", "pwconv1", "pwconv2"):
+            hooks.output(getattr(block, part), f"{name}.{part}")
+        hooks.output(block, f"{name}.out")
+    hooks.output(backbone.final_layer_norm, "codec.decoder.final_norm")
+    hooks.output(linear, "codec.decoder")
+    hooks.input(codec.up, "codec.repeated")
+    hooks.output(codec.up, "codec.up")
+    decode = codec.decode
+
+    def decoded(codes: torch.Tensor) -> Any:
+        hooks.put("s2mel.codes", codes.reshape(-1))
+        return decode(codes)
+
+    codec.decode = decoded
 
 
 def watch_codec(hooks: Hooks, codec: Any) -> None:
@@ -113,7 +154,10 @@ def watch_conditioner(hooks: Hooks, conformer: Any, perceiver: Any, name: str) -
 
 def watch_emotion(hooks: Hooks, gpt: Any, *, has_emotion_clip: bool) -> None:
     """Emotion vectors. The original asks for the emotion clip's first; the speaker's is written first."""
-    watch_conditioner(hooks, gpt.conditioning_encoder, gpt.perceiver_encoder, "gpt.speaker")
+    if hasattr(gpt, "spk_emb_proj"):
+        hooks.output(gpt.spk_emb_proj, "gpt.speaker.latents", lambda x: x.reshape(1, -1, x.shape[-1]))
+    else:
+        watch_conditioner(hooks, gpt.conditioning_encoder, gpt.perceiver_encoder, "gpt.speaker")
     watch_conditioner(hooks, gpt.emo_conditioning_encoder, gpt.emo_perceiver_encoder, "gpt.emotion")
     hooks.output(gpt.emovec_layer, "gpt.emotion.widened")
     hooks.output(gpt.emo_layer, "gpt.emotion.vector")
@@ -139,10 +183,10 @@ def watch_emotion(hooks: Hooks, gpt: Any, *, has_emotion_clip: bool) -> None:
 
 def watch_gpt(hooks: Hooks, gpt: Any, scorer: Any, *, beams: int, greedy: bool) -> None:
     """Prefix, decoding and the pass for the latents; `scorer` is the class that ranks beams."""
-    scope = ""
+    scope, pads = "", 0
 
     def one_row(x: torch.Tensor) -> torch.Tensor:
-        return x[:1] if x.shape[1] > 1 else x
+        return x[:1, 0 if scope else pads :] if x.shape[1] > 1 else x
 
     def output(module: Any, name: str) -> None:
         module.register_forward_hook(lambda m, a, k, found: see(name, found), with_kwargs=True)
@@ -153,13 +197,15 @@ def watch_gpt(hooks: Hooks, gpt: Any, scorer: Any, *, beams: int, greedy: bool) 
     speak = gpt.inference_speech
 
     def with_request(speech: Any, ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        nonlocal pads
+        pads = int(((ids == gpt.start_text_token) | (ids == gpt.stop_text_token)).sum())
         hooks.put("emotion.vector", kwargs["emo_vec"])
         hooks.put("text.ids", ids)
         return speak(speech, ids, *args, **{**kwargs, "do_sample": not greedy})
 
     gpt.inference_speech = with_request
     hooks.result(
-        gpt.inference_model, "store_mel_emb", lambda _none, prefix: hooks.put("gpt.prefix", prefix[0])
+        gpt.inference_model, "store_mel_emb", lambda _none, prefix: hooks.put("gpt.prefix", prefix[0, pads:])
     )
     gpt.gpt.register_forward_pre_hook(
         lambda _module, _args, kwargs: see("gpt.input", kwargs["inputs_embeds"]), with_kwargs=True
@@ -204,7 +250,8 @@ def watch_gpt(hooks: Hooks, gpt: Any, scorer: Any, *, beams: int, greedy: bool) 
 
 def watch_s2mel(hooks: Hooks, models: Any, rotation_code: Any, *, steps: int | None) -> None:
     """Latents to mel; `rotation_code` is the module with the velocity network's rotation."""
-    hooks.output(models["gpt_layer"], "s2mel.gpt_layer")
+    if "gpt_layer" in models:
+        hooks.output(models["gpt_layer"], "s2mel.gpt_layer")
     calls = 0
 
     def regulated(_module: Any, args: Any, _kwargs: Any, found: Any) -> None:
@@ -353,6 +400,8 @@ def main() -> None:
     parser.add_argument("--emotion-audio", help="clip whose emotion is copied")
     parser.add_argument("--emotion-vector", help="eight numbers, separated by commas")
     parser.add_argument("--emotion-strength", type=float, default=1.0)
+    parser.add_argument("--language", default="en", help="code, for IndexTTS-2.5")
+    parser.add_argument("--duration-factor", type=float, default=1.0, help="for IndexTTS-2.5")
     parser.add_argument("--beams", type=int, default=3)
     parser.add_argument("--steps", type=int, default=40, help="codes at most")
     parser.add_argument("--flow-steps", type=int, help="solver steps; the original always takes 25")
@@ -366,7 +415,8 @@ def main() -> None:
         parser.error("--emotion-strength needs an emotion: --emotion-audio or --emotion-vector")
 
     sys.path.insert(0, arguments.checkout)
-    import indextts.infer_v2 as code
+    is_multilingual = os.path.isfile(os.path.join(arguments.checkpoint, "codec.pth"))
+    code = import_module("indextts.infer_v2_5" if is_multilingual else "indextts.infer_v2")
     from indextts.gpt.transformers_generation_utils import BeamSearchScorer
     from indextts.s2mel.modules.gpt_fast import model as rotation_code
 
@@ -390,7 +440,10 @@ def main() -> None:
     watch_gpt(hooks, original.gpt, BeamSearchScorer, beams=arguments.beams, greedy=arguments.greedy)
     watch_s2mel(hooks, original.s2mel.models, rotation_code, steps=arguments.flow_steps)
     watch_vocoder(hooks, original.bigvgan)
-    hooks.result(original.tokenizer, "split_segments", one_segment)
+    if is_multilingual:
+        hooks.result(original, "split_text_by_tokens", one_segment)
+    else:
+        hooks.result(original.tokenizer, "split_segments", one_segment)
     hooks.draws()
     style: dict[str, Any] = {}
     vector = None
@@ -399,12 +452,22 @@ def main() -> None:
     if arguments.emotion_vector:
         vector = [float(number) for number in arguments.emotion_vector.split(",")]
         style = {"emotion_vector": vector, "emotion_strength": arguments.emotion_strength}
+    options: dict[str, Any] = {"emotion_bias": False}
+    language: dict[str, Any] = {}
+    if is_multilingual:
+        language = {"lang": arguments.language, "duration_factor": arguments.duration_factor}
+        options |= {
+            "original_text": True,
+            "language_code": arguments.language,
+            "duration_factor": arguments.duration_factor,
+        }
     torch.manual_seed(arguments.seed)
     with torch.inference_mode():
         original.infer(
             arguments.voice,
             arguments.text,
             None,
+            **language,
             emo_audio_prompt=arguments.emotion_audio,
             emo_alpha=arguments.emotion_strength,
             emo_vector=vector,
@@ -433,7 +496,7 @@ def main() -> None:
                 "style": style,
                 "sampling": sampling,
                 "seed": arguments.seed,
-                "options": {"emotion_bias": False},
+                "options": options,
                 "max_steps": arguments.steps,
                 "rates": rates,
             },

@@ -1,5 +1,6 @@
-"""Stages of IndexTTS2. Source of the networks' structure: `sonant.families.indextts2`.
+"""Stages of IndexTTS2 and IndexTTS-2.5. Source of the networks' structure: `sonant.families.indextts2`.
 
+2.5 has no codec encoder, no conformer for the speaker and no latent pass, and a codec decoder of its own.
 Stages of the velocity network occur once for each solver step, in order.
 """
 
@@ -8,6 +9,30 @@ from __future__ import annotations
 from sonant.parity.stages.table import Stage, StageTable, maker
 
 voice, prompt, decode, audio = (maker(part) for part in ("voice", "prompt", "decode", "audio"))
+
+
+def _vocos(name: str, part: str, what: str, source: str) -> tuple[Stage, ...]:
+    """The inside of one half of a semantic codec."""
+    make, block = maker(part), f"{name}.block.{{block}}"
+    before, start = f"{name}.block.{{block-1}}.out", f"{name}.norm"
+    return (
+        make(f"{name}.embed", "[B, C, T]", f"{what}: first convolution", source),
+        make(start, "[B, T, C]", "first norm", f"{name}.embed"),
+        make(f"{block}.dwconv", "[B, C, T]", "depthwise convolution", before, first=(start,)),
+        make(f"{block}.norm", "[B, T, C]", "norm", f"{block}.dwconv"),
+        make(f"{block}.pwconv1", "[B, T, D]", "linear layer", f"{block}.norm"),
+        make(f"{block}.pwconv2", "[B, T, C]", "GELU, linear layer", f"{block}.pwconv1"),
+        make(
+            f"{block}.out",
+            "[B, C, T]",
+            "after gain and residual sum",
+            f"{block}.pwconv2",
+            before,
+            first=(f"{block}.pwconv2", start),
+        ),
+        make(f"{name}.final_norm", "[B, T, C]", "last norm", f"{block}.out"),
+    )
+
 
 _REFERENCE = (
     voice("input.audio", "[S]", "the clip to clone", kind="input"),
@@ -29,6 +54,7 @@ _REFERENCE = (
         first=("w2v.features",),
     ),
     voice("reference.semantic", "[B, T, H]", "hidden state 17, normalised", "w2v.hidden.{layer}"),
+    *_vocos("codec.encoder", "voice", "semantic codec's encoder", "reference.semantic"),
     voice("codec.encoder", "[B, T, H]", "semantic codec's encoder", "reference.semantic"),
     voice("codec.in_project", "[B, 8, T]", "projection to the code book's width", "codec.encoder"),
     voice("codec.codes", "[B, T]", "nearest code", "codec.in_project"),
@@ -49,7 +75,13 @@ _REFERENCE = (
     voice("campplus.transit{block}", "[B, C, T]", "transition after a block", "campplus.block{block}"),
     voice("campplus.stats", "[B, 2 C]", "mean and unbiased deviation over time", "campplus.transit{block}"),
     voice("campplus.out", "[B, S]", "style vector", "campplus.stats"),
-    voice("reference.condition", "[B, T, C]", "prompt condition", "reference.quantised"),
+    voice(
+        "reference.condition",
+        "[B, T, C]",
+        "prompt condition; in IndexTTS-2.5 of the features as they are",
+        "reference.quantised",
+        "reference.semantic",
+    ),
     voice(
         "reference.emotion_16k",
         "[S]",
@@ -60,8 +92,8 @@ _REFERENCE = (
 )
 
 
-def _conditioner(name: str, what: str) -> tuple[Stage, ...]:
-    """Conformer and perceiver called `name`."""
+def _conditioner(name: str, what: str, *projected: str) -> tuple[Stage, ...]:
+    """Conformer and perceiver called `name`; `projected` is what IndexTTS-2.5 makes the latents of."""
     layer, perceiver = f"{name}.layer.{{layer}}", f"{name}.perceiver.{{layer}}"
     return (
         voice(f"{name}.embed", "[B, T, D]", f"{what}: subsampled, scaled", "reference.semantic"),
@@ -105,12 +137,18 @@ def _conditioner(name: str, what: str) -> tuple[Stage, ...]:
             "gated feed-forward",
             f"{perceiver}.attention",
         ),
-        voice(f"{name}.latents", "[B, N, D]", f"{what}: latents, normalised", f"{perceiver}.feed_forward"),
+        voice(
+            f"{name}.latents",
+            "[B, N, D]",
+            f"{what}: latents, normalised" + (", or one projected" if projected else ""),
+            f"{perceiver}.feed_forward",
+            *projected,
+        ),
     )
 
 
 _CONDITIONS = (
-    *_conditioner("gpt.speaker", "speaker"),
+    *_conditioner("gpt.speaker", "speaker", "campplus.out"),
     *_conditioner("gpt.emotion", "emotion"),
     voice("gpt.emotion.widened", "[D]", "emotion latent at the GPT's width", "gpt.emotion.latents"),
     voice("gpt.emotion.vector", "[D]", "emotion vector of a clip", "gpt.emotion.widened"),
@@ -129,7 +167,7 @@ _PROMPT = (
     prompt(
         "gpt.prefix",
         "[T, D]",
-        "latents plus emotion, two speed rows, text",
+        "latents plus emotion, two rows (speeds or zeros), text",
         "gpt.speaker.latents",
         "emotion.vector",
         "text.ids",
@@ -194,7 +232,18 @@ _LATENT = (
     audio("latent.out", "[B, N, D]", "hidden state that predicted each code", "latent.gpt.final_norm"),
     audio("s2mel.gpt_layer", "[B, N, H]", "three linear layers", "latent.out"),
     audio("s2mel.vq2emb", "[B, N, H]", "codes embedded", "codec.out"),
-    audio("s2mel.features", "[B, N, H]", "their sum", "s2mel.gpt_layer", "s2mel.vq2emb"),
+    *_vocos("codec.decoder", "audio", "IndexTTS-2.5's codec decoder", "codec.out"),
+    audio("codec.decoder", "[B, T, H]", "its last linear layer", "codec.decoder.final_norm"),
+    audio("codec.repeated", "[B, H, 2 T]", "every frame twice", "codec.decoder"),
+    audio("codec.up", "[B, H, 2 T]", "convolution after it", "codec.repeated"),
+    audio(
+        "s2mel.features",
+        "[B, N, H]",
+        "their sum; in IndexTTS-2.5 the codec's features",
+        "s2mel.gpt_layer",
+        "s2mel.vq2emb",
+        "codec.up",
+    ),
     audio("s2mel.condition", "[B, T, C]", "stretched to the mel's frames", "s2mel.features"),
     audio("s2mel.noise", "[B, M, T]", "where the flow starts", kind="draw"),
     audio(
