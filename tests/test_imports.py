@@ -16,6 +16,7 @@ FLOORS = (
     {"families"},
     {"catalogue"},
     {"readings", "bench"},
+    {"books"},
     {"server", "parity"},
     {"cli"},
 )

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from sonant.cli import bench, codec, measure, models, parity, replay, say, serve, suite, voice
+from sonant.cli import bench, codec, measure, models, parity, read, replay, say, serve, suite, voice
 
 app = typer.Typer(
     name="sonant",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 # Every command is registered here, and only here.
 app.command("say")(say.say)
+app.command("read")(read.read)
 app.command("replay")(replay.replay)
 app.add_typer(voice.app, name="voice")
 app.command("models")(models.models)

@@ -62,26 +62,28 @@ def piece_seed(seed: int, text: str) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-class Narration:
-    """A long text spoken piece by piece, each from the folder when it is there; read like a SpeechStream."""
+@dataclass(frozen=True, eq=False)
+class Told:
+    """A piece that was spoken, now or in an earlier run."""
+
+    samples: Samples
+    guards: tuple[tuple[str, str], ...]
+    """Kind and message of each."""
+    is_kept: bool
+    """True when it was in the folder."""
+
+
+class PieceStore:
+    """Pieces spoken with one engine, voice and settings, each kept under a hash of all that decides it."""
 
     def __init__(self, engine: Engine, job: Job, voice: Voice | str | None, folder: Path) -> None:
-        self.sample_rate = engine.spec.sample_rate
         self.seed: int = job.get("seed") or 0
-        self.guards: list[GuardEvent] = []
-        self.timings: dict[str, float] = {"first_audio": 0.0, "total": 0.0, "generate": 0.0, "decode": 0.0}
-        self.pieces: Sequence[Piece] = split_pieces(job.text)
-        self.segments = tuple(piece.text for piece in self.pieces)
-        self.reused = 0
-        """Pieces that were in the folder."""
+        self.timings: dict[str, float] = {"generate": 0.0, "decode": 0.0}
         self._engine = engine
         self._request = replace(job, text="").request(voice, spec=engine.spec)
         self._folder = folder
         self._identity = self._describe(job, voice)
-        self._next = 0
-        self._start = 0
         self._stream: SpeechStream | None = None
-        self._began = time.monotonic()
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -105,10 +107,79 @@ class Narration:
         data["seed"] = self.seed
         return json.dumps(data, sort_keys=True)
 
-    def entry(self, piece: Piece) -> Path:
-        """Where the piece is kept."""
-        key = hashlib.sha256(f"{self._identity}\n{piece.text}".encode("utf-8", "surrogatepass"))
+    def entry(self, text: str, *, speed: float | None = None) -> Path:
+        """Where the piece of this text is kept."""
+        pace = "" if speed is None else f"\nspeed {speed}"
+        key = hashlib.sha256(f"{self._identity}{pace}\n{text}".encode("utf-8", "surrogatepass"))
         return self._folder / f"{key.hexdigest()[:40]}.safetensors"
+
+    def tell(self, text: str, *, speed: float | None = None) -> Told:
+        """The piece from the folder, or spoken now and kept; at another pace than the job's if one is given.
+
+        Raises what speaking it raised.
+        """
+        entry = self.entry(text, speed=speed)
+        kept = self._read(entry)
+        if kept is not None:
+            return kept
+        request = replace(self._request, text=text, seed=piece_seed(self.seed, text))
+        if speed is not None:
+            request = replace(request, speed=speed)
+        told = self._speak(request)
+        self._keep(entry, told)
+        return told
+
+    def cancel(self) -> None:
+        """Stop the piece that is being spoken."""
+        if self._stream is not None:
+            self._stream.cancel()
+
+    def _speak(self, request: SpeechRequest) -> Told:
+        self._stream = self._engine.submit(request, streaming=False)
+        with self._stream as stream:
+            samples = np.concatenate([chunk.samples for chunk in stream])
+        for name in ("generate", "decode", "frames", "prefill", "prepare"):
+            self.timings[name] = self.timings.get(name, 0.0) + stream.timings.get(name, 0.0)
+        return Told(samples, tuple((guard.kind, guard.message) for guard in stream.guards), is_kept=False)
+
+    def _read(self, entry: Path) -> Told | None:
+        """What is kept of a piece; None when it is absent or damaged, and it is then spoken again."""
+        from safetensors import SafetensorError, safe_open
+
+        if not entry.is_file():
+            return None
+        try:
+            with safe_open(entry, framework="numpy") as file:
+                metadata = file.metadata() or {}
+                guards = tuple((str(kind), str(message)) for kind, message in json.loads(metadata["guards"]))
+                return Told(file.get_tensor("samples"), guards, is_kept=True)
+        except (OSError, SafetensorError, KeyError, ValueError):
+            return None
+
+    def _keep(self, entry: Path, told: Told) -> None:
+        from safetensors.numpy import save
+
+        metadata = {"format": "sonant-piece-1", "guards": json.dumps(told.guards)}
+        write_atomically(entry, save({"samples": told.samples}, metadata=metadata))
+
+
+class Narration:
+    """A long text spoken piece by piece, each from the folder when it is there; read like a SpeechStream."""
+
+    def __init__(self, engine: Engine, job: Job, voice: Voice | str | None, folder: Path) -> None:
+        self.sample_rate = engine.spec.sample_rate
+        self.guards: list[GuardEvent] = []
+        self.pieces: Sequence[Piece] = split_pieces(job.text)
+        self.segments = tuple(piece.text for piece in self.pieces)
+        self.reused = 0
+        """Pieces that were in the folder."""
+        self.store = PieceStore(engine, job, voice, folder)
+        self.seed = self.store.seed
+        self.timings = self.store.timings
+        self.timings |= {"first_audio": 0.0, "total": 0.0}
+        self._next = 0
+        self._start = 0
+        self._began = time.monotonic()
 
     def get(self) -> AudioChunk:
         """The next piece whole, with the pause after it. Raises what speaking it raised."""
@@ -116,17 +187,11 @@ class Narration:
             raise GenerationError("this reading was read to its end; start it again")
         index = self._next
         piece = self.pieces[index]
-        entry = self.entry(piece)
-        kept = self._read(entry)
-        if kept is None:
-            samples, guards = self._speak(piece)
-            self._keep(entry, samples, guards)
-        else:
-            samples, guards = kept
-            self.reused += 1
-        self.guards.extend(GuardEvent(kind, message, index) for kind, message in guards)
+        told = self.store.tell(piece.text)
+        self.reused += told.is_kept
+        self.guards.extend(GuardEvent(kind, message, index) for kind, message in told.guards)
         gap = np.zeros(round(piece.pause_after * self.sample_rate), np.float32)
-        joined = np.concatenate([samples, gap])
+        joined = np.concatenate([told.samples, gap])
         start = self._start / self.sample_rate
         self._start += len(joined)
         self._next += 1
@@ -139,36 +204,4 @@ class Narration:
 
     def cancel(self) -> None:
         """Stop the piece that is being spoken."""
-        if self._stream is not None:
-            self._stream.cancel()
-
-    def _speak(self, piece: Piece) -> tuple[Samples, list[tuple[str, str]]]:
-        request: SpeechRequest = replace(
-            self._request, text=piece.text, seed=piece_seed(self.seed, piece.text)
-        )
-        self._stream = self._engine.submit(request, streaming=False)
-        with self._stream as stream:
-            samples = np.concatenate([chunk.samples for chunk in stream])
-        for name in ("generate", "decode", "frames", "prefill", "prepare"):
-            self.timings[name] = self.timings.get(name, 0.0) + stream.timings.get(name, 0.0)
-        return samples, [(guard.kind, guard.message) for guard in stream.guards]
-
-    def _read(self, entry: Path) -> tuple[Samples, list[tuple[str, str]]] | None:
-        """What is kept of a piece; None when it is absent or damaged, and it is then spoken again."""
-        from safetensors import SafetensorError, safe_open
-
-        if not entry.is_file():
-            return None
-        try:
-            with safe_open(entry, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                guards = [(str(kind), str(message)) for kind, message in json.loads(metadata["guards"])]
-                return file.get_tensor("samples"), guards
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return None
-
-    def _keep(self, entry: Path, samples: Samples, guards: list[tuple[str, str]]) -> None:
-        from safetensors.numpy import save
-
-        metadata = {"format": "sonant-piece-1", "guards": json.dumps(guards)}
-        write_atomically(entry, save({"samples": samples}, metadata=metadata))
+        self.store.cancel()

@@ -1,0 +1,79 @@
+"""Subtitles -> speech in which every line fits its slot, from its start to the start of the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sonant.books.narration import Failure, Heard, Line, Reading
+from sonant.books.subtitles import Cue
+from sonant.errors import CancelledError, RequestError, SonantError
+from sonant.readings.pieces import PieceStore
+
+FASTEST = 1.6
+"""Times the model's own pace to which a line may be hurried; beyond, words are lost."""
+MARGIN = 0.03
+"""Seconds left free at the end of a slot."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A line in its slot: at which pace it was said, and by how many seconds it is too long all the same."""
+
+    cue: Cue
+    speed: float
+    over: float
+
+
+def slots_of(cues: Sequence[Cue]) -> list[float]:
+    """Seconds that each line may take: to the start of the next; the last as long as it is shown."""
+    slots = []
+    for cue, following in zip(cues, [*cues[1:], None], strict=True):
+        slots.append(max(0.0, following.start - cue.start) if following is not None else cue.end - cue.start)
+    return slots
+
+
+def dub(
+    cues: Sequence[Cue],
+    store: PieceStore,
+    sample_rate: int,
+    *,
+    can_hurry: bool,
+    on_line: Callable[[Line, bool], None] = lambda line, kept: None,
+) -> tuple[Reading, list[Fitted], dict[Line, float | None]]:
+    """Say each cue at its time. A line that is too long is said faster, up to FASTEST.
+
+    What does not fit even so is cut at the next line's start and told.
+
+    Returns the reading, how each line was fitted, and at which speed each is kept in the store.
+    """
+    reading, fitted, speeds = Reading(), [], dict[Line, "float | None"]()
+    for number, (cue, slot) in enumerate(zip(cues, slots_of(cues), strict=True)):
+        line = Line(0, number + 1, cue.text, 0.0)
+        room = max(slot - MARGIN, 0.05)
+        speed: float | None = None
+        try:
+            told = store.tell(cue.text)
+            seconds = len(told.samples) / sample_rate
+            for _ in range(3):  # speech at a pace is not exactly so much shorter
+                if seconds <= room or not can_hurry or (speed or 1.0) >= FASTEST:
+                    break
+                speed = round(min(FASTEST, (speed or 1.0) * seconds / room * 1.02), 3)
+                told = store.tell(cue.text, speed=speed)
+                seconds = len(told.samples) / sample_rate
+        except CancelledError:
+            raise
+        except SonantError as error:
+            reading.failures.append(Failure(line, str(error)))
+            on_line(line, False)
+            continue
+        reading.kept += told.is_kept
+        reading.guards += [(line, kind, message) for kind, message in told.guards]
+        reading.heard.append(Heard(line, cue.start, cue.start + min(seconds, slot)))
+        fitted.append(Fitted(cue, speed or 1.0, max(0.0, seconds - slot)))
+        speeds[line] = speed
+        on_line(line, told.is_kept)
+    if not reading.heard:
+        raise RequestError("no line could be spoken; see the warnings. Check the language.")
+    reading.seconds = max(cues[-1].end, reading.heard[-1].end)
+    return reading, fitted, speeds

@@ -1,0 +1,140 @@
+"""A file -> a book: txt, Markdown, HTML, EPUB, DOCX, PDF, by what the file is and not only by its ending."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bs4 import Tag
+
+from sonant.books.chapters import split_chapters
+from sonant.books.document import Book
+from sonant.books.epub import read_epub
+from sonant.books.pages import Page, read_page, soup_of
+from sonant.books.pdf import read_pdf
+from sonant.books.plain import read_plain
+from sonant.errors import DependencyError, RequestError
+
+_NOTE = re.compile(r"^\[\^[^\]\n]{1,40}\]:.*(?:\n[ \t]+\S.*)*|\[\^[^\]\n]{1,40}\]", re.MULTILINE)
+"""Footnotes of Markdown and their marks."""
+LARGEST_TEXT = 64 * 2**20
+"""Bytes of a text file; the longest novels have some five million."""
+
+
+def read_book(path: Path) -> Book:
+    """The book in a file. Raises RequestError for what cannot be read, saying which formats can."""
+    if not path.is_file():
+        raise RequestError(f"there is no file {path}; expected a book to read. Check the name.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(1024)
+    except OSError as error:
+        raise RequestError(f"cannot read {path} ({error.strerror}). Check its permissions.") from error
+    kind = _kind(path, head)
+    reader = READERS.get(kind)
+    if reader is None:
+        raise RequestError(
+            f"{path} is of no format that can be read ({kind or 'unknown'}); expected one of: "
+            f"{', '.join(READERS)}. Convert it first."
+        )
+    book = reader(path)
+    if not any(chapter.text for chapter in book.chapters):
+        raise RequestError(f"{path} has no text in it; expected at least one paragraph.")
+    return book
+
+
+def _kind(path: Path, head: bytes) -> str:
+    ending = path.suffix.lower().lstrip(".")
+    named = {
+        "text": "txt", "": "txt", "markdown": "md", "mdown": "md", "htm": "html", "xhtml": "html",
+    }.get(ending, ending)  # fmt: skip
+    if head.startswith(b"%PDF"):
+        return "pdf"
+    if head.startswith(b"PK\x03\x04"):
+        return "docx" if named == "docx" else "epub" if named == "epub" or b"epub+zip" in head else named
+    if named in ("epub", "docx", "pdf"):
+        raise RequestError(f"{path} is named .{named} and is none; expected such a file. Check it.")
+    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return ending if ending not in READERS else "binary data"
+    return named if named in READERS else "txt" if not ending else named
+
+
+def _text(path: Path) -> str:
+    """The file as text: UTF-8, UTF-16 with its mark, else the old Western code page."""
+    if path.stat().st_size > LARGEST_TEXT:
+        raise RequestError(f"{path} has more than {LARGEST_TEXT:,} bytes, which no book needs. Split it.")
+    data = path.read_bytes()
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return data.decode("utf-16", "replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", "replace")
+
+
+def _plain(path: Path) -> Book:
+    blocks, facts = read_plain(_text(path))
+    title = facts.get("title", path.stem)
+    return Book(title=title, author=facts.get("author", ""), chapters=split_chapters(blocks, title=title))
+
+
+def _markdown(path: Path) -> Book:
+    from markdown_it import MarkdownIt
+
+    text = _text(path)
+    if text.startswith("---\n"):  # front matter of site generators
+        text = text.partition("\n---\n")[2] or text
+    text = _NOTE.sub("", text)
+    page = read_page(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
+    return _from_page(page, path.stem)
+
+
+def _html(path: Path) -> Book:
+    text = _text(path)
+    head = soup_of(text).title
+    return _from_page(read_page(text), head.get_text(strip=True) if isinstance(head, Tag) else path.stem)
+
+
+_STYLES = "\n".join(
+    [
+        "p[style-name='Title'] => h1:fresh",
+        *(f"p[style-name='Heading {n}'] => h{n + 1}:fresh" for n in range(1, 6)),
+    ]
+)
+"""Word's title above its headings, as HTML has them."""
+
+
+def _docx(path: Path) -> Book:
+    try:
+        import mammoth
+    except ImportError as error:
+        raise DependencyError(
+            'reading DOCX needs mammoth. Install it: pip install "sonant[books]"'
+        ) from error
+    try:
+        with path.open("rb") as file:
+            markup = mammoth.convert_to_html(file, style_map=_STYLES).value
+    except Exception as error:  # it lets whatever its parsers raise out
+        raise RequestError(f"{path} cannot be read as DOCX ({error}). Save it again as .docx.") from error
+    return _from_page(read_page(markup), path.stem)
+
+
+def _from_page(page: Page, title: str) -> Book:
+    """The page as a book; a single largest heading at its beginning is the title."""
+    left_out = (f"{page.notes} footnotes and their marks",) if page.notes else ()
+    largest = [block for block in page.blocks if block.kind == "heading" and block.level == 1]
+    if len(largest) == 1 and page.blocks[0] is largest[0]:
+        title = largest[0].text.replace("\n", " ")
+    chapters = split_chapters(page.blocks, title=title)
+    return Book(title=title, chapters=chapters, left_out=left_out)
+
+
+READERS: Mapping[str, Callable[[Path], Book]] = {
+    "txt": _plain,
+    "md": _markdown,
+    "html": _html,
+    "epub": read_epub,
+    "docx": _docx,
+    "pdf": read_pdf,
+}
