@@ -20,6 +20,13 @@ PAGES = {
 }
 
 
+CONTAINER = '<container><rootfiles><rootfile full-path="OPS/book.opf"/></rootfiles></container>'
+PAGE = '<?xml version="1.0"?><html><head><title>x</title></head><body>{}</body></html>'
+OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+WORD = "application/vnd.openxmlformats-officedocument.wordprocessingml"
+
+
 def picture(width=4, height=6):
     def part(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -47,7 +54,7 @@ def epub(path, *, version=3, pages=PAGES, contents=True, extra=()):
     )
     files = {
         "mimetype": "application/epub+zip",
-        "META-INF/container.xml": '<container><rootfiles><rootfile full-path="OPS/book.opf"/></rootfiles></container>',
+        "META-INF/container.xml": CONTAINER,
         "OPS/book.opf": f'<package version="{version}.0" xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata>'
         "<dc:title>The Sea</dc:title><dc:creator>A. Writer</dc:creator><dc:language>en</dc:language>"
         '<meta name="cover" content="cover"/></metadata><manifest>'
@@ -58,10 +65,7 @@ def epub(path, *, version=3, pages=PAGES, contents=True, extra=()):
         "OPS/nav.xhtml": f'<html><body><nav epub:type="toc"><ol>{nav}</ol></nav></body></html>',
         "OPS/toc.ncx": f"<ncx><navMap>{points}</navMap></ncx>",
         "OPS/cover.png": picture(),
-        **{
-            f"OPS/text/{name}": f'<?xml version="1.0"?><html><head><title>x</title></head><body>{body}</body></html>'
-            for name, body in pages.items()
-        },
+        **{f"OPS/text/{name}": PAGE.format(body) for name, body in pages.items()},
         **dict(extra),
     }
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -83,16 +87,15 @@ def docx(path, paragraphs):
         f'<w:p><w:pPr><w:pStyle w:val="{style}"/></w:pPr><w:r><w:t>{text}</w:t></w:r></w:p>'
         for style, text in paragraphs
     )
-    office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
-    package = "http://schemas.openxmlformats.org/package/2006"
-    word = "application/vnd.openxmlformats-officedocument.wordprocessingml"
+    rels = f'<Relationships xmlns="{PACKAGE}/relationships">'
     files = {
-        "[Content_Types].xml": f'<Types xmlns="{package}/content-types"><Override PartName="/word/document.xml" '
-        f'ContentType="{word}.document.main+xml"/><Override PartName="/word/styles.xml" ContentType="{word}.styles+xml"/></Types>',
-        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r1" '
-        f'Type="{office}/officeDocument" Target="word/document.xml"/></Relationships>',
-        "word/_rels/document.xml.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r2" '
-        f'Type="{office}/styles" Target="styles.xml"/></Relationships>',
+        "[Content_Types].xml": f'<Types xmlns="{PACKAGE}/content-types">'
+        f'<Override PartName="/word/document.xml" ContentType="{WORD}.document.main+xml"/>'
+        f'<Override PartName="/word/styles.xml" ContentType="{WORD}.styles+xml"/></Types>',
+        "_rels/.rels": f'{rels}<Relationship Id="r1" Type="{OFFICE}/officeDocument" '
+        'Target="word/document.xml"/></Relationships>',
+        "word/_rels/document.xml.rels": f'{rels}<Relationship Id="r2" Type="{OFFICE}/styles" '
+        'Target="styles.xml"/></Relationships>',
         "word/styles.xml": f"<w:styles {space}>{styles}</w:styles>",
         "word/document.xml": f"<w:document {space}><w:body>{body}</w:body></w:document>",
     }

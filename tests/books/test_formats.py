@@ -1,5 +1,7 @@
 """Files of every format become the same book: chapters, blocks, cover, without notes and running heads."""
 
+import zipfile
+
 import pytest
 
 from sonant.books.chapters import is_chapter_line, part_of, split_chapters
@@ -39,11 +41,8 @@ def test_an_epub_without_contents_is_read_by_its_headings(tmp_path):
 
 
 def test_pages_that_are_missing_are_told(tmp_path):
-    path = epub(tmp_path / "sea.epub")
     pages = {**PAGES, "gone.xhtml": "<p>x</p>"}
     path = epub(tmp_path / "sea.epub", pages=pages)
-    import zipfile
-
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "cut.epub", "w") as new:
         for info in old.infolist():
             if "gone" not in info.filename:
@@ -83,8 +82,8 @@ def test_pdf_pages_lose_running_heads_and_numbers_and_join_their_lines(tmp_path)
         return ["THE ROAD", *lines, str(number)]
 
     pages = [
-        page(1, "Chapter 1", "The road went on and on, over hills and through woods; a long road in-", "deed it was."),
-        page(2, "They slept under a tree, and in the morning they went on towards the town", "that nobody had seen."),
+        page(1, "Chapter 1", "The road went on and on, over hills; a long road in-", "deed it was."),
+        page(2, "They slept under a tree, and in the morning went on to the town", "that nobody had seen."),
         page(3, "Chapter 2", "The town was empty."),
         page(4, "So they went home."),
     ]  # fmt: skip
@@ -93,7 +92,7 @@ def test_pdf_pages_lose_running_heads_and_numbers_and_join_their_lines(tmp_path)
     text = " ".join(c.text for c in book.chapters)
     assert "THE ROAD" not in text
     assert "a long road indeed it was." in text
-    assert "towards the town that nobody had seen." in text
+    assert "on to the town that nobody had seen." in text
 
 
 def test_a_pdf_without_text_is_refused(tmp_path):
@@ -117,7 +116,8 @@ def test_gutenberg_texts_lose_their_licence_and_keep_their_facts(tmp_path):
 
 def test_markdown_loses_front_matter_and_notes(tmp_path):
     (tmp_path / "a.md").write_text(
-        "---\nlayout: post\n---\n# The Ferry\n\n## One\n\nCold.[^1]\n\n[^1]: A note.\n\n## Two\n\n| a | b |\n|---|---|\n| c | d |\n",
+        "---\nlayout: post\n---\n# The Ferry\n\n## One\n\nCold.[^1]\n\n[^1]: A note.\n\n"
+        "## Two\n\n| a | b |\n|---|---|\n| c | d |\n",
         encoding="utf-8",
     )
     book = read_book(tmp_path / "a.md")

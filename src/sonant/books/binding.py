@@ -60,7 +60,7 @@ def _container(path: Path) -> _Container | None:
     form = find_format(name)
     if form.name in ("wav", "pcm"):
         return None
-    container = "ipod" if form.name == "aac" else form.container
+    container = "mp4" if form.name == "aac" else form.container
     if form.name == "aac" and ending == ".aac":
         raise RequestError(f"{path} would have no chapters, as raw AAC has none; expected .m4b. Name it so.")
     kind = {"flac": "s16", "opus": "flt"}.get(form.name, "fltp")
@@ -153,7 +153,9 @@ def _encode(
     has_cover: bool,
 ) -> None:
     rate = next((r for r in container.rates if r >= sample_rate), sample_rate)
-    options = {"fflags": "+bitexact", **({"movflags": "+faststart"} if container.format == "ipod" else {})}
+    options = {"fflags": "+bitexact"}
+    if container.format == "mp4":  # "ipod" is the same without PNG covers
+        options |= {"movflags": "+faststart", "brand": "M4B "}
     with av.open(str(part), "w", format=container.format, options=options) as file:
         file.metadata.update(_facts(book))
         stream: Any = file.add_stream(container.codec, rate=rate, layout="mono")
@@ -166,7 +168,7 @@ def _encode(
             [
                 {
                     "id": number,
-                    "start": round(mark.start * 1000),
+                    "start": _milliseconds(mark.start, container.format),
                     "end": round(mark.end * 1000),
                     "time_base": Fraction(1, 1000),
                     "metadata": {"title": mark.title},
@@ -189,6 +191,13 @@ def _encode(
         for ready in resampler.resample(None):
             file.mux(stream.encode(ready))
         file.mux(stream.encode(None))
+
+
+def _milliseconds(seconds: float, format: str) -> int:
+    """A chapter's start. In Vorbis comments FFmpeg rounds the seconds up from a half on while it keeps the
+    thousandths, so such a chapter begins up to half a second earlier, in the silence before it."""
+    whole, rest = divmod(round(seconds * 1000), 1000)
+    return whole * 1000 + (min(rest, 499) if format == "ogg" else rest)
 
 
 def _facts(book: Book) -> dict[str, str]:

@@ -75,22 +75,22 @@ def split_chapters(blocks: Sequence[Block], *, title: str) -> tuple[Chapter, ...
     held: list[Block] = []
     for block in blocks:
         if level and block.kind == "heading" and block.level <= level:
-            _close(chapters, name, held)
+            _close(chapters, name, held, title)
             name, held = block.text.replace("\n", " "), [block]
         else:
             held.append(block)
-    _close(chapters, name, held)
+    _close(chapters, name, held, title)
     return tuple(chapters)
 
 
-def _close(chapters: list[Chapter], name: str, held: Sequence[Block]) -> None:
+def _close(chapters: list[Chapter], name: str, held: Sequence[Block], title: str) -> None:
     """Add a chapter unless it is a heading alone, which then stands at the head of the next."""
     if not any(block.text for block in held):
         return
     if chapters and _is_title_alone(chapters[-1]):
         before = chapters.pop()
         held = [*before.blocks, *held]
-        name = f"{before.title}. {name}"
+        name = name if before.title == title else f"{before.title}. {name}"
     chapters.append(Chapter(title=name, blocks=tuple(held), part=part_of(name)))
 
 

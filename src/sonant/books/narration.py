@@ -1,6 +1,6 @@
 """A book -> the pieces to say and their pauses; saying them; and when each is heard.
 
-A piece is a sentence (short ones join the next), so a changed sentence costs one sentence. One that cannot be
+A piece is a sentence (short ones join a neighbour), so a changed sentence costs one sentence. What cannot be
 spoken is told and left out: the book goes on.
 """
 
@@ -18,7 +18,7 @@ from sonant.text.segment import sentences
 log = logging.getLogger(__name__)
 
 SHORT = 25
-"""Characters; a shorter sentence is said together with the next of its paragraph."""
+"""Characters; a shorter sentence is said together with its neighbour in the paragraph."""
 SENTENCE, ITEM, PARAGRAPH, HEADING, BREAK, CHAPTER = 0.25, 0.4, 0.6, 1.0, 1.5, 2.0
 """Seconds of silence after each, on top of the model's own."""
 MOST_FAILURES = 20
@@ -103,6 +103,9 @@ def _block_lines(block: Block, chapter: int, number: int) -> Iterator[Line]:
             pieces[-1] += sentence
         else:
             pieces.append(sentence)
+    if len(pieces) > 1 and len(pieces[-1].strip()) < SHORT:
+        last = pieces.pop()
+        pieces[-1] += last
     said = [piece.strip() for piece in pieces if any(map(str.isalnum, piece))]
     for place, piece in enumerate(said):
         yield Line(chapter, number, piece, SENTENCE if place + 1 < len(said) else ends)

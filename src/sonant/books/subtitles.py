@@ -47,20 +47,24 @@ def cues_of(heard: Sequence[Heard]) -> list[Cue]:
     return cues
 
 
+def check_subtitles(path: Path) -> None:
+    """Raise RequestError for a file name that says no format of subtitles."""
+    if path.suffix.lower() not in (".srt", ".vtt"):
+        raise RequestError(
+            f"subtitles {path.name} are of no known format; expected .srt or .vtt. Name them so."
+        )
+
+
 def write_subtitles(path: Path, cues: Sequence[Cue]) -> None:
-    """Write SRT, VTT or another format of subtitles, by the file's ending. Raises RequestError for others."""
+    """Write SRT or VTT, by the file's ending. Raises RequestError for others."""
+    check_subtitles(path)
     subs = _library()
     file = subs.SSAFile()
     for cue in cues:
         event = subs.SSAEvent(start=round(cue.start * 1000), end=round(cue.end * 1000))
         event.plaintext = cue.text
         file.append(event)
-    try:
-        file.save(str(path), encoding="utf-8")
-    except subs.exceptions.UnknownFileExtensionError as error:
-        raise RequestError(
-            f"subtitles {path.name} are of no known format; expected .srt or .vtt. Name them so."
-        ) from error
+    file.save(str(path), encoding="utf-8")
 
 
 def read_subtitles(path: Path) -> list[Cue]:

@@ -78,6 +78,10 @@ def read(
         text="", model=model, device=device, dtype=dtype, precision=precision, in_pieces=True,
         **job_settings(given),
     )  # fmt: skip
+    if subtitles is not None:
+        from sonant.books.subtitles import check_subtitles
+
+        check_subtitles(subtitles)
     if book.suffix.lower() in (".srt", ".vtt"):
         _dub(book, output or book.with_suffix(".wav"), job, subtitles=subtitles, report=report)
         return
@@ -172,10 +176,11 @@ def _picked(
         return [(n, c) for n, c in numbered if everything or c.part == "body"] or list(numbered)
     wanted: set[int] = set()
     for part in chosen.split(","):
-        wanted |= set(_range(part, "--chapters") or ())
-    missing = sorted(wanted - {n for n, _ in numbered})
-    if missing:
-        _refuse(f"there is no chapter {missing[0]}; the book has {len(numbered)} (sonant read BOOK --list)")
+        numbers = _range(part, "--chapters") or range(0)
+        last = numbers.start if part.strip().endswith("-") else numbers.stop - 1
+        if last > len(numbered):
+            _refuse(f"there is no chapter {last}; the book has {len(numbered)} (sonant read BOOK --list)")
+        wanted |= set(numbers)
     return [(n, c) for n, c in numbered if n in wanted]
 
 
