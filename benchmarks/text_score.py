@@ -251,9 +251,9 @@ def as_typed(text: str, language: str) -> str:
 
 
 def rules(text: str, language: str) -> str:
-    from sonant.text.normalize import normalize
+    from sonant.text.front_end import spoken_text
 
-    return normalize(text, language)
+    return spoken_text(text, language)
 
 
 READERS: dict[str, Reader] = {"as-typed": as_typed, "rules": rules}

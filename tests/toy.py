@@ -55,6 +55,7 @@ class ToyModel:
             capabilities=frozenset({"preset_voice", "frame_streaming", "seed"}),
             sampling={"temperature": 1.0},
             streams_by="frame",
+            normalize="original",  # its tests count what it is given
         )
 
     def encode_voice(self, audio, transcript):

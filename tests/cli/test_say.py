@@ -163,7 +163,7 @@ def test_every_setting_reaches_the_request(sonant, toy, monkeypatch):
         "predictor_temperature": 0.4, "beams": 2, "length_penalty": 1.5, "max_frames": 99,
     }  # fmt: skip
     assert request.options == {"a": 1, "b": "two"}
-    assert request.normalize is False
+    assert request.normalize == "off"
 
 
 @pytest.mark.parametrize(

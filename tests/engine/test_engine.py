@@ -221,7 +221,7 @@ def test_first_audio_comes_before_the_end(endless):
         (SpeechRequest("ab " * 20_000, glossary={"ab": "abcd" * 1000}), RequestError, "glossary"),
         (SpeechRequest("x", voice="bob"), VoiceError, "ann"),
         (SpeechRequest("x", language="klingon"), RequestError, "english"),
-        (SpeechRequest("x", speed=2.0), UnsupportedError, "speed"),
+        (SpeechRequest("x", speed=2.0, exact=True), UnsupportedError, "speed"),
         (SpeechRequest("x", style=Style(instruction="sad")), UnsupportedError, "instruction"),
         (SpeechRequest("x", sampling=Sampling(top_k=3)), UnsupportedError, "top_k"),
         (SpeechRequest("x", options={"temprature": 1}), UnsupportedError, "temprature"),

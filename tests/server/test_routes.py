@@ -64,7 +64,7 @@ def test_every_decoding_setting_of_the_library_can_be_sent():
         ({"stream_format": "xml"}, (400, "invalid_request", "stream_format")),
         ({"stream_format": "sse", "stream": False}, (400, "invalid_request", "stream")),
         ({"speed": 5.0}, (400, "invalid_request", "speed")),
-        ({"speed": 2.0}, (400, "unsupported", "speed")),
+        ({"speed": 2.0, "exact": True}, (400, "unsupported", "speed")),
         ({"speed": "fast"}, (400, "invalid_request", "speed")),
         ({"seed": -2}, (400, "invalid_request", "seed")),
         ({"seed": 2**70}, (400, "invalid_request", "seed")),

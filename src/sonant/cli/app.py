@@ -10,6 +10,7 @@ from typing import NoReturn
 import typer
 
 from sonant.cli import bench, codec, measure, models, parity, read, replay, say, serve, suite, voice
+from sonant.cli import text as text_command
 
 app = typer.Typer(
     name="sonant",
@@ -20,6 +21,7 @@ app = typer.Typer(
 # Every command is registered here, and only here.
 app.command("say")(say.say)
 app.command("read")(read.read)
+app.command("text")(text_command.text)
 app.command("replay")(replay.replay)
 app.add_typer(voice.app, name="voice")
 app.command("models")(models.models)

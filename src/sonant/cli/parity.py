@@ -229,6 +229,9 @@ def _task(
         except json.JSONDecodeError:
             parsed = value
         places.get(name, options)[name] = _setting(name, parsed)
+    if whole.get("normalize", True) is True:  # an original is compared with what its own front end reads
+        whole["normalize"] = "original"
+    whole["exact"] = True
     is_file = voice is not None and Path(voice).is_file()
     if transcript is not None and not is_file:
         raise RequestError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import sys
 from dataclasses import replace
@@ -58,6 +59,10 @@ def say(
             "there next time. Without --seed the seed is 0.",
         ),
     ] = False,
+    no_normalize: Annotated[
+        bool,
+        typer.Option("--no-normalize", help="The same as --normalize off.", rich_help_panel="How it sounds"),
+    ] = False,
     model: Annotated[
         str,
         Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names),
@@ -92,6 +97,7 @@ def say(
             "--receipt and --resume keep something beside the file and there is none; expected a file. "
             "Give one with --output."
         )
+    given["normalize"] = read_normalize(given["normalize"], no_normalize)
     if resume and given["seed"] is None:
         given["seed"] = 0
     job = Job(
@@ -125,15 +131,24 @@ def read_text(argument: str) -> str:
         return argument
     try:
         if argument == "-":
-            return sys.stdin.buffer.read().decode("utf-8-sig")
-        return Path(argument[1:]).read_text(encoding="utf-8-sig")
+            return decode_text(sys.stdin.buffer.read())
+        return decode_text(Path(argument[1:]).read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise RequestError(
             f"cannot read the text from {argument if argument != '-' else 'standard input'} ({error}); "
-            "expected UTF-8 text. Check the path and the encoding; a text that begins with @ can be piped "
-            "in with -.",
+            "expected UTF-8 text, or UTF-16 with its mark. Check path and encoding; "
+            "a text that begins with @ can be piped in with -.",
             field="text",
         ) from error
+
+
+def decode_text(data: bytes) -> str:
+    """Text of a file: UTF-8, or UTF-16 and UTF-32 where their byte order mark says so."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return data.decode("utf-32")
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.decode("utf-8-sig")
 
 
 def find_target(
@@ -157,6 +172,18 @@ def find_target(
         output = f"speech{FORMATS[find_format(format or 'wav').name].suffixes[0]}"
     path = Path(output)
     return path, check_target(path, format)
+
+
+def read_normalize(normalize: str | None, no_normalize: bool) -> Any:
+    """The front end that the two flags name together; the request checks the name."""
+    from sonant.errors import RequestError
+
+    if no_normalize and normalize not in (None, "off"):
+        raise RequestError(
+            f"--no-normalize was given with --normalize {normalize}; expected one of them. Leave one out.",
+            field="normalize",
+        )
+    return "off" if no_normalize else normalize
 
 
 def report(

@@ -17,6 +17,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,12 +37,14 @@ from sonant.engine.preparing import (
 from sonant.engine.progress import Progress, Segment
 from sonant.engine.rows import Rows
 from sonant.engine.stream import SpeechStream, join
+from sonant.engine.stretching import open_decoder
 from sonant.engine.turns import Turns
 from sonant.errors import BusyError, CancelledError, GenerationError, RequestError, SonantError
 from sonant.native import teams
 from sonant.request.audio import Audio
-from sonant.request.checks import check_fed_text, check_request
-from sonant.request.speech import ChunkPolicy, ModelSpec, Speech, SpeechRequest
+from sonant.request.checks import check_fed_text, check_reading, check_request
+from sonant.request.explained import explain
+from sonant.request.speech import ChunkPolicy, GuardEvent, ModelSpec, Speech, SpeechRequest
 from sonant.request.voice import Voice
 from sonant.voices.casting import Casting
 from sonant.voices.design import designed_voice
@@ -224,6 +227,13 @@ class Engine:
                 raise deadline.error(0.0)
             items.append(source.next())
         return tuple(item.text for item in items if isinstance(item, Prompt))
+
+    def explain(self, request: SpeechRequest) -> dict[str, Any]:
+        """What will be spoken of the text, and by which rules, as plain data; see `request.explained`."""
+        check_reading(request, self.spec)
+        units = getattr(self.model, "units", None)
+        with torch.inference_mode():
+            return explain(request, self.spec, units=units)
 
     def stream(self, request: SpeechRequest) -> SpeechStream:
         """Speak and hand out chunks as they are made."""
@@ -430,6 +440,8 @@ class Engine:
                     progress.lead += item.seconds
                 else:
                     progress.newest.pause += item.seconds
+            elif isinstance(item, GuardEvent):
+                progress.stream._note(item.kind, item.message, len(progress.stream._texts))
             elif isinstance(item, Unspeakable):
                 progress.stream._note("unspeakable", item.message, len(progress.stream._texts))
 
@@ -518,7 +530,7 @@ class Engine:
         self._share_cores(segment for other in self._open for segment in other.running)
         try:
             if segment.sound is None:
-                decoder = self.model.decoder(segment.prompt, streaming=stream._streaming)
+                decoder = open_decoder(self.model, segment.prompt, streaming=stream._streaming)
                 segment.sound = Sound(stream, decoder, segment.index, segment.prompt.text)
             segment.utterance = self.model.start(segment.prompt, rows)
         except Exception as error:

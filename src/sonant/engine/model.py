@@ -50,6 +50,8 @@ class Prompt:
     """Seconds of silence that the engine adds after this segment."""
     rows: int = 1
     """Cache rows the utterance takes (the beam width)."""
+    stretch: float = 1.0
+    """How many times faster than it is made the segment is played; set by the engine, not by families."""
     positions: int = 0
     """Cache positions this segment may need in all, prompt and steps: what `allocate` must hold."""
 
@@ -106,7 +108,8 @@ class AudioDecoder(Protocol):
 class SpeechModel(Protocol):
     """One loaded checkpoint of one family.
 
-    What a model may have beyond this: `each_prompt(request)` (what `prepare` gives, one at a time, an
+    What a model may have beyond this: `units(text)` (the tokens or phonemes of a text, for people to see),
+    `each_prompt(request)` (what `prepare` gives, one at a time, an
     `Unspeakable` for a sentence that cannot be said, None where a bit of the work gave nothing),
     `ignores_threads` (steps sum alike on any number of threads), `least_positions` (cache positions to make
     room for from the start), `grow(positions)` (longer rows, with what is in them; False where they cannot

@@ -6,6 +6,7 @@ others in a thread of their own, one for each request in turn.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
 import threading
@@ -20,8 +21,8 @@ from sonant.engine.model import Prompt, SpeechModel, Unspeakable
 from sonant.errors import DeadlineError, RequestError, SonantError
 from sonant.native import teams
 from sonant.nn.sampling import segment_seed
-from sonant.request.checks import Part, spoken_parts
-from sonant.request.speech import SpeechRequest
+from sonant.request.speech import GuardEvent, SpeechRequest
+from sonant.request.spoken import Part, request_of, spoken_parts, stretch_of
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +41,8 @@ class Pause:
     seconds: float
 
 
-Item = Prompt | Pause | Unspeakable | None
-"""What one bit of preparation gives. None is nothing yet."""
+Item = Prompt | Pause | Unspeakable | GuardEvent | None
+"""What one bit of preparation gives. None is nothing yet; a guard event tells what the front end left out."""
 
 
 class Source:
@@ -56,16 +57,22 @@ class Source:
         self._model = model
         self._request = request
         self._is_given = request.source_audio is None and request.text_feed is None
-        self._parts = spoken_parts(request) if self._is_given else [Part("", 0.0)]
+        self._parts = spoken_parts(request, model.spec) if self._is_given else iter([Part("", 0.0)])
+        self._ahead: list[Part] = []
+        """Parts that were read already, to know whether there is a word in the text."""
         self._items = self._made()
         self.is_over = False
 
     @property
     def silence(self) -> float | None:
         """Seconds of silence that are the whole answer to a text without letter or digit; else None."""
-        if not self._is_given or any(part.text for part in self._parts):
+        if not self._is_given or any(part.text for part in self._ahead):
             return None
-        return max(SILENCE, sum(part.pause_after for part in self._parts))
+        for part in self._parts:
+            self._ahead.append(part)
+            if part.text:
+                return None
+        return max(SILENCE, sum(part.pause_after for part in self._ahead))
 
     def next(self) -> Item:
         """The next bit of work. Sets `is_over` when there is none. Raises what the model raises."""
@@ -80,7 +87,8 @@ class Source:
 
     def _made(self) -> Iterator[Item]:
         number = 0
-        for part in self._parts:
+        for part in itertools.chain(self._ahead, self._parts):
+            yield from part.guards
             if self._is_given and not part.text:
                 yield Pause(part.pause_after)
                 continue
@@ -91,11 +99,12 @@ class Source:
         request = self._request
         assert request.seed is not None
         seed = segment_seed(request.seed, number * PARTS_APART)
+        stretch = stretch_of(request, part, self._model.spec)
         has_spoken = False
         try:
-            for item in self._prompts(replace(request, text=part.text, seed=seed)):
+            for item in self._prompts(request_of(request, part, seed, self._model.spec)):
                 has_spoken = has_spoken or isinstance(item, Prompt)
-                yield item if not isinstance(item, Prompt) else self._fitting(item)
+                yield item if not isinstance(item, Prompt) else replace(self._fitting(item), stretch=stretch)
         except RequestError as error:
             if error.field not in (None, "text") or not self._is_given:
                 raise

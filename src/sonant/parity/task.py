@@ -67,7 +67,7 @@ class Task:
             "speed": request.speed,
             "seed": request.seed,
             "text_layout": request.text_layout,
-            "normalize": request.normalize,
+            "normalize": request.normalize != "off",
             "options": dict(request.options),
             "max_steps": self.max_steps,
             "rates": {name: clip.sample_rate for name, clip in self.clips().items()},
@@ -137,7 +137,7 @@ def _task(trace: Trace, record: Mapping[str, Any], limit: int | None) -> Task:
         speed=float(record.get("speed") or 1.0),
         seed=seed,
         text_layout=record.get("text_layout"),
-        normalize=record.get("normalize", True),
+        normalize="original" if record.get("normalize", True) else "off",
         source_audio=clips.get("source_audio"),
         options=dict(record.get("options") or {}),
     )

@@ -134,6 +134,8 @@ class Job:
             )
         settings = {name: data[name] for name in SPOKEN if name in data}
         try:
+            if isinstance(settings.get("normalize"), bool):  # before there was a front end of Sonant's own
+                settings["normalize"] = "original" if settings["normalize"] else "off"
             if settings.get("emotion") is not None:
                 settings["emotion"] = tuple(settings["emotion"])
             others = {name: value for name, value in data.items() if name not in SPOKEN}

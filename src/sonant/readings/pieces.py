@@ -22,9 +22,11 @@ from sonant.errors import GenerationError, RequestError
 from sonant.files import write_atomically
 from sonant.readings.job import Job
 from sonant.request.audio import Samples
-from sonant.request.speech import AudioChunk, GuardEvent, SpeechRequest
+from sonant.request.speech import AudioChunk, GuardEvent, Normalize, SpeechRequest
 from sonant.request.voice import Voice
+from sonant.text.cleaning import clean
 from sonant.text.segment import segment
+from sonant.text.ssml import is_ssml
 
 PIECE_LIMIT = 1200
 """Characters; a longer paragraph is cut after a sentence."""
@@ -38,11 +40,22 @@ class Piece:
     pause_after: float
 
 
-def split_pieces(text: str) -> list[Piece]:
+def split_pieces(text: str, normalize: Normalize = "original") -> list[Piece]:
     """The text by paragraphs and pause tags, long paragraphs cut after sentences.
+
+    Where Sonant's front end reads it, its lines are those of `text.cleaning`: any system's line ends part
+    paragraphs.
 
     What cannot be spoken (a line of dashes, a lone pause tag) only adds its silence to the piece before it.
     """
+    if normalize == "sonant":
+        if is_ssml(text):
+            raise RequestError(
+                "the text is SSML, which is read as a whole; expected plain text or Markdown for a reading "
+                "in pieces. Leave out --resume, or the tags.",
+                field="text",
+            )
+        text = clean(text)
     pieces: list[Piece] = []
     for part in segment(text, limit=PIECE_LIMIT):
         if part.is_spoken:
@@ -98,6 +111,12 @@ class PieceStore:
         for name in ("text", "model", "format", "de_rumble", "loudness", "voice", "transcript", "in_pieces"):
             del data[name]
         spec = self._engine.spec
+        # Pieces from before there was a choice of front ends stay good: they say true and false.
+        front_end = data["normalize"] or spec.normalize
+        data["normalize"] = {"original": True, "off": False}.get(front_end, front_end)
+        for name, default in (("emoji", "skip"), ("code", "say"), ("exact", False)):
+            if data[name] == default:
+                del data[name]
         hashes = job.input_hashes()
         del hashes["text"]
         data["versions"] = __version__
@@ -169,7 +188,7 @@ class Narration:
     def __init__(self, engine: Engine, job: Job, voice: Voice | str | None, folder: Path) -> None:
         self.sample_rate = engine.spec.sample_rate
         self.guards: list[GuardEvent] = []
-        self.pieces: Sequence[Piece] = split_pieces(job.text)
+        self.pieces: Sequence[Piece] = split_pieces(job.text, job.get("normalize") or engine.spec.normalize)
         self.segments = tuple(piece.text for piece in self.pieces)
         self.reused = 0
         """Pieces that were in the folder."""
@@ -187,10 +206,11 @@ class Narration:
             raise GenerationError("this reading was read to its end; start it again")
         index = self._next
         piece = self.pieces[index]
-        told = self.store.tell(piece.text)
+        told = self._tell_or_skip(piece)
         self.reused += told.is_kept
         self.guards.extend(GuardEvent(kind, message, index) for kind, message in told.guards)
-        gap = np.zeros(round(piece.pause_after * self.sample_rate), np.float32)
+        pause = piece.pause_after if len(told.samples) else 0.0
+        gap = np.zeros(round(pause * self.sample_rate), np.float32)
         joined = np.concatenate([told.samples, gap])
         start = self._start / self.sample_rate
         self._start += len(joined)
@@ -201,6 +221,19 @@ class Narration:
         self.timings["audio"] = self._start / self.sample_rate
         is_final = self._next == len(self.pieces)
         return AudioChunk(joined, self.sample_rate, index, start, is_final, piece.text)
+
+    def _tell_or_skip(self, piece: Piece) -> Told:
+        """The piece; no sound and a warning where nothing of it can be spoken.
+
+        A reading of which nothing at all can be spoken raises what its last piece raised.
+        """
+        try:
+            return self.store.tell(piece.text)
+        except RequestError as error:
+            if error.field != "text" or (self._start == 0 and self._next + 1 == len(self.pieces)):
+                raise
+            message = f"paragraph {self._next + 1} was left out: {error}"
+            return Told(np.zeros(0, np.float32), (("unspeakable", message),), is_kept=False)
 
     def cancel(self) -> None:
         """Stop the piece that is being spoken."""

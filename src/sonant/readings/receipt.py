@@ -109,7 +109,7 @@ def make_receipt(
     import torch
 
     return Receipt(
-        job=replace(job, settings={**job.settings, "seed": outcome.seed}),
+        job=replace(job, settings={"normalize": spec.normalize, **job.settings, "seed": outcome.seed}),
         inputs=job.input_hashes(),
         model={"family": spec.family, "name": spec.name, "fingerprint": spec.fingerprint},
         voice=describe_voice(voice, spec),

@@ -1,54 +1,34 @@
-"""What is checked of a request before any work: fields against what the model can do, text into parts."""
+"""What is checked of a request before any work: fields against what the model can do."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
 
 import numpy as np
 
 from sonant.errors import RequestError, UnsupportedError
 from sonant.request.audio import Audio
 from sonant.request.settings import SETTINGS
-from sonant.request.speech import LANGUAGE_CODES, ModelSpec, SpeechRequest, Style
-from sonant.text.markup import PRONUNCIATION, apply_glossary, split_pauses
-
-LONGEST_EXPANSION = 400_000
-"""Characters that a text may have once its glossary is applied."""
+from sonant.request.speech import ModelSpec, SpeechRequest, Style, language_name
+from sonant.text.markup import PRONUNCIATION
 
 
-@dataclass(frozen=True)
-class Part:
-    """Text between two pause tags, and the silence after it in seconds."""
-
-    text: str
-    pause_after: float
-
-
-def spoken_parts(request: SpeechRequest) -> list[Part]:
-    """The request's text with the glossary applied, cut at pause tags; an empty first part is a pause before
-    everything.
-
-    A part without a letter or digit only adds its pause. Raises RequestError when the glossary makes the text
-    too long.
-    """
-    text = apply_glossary(request.text, request.glossary, most=LONGEST_EXPANSION)
-    spoken: list[Part] = []
-    for piece, pause in split_pauses(text):
-        if any(letter.isalnum() for letter in piece):
-            spoken.append(Part(piece, pause))
-        elif spoken:
-            last = spoken[-1]
-            spoken[-1] = Part(last.text, last.pause_after + pause)
-        elif pause:
-            spoken.append(Part("", pause))
-    return spoken
+def check_reading(request: SpeechRequest, spec: ModelSpec) -> None:
+    """Raise RequestError or UnsupportedError for a text that the model cannot be asked to read so."""
+    _check_text(request, spec)
+    _check_pronunciations(request.text, spec)
+    if request.normalize not in (None, *spec.front_ends):
+        raise UnsupportedError(
+            f"{spec.name} cannot read its text with normalize={request.normalize}: its own front end is not "
+            f"to be switched off. It takes: {', '.join(spec.front_ends)}. Choose one of them.",
+            field="normalize",
+        )
+    _check_language(request.language, spec)
 
 
 def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
     """Raise RequestError or UnsupportedError, by field, for whatever the model cannot do."""
-    _check_text(request, spec)
-    _check_pronunciations(request.text, spec)
+    check_reading(request, spec)
     style = request.style
     for row in SETTINGS:
         if not row.needs or not spec.capabilities.isdisjoint(row.needs):
@@ -60,6 +40,12 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
                 f"Leave {row.name} out or choose another model.",
                 field=row.name,
             )
+    if request.exact and request.speed != 1.0 and "speed" not in spec.capabilities:
+        raise UnsupportedError(
+            f"{spec.name} does not take speed; exact forbids to stretch its sound instead. Leave exact or "
+            "speed out, or choose another model.",
+            field="speed",
+        )
     if spec.needs_instruction and not (style.instruction or "").strip():
         raise RequestError(
             f"{spec.name} makes its voice from a description. Give one as instruction, such as "
@@ -79,7 +65,6 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
                 f"it has: {', '.join(spec.options) or 'none'}.",
                 field=name,
             )
-    _check_language(request.language, spec)
     _check_emotion(style)
     if style.emotion_audio is not None:
         check_clip(style.emotion_audio, spec, field="emotion_audio", what="emotion clip")
@@ -206,12 +191,13 @@ def _check_pronunciations(text: str, spec: ModelSpec) -> None:
 
 
 def _check_language(language: str | None, spec: ModelSpec) -> None:
-    if language is None or language.lower() == "auto" or not spec.languages:
+    name = language_name(language)
+    if name is None or not spec.languages:
         return
-    known = [name.lower() for name in spec.languages]
-    if language.lower() not in known and LANGUAGE_CODES.get(language.lower(), "") not in known:
+    known = [one.lower() for one in spec.languages]
+    if name not in known:
         raise RequestError(
-            f"{spec.name} does not speak {language!r}{_nearest(language.lower(), known)}; "
+            f"{spec.name} does not speak {language!r}{_nearest(name, known)}; "
             f"it speaks: {', '.join(spec.languages)}, or auto.",
             field="language",
         )

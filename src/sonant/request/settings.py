@@ -18,6 +18,8 @@ from typing import Any, Literal, get_args
 from sonant.errors import RequestError
 
 TextLayout = Literal["progressive", "full"]
+Normalize = Literal["sonant", "original", "off"]
+"""Which front end reads numbers, signs and mark-up: Sonant's, the family's own, or none."""
 
 EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 """Order of the numbers in `Style.emotion_vector`. Source: IndexTTS2's eight emotion groups."""
@@ -213,8 +215,9 @@ SETTINGS: tuple[Setting, ...] = (
         help="0 is the voice's own manner, 1 the full emotion.",
     ),
     Setting(
-        name="speed", kind="number", home="request", default=1.0, least=0.25, most=4.0, needs=("speed",),
-        help="Times the model's own pace.", remark=" (1 is the model's own pace)",
+        name="speed", kind="number", home="request", default=1.0, least=0.25, most=4.0,
+        help="Times the model's own pace; stretched in time where the model has none.",
+        remark=" (1 is the model's own pace)",
     ),
     Setting(
         name="text_layout", kind="choice", home="request", choices=get_args(TextLayout),
@@ -222,9 +225,22 @@ SETTINGS: tuple[Setting, ...] = (
         help="Text one token a frame, or all of it in the prompt (Qwen3-TTS).",
     ),
     Setting(
-        name="normalize", kind="switch", home="request", default=True,
-        help="Read numbers, dates and symbols out as words.",
-        flag=Flag(names=("--normalize/--no-normalize",)),
+        name="exact", kind="switch", home="request", default=False, flag=Flag(names=("--exact",)),
+        help="Refuse a speed that the model itself cannot do, instead of stretching its sound.",
+    ),
+    Setting(
+        name="normalize", kind="choice", home="request", choices=get_args(Normalize),
+        help="Which front end reads numbers, signs and mark-up: Sonant's, the family's own, or none; nothing "
+        "is the model's choice.",
+        said="normalize", remark=". Choose one of them.",
+    ),
+    Setting(
+        name="emoji", kind="choice", home="request", choices=("skip", "say"), default="skip",
+        help="Leave emoji out, or say their names.",
+    ),
+    Setting(
+        name="code", kind="choice", home="request", choices=("say", "skip"), default="say",
+        help="Say code in Markdown as it is typed, or leave it out.",
     ),
     Setting(
         name="glossary", kind="glossary", home="request", default={},

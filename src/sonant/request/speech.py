@@ -12,7 +12,10 @@ from sonant.errors import GenerationError, RequestError, SonantError
 from sonant.request.audio import Audio, Samples
 from sonant.request.settings import BY_NAME, check_all
 from sonant.request.settings import EMOTIONS as EMOTIONS
+from sonant.request.settings import Normalize as Normalize
 from sonant.request.settings import TextLayout as TextLayout
+from sonant.text.language import LANGUAGE_CODES as LANGUAGE_CODES
+from sonant.text.language import language_name as language_name
 
 if TYPE_CHECKING:
     from sonant.request.voice import Voice
@@ -264,8 +267,16 @@ class SpeechRequest:
     """Same request and seed, same samples. None draws a seed, which the result reports."""
     text_layout: TextLayout | None = field(default=None, kw_only=True)
     """Qwen3-TTS: all text in the prompt ("full") or one token a frame ("progressive")."""
-    normalize: bool = field(default=True, kw_only=True)
-    """Read numbers, dates and symbols out as words where the family does so."""
+    normalize: Normalize | bool | None = field(default=None, kw_only=True)
+    """How numbers, dates, signs and mark-up become words: by Sonant's front end ("sonant"), by the family's
+    own as its original has it ("original"), or not at all ("off"). None is the model's default, which is also
+    what True means; False is "off"."""
+    emoji: Literal["skip", "say"] = field(default="skip", kw_only=True)
+    """Whether Sonant's front end leaves emoji out or says their names."""
+    code: Literal["say", "skip"] = field(default="say", kw_only=True)
+    """Whether Sonant's front end says code in Markdown as it is typed, or leaves it out."""
+    exact: bool = field(default=False, kw_only=True)
+    """Refuse what the model itself cannot do instead of mending its sound: a speed by time-stretching."""
     glossary: Mapping[str, str] = field(default_factory=dict, kw_only=True)
     """Words and how to spell them for the voice: applied before everything else."""
     source_audio: Audio | None = field(default=None, kw_only=True)
@@ -279,6 +290,8 @@ class SpeechRequest:
     """Switches that only one family has, listed in `ModelSpec.options`; unknown ones are refused."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.normalize, bool):
+            object.__setattr__(self, "normalize", None if self.normalize else "off")
         check_all(self, "request")
 
 
@@ -379,6 +392,12 @@ class ModelSpec:
     rows: int = 1
     """Cache rows that one utterance takes by default (the beam width)."""
     streams_by: Literal["frame", "chunk", "segment"] = "segment"
+    normalize: Normalize = "sonant"
+    """Which front end reads its text where the request does not say; chosen by score, see docs/text.md."""
+    front_ends: tuple[Normalize, ...] = ("sonant", "original", "off")
+    """What `SpeechRequest.normalize` may be."""
+    text_marks: str = ""
+    """A pattern of marks of the model's own in its text, such as <laughter>, that no front end may read."""
     licence: str = ""
     note: str = ""
 
@@ -400,17 +419,3 @@ CAPABILITIES: Mapping[str, str] = {
     "frame_streaming": "gives audio before a segment is complete",
     "seed": "same seed, same samples",
 }
-
-LANGUAGE_CODES = {
-    "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
-    "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
-    "ar": "arabic",
-}  # fmt: skip
-"""ISO 639-1 codes accepted for the names that models use."""
-
-
-def language_name(language: str | None) -> str | None:
-    """The model's lower-case name of a language given by name or code; None for auto."""
-    if language is None or language.lower() == "auto":
-        return None
-    return LANGUAGE_CODES.get(language.lower(), language.lower())

@@ -275,6 +275,16 @@ def _speech_routes(service: SpeechService) -> APIRouter:
             {"object": "list", "data": [{"index": i, "text": t} for i, t in enumerate(texts)]}
         )
 
+    @router.post("/v1/audio/text", summary="Show what of a text will be spoken")
+    async def read(body: SegmentsBody, request: Request) -> Response:
+        """Part by part: the words, each rule that fired, what is not spoken, and tokens or phonemes."""
+        service.check_fields(body)
+        caller = caller_of(request.scope)
+        async with service.pool.use(service.model_for(body, caller)) as loaded:
+            made = await service.request(loaded, body, body.input, caller=caller)
+            found = await loaded.desk.explain(made)
+        return json_response(found)
+
     @router.post("/v1/audio/speech/batch", summary="Speak several texts")
     async def batch(body: BatchBody, request: Request) -> Response:
         """Each item's sound as base64, or its error; one bad item spoils no other."""

@@ -36,6 +36,7 @@ KNOWN_AT_THE_END = ("flac",)
 """Formats whose readers want the length at the start of the file: libsndfile opens no FLAC without it."""
 MOST_NAMES = 20
 PIECE = 65_536
+LONGEST_HEADER = 1500
 """Bytes handed to the connection at once, so that a slow client is seen to move."""
 
 
@@ -241,6 +242,9 @@ class SpeechAnswer(Response):
         ):  # all is made: what the engine did on its own is known before the headers leave
             headers["Content-Length"] = str(length)
             headers["X-Sonant-Guards"] = ", ".join(sorted({guard["kind"] for guard in guards})) or "none"
+            unspoken = [guard["message"] for guard in guards if guard["kind"] == "unspeakable"]
+            if unspoken:
+                headers["X-Sonant-Unspoken"] = quote("; ".join(unspoken)[:LONGEST_HEADER], safe=" ,;:.")
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
 

@@ -8,6 +8,7 @@ import queue
 from collections.abc import AsyncIterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 from sonant.engine.engine import Engine
 from sonant.engine.stream import SpeechStream
@@ -85,6 +86,10 @@ class EngineDesk:
         """How the model would cut the text."""
         future = self._submitting.submit(self.engine.segments, request)
         return await asyncio.wrap_future(future)
+
+    async def explain(self, request: SpeechRequest) -> dict[str, Any]:
+        """What will be spoken of the text, and by which rules."""
+        return await asyncio.wrap_future(self._submitting.submit(self.engine.explain, request))
 
     async def voice_of_clip(self, audio: Audio, transcript: str | None) -> Voice:
         """The clip encoded for this model, off the event loop; the engine remembers the last few."""

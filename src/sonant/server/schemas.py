@@ -11,7 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
-from sonant.request.settings import EMOTIONS, SETTINGS, Kind, Setting, check_value, settings_of
+from sonant.request.settings import (
+    BY_NAME,
+    EMOTIONS,
+    SETTINGS,
+    Kind,
+    Normalize,
+    Setting,
+    check_value,
+    settings_of,
+)
 from sonant.request.speech import ChunkPolicy, ModelSpec, SpeechRequest, TextFeed, request_from
 from sonant.request.voice import Voice
 from sonant.voices.design import DESIGN_TEXT
@@ -136,6 +145,10 @@ class Manner(_EverySetting):
     )
     non_streaming_mode: bool | None = Field(
         default=None, description="true is text_layout full, false is progressive."
+    )
+    normalize: bool | Normalize | None = Field(
+        default=None,
+        description=f"{BY_NAME['normalize'].help_with_range} true is the model's choice, false is off.",
     )
     normalization_options: dict[str, Any] | None = Field(
         default=None,

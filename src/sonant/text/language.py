@@ -23,6 +23,7 @@ LANGUAGES = (
     "spanish",
 )
 
+MINORITY = 4  # words of another language that a sentence must have to be read by its rules
 READ = 4_000  # characters looked at; a text says its language soon
 KANA_SHARE = 0.05  # of the kana and ideographs; above it the text is Japanese
 
@@ -33,7 +34,8 @@ _SCRIPTS = {
     "cyrillic": regex.compile(r"\p{Cyrillic}"),
     "latin": regex.compile(r"\p{Latin}"),
 }
-_WORD = regex.compile(r"\p{Latin}+(?:['’]\p{Latin}+)?")
+_WORD = regex.compile(r"(?<![\p{L}\p{N}])\p{Latin}++(?:['’]\p{Latin}++)?(?!\p{N})")
+ONE_LETTER = 0.25  # of a common word: "a", "o" and "y" are also names of things
 
 # The commonest short words. A word that several languages share counts for each of them.
 _COMMON_LIST = {
@@ -44,12 +46,15 @@ _COMMON_LIST = {
     "made may part i you he hello yes please good it's don't",
     "french": "le la les de des du un une et est en que qui dans pour pas sur se ce il elle nous vous "
     "ils ne au aux avec son sa ses mais ou où par plus tout être avoir cette je tu on leur "
-    "sont été fait comme était si même aussi bien très bonjour merci oui non c'est j'ai d'un "
+    "sont été fait comme était si même aussi bien très bonjour merci oui non c'est j'ai d'un nos vos notre "
+    "votre ces chez depuis après avant entre heures coûte coûtent rue aujourd'hui demain hier siècle environ "
     "d'une qu'il l'on n'est s'il y",
     "german": "der die das und ist in den von zu mit sich des auf für nicht ein eine dem als auch es an "
     "werden aus er hat dass sie nach wird bei einer um am sind noch wie einem über einen so "
     "zum war haben nur oder aber vor zur bis mehr durch man sein wurde wenn können ich wir "
-    "ihr mir mich guten hallo danke bitte ja nein",
+    "ihr mir mich guten hallo danke bitte ja nein habe hast kostet kostete uhr heute morgen gestern dieser "
+    "diese dieses unser mein dein euch uns war waren worden kein keine liegt geht gibt kommt beträgt etwa "
+    "seit jahr jahre euro stunden bleibt wohnt zimmer nummer platz ende",
     "italian": "il lo la gli le di del della dei delle che e è un una in per non con sono da si al alla "
     "come ma ho ha hai abbiamo mi ti ci più anche questo questa quello se nel nella suo sua "
     "loro era io tu lui lei noi voi essere stato fatto molto bene ciao grazie perché quando "
@@ -61,7 +66,8 @@ _COMMON_LIST = {
     "spanish": "el la los las de del que y a en un una ser se no haber por con su para como estar tener "
     "le lo todo pero más hacer o poder este esta otro ese si me ya ver porque dar cuando él "
     "muy sin vez mucho saber sobre mi alguno mismo yo también hasta año dos querer entre es "
-    "está son fue hay nos hola gracias sí buenos al nuestro usted qué cómo dónde era",
+    "está son fue hay nos hola gracias sí buenos al nuestro usted qué cómo dónde era cuesta tengo tiene "
+    "calle siglo desde entre durante horas hoy ayer mañana años día nació vive",
 }
 _COMMON = {language: frozenset(words.split()) for language, words in _COMMON_LIST.items()}
 
@@ -74,6 +80,23 @@ _LETTERS = {
     "italian": "òìùè",
 }
 LETTER_WEIGHT = 0.5  # of a common word
+
+
+LANGUAGE_CODES = {
+    "zh": "chinese", "en": "english", "de": "german", "it": "italian", "pt": "portuguese",
+    "es": "spanish", "ja": "japanese", "ko": "korean", "fr": "french", "ru": "russian",
+    "ar": "arabic", "yue": "chinese", "cmn": "chinese",
+}  # fmt: skip
+"""ISO 639 codes accepted for the names that models use."""
+
+
+def language_name(language: str | None) -> str | None:
+    """The lower-case name of a language given by name, code or locale tag such as "zh-CN" or "pt_BR";
+    None for auto and for nothing."""
+    name = (language or "").strip().lower()
+    if name in ("", "auto"):
+        return None
+    return LANGUAGE_CODES.get(name.replace("_", "-").split("-")[0], name)
 
 
 def detect_language(text: str, *, among: Iterable[str] = LANGUAGES) -> str | None:
@@ -97,7 +120,9 @@ def detect_language(text: str, *, among: Iterable[str] = LANGUAGES) -> str | Non
     if words:
         latin = _latin_language(words, head.lower(), allowed)
         if latin is not None:
-            scores[latin] = float(len(words))
+            first = regex.search(r"\p{L}", head)
+            begins = first is not None and _SCRIPTS["latin"].match(first[0]) is not None
+            scores[latin] = len(words) + (0.5 if begins else 0.0)  # of a tie, what comes first decides
     scores = {name: score for name, score in scores.items() if score > 0 and name in allowed}
     return max(sorted(scores), key=scores.__getitem__, default=None)
 
@@ -107,14 +132,100 @@ def _latin_language(words: list[str], lowered: str, allowed: set[str]) -> str | 
     if not candidates:
         return None
     scores = {
-        language: sum(word in _COMMON[language] for word in words)
+        language: sum(ONE_LETTER if len(word) == 1 else 1 for word in words if word in _COMMON[language])
         + LETTER_WEIGHT * sum(lowered.count(letter) for letter in _LETTERS.get(language, ""))
         for language in candidates
     }
     best = max(candidates, key=scores.__getitem__)
     # Without any evidence, Latin letters are read as English: names, brands, single words.
-    if scores[best] == 0 and "english" in candidates:
+    if scores[best] < LETTER_WEIGHT and "english" in candidates:
         return "english"
     if "english" in candidates and scores["english"] == scores[best]:
         return "english"
+    return best
+
+
+def passage_languages(text: str, whole: str, among: Iterable[str] = LANGUAGES) -> list[tuple[int, int, str]]:
+    """Where each language of a text begins and ends, `whole` being that of the text around it.
+
+    Between Latin and East Asian letters the writing decides: a number belongs to what stands on both sides of
+    it, and between the two to `whole`. Between languages with Latin letters a sentence must show several
+    words of another language to be taken for it.
+    """
+    allowed = set(among) | {whole}
+    if not (_SCRIPTS["latin"].search(text) and _EAST.search(text)):
+        found = whole
+        if _EAST.search(text):
+            found = detect_language(text, among=allowed & _EASTERN) or whole
+        elif _SCRIPTS["cyrillic"].search(text) and "russian" in allowed:
+            found = "russian"
+        elif whole in _EASTERN and len(_WORD.findall(text)) >= 2:
+            found = detect_language(text, among=allowed - _EASTERN) or whole
+        elif whole not in _EASTERN and whole != "russian":
+            found = _other_latin(text, whole, allowed)
+        return [(0, len(text), found)]
+    east = (
+        whole
+        if whole in _EASTERN
+        else detect_language("".join(_EAST.findall(text)), among=allowed & _EASTERN)
+    )
+    west = (
+        whole
+        if whole not in _EASTERN
+        else detect_language(" ".join(_WORD.findall(text)), among=allowed - _EASTERN)
+    )
+    east, west = east or whole, west or whole
+    runs: list[tuple[int, int, str]] = []
+    start, current = 0, ""
+    last_letter = 0
+    for match in _LETTERS_RUN.finditer(text):
+        kind = west if _SCRIPTS["latin"].match(match[0]) else east
+        if not current:
+            current = kind
+        elif kind != current:
+            # What stands between the two writings goes to the language of the whole.
+            cut = match.start() if current == whole else last_letter
+            runs.append((start, cut, current))
+            start, current = cut, kind
+        last_letter = match.end()
+    runs.append((start, len(text), current or whole))
+    return _without_names(text, runs, whole)
+
+
+def _without_names(text: str, runs: list[tuple[int, int, str]], whole: str) -> list[tuple[int, int, str]]:
+    """Runs of one or two words of another writing are names: they are read as the text around them."""
+    merged: list[tuple[int, int, str]] = []
+    for start, end, language in runs:
+        if (
+            language != whole
+            and whole in _EASTERN
+            and language not in _EASTERN
+            and len(text[start:end].split()) < 3
+        ):
+            language = whole
+        if merged and merged[-1][2] == language:
+            merged[-1] = (merged[-1][0], end, language)
+        else:
+            merged.append((start, end, language))
+    return merged
+
+
+_EASTERN = frozenset({"chinese", "japanese", "korean"})
+_EAST = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]++")
+_LETTERS_RUN = regex.compile(r"\p{Latin}++|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー]++")
+
+
+def _other_latin(text: str, whole: str, allowed: set[str]) -> str:
+    words = [word.lower().replace("’", "'") for word in _WORD.findall(text[:READ])]
+    if len(words) < MINORITY:
+        return whole
+    candidates = [language for language in _COMMON if language in allowed]
+    scores = {
+        language: sum(word in _COMMON[language] for word in words)
+        + LETTER_WEIGHT * sum(text.count(letter) for letter in _LETTERS.get(language, ""))
+        for language in candidates
+    }
+    best = max(candidates, key=scores.__getitem__, default=whole)
+    if best == whole or scores[best] < 3 or scores[best] < scores.get(whole, 0.0) + 2:
+        return whole
     return best

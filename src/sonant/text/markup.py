@@ -15,7 +15,10 @@ LONGEST_PAUSE = 60.0
 """Seconds; longer pause tags are shortened to this."""
 
 PAUSE_PATTERN = r"(?i:\[pause:\s{0,9}[0-9]{1,6}(?:\.[0-9]{1,6})?\s{0,9}(?:ms|s)?\s{0,9}\])"
-PRONUNCIATION_PATTERN = r"(?:\[[^\[\]\n]{1,100}\]\(/[^/\n]{1,200}/\))"
+PRONUNCIATION_PATTERN = (
+    r"(?:\[[^\[\]\n]{1,100}\]\(/(?=[a-z0-9._~\-]{0,200}[^a-z0-9._~/\n\-])[^/\n]{1,200}/\))"
+)
+"""What stands between the strokes has a sign that an address has not; `[the guide](/docs/)` is a link."""
 
 PAUSE_TAG = re.compile(PAUSE_PATTERN)
 PRONUNCIATION = re.compile(PRONUNCIATION_PATTERN)

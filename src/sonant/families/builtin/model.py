@@ -26,6 +26,7 @@ from sonant.request.audio import Audio
 from sonant.request.speech import SpeechRequest
 from sonant.request.voice import Voice
 from sonant.text.bounds import within_bounds
+from sonant.text.segment import sentences
 
 IDS_PER_STEP = 16
 PAUSE = 0.12
@@ -71,8 +72,9 @@ class BuiltinModel:
         voice = self._voice
         assert request.seed is not None
         count, has_told = 0, False
-        sentences = voice.split_sentences(request.text)
-        for sentence in (piece for found in sentences for piece in within_bounds(found)):
+        is_read = request.normalize == "sonant"
+        cut = sentences(request.text) if is_read else voice.split_sentences(request.text)
+        for sentence in (piece.strip() for found in cut for piece in within_bounds(found)):
             made = attempt(sentence, partial(self._phonemes, sentence))
             if isinstance(made, Unspeakable):
                 has_told = True
@@ -95,6 +97,10 @@ class BuiltinModel:
                 count += 1
         if not count and not has_told:
             raise _unreadable(request.text)
+
+    def units(self, text: str) -> list[str]:
+        """The phonemes of each sentence."""
+        return [self._voice.g2p(sentence) for found in sentences(text) for sentence in within_bounds(found)]
 
     def _phonemes(self, sentence: str) -> list[str]:
         return _fitting(self._voice.g2p(sentence))

@@ -27,7 +27,7 @@ from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
 from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
 from sonant.families.cosyvoice3.speaking import Feeding, Speaking
 from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, Reference, SpeechDecoder
-from sonant.families.cosyvoice3.text import END_OF_PROMPT, TextRules, special_tokens
+from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, TextRules, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
@@ -93,6 +93,7 @@ def make_spec(
         min_reference_seconds=0.3,
         min_reference_rate=ENCODER_RATE,
         streams_by="chunk",
+        text_marks=MARKS,
         licence="Apache-2.0 (Fun-CosyVoice3-0.5B)",
     )
 
@@ -232,11 +233,19 @@ class CosyVoice3Model:
             yield self._prompt(segment, request, inputs, segment_seed(seed, count))
             count += 1
 
+    def units(self, text: str) -> list[str]:
+        """The tokens that the text becomes, spelled out."""
+        return [self.tokenizer.decode([token]) for token in self.tokenizer.encode(text)]
+
     def _segments(self, request: SpeechRequest) -> list[str]:
+        if request.normalize == "sonant":  # numbers are words: what is left is the original's cutting
+            text = request.text.replace("\n", " ")
+            return self.rules.segments(text, normalizer="none", reads_numbers=False)
+        if request.normalize == "off":
+            return self.rules.segments(request.text, normalizer="off")
         # The English number words of the rules are wrong in other languages, so a named one has none.
-        reads_numbers = language_name(request.language) in (None, "auto", "chinese", "english")
-        normalizer = "wetext" if request.normalize else "off"
-        return self.rules.segments(request.text, normalizer=normalizer, reads_numbers=reads_numbers)  # type: ignore[arg-type]
+        reads_numbers = language_name(request.language) in (None, "chinese", "english")
+        return self.rules.segments(request.text, normalizer="wetext", reads_numbers=reads_numbers)
 
     def _prompt(self, segment: str, request: SpeechRequest, inputs: Inputs, seed: int) -> Prompt:
         most = MAX_TOKEN_RATIO * len(inputs.text)

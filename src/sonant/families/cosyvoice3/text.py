@@ -63,6 +63,10 @@ def special_tokens() -> list[str]:
     return tokens + [f"[{part}]" for part in _PINYIN.split()]
 
 
+MARKS = "|".join(re.escape(token) for token in sorted(special_tokens(), key=len, reverse=True))
+"""A pattern of the tokenizer's own marks, that a front end must not read."""
+
+
 class _Unreadable(Exception):
     """The grammars gave up on a text."""
 

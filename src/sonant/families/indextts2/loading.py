@@ -20,7 +20,7 @@ from sonant.families.indextts2.options import MULTILINGUAL_OPTIONS, OPTIONS, PRE
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import FRAMES_PER_FEATURE
 from sonant.families.indextts2.semantic_codec import SemanticCodec
-from sonant.families.indextts2.text import Normaliser, TextFrontEnd, read_glossary
+from sonant.families.indextts2.text import TEXT_MARKS, Normaliser, TextFrontEnd, read_glossary
 from sonant.families.indextts2.vocabulary import Vocabulary
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import PackedStore
@@ -150,6 +150,7 @@ def _spec(folder: Path, files: IndexFiles, config: IndexConfig) -> ModelSpec:
         min_reference_seconds=0.2,
         rows=SAMPLING["beams"],
         streams_by="segment",
+        text_marks=TEXT_MARKS,
         licence=LICENCE,
         note="the first 15 s of a reference clip are listened to",
     )

@@ -25,7 +25,7 @@ from sonant.families.indextts2.vocabulary import Vocabulary, language_row
 from sonant.request.speech import LANGUAGE_CODES, language_name
 from sonant.text.language import detect_language
 from sonant.text.markup import PRONUNCIATION
-from sonant.text.normalize import normalize
+from sonant.text.reading import read_aloud
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class MultilingualFrontEnd:
         if code == "ar":
             text = _NUMBER.sub(_arabic_words, text)
         elif (name := LANGUAGE_CODES.get(code)) is not None:
-            text = normalize(text, name)
+            text = read_aloud(text, name, is_named=True)[0]
         self._tell_of_digits(text, code, "there are no rules for them")
         return kept.restore(text)
 

@@ -20,8 +20,9 @@ from sonant.families.indextts2.front_end import Segment
 from sonant.families.indextts2.grammar import Reading
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_segments
+from sonant.request.speech import language_name
 
-READINGS: Mapping[str, Reading] = {"chinese": "zh", "zh": "zh", "english": "en", "en": "en"}
+READINGS: Mapping[str, Reading] = {"chinese": "zh", "english": "en"}
 GlossaryEntry = str | Mapping[str, str]
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,14 @@ _log = logging.getLogger(__name__)
 _INITIAL = r"(?:[bpmfdtnlgkhjqxzcsryw]|[zcs]h)?"
 _FINAL = r"(?:[aeiouüv]|[ae]i|u[aio]|ao|ou|i[aue]|[uüv]e|[uvü]ang?|uai|[aeiuv]n|[aeio]ng|ia[no]|i[ao]ng)"
 PINYIN = re.compile(rf"(?<![a-z])({_INITIAL}{_FINAL}|ng|er)([1-5])", re.IGNORECASE)
+_LONG_PINYIN = rf"(?<![A-Za-z])(?:{_INITIAL}{_FINAL}|ng|er)(?<=[A-Za-zü]{{2}})[1-5](?![0-9])"
+_HAN = r"[\u4e00-\u9fff]"
+TEXT_MARKS = (
+    rf"<[^|>\n]{{1,200}}\|[^>\n]{{1,200}}>|(?i:{_LONG_PINYIN})(?=[^\n]{{0,80}}{_HAN})"
+    rf"|(?<={_HAN}[^\n]{{0,80}})(?i:{_LONG_PINYIN})"
+)
+"""A pattern of what a front end must not read: <word|pinyin>, and toned syllables beside ideographs. A letter
+by itself with a digit, such as A4, is none."""
 _NAME = re.compile(r"[\u4e00-\u9fff]+(?:[-·—][\u4e00-\u9fff]+){1,2}")
 _CONTRACTION = re.compile(r"(what|where|who|which|how|t?here|it|s?he|that|this)'s", re.IGNORECASE)
 _HYPHENATED = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:-[A-Za-z0-9]+)+")
@@ -226,7 +235,7 @@ class TextFrontEnd:
         self, text: str, language: str | None, options: IndexOptions, *, limit: int, read_out: bool
     ) -> list[Segment]:
         """Segments of a request, see `FrontEnd`."""
-        path = READINGS.get((language or "auto").lower())
+        path = READINGS.get(language_name(language) or "")
         pieces = self.pieces(text, path=path, read_out=read_out)
         parts = split_segments(pieces, limit, quick=options.quick_pieces)
         return [Segment("".join(p).replace("▁", " ").strip(), tuple(self.ids_of(p))) for p in parts]

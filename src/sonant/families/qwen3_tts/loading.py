@@ -83,6 +83,8 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         capabilities=frozenset(capabilities),
         sampling=sampling_fields(generation),
         options={**OPTIONS, **BASE_OPTIONS} if kind == "base" else OPTIONS,
+        front_ends=("sonant", "original", "off") if config.front_end is None else ("sonant", "original"),
+        text_marks=r"<\|[^<>|\n]{1,60}\|>",
         needs_voice=kind == "base",
         needs_instruction=kind == "voice_design",
         max_reference_seconds=60.0,

@@ -169,6 +169,13 @@ class Qwen3TTS:
             make = partial(self._prompt, piece, request, segment_seed(seed, index), pause)
             yield attempt(piece, make)
 
+    def units(self, text: str) -> list[str]:
+        """The tokens that the text becomes, spelled out; with a front end the phonemes."""
+        if self.front_end is not None:
+            return self.front_end.phonemes(text)
+        ids = self.tokenizer.encode(text, markers=False)
+        return [self.tokenizer.decode([token]) for token in ids]
+
     def _prompt(self, text: str, request: SpeechRequest, seed: int, pause: float) -> Prompt:
         kind = self.config.kind
         speaker: Tensor | int | None = None
