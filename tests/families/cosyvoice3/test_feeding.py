@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sonant.engine.engine import Engine
-from sonant.errors import RequestError, UnsupportedError
+from sonant.errors import GenerationError, RequestError, UnsupportedError
 from sonant.families.builtin.model import BuiltinModel
 from sonant.families.cosyvoice3.speaking import Speaking, word_end
 from sonant.request.speech import Sampling, SpeechRequest, TextFeed
@@ -187,3 +187,57 @@ def test_state_of_a_feed_belongs_to_the_utterance(shared_model, untold):
     assert isinstance(state, Speaking)
     assert state.feeding.feed is prompt.inputs.feed
     assert torch.is_tensor(state.feeding.ready[0])
+
+
+def whole(stream):
+    return np.concatenate([chunk.samples for chunk in stream])
+
+
+def test_half_a_character_in_a_feed_is_the_error_of_its_own_request(shared_model, told):
+    good = SpeechRequest("Good morning.", voice=told, seed=2, sampling=Sampling(max_frames=40))
+    with Engine(shared_model, slots=2) as engine:
+        expected = engine.synthesize(good).samples
+        feed = fed("The lake is quiet", close=False)
+        bad, other = engine.submit(request(feed, told)), engine.submit(good, streaming=False)
+        with pytest.raises(RequestError, match="half of a surrogate pair"):
+            feed.put("half \ud800 a character")
+        with pytest.raises(RequestError, match="half of a surrogate pair"):
+            whole(bad)
+        assert np.array_equal(whole(other), expected)
+        with pytest.raises(RequestError, match="half of a surrogate pair"):
+            engine.submit(request(fed("\ud800 x"), told))
+        with pytest.raises(RequestError, match="glossary"):
+            engine.submit(request(fed("x"), told, glossary={"x": "y"}))
+        assert engine.load == (0, 0)
+
+
+def test_a_feed_whose_source_fails_ends_with_that_error(shared_model, told):
+    def words():
+        yield "The lake is quiet today, and"
+        raise ConnectionError("the language model went away")
+
+    with Engine(shared_model, slots=2) as engine:
+        stream = engine.submit(request(TextFeed.reading(words()), told))
+        with pytest.raises(GenerationError, match="the language model went away"):
+            whole(stream)
+        assert engine.load == (0, 0)
+
+
+def test_a_feed_says_the_same_when_a_step_of_its_batch_fails(shared_model, told, monkeypatch):
+    with Engine(shared_model, slots=2) as engine:
+        expected = whole(engine.submit(request(fed(TEXT), told), streaming=False))
+        step, calls = shared_model.step, []
+
+        def failing(utterances):
+            made = step(utterances)
+            calls.append(len(utterances))
+            if len(utterances) == 2 and calls.count(2) == 9:
+                raise RuntimeError("a step broke")
+            return made
+
+        monkeypatch.setattr(shared_model, "step", failing)
+        other = engine.submit(SpeechRequest(TEXT, voice=told, seed=1, sampling=Sampling(max_frames=60)))
+        stream = engine.submit(request(fed(TEXT), told), streaming=False)
+        assert np.abs(whole(stream) - expected).max() < 1e-4
+        assert len(whole(other))
+    assert calls.count(2) == 9
