@@ -294,6 +294,18 @@ def rules() -> Rules:
             rule(
                 "year",
                 "d",
+                r"(?<!\d)(?P<y>(?:19|20)\d{2})(?=级(?!别|数))",
+                lambda hit: chinese_digits(hit["y"]),
+            ),
+            rule(
+                "duration",
+                "d",
+                r"(?<!\d)(?P<m>\d{1,2})['′’](?P<s>[0-5]\d)(?:[\"″”]|'')",
+                lambda hit: f"{counted(hit['m'])}分{say(hit['s'].lstrip('0') or '0')}秒",
+            ),
+            rule(
+                "year",
+                "d",
                 r"(?P<y>\d{2})年(?=代)",
                 lambda hit: f"{chinese(hit['y']) if hit['y'][1] == '0' else chinese_digits(hit['y'])}年",
             ),
@@ -332,7 +344,13 @@ def rules() -> Rules:
             rule(
                 "telephone number",
                 "d",
-                r"(?<=(?:电话|拨打|致电|热线|手机|号码|客服|QQ|报警|急救|微信|尾号|分机|转|短信|编号|验证码|密码|学号|工号|邮编|身份证号?|卡号|账号)[为是：:\s]{0,3})\d{3,20}(?![\d.元块个])",
+                r"(?<=(?:电话|拨打|致电|热线|手机|号码|客服|QQ|报警|急救|微信|尾号|分机|转|短信|编号|验证码|密码|学号|工号|邮编|身份证号?|卡号|账号|房号|房间号|门牌号)[为是：:\s]{0,3})\d{3,20}(?![\d.元块个])",
+                lambda hit: phone(hit[0]),
+            ),
+            rule(
+                "telephone number",
+                "d",
+                r"(?<=[打拨][了过]?)(?:110|119|120|122|12306|12315|12345|10086|10010|10000)(?![\d.]|[个元块分人次多万千折页字])",
                 lambda hit: phone(hit[0]),
             ),
             rule(
@@ -349,6 +367,12 @@ def rules() -> Rules:
                     chinese(g) if len(g) < 3 or hit[0].count(".") != 3 else chinese_digits(g)
                     for g in hit[0].split(".")
                 ),
+            ),
+            rule(
+                "version",
+                "l",
+                r"(?P<v>[vV])(?P<n>\d{1,4}(?:\.\d{1,4}){2,5}+)",
+                lambda hit: hit["v"] + "点".join(chinese(g) for g in hit["n"].split(".")),
             ),
             rule(
                 "percentage",
@@ -410,7 +434,7 @@ def rules() -> Rules:
             rule(
                 "order",
                 "d",
-                rf"(?<=第)(?P<n>\d{{1,8}})(?:{_DASH}(?P<n2>\d{{1,8}}))?",
+                rf"(?<=第)(?P<n>\d{{1,8}}(?:\.\d{{1,4}}(?!\.))?)(?:{_DASH}(?P<n2>\d{{1,8}}))?",
                 lambda hit: say(hit["n"]) + (f"到{say(hit['n2'])}" if hit["n2"] else ""),
             ),
             rule(

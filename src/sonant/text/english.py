@@ -7,7 +7,7 @@ import regex
 from sonant.text.numerals import cardinal, digits_one_by_one, ordinal, roman, year
 from sonant.text.rules import Match, Rules
 from sonant.text.tables import table
-from sonant.text.western import Western, is_year
+from sonant.text.western import Western, day_names, days, is_year, said_days
 
 _MONTH = (
     "January|February|March|April|May|June|July|August|September|October|November|December|"
@@ -29,6 +29,7 @@ _NUMBERED = (
     "Vatican|Mark|Bowl|Fantasy|Division|Tier|Category|Factor|factor|Schedule|Annex|Amendment|Canto|Sonata|Symphony|"
     "Apollo|Saturn|Titan|Rocky|Civilization|Quest|Cohort|Group|Theorem|Lemma|Olympiad|Nerve|nerve|Zone|Region|Page|page|Lesson|Unit"
 )
+_AFTER_PART_I = r" (?:is|of|and|or|has|begins|ends|starts|covers|felon|error|diabetes|device|evidence|rail)"
 _FRACTION_NAMES = {2: ("half", "halves"), 4: ("quarter", "quarters")}
 _DECADES = (
     "",
@@ -45,6 +46,28 @@ _DECADES = (
 _STATES = "Ave|Avenue|Blvd|Boulevard|Rd|Road|Ln|Lane|Dr|Drive|Way|Ct|Court|Pl|Place"
 
 
+_DAYS = {
+    "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
+    "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
+}  # fmt: skip
+_BOOKS = (
+    "Genesis|Exodus|Leviticus|Numbers|Deuteronomy|Joshua|Judges|Ruth|Samuel|Kings|Chronicles|Ezra|Nehemiah|Esther|Job|"
+    "Psalms?|Proverbs|Ecclesiastes|Isaiah|Jeremiah|Ezekiel|Daniel|Hosea|Joel|Amos|Micah|Zechariah|Malachi|Matthew|Mark|"
+    "Luke|John|Acts|Romans|Corinthians|Galatians|Ephesians|Philippians|Colossians|Thessalonians|Timothy|Titus|Hebrews|"
+    "James|Peter|Jude|Revelation|Surah|Quran"
+)
+_IDENTIFIED = (
+    r"Boeing|Airbus|[Ff]light(?:␣[A-Z]{2})?|[Hh]ighway|Hwy\.?|[Rr]oute|Interstate|[Rr]oom|[Ss]uite|[Aa]partment|"
+    r"[Ee]xtension|[Tt]rain|[Bb]us"
+)
+_VERBS_AND_PREPOSITIONS = (
+    "of|from|for|and|or|per|is|are|was|were|has|had|will|would|can|could|may|might|must|should|did|does|do|away|tall|wide|"
+    "high|deep|thick|long|ago|later|apart|in|on|at|to|with|by|we|they|it|you|he|she|that|which|than|as|but|if|when|so|"
+    "every|each|below|above|over|under|off|out|up|down|more|less|ahead|behind|north|south|east|west|into|through|along|"
+    "across|around|after|before|until|went|goes|came|comes|made|fell|rose|too|only|not|already|just|extra|total"
+)
+
+
 class English(Western):
     """English, in American order of dates."""
 
@@ -57,6 +80,102 @@ class English(Western):
         day = r"(?P<d>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
         year_ = r"(?P<y>\d{4}(?!\d))"
         own = [
+            rule("range of days", "l", days(_DAYS), lambda hit: said_days(hit, _DAYS, "to")),
+            rule(
+                "day",
+                "l",
+                rf"(?P<a>{day_names(_DAYS)})\.?(?=,?␣(?:(?:{_MONTH})(?:\b|␣)|\d{{1,2}}(?:st|nd|rd|th)?␣(?:{_MONTH})))",
+                lambda hit: _DAYS[hit["a"]],
+            ),
+            rule("day", "l", r"(?P<a>Sat|Sun)\.(?=[,;)])", lambda hit: _DAYS[hit["a"]]),
+            rule(
+                "day",
+                "l",
+                r"(?<=(?:Mon|Tues?|Wed|Thu(?:rs)?|Fri|Sat)\.?,?␣(?:and␣|or␣)?)(?P<a>Sat|Sun)\.(?P<e>␣*$)?",
+                lambda hit: _DAYS[hit["a"]] + ("." if hit["e"] is not None else ""),
+            ),
+            rule(
+                "verse",
+                "l",
+                rf"(?P<w>{_BOOKS})␣(?P<c>\d{{1,3}}):(?P<v>\d{{1,3}})(?:[-–](?P<v2>\d{{1,3}}))?(?![\d:])",
+                self.verse,
+            ),
+            rule(
+                "time",
+                "d",
+                rf"(?P<h>0?\d|1\d|2[0-3])(?:[:.](?P<m>[0-5]\d))?␣?(?P<first>[aApP])\.?[mM]\.?␣?[-–]␣?(?P<h2>\d{{1,2}})(?:[:.](?P<m2>[0-5]\d))?␣?{_HALF_DAY}",
+                self.half_days,
+            ),
+            rule(
+                "duration",
+                "d",
+                r"(?P<h>\d{1,3})␣?(?:h|hrs?)␣?(?P<m>\d{1,2})␣?(?:m|mins?)\b(?:␣?(?P<s>\d{1,2})␣?(?:s|secs?)\b)?",
+                self.duration,
+            ),
+            rule(
+                "amount of money",
+                "s",
+                r"(?P<c>[€£$])␣?(?P<n>\d{1,3}(?:\.\d{3}){0,4},\d{2})(?![\d,])",
+                self.comma_money,
+            ),
+            rule(
+                "amount of money",
+                "d",
+                r"(?P<n>\d{1,3}(?:\.\d{3}){0,4},\d{2})␣?(?P<c>[€£])",
+                self.comma_money,
+            ),
+            rule(
+                "attribute",
+                "l",
+                rf"(?P<w>[Aa]n?|[Tt]he|[Tt]his|[Tt]hat)␣{n('n')}␣?(?P<u>mm|cm|m|km|kg|g|lb|oz|W|kW|V|GB|TB|MB|GHz|MHz|Hz|mph|ft|mi|ml|mL|L|min|hr|acre)(?=␣(?!(?:{_VERBS_AND_PREPOSITIONS})\b)\p{{Ll}}{{3,}})",
+                self.attribute,
+            ),
+            rule(
+                "attribute",
+                "l",
+                rf"(?P<w>[Aa]n?|[Tt]he|[Tt]his|[Tt]hat)␣(?P<c>[€£$]){n('n')}(?P<mag>␣?(?:k|m|M|mn|bn|B|million|billion|trillion)\b)?(?=␣(?!(?:{_VERBS_AND_PREPOSITIONS}|k|m|bn|million|billion|trillion)\b)\p{{Ll}}{{3,}})",
+                self.money_attribute,
+            ),
+            rule(
+                "number of a thing",
+                "l",
+                rf"(?P<w>{_IDENTIFIED})␣(?P<n>[1-9]\d\d)(?![\d%°]|[.,:]\d|-)",
+                lambda hit: f"{hit['w']} {self.identified(hit['n'])}",
+            ),
+            rule(
+                "number of a thing",
+                "l",
+                r"(?P<w>[AB])(?P<n>[1-9]\d\d)(?![\p{L}\d])",
+                lambda hit: f"{hit['w']} {self.identified(hit['n'])}",
+            ),
+            rule("standard", "l", r"(?P<w>H)\.(?P<n>\d{3})\b", lambda hit: f"H {self.digits(hit['n'])}"),
+            rule("halves", "d", r"(?<![\d-])50[-–]50(?![\d-])", lambda hit: "fifty-fifty"),
+            rule(
+                "dimensions",
+                "ls",
+                r"(?<=\d␣?(?:mm|cm|m|km|in|ft|inches|feet|meters|metres)␣)[x×](?=␣\d)",
+                lambda hit: "by",
+            ),
+            rule(
+                "number",
+                "d",
+                r"(?<![\d.,])(?P<n>\d{1,3}(?:[ \u00a0\u202f\u2009]000)+|\d{1,3}(?:[\u00a0\u202f\u2009’']\d{3})+)(?![\d.,'’]\d| ?\d)",
+                lambda hit: self.whole(regex.sub(r"\D", "", hit["n"])),
+            ),
+            rule(
+                "telephone number",
+                "s",
+                r"(?P<p>\(0\d{1,4}\)[ \-]?\d{3,4}[ \-]?\d{3,4})(?!\d)",
+                self.telephone,
+            ),
+            rule("abbreviation", "l", r"(?<!\d␣)[Mm]in\.(?=␣?\d)", lambda hit: "minimum"),
+            rule("letters", "l", r"AT&T\b", lambda hit: "A T and T"),
+            rule(
+                "slash",
+                "l",
+                r"(?P<a>[Hh]e|[Ss]he|[Hh]is|[Hh]im|[Hh]er|[Yy]es|[Tt]rue|[Oo]n)/(?P<b>she|he|hers?|his|him|no|false|off)(?!\p{L})",
+                lambda hit: f"{hit['a']} or {hit['b']}",
+            ),
             rule(
                 "date",
                 "l",
@@ -83,7 +202,7 @@ class English(Western):
             rule(
                 "height",
                 "d",
-                r"(?P<f>\d{1,2})['′’](?:␣?(?P<i>\d{1,2}(?:\.\d)?)(?:[\"″”]|['′’]{2}|␣?in\b)?)",
+                r"(?P<f>\d{1,2})['′’](?:␣?(?P<i>\d{1,2}(?:\.\d)?)(?!\d)(?:[\"″”]|['′’]{2}|␣?in\b)?)",
                 self.height,
             ),
             rule("height", "d", r"(?P<f>\d{1,2})␣?ft\.?␣(?P<i>\d{1,2})␣?in\b\.?", self.feet_inches),
@@ -194,7 +313,7 @@ class English(Western):
             rule(
                 "times",
                 "d",
-                rf"{n('n')}(?:x|×)(?=␣|[,.;!?)]|$)(?!␣?\d)",
+                rf"{n('n')}(?:x|×)(?=␣|[,.;!?)]|$)(?!␣?[\d+*/=^−-])",
                 lambda hit: f"{self.say(hit['n'])} times",
             ),
             rule(
@@ -223,11 +342,16 @@ class English(Western):
                 r"(?P<a>Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\.?[-–](?P<b>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sept?|Oct|Nov|Dec)\b\.?",
                 lambda hit: f"{self.month(hit['a'])} to {self.month(hit['b'])}",
             ),
-            rule("slash", "s", r"(?<=\p{L})/(?=\p{L})", lambda hit: " slash "),
+            rule(
+                "slash",
+                "s",
+                rf"(?<=\p{{L}})/(?!(?:{self.table.letters['per_words']})(?!\p{{L}}))(?=\p{{L}})",
+                lambda hit: " slash ",
+            ),
             rule(
                 "number",
                 "d",
-                r"(?<![\d.,])(?P<n>\d)\.(?P<z>0)(?![\d.])",
+                r"(?<![\d.,])(?P<n>\d)\.(?P<z>0)(?![\d.eE])",
                 lambda hit: f"{self.say(hit['n'])} point zero",
             ),
             rule(
@@ -335,6 +459,30 @@ class English(Western):
         """9:00-17:30."""
         return f"{self.spoken_time(int(hit['h']), int(hit['m']))} to {self.spoken_time(int(hit['h2']), int(hit['m2']))}"
 
+    def half_days(self, hit: Match) -> str | None:
+        """9am-5pm."""
+        first = self.spoken_time(int(hit["h"]), int(hit["m"] or 0), half=hit["first"].upper() + "M")
+        rest = hit.string[hit.end() : hit.end() + 4]
+        stop = "." if hit[0].endswith(".") and (not rest.strip() or regex.match(r"\s+\p{Lu}", rest)) else ""
+        last = self.spoken_time(int(hit["h2"]), int(hit["m2"] or 0), half=hit["half"].upper() + "M")
+        return f"{first} to {last}{stop}"
+
+    def duration(self, hit: Match) -> str | None:
+        """1h 30m."""
+        t = self.table
+        said = [
+            self.counted(hit["h"], t.noun("hour/hours")),
+            self.counted(hit["m"], t.noun("minute/minutes")),
+        ]
+        if hit["s"]:
+            said.append(self.counted(hit["s"], t.noun("second/seconds")))
+        return " ".join(said)
+
+    def verse(self, hit: Match) -> str | None:
+        """Psalm 23:4, John 3:16-18."""
+        said = f"{hit['w']} {self.say(hit['c'])} {self.say(hit['v'])}"
+        return f"{said} to {self.say(hit['v2'])}" if hit["v2"] else said
+
     # -- measures ------------------------------------------------------------------------------------
 
     def height(self, hit: Match) -> str | None:
@@ -344,6 +492,31 @@ class English(Western):
         if before and before in "'’":
             return None
         return f"{self.say(hit['f'])} foot {self.say(inches)}"
+
+    def comma_money(self, hit: Match) -> str | None:
+        """€5,50 as it is written on the continent."""
+        return self.money(hit["n"].replace(".", "").replace(",", "."), hit["c"], None)
+
+    def attribute(self, hit: Match) -> str | None:
+        """A 60W bulb: a unit before the noun that it describes has no plural."""
+        noun = self.unit_noun(hit["u"])
+        return f"{hit['w']} {self.say(hit['n'])} {noun.forms[0]}" if noun else None
+
+    def money_attribute(self, hit: Match) -> str | None:
+        """The €50 note, a £1.5m deal."""
+        t = self.table
+        word = t.magnitudes.get((hit["mag"] or "").strip())
+        if (hit["mag"] and word is None) or (not hit["mag"] and "." in hit["n"]):
+            return None
+        amount = self.magnitude(hit["n"], word) if word else self.say(hit["n"])
+        return f"{hit['w']} {amount} {t.money_nouns(hit['c'])[0].forms[0]}"
+
+    def identified(self, digits: str) -> str:
+        """Three digits of a flight, a room or a road: seven thirty-seven, one oh one, six hundred."""
+        if digits[1:] == "00":
+            return self.whole(digits)
+        low = f"oh {self.whole(digits[2])}" if digits[1] == "0" else self.whole(digits[1:])
+        return f"{self.whole(digits[0])} {low}"
 
     def feet_inches(self, hit: Match) -> str | None:
         """6 ft 2 in."""
@@ -494,9 +667,8 @@ class English(Western):
         after = hit.string[hit.end() : hit.end() + 12]
         if hit["r"] == "i" and hit["w"] not in ("Scene", "scene", "page", "Page"):
             return None
-        if value is None or (
-            hit["r"] == "I" and regex.match(r"[ ]\p{Ll}", after) and hit["w"] not in ("War", "Chapter")
-        ):
+        counts = hit["w"] in ("War", "Chapter") or regex.match(_AFTER_PART_I, after)
+        if value is None or (hit["r"] == "I" and regex.match(r"[ ]\p{Ll}", after) and not counts):
             return None
         return f"{hit['w']} {cardinal('en', value)}{hit['p'] or ''}"
 

@@ -10,9 +10,10 @@ from sonant.text.english import English
 from sonant.text.numerals import cardinal, digits_one_by_one, ordinal, roman, year
 from sonant.text.rules import Match, Rule, Rules
 from sonant.text.tables import table
-from sonant.text.western import Western, is_year
+from sonant.text.western import Western, days, is_year, said_days
 
 _ROMAN = r"(?P<r>[IVXLC]{1,8})"
+_DIMENSIONS = r"(?P<a>\d{1,4})␣?[x×]␣?(?=\d{1,4}(?!\d))"  # what follows is read with its unit
 _GERMAN_MONTHS = (
     r"Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember|"
     r"Jan\.|Feb\.|Febr\.|Mär\.|Apr\.|Jun\.|Jul\.|Aug\.|Sept?\.|Okt\.|Nov\.|Dez\."
@@ -21,7 +22,7 @@ _GERMAN_THINGS = (
     "Jahrhundert|Jh|Platz|Klasse|Kapitel|Stock|Stockwerk|Etage|Mal|Weltkrieg|Tag|Woche|Monat|Jahr|Geburtstag|Auflage|"
     "Band|Teil|Runde|Spieltag|Liga|Quartal|Halbjahr|Semester|Stunde|Minute|Preis|Advent|Reihe|Gang|Bezirk|Lebensjahr|"
     "Jahrestag|Halbzeit|Akt|Satz|Schritt|Versuch|Rang|Sieg|Staffel|Folge|Generation|Mannschaft|Bundesliga|Armee|Sitzung|"
-    "Symphonie|Sinfonie|Januar"
+    "Symphonie|Sinfonie|Januar|FC|FSV|FFC|SC"
 )
 _FEMININE = "Klasse|Etage|Woche|Auflage|Runde|Liga|Stunde|Minute|Reihe|Staffel|Folge|Generation|Mannschaft|Bundesliga|Armee|Sitzung|Halbzeit|Symphonie|Sinfonie"
 _NEUTER = "Jahrhundert|Jh|Kapitel|Stockwerk|Mal|Jahr|Quartal|Halbjahr|Semester|Lebensjahr"
@@ -33,6 +34,33 @@ _SPANISH_KINGS = (
     "Felipe|Carlos|Juan|Alfonso|Fernando|Isabel|Enrique|Luis|Pedro|Sancho|Ramiro|Jaime|Pablo|Benedicto|Pío|León|Francisco|"
     "Gregorio|Napoleón|Guillermo|Jorge|Eduardo|Catalina|Nicolás|Alejandro|Federico|Ricardo"
 )
+
+
+_GERMAN_DAYS = {
+    "Mo": "Montag", "Di": "Dienstag", "Mi": "Mittwoch", "Do": "Donnerstag", "Fr": "Freitag", "Sa": "Samstag",
+    "So": "Sonntag",
+}  # fmt: skip
+_FRENCH_DAYS = {
+    "lun": "lundi", "mar": "mardi", "mer": "mercredi", "jeu": "jeudi", "ven": "vendredi", "sam": "samedi",
+    "dim": "dimanche",
+}  # fmt: skip
+_SPANISH_DAYS = {
+    "lun": "lunes", "mar": "martes", "mié": "miércoles", "jue": "jueves", "vie": "viernes", "sáb": "sábado",
+    "dom": "domingo",
+}  # fmt: skip
+_SPANISH_FEMININE = (
+    r"(?:a|as|ión|iones|dad|dades)$|^(?:mujer|mujeres|vez|veces|noche|noches|tarde|tardes|calle|calles|clase|clases|llave|"
+    r"llaves|flor|flores|parte|partes|serie|series|frase|frases|torre|torres|base|bases|voz|voces|luz|luces|red|redes|"
+    r"ley|leyes|imagen|imágenes|orden|órdenes|madre|madres|nave|naves|fuente|fuentes)$"
+)
+_SPANISH_MASCULINE = (
+    r"^(?:día|problema|tema|sistema|programa|idioma|mapa|planeta|poema|diagrama|síntoma|cura|guardia)s?$"
+)
+
+
+def _is_feminine(noun: str) -> bool:
+    """Whether a Spanish noun is, by its ending or by itself."""
+    return bool(regex.search(_SPANISH_FEMININE, noun)) and not regex.match(_SPANISH_MASCULINE, noun)
 
 
 class German(Western):
@@ -146,10 +174,12 @@ class German(Western):
             rule(
                 "dimensions",
                 "d",
-                r"(?P<a>\d{1,4})␣?[x×]␣?(?P<b>\d{1,4})(?!\d)",
-                lambda hit: f"{self.say(hit['a'])} mal {self.say(hit['b'])}",
+                _DIMENSIONS,
+                lambda hit: f"{self.say(hit['a'])} mal ",
             ),
             rule("times", "d", r"(?P<n>\d{1,3})x(?=␣)", lambda hit: f"{self.whole(hit['n'], 'm')}mal"),
+            rule("range of days", "l", days(_GERMAN_DAYS), lambda hit: said_days(hit, _GERMAN_DAYS, "bis")),
+            rule("round the clock", "d", r"24/7(?![\d/])", lambda hit: "vierundzwanzig sieben"),
         ]
         return super().rules(own)
 
@@ -276,7 +306,10 @@ class German(Western):
         rest = hit.string[hit.end() : hit.end() + 3]
         stop = "." if hit[0].endswith(".") and not rest.strip() else ""
         word = ordinal("de", value).capitalize()
-        return f"{hit['w']}s des {word}n{stop}" if hit["g"] else f"{hit['w']} der {word}{stop}"
+        queen = hit["w"] in ("Elisabeth", "Katharina")
+        if hit["g"]:
+            return f"{hit['w']}s {'der' if queen else 'des'} {word}n{stop}"
+        return f"{hit['w']} {'die' if queen else 'der'} {word}{stop}"
 
     def roman_order(self, hit: Match) -> str | None:
         """XX. Jahrhundert."""
@@ -326,6 +359,14 @@ class French(Western):
                 self.pairs,
             ),
             rule(
+                "round the clock",
+                "d",
+                r"(?P<n>24|7)␣?(?P<u>[hj])/(?P=n)(?!\d)",
+                lambda hit: (
+                    f"{self.whole(hit['n'])} {'heures' if hit['u'] == 'h' else 'jours'} sur {self.whole(hit['n'])}"
+                ),
+            ),
+            rule(
                 "time",
                 "d",
                 r"(?P<h>[01]?\d|2[0-4])␣?[hH]␣?(?P<m>[0-5]\d)?(?![\p{L}\d])",
@@ -371,6 +412,8 @@ class French(Western):
                 lambda hit: self.whole(hit["n"], "f"),
             ),
             rule("hash tag", "s", r"#(?=\p{L})", lambda hit: "hashtag "),
+            rule("range of days", "l", days(_FRENCH_DAYS), lambda hit: said_days(hit, _FRENCH_DAYS, "à")),
+            rule("round the clock", "d", r"24/7(?![\d/])", lambda hit: "vingt-quatre sept"),
             rule(
                 "slash",
                 "s",
@@ -382,9 +425,9 @@ class French(Western):
             rule(
                 "dimensions",
                 "d",
-                r"(?P<a>\d{1,4})␣?[x×]␣?(?P<b>\d{1,4})(?!\d)",
+                _DIMENSIONS,
                 lambda hit: (
-                    f"{self.say(hit['a'])} {'fois' if regex.match(r'.{0,3}=', hit.string[hit.end() : hit.end() + 4]) else 'sur'} {self.say(hit['b'])}"
+                    f"{self.say(hit['a'])} {'fois' if regex.match(r'[0-9]{1,4}.{0,2}=', hit.string[hit.end() : hit.end() + 7]) else 'sur'} "
                 ),
             ),
         ]
@@ -497,14 +540,18 @@ class Spanish(Western):
             rule(
                 "hundreds",
                 "d",
-                r"(?P<n>[2-9]\d\d)(?=␣(?P<w>\p{Ll}{2,}as\b))",
+                r"(?P<n>[2-9]\d\d)(?=␣(?P<w>\p{Ll}{2,}s\b))",
                 lambda hit: (
                     self.whole(hit["n"], "f")
                     .replace("quinientos", "quinientas")
                     .replace("cientos", "cientas")
+                    if _is_feminine(hit["w"])
+                    else None
                 ),
             ),
             rule("hash tag", "s", r"#(?=\p{L})", lambda hit: "hashtag "),
+            rule("range of days", "l", days(_SPANISH_DAYS), lambda hit: said_days(hit, _SPANISH_DAYS, "a")),
+            rule("round the clock", "d", r"24/7(?![\d/])", lambda hit: "veinticuatro siete"),
             rule(
                 "slash",
                 "s",
@@ -518,8 +565,8 @@ class Spanish(Western):
             rule(
                 "dimensions",
                 "d",
-                r"(?P<a>\d{1,4})␣?[x×]␣?(?P<b>\d{1,4})(?!\d)",
-                lambda hit: f"{self.say(hit['a'])} por {self.say(hit['b'])}",
+                _DIMENSIONS,
+                lambda hit: f"{self.say(hit['a'])} por ",
             ),
         ]
         return super().rules(own)
@@ -598,9 +645,7 @@ class Spanish(Western):
             return None
         return self.whole(
             hit["n"],
-            "f"
-            if regex.search(r"(?:a|as|ión|iones|dad|dades)$", hit["w"]) and hit["w"] not in ("día", "días")
-            else "m",
+            "f" if _is_feminine(hit["w"]) else "m",
         )
 
     def model_number(self, digits: str) -> str:

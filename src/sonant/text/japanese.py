@@ -185,6 +185,12 @@ def rules() -> Rules:
                 _date,
             ),
             rule(
+                "time",
+                "l",
+                r"(?P<half>[AaPp])\.?[Mm]\.?\s?(?P<h>[01]?\d|2[0-4])[:：](?P<m>[0-5]\d)(?P<s>)(?![:：\d.])",
+                lambda hit: f"{'午前' if hit['half'] in 'Aa' else '午後'}{_time(hit)}",
+            ),
+            rule(
                 "time", "d", rf"(?:[01]?\d|2[0-4]):[0-5]\d{_DASH}(?:[01]?\d|2[0-4]):[0-5]\d(?![:\d])", _times
             ),
             rule(

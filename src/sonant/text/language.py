@@ -185,6 +185,11 @@ def passage_languages(text: str, whole: str, among: Iterable[str] = LANGUAGES) -
         elif kind != current:
             # What stands between the two writings goes to the language of the whole.
             cut = match.start() if current == whole else last_letter
+            if kind == east and (touching := _TOUCHING.search(text, last_letter, match.start())):
+                cut = touching.start()  # a number written to its measure word
+            led = _LEADS.search(text, start, last_letter) if current == west != whole else None
+            if led and (number := _NEXT_NUMBER.match(text, last_letter)):
+                cut = number.end()  # "stop at 9" is said in one language
             runs.append((start, cut, current))
             start, current = cut, kind
         last_letter = match.end()
@@ -201,6 +206,7 @@ def _without_names(text: str, runs: list[tuple[int, int, str]], whole: str) -> l
             and whole in _EASTERN
             and language not in _EASTERN
             and len(text[start:end].split()) < 3
+            and not _LED_NUMBER.search(text, start, end)
         ):
             language = whole
         if merged and merged[-1][2] == language:
@@ -210,6 +216,13 @@ def _without_names(text: str, runs: list[tuple[int, int, str]], whole: str) -> l
     return merged
 
 
+_LEADING = (
+    r"(?:at|to|the|of|is|in|on|than|for|about|have|has|had|are|was|by|from|over|under|after|before|until)"
+)
+_TOUCHING = regex.compile(r"(?<=\s)\d[\d.,]{0,20}$")
+_LEADS = regex.compile(rf"(?<!\p{{L}}){_LEADING}$", regex.IGNORECASE)
+_NEXT_NUMBER = regex.compile(r" \d[\d.,:]*+%?(?<![.,:])")
+_LED_NUMBER = regex.compile(rf"\p{{L}} {_LEADING} \d", regex.IGNORECASE)
 _EASTERN = frozenset({"chinese", "japanese", "korean"})
 _EAST = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]++")
 _LETTERS_RUN = regex.compile(r"\p{Latin}++|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー]++")

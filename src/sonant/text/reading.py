@@ -22,8 +22,8 @@ _ORDINAL = regex.compile(r"\ue000(\d{1,9})\ue001")
 _MARK = regex.compile(rf"{PAUSE_PATTERN}|{PRONUNCIATION_PATTERN}|\ue000\d{{1,9}}\ue001")
 _NEEDS_READING = regex.compile(
     r"[^\p{L}\p{M}\s,.;:!?'\"“”‘’()\-–—…，。！？、；：「」『』《》（）¿¡]"
-    r"|\p{L}\.|\p{Han}[IVX]{2}|\p{L}/\p{L}|EE UU|SVP|RDV"
-    r"|\b(?:Mr|Mrs|Dr|St|Mmes?|Mlles?|Mgr|Pr|Me|MM|Ste|[IVXLC]{1,8})\b"
+    r"|\p{L}\.|\p{Han}[IVX]{2}|[IVX]{2}\p{Han}|\p{L}/\p{L}|EE UU|SVP|RDV"
+    r"|\b(?:Mr|Mrs|Dr|St|Mmes?|Mlles?|Mgr|Pr|Me|MM|Ste|[Bb]l?d|vs|[IVXLC]{1,8}(?:e|er|re|è|ère|ème|eme)?s?)\b"
 )
 
 
@@ -54,8 +54,8 @@ def read_aloud(
     if is_named:
         among = tuple({language, *(name for name in ("chinese", "japanese", "english") if name in among)})
     spans = passage_languages(text, language, among)
-    if is_named and language not in ("chinese", "japanese"):
-        spans = [(a, b, one if one in ("chinese", "japanese") else language) for a, b, one in spans]
+    if is_named:
+        spans = [(a, b, _named(one, language, text[a:b])) for a, b, one in spans]
     out: list[str] = []
     changes: list[Change] = []
     for begin, end, spoken_in in spans:
@@ -74,6 +74,22 @@ def read_aloud(
                 out.append(said)
                 changes += made
     return "".join(out), changes
+
+
+def _named(found: str, named: str, text: str) -> str:
+    """The language of a span where one is named: another only in a writing that the named one has not.
+
+    In Chinese and Japanese, units and letters of formulas are no English: that takes three words.
+    """
+    east = ("chinese", "japanese")
+    if (found in east) == (named in east):
+        return named
+    if named in east and len(_LATIN_WORD.findall(text)) < 3:
+        return named
+    return found
+
+
+_LATIN_WORD = regex.compile(r"(?<![\p{L}\p{N}.@/_])\p{Latin}{2,}+(?![\p{L}\p{N}@/_]|\.\p{L})")
 
 
 def _ordinal(digits: str, language: str) -> str:

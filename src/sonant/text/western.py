@@ -6,7 +6,7 @@ in `tables/LANGUAGE.toml`, and what only one of them does is in that language's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 import regex
@@ -369,6 +369,11 @@ class Western:
             return None
         return f"{self.say(hit['a'])} {self.table.over} {self.say(hit['b'])}"
 
+    def signed_fraction(self, hit: Match) -> str | None:
+        """-1/2, and the second term of 3/4 + 1/2."""
+        said = self.slashed(hit)
+        return said and self.signed(hit, said)
+
     def mixed(self, whole: str, above: int, below: int) -> str:
         """A whole number and a fraction."""
         t = self.table
@@ -531,6 +536,7 @@ class Western:
                 rf"(?<=[\p{{L}}\p{{N}}%])/(?P<w>{t.letters.get('per_words', 'zzzz')}){_END}",
                 lambda hit: f" {t.per} {noun.forms[0] if (noun := self.unit_noun(hit['w'])) else hit['w']}",
             ),
+            rule("angle brackets", "s", r"<(?P<w>\p{L}[\p{L}\p{M} '’\-]{0,40})>", lambda hit: hit["w"]),
             rule(
                 "e-mail address",
                 "ld",
@@ -627,6 +633,12 @@ class Western:
                 "d",
                 r"(?P<n>\d{1,3}(?:\.\d{1,9})?)[eE](?P<e>[-+−]?\d{1,3})(?![\p{L}\p{N}])",
                 self.power_of_ten,
+            ),
+            rule(
+                "fraction",
+                "s",
+                rf"{minus}␣?(?P<w>)(?P<a>\d{{1,4}})[/⁄](?P<b>\d{{1,4}})(?![\d/]|[.,]\d)" + fraction_unit,
+                self.signed_fraction,
             ),
             rule(
                 "fraction",
@@ -790,7 +802,7 @@ class Western:
         names = {"+": t.signs["+"], "*": t.times, "×": t.times, "÷": t.signs["÷"], "−": t.minus, "-": t.minus,
                  "/": t.signs["÷"], "<": t.signs["<"], ">": t.signs[">"]}  # fmt: skip
         sign = hit["o"]
-        around = hit.string[max(0, hit.start() - 1) : hit.start()]
+        around = hit.string[max(0, hit.start() - 2) : hit.start()].rstrip()[-1:]
         if sign in "-/" and (
             " " not in hit[0] or not around.isdigit() or "=" not in hit.string[hit.start() : hit.start() + 20]
         ):
@@ -826,6 +838,23 @@ class Western:
         left = " " if before and not before.isspace() else ""
         right = " " if after and not after.isspace() and after not in ".,;:!?)" else ""
         return f"{left}{word}{right}"
+
+
+def day_names(names: Mapping[str, str]) -> str:
+    """A pattern of shortened names of days, the longest first."""
+    return "|".join(sorted(names, key=len, reverse=True))
+
+
+def days(names: Mapping[str, str]) -> str:
+    """A pattern of two shortened days with a dash between them."""
+    day = day_names(names)
+    return rf"(?P<a>{day})\.?␣?[-–]␣?(?P<b>{day})(?!\p{{L}})\.?"
+
+
+def said_days(hit: Match, names: Mapping[str, str], to: str) -> str:
+    """Two shortened days in full; a stop at the end of the text stays."""
+    stop = "." if hit[0].endswith(".") and not hit.string[hit.end() :].strip() else ""
+    return f"{names[hit['a']]} {to} {names[hit['b']]}{stop}"
 
 
 _MAY_END = frozenset(
