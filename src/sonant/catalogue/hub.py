@@ -117,6 +117,7 @@ INDEXTTS = (
     f"{EMOTION}chat_template.jinja?",
     f"{EMOTION}generation_config.json?",
 )
+KOKORO_GRAPH = "onnx/model_quantized.onnx"
 # Where the release's own loader keeps the auxiliary models: flat, under hf_cache.
 W2V_BERT = Companion(
     repository="facebook/w2v-bert-2.0",
@@ -192,6 +193,15 @@ KNOWN: tuple[KnownModel, ...] = (
         licence="bilibili Model Use License",
         files=(*INDEXTTS, "codec.safetensors|codec.pth", "multilingual_zh_ja_yue_char_del.tiktoken"),
         companions=(W2V_BERT, CAMPPLUS, BIGVGAN),
+    ),
+    KnownModel(
+        name="kokoro",
+        repository="onnx-community/Kokoro-82M-v1.0-ONNX",
+        family="kokoro",
+        about="54 voices in nine languages, mixtures of them; small",
+        licence="Apache-2.0",
+        files=("config.json", "tokenizer.json", KOKORO_GRAPH, "voices/*.bin"),
+        variants={"full": {KOKORO_GRAPH: "onnx/model.onnx"}, "fp16": {KOKORO_GRAPH: "onnx/model_fp16.onnx"}},
     ),
 )
 

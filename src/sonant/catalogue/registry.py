@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2")
+FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2", "kokoro")
 """Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
 `load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, `convert(source, target)` where its
 release has pickles, and `tensors_read(path)`, what inference reads of each file, where it reads tensors.

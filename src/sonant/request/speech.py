@@ -371,6 +371,8 @@ class ModelSpec:
     voices: tuple[str, ...] = ()
     """Preset speakers."""
     default_voice: str | None = None
+    voice_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Names that another service has for a voice -> the preset speaker that stands for it here."""
     capabilities: frozenset[str] = frozenset()
     """Some of CAPABILITIES."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
@@ -406,6 +408,7 @@ CAPABILITIES: Mapping[str, str] = {
     "clone": "speaks with the voice of a clip",
     "clone_in_context": "also uses the clip's transcript",
     "preset_voice": "has named voices of its own",
+    "voice_mixing": "mixes its own voices, such as af_bella:0.6+af_sky:0.4",
     "voice_design": "makes a voice from a description",
     "instruction": "follows style instructions in words",
     "emotion_vector": "takes eight emotion numbers",

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.request.audio import Audio
+from sonant.request.mixing import parse_mixture
 from sonant.request.speech import ModelSpec
 from sonant.request.voice import Voice
 from sonant.voices.library import SUFFIX
@@ -29,8 +30,17 @@ class Shelf(Protocol):
 
 
 def own_voice(name: str, spec: ModelSpec) -> str | None:
-    """The model's own spelling of one of its voices, whatever the case; None for any other name."""
-    return next((own for own in spec.voices if own.lower() == name.lower()), None)
+    """The model's own spelling of one of its voices, whatever the case; None for any other name.
+
+    With "voice_mixing" also of a mixture of them, such as af_bella:0.6+af_sky:0.4. Raises VoiceError for one
+    that is written wrongly.
+    """
+    known = {own.lower(): own for own in spec.voices}
+    if name.lower() in known or "voice_mixing" not in spec.capabilities or not set(name) & set("+:"):
+        return known.get(name.lower())
+    parts = [(known.get(voice.lower()), weight) for voice, weight in parse_mixture(name)]
+    named = [f"{voice}:{weight:.6g}" for voice, weight in parts if voice is not None]
+    return "+".join(named) if len(named) == len(parts) else None
 
 
 def can_take_voices(spec: ModelSpec) -> bool:
@@ -57,6 +67,8 @@ def find_voice(name: str, *, spec: ModelSpec, shelf: Shelf | None, equals: Seque
     if clones and shelf is not None and (stored := stored_name(name, shelf)) is not None:
         return shelf.get(stored)
     if name.lower() in equals and not spec.needs_voice:
+        if name.lower() in spec.voice_aliases:
+            return spec.voice_aliases[name.lower()]
         if spec.voices:
             return spec.voices[equals.index(name.lower()) % len(spec.voices)]
         if spec.default_voice is not None:

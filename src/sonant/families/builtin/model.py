@@ -7,7 +7,6 @@ The acoustic network sees a whole sentence at once, so audio streams by segment,
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from sonant.request.audio import Audio
 from sonant.request.speech import SpeechRequest
 from sonant.request.voice import Voice
 from sonant.text.bounds import within_bounds
+from sonant.text.phoneme_pieces import fitting
 from sonant.text.segment import sentences
 
 IDS_PER_STEP = 16
 PAUSE = 0.12
 """Seconds after a sentence; the network itself ends each with a short silence."""
-_CLAUSE = re.compile(r"(?<=[,;:—])\s+")
 MAX_PHONEMES = 400
 """Longest phoneme string that the network was made for. Source: hibari.tts.MAX_PHONEMES."""
 
@@ -103,7 +102,7 @@ class BuiltinModel:
         return [self._voice.g2p(sentence) for found in sentences(text) for sentence in within_bounds(found)]
 
     def _phonemes(self, sentence: str) -> list[str]:
-        return _fitting(self._voice.g2p(sentence))
+        return fitting(self._voice.g2p(sentence), MAX_PHONEMES)
 
     def allocate(self, slots: int, positions: int) -> None:
         """Nothing to hold."""
@@ -158,23 +157,3 @@ def _unreadable(text: str) -> RequestError:
         "Give words, or use a model that speaks this language.",
         field="text",
     )
-
-
-def _fitting(phonemes: str) -> list[str]:
-    """The phonemes of a sentence in pieces that the network can take, cut at clauses, then anywhere."""
-    pieces: list[str] = []
-    current = ""
-    for clause in _CLAUSE.split(phonemes):
-        while len(clause) > MAX_PHONEMES:
-            cut = clause.rfind(" ", 0, MAX_PHONEMES)
-            cut = cut if cut > 0 else MAX_PHONEMES
-            pieces.extend([current] if current else [])
-            current = ""
-            pieces.append(clause[:cut])
-            clause = clause[cut:].lstrip()
-        if current and len(current) + len(clause) + 1 > MAX_PHONEMES:
-            pieces.append(current)
-            current = clause
-        else:
-            current = f"{current} {clause}" if current else clause
-    return [piece for piece in (*pieces, current) if piece.strip()]
