@@ -177,7 +177,7 @@ def _emoji(line: str, how: Emoji, language: str) -> tuple[str, list[Change]]:
 
 
 _BLANKS = regex.compile(r"[ \u00a0\u202f]{1,}+")
-_BEFORE_MARK = regex.compile(r"(?<=\S) (?=[.,;:!?…](?:\s|$|[\"”’)])|[，。！？；：、])")
+_BEFORE_MARK = regex.compile(r"(?<=\S) (?=[.,](?:\s|$|[\"”’)])|[，。！？；：、])")
 _EAST_GAP = regex.compile(r"(?<=[。，！？；：、]) +")
 
 
