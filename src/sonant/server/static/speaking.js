@@ -98,15 +98,17 @@ function planSegments() {
 }
 
 async function showSegments() {
-  const { input, model, voice, language, ref_audio, ref_text, instructions } = requestBody();
+  const { input, model, language, normalize, glossary } = requestBody();
   segmentCall?.abort();
   segmentCall = new AbortController();
-  const isUnvoiced = spec?.needs_voice && !voice && !ref_audio;
-  if (!input.trim() || isUnvoiced) { $("#segments").replaceChildren(); $("#segments-count").textContent = isUnvoiced ? "(with a voice)" : ""; return; }
+  if (!input.trim()) { $("#segments").replaceChildren(); $("#segments-count").textContent = ""; return; }
   try {
-    const answer = await call("/v1/audio/speech/segments", { method: "POST", json: { input, model, voice, language, ref_audio, ref_text, instructions }, signal: segmentCall.signal });
+    const answer = await call("/v1/audio/text", { method: "POST", json: { input, model, language, normalize, glossary }, signal: segmentCall.signal });
     const { data } = await answer.json();
-    $("#segments").replaceChildren(...data.map((segment) => make("li", {}, segment.text.trim())));
+    $("#segments").replaceChildren(...data.map((part) => {
+      const rules = [...part.changes.map((one) => `${one.rule}: ${one.written} → ${one.spoken}`), ...part.not_spoken];
+      return make("li", { title: rules.join("\n") }, part.text);
+    }));
     $("#segments-count").textContent = `(${data.length})`;
   } catch (error) {
     if (error.name === "AbortError") return;
