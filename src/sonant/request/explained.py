@@ -8,14 +8,15 @@ from typing import Any
 
 from sonant.request.speech import ModelSpec, SpeechRequest
 from sonant.request.spoken import front_end_of, spoken_parts
+from sonant.text.segment import sentences
 
 Units = Callable[[str], list[str]]
 """A model's tokens or phonemes of a text."""
 
 
 def explain(request: SpeechRequest, spec: ModelSpec, *, units: Units | None = None) -> dict[str, Any]:
-    """Plain data: the front end in use, and of each part its spoken text, pause, language, pace, changes,
-    what is not spoken, and with `units` what the model is given.
+    """Plain data: the front end in use, and of each part its spoken text and sentences, pause, language,
+    pace, changes, what is not spoken, and with `units` what the model is given.
 
     Raises RequestError where the request itself would be refused for its text.
     """
@@ -26,6 +27,7 @@ def explain(request: SpeechRequest, spec: ModelSpec, *, units: Units | None = No
         row: dict[str, Any] = {
             "index": index,
             "text": part.text,
+            "sentences": [sentence.strip() for sentence in sentences(part.text) if sentence.strip()],
             "pause_after": round(part.pause_after, 3),
             "changes": [asdict(change) for change in part.changes],
             "not_spoken": [guard.message for guard in part.guards],

@@ -105,11 +105,11 @@ async function showSegments() {
   try {
     const answer = await call("/v1/audio/text", { method: "POST", json: { input, model, language, normalize, glossary }, signal: segmentCall.signal });
     const { data } = await answer.json();
-    $("#segments").replaceChildren(...data.map((part) => {
+    $("#segments").replaceChildren(...data.flatMap((part) => {
       const rules = [...part.changes.map((one) => `${one.rule}: ${one.written} → ${one.spoken}`), ...part.not_spoken];
-      return make("li", { title: rules.join("\n") }, part.text);
+      return part.sentences.map((sentence) => make("li", { title: rules.join("\n") }, sentence));
     }));
-    $("#segments-count").textContent = `(${data.length})`;
+    $("#segments-count").textContent = `(${$("#segments").children.length})`;
   } catch (error) {
     if (error.name === "AbortError") return;
     $("#segments").replaceChildren();
