@@ -1,45 +1,28 @@
-"""Text as people write it is read as a person would; ordinary prose is left alone; nothing is lost."""
+"""What was heard wrong is read right; wrapped lines, mark-up, SSML and emoji; the order of the layers."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from benchmarks.text_score import FILES, Entry, is_right, load, score
+from benchmarks.text_score import Entry, is_right, load
 from sonant.errors import RequestError
 from sonant.text.cleaning import clean
 from sonant.text.front_end import ReadingOptions, read_text, spoken_text
 from sonant.text.layout import paragraphs
 
 DATA = Path(__file__).resolve().parent.parent / "data"
-LEAST_RIGHT = {
-    "english": 0.98, "chinese": 0.97, "german": 1.0, "french": 1.0, "spanish": 1.0, "japanese": 1.0,
-    "mixed": 0.98,
-}  # fmt: skip
 CASES = [
     Entry(row["id"], "cases", row["language"], row["input"], tuple(row["right"]), row["class"])
     for row in json.loads((DATA / "text_cases.json").read_text(encoding="utf-8"))
 ]
-PROSE = json.loads((DATA / "prose.json").read_text(encoding="utf-8"))
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_the_table_is_read_right(name):
-    rows = load([name])
-    wrong = [(line.text, reading) for line, reading, right in score(spoken_text, rows) if not right]
-    assert 1 - len(wrong) / len(rows) >= LEAST_RIGHT[name], wrong
+PROSE = [(entry.language, entry.text) for entry in load(["prose"])]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
 def test_what_was_heard_wrong_is_read_right(case):
     reading = spoken_text(case.text, case.language)
     assert is_right(case, reading), reading
-
-
-@pytest.mark.parametrize(("language", "text"), PROSE)
-@pytest.mark.parametrize("named", [True, False])
-def test_ordinary_prose_is_left_alone(language, text, named):
-    assert spoken_text(text, language if named else None).replace("Mister", "Mr.") == text
 
 
 @pytest.mark.parametrize("width", [40, 60, 72])
