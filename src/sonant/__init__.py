@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sonant.catalogue.registry import load
     from sonant.engine.engine import Engine
     from sonant.engine.stream import SpeechStream
+    from sonant.readings.saying import say
     from sonant.request.audio import Audio
     from sonant.request.speech import (
         AudioChunk,
@@ -32,6 +33,7 @@ _HOMES = {
     "Engine": "sonant.engine.engine",
     "SpeechStream": "sonant.engine.stream",
     "load": "sonant.catalogue.registry",
+    "say": "sonant.readings.saying",
     "Audio": "sonant.request.audio",
     "AudioChunk": "sonant.request.speech",
     "ChunkPolicy": "sonant.request.speech",
@@ -61,6 +63,7 @@ __all__ = [
     "VoiceLibrary",
     "__version__",
     "load",
+    "say",
 ]
 
 

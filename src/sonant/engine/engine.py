@@ -8,21 +8,28 @@ path.
 
 from __future__ import annotations
 
+import asyncio
+import atexit
+import contextlib
 import logging
 import queue
 import secrets
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
 
 from sonant import native
+from sonant.engine.asking import request_of
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
 from sonant.engine.model import Prompt, SpeechModel, Step, Unspeakable
 from sonant.engine.preparing import (
@@ -44,10 +51,11 @@ from sonant.native import teams
 from sonant.request.audio import Audio
 from sonant.request.checks import check_fed_text, check_reading, check_request
 from sonant.request.explained import explain
-from sonant.request.speech import ChunkPolicy, GuardEvent, ModelSpec, Speech, SpeechRequest
+from sonant.request.speech import AudioChunk, ChunkPolicy, GuardEvent, ModelSpec, Speech, SpeechRequest
 from sonant.request.voice import Voice
 from sonant.voices.casting import Casting
 from sonant.voices.design import designed_voice
+from sonant.voices.finding import find_voice_or_file
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
@@ -58,6 +66,18 @@ MOST_UNDECODED = 64
 """Frames of a segment that the decoding thread may lag behind before its utterance pauses."""
 MOST_STUMBLES = 3
 """Failures of the loop itself, one after the other, after which the engine takes no more requests."""
+
+
+_LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """Close what a process leaves open: a thread inside torch aborts an interpreter that ends meanwhile."""
+    for engine in list(_LIVE):
+        engine.close()
+
+
+atexit.register(_close_all)
 
 
 class Engine:
@@ -130,6 +150,7 @@ class Engine:
         self.steps = 0
         """Model steps taken so far, for tests and metrics."""
         teams.release()
+        _LIVE.add(self)
 
     # -- what callers use ---------------------------------------------------------------------
 
@@ -235,16 +256,103 @@ class Engine:
         with torch.inference_mode():
             return explain(request, self.spec, units=units)
 
-    def stream(self, request: SpeechRequest) -> SpeechStream:
-        """Speak and hand out chunks as they are made."""
-        return self.submit(request, streaming=True)
+    def stream(self, request: str | SpeechRequest, **settings: Any) -> SpeechStream:
+        """Speak and hand out chunks as they are made: `for chunk in engine.stream("Hello.", voice="ann")`.
 
-    def synthesize(self, request: SpeechRequest) -> Speech:
-        """Speak the whole request; samples of all chunks joined."""
-        stream = self.submit(request, streaming=False)
+        `settings` are those of `sonant.request.settings` by name, where the request is a text.
+        """
+        return self.submit(self._asked(request, settings), streaming=True)
+
+    async def astream(self, request: str | SpeechRequest, **settings: Any) -> AsyncGenerator[AudioChunk]:
+        """`stream` for asyncio: `async for chunk in engine.astream("Hello.")`. Leaving the loop cancels."""
+        loop, ready = asyncio.get_running_loop(), asyncio.Event()
+
+        def notify() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody reads any more
+                loop.call_soon_threadsafe(ready.set)
+
+        def begin() -> SpeechStream:
+            return self.submit(self._asked(request, settings), notify=notify)
+
+        with await asyncio.to_thread(begin) as stream:
+            while True:
+                ready.clear()
+                try:
+                    chunk = stream.get(timeout=0)
+                except queue.Empty:
+                    await ready.wait()
+                    continue
+                yield chunk
+                if chunk.is_final:
+                    return
+
+    @overload
+    def synthesize(
+        self,
+        request: str | SpeechRequest,
+        *,
+        on_chunk: Callable[[AudioChunk], None] | None = None,
+        **settings: Any,
+    ) -> Speech: ...
+    @overload
+    def synthesize(
+        self,
+        request: Sequence[str | SpeechRequest],
+        *,
+        on_chunk: Callable[[AudioChunk], None] | None = None,
+        **settings: Any,
+    ) -> list[Speech]: ...
+    def synthesize(
+        self,
+        request: str | SpeechRequest | Sequence[str | SpeechRequest],
+        *,
+        on_chunk: Callable[[AudioChunk], None] | None = None,
+        **settings: Any,
+    ) -> Speech | list[Speech]:
+        """Speak the whole: `engine.synthesize("Hello.", voice="ann", speed=1.1)`.
+
+        A list is spoken as a batch, as many at a time as there are slots, and gives a list. `settings` are
+        those of `sonant.request.settings` by name, for texts. `on_chunk` is called with each piece as it is
+        made.
+        """
+        if isinstance(request, (str, SpeechRequest)):
+            return self._whole_of(self.submit(self._asked(request, settings), streaming=False), on_chunk)
+        asked = [self._asked(one, settings) for one in request]
+        room = max(1, self.queue_limit - sum(self.load))
+        waiting: deque[SpeechStream] = deque()
+        speeches: list[Speech] = []
+        try:
+            for one in asked:
+                if len(waiting) >= room:
+                    speeches.append(self._whole_of(waiting.popleft(), on_chunk))
+                waiting.append(self.submit(one, streaming=False))
+            while waiting:
+                speeches.append(self._whole_of(waiting.popleft(), on_chunk))
+        finally:
+            for stream in waiting:
+                stream.cancel()
+        return speeches
+
+    def _asked(self, request: str | SpeechRequest, settings: Mapping[str, Any]) -> SpeechRequest:
+        """The request that is meant; a voice that is a file on this machine is read."""
+        made = request_of(request, settings)
+        if isinstance(request, str) and isinstance(made.voice, str) and Path(made.voice).is_file():
+            shelf = self.voices or VoiceLibrary()
+            made = replace(made, voice=find_voice_or_file(made.voice, spec=self.spec, shelf=shelf))
+        return made
+
+    def _whole_of(self, stream: SpeechStream, on_chunk: Callable[[AudioChunk], None] | None = None) -> Speech:
+        pieces = []
         with stream:
-            pieces = [chunk.samples for chunk in stream]
+            for chunk in stream:
+                pieces.append(chunk.samples)
+                if on_chunk is not None:
+                    on_chunk(chunk)
         return join(stream, pieces)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_stopping else f"{self.load[0]} running, {self.load[1]} waiting"
+        return f"<Engine: {self.spec.name} ({self.spec.family}), {self.slots} slots, {state}>"
 
     def close(self) -> None:
         """Cancel everything and end the threads. Nothing is spoken afterwards."""

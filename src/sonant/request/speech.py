@@ -251,7 +251,7 @@ def _refused(check: Callable[[str], None], text: str) -> RequestError | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SpeechRequest:
     """One thing to say. Only `text` is needed where the model has a default voice."""
 
@@ -293,6 +293,16 @@ class SpeechRequest:
         if isinstance(self.normalize, bool):
             object.__setattr__(self, "normalize", None if self.normalize else "off")
         check_all(self, "request")
+
+    def __repr__(self) -> str:
+        """The text and what is set of the rest."""
+        fresh = SpeechRequest("")
+        told = [f"{self.text[:60]!r}" + ("..." if len(self.text) > 60 else "")]
+        for one in fields(self)[1:]:
+            value = getattr(self, one.name)
+            if value != getattr(fresh, one.name):
+                told.append(f"{one.name}={value!r}")
+        return f"SpeechRequest({', '.join(told)})"
 
 
 def request_from(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FORMAT = "sonant-voice-1"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Voice:
     """A reference speaker: named tensors for one model, and the clip they can be made from again.
 
@@ -38,6 +38,12 @@ class Voice:
     clip: Audio | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
     """Where it came from, in words: file name, date, consent, the instruction of a designed voice."""
+
+    def __repr__(self) -> str:
+        made = f" of {self.family}" if self.family else ""
+        clip = f", clip of {self.clip.seconds:.1f} s" if self.clip is not None else ""
+        words = ", with transcript" if self.transcript else ""
+        return f"<Voice {self.name or 'without a name'}{made}{clip}{words}>"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write one safetensors file, atomically."""

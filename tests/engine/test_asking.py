@@ -1,0 +1,155 @@
+"""What newcomers type first: texts with settings, lists, loops in asyncio, and scripts that just end."""
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sonant import Sampling, SpeechRequest, Style
+from sonant.engine.asking import request_of
+from sonant.engine.engine import Engine
+from sonant.errors import RequestError
+from tests.toy import ToyModel
+
+
+@pytest.fixture
+def engine():
+    with Engine(ToyModel(), slots=2) as engine:
+        yield engine
+
+
+def is_idle(engine):
+    """Whether nothing is left once the engine has seen what was cancelled."""
+    return any(engine.load == (0, 0) or time.sleep(0.01) for _ in range(3000))
+
+
+def test_a_text_with_settings_is_the_request_of_them(engine):
+    typed = engine.synthesize("Hello there.", seed=3, temperature=0.7)
+    asked = engine.synthesize(SpeechRequest("Hello there.", seed=3, sampling=Sampling(temperature=0.7)))
+    assert np.array_equal(typed.samples, asked.samples)
+
+
+def test_a_list_gives_a_list_with_the_samples_of_each_alone(engine):
+    texts = ["One.", SpeechRequest("Two is longer.", seed=9), "Three."]
+    together = engine.synthesize([texts[0], texts[2]], seed=4)
+    assert len(together) == 2
+    for text, speech in zip((texts[0], texts[2]), together, strict=True):
+        assert np.array_equal(speech.samples, engine.synthesize(text, seed=4).samples)
+    assert engine.synthesize([texts[1]])[0].seed == 9
+    assert engine.synthesize([]) == []
+
+
+def test_a_list_may_be_longer_than_the_queue():
+    with Engine(ToyModel(), slots=1, queue_limit=2) as engine:
+        assert len(engine.synthesize([f"Number {n}." for n in range(7)], seed=1)) == 7
+
+
+def test_pieces_are_handed_on_as_they_are_made(engine):
+    seen = []
+    speech = engine.synthesize("Hello there.", seed=3, on_chunk=seen.append)
+    assert sum(len(chunk.samples) for chunk in seen) == len(speech.samples)
+    with engine.stream("Hello there.", seed=3) as stream:
+        streamed = np.concatenate([chunk.samples for chunk in stream])
+    assert np.allclose(streamed, speech.samples, atol=1e-6)  # float32, decoded in other pieces
+
+
+def test_asyncio_reads_the_same_and_leaving_cancels(engine):
+    async def read():
+        return [chunk.samples async for chunk in engine.astream("Hello there.", seed=3)]
+
+    async def leave():
+        pieces = engine.astream("Hello there, and a good deal more than that. " * 40, seed=3)
+        async for _ in pieces:
+            break
+        await pieces.aclose()
+
+    whole = engine.synthesize("Hello there.", seed=3).samples
+    assert np.allclose(np.concatenate(asyncio.run(read())), whole, atol=1e-6)
+    asyncio.run(leave())
+    assert engine.synthesize("Still here.", seed=1).seconds > 0
+    assert is_idle(engine)
+
+
+def test_a_failing_list_leaves_nothing_running(engine):
+    with pytest.raises(RequestError, match="empty"):
+        engine.synthesize(["One.", ""], seed=1)
+    assert is_idle(engine)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"speeed": 1.1}, "did you mean speed"),
+        ({"voice": 7}, "the voice is a int"),
+        ({"style": Style(), "instruction": "x"}, "beside style"),
+        ({"speed": "fast"}, "speed"),
+        ({"qqqqq": 1}, "there are: "),
+    ],
+)
+def test_what_is_no_setting_is_refused_with_words(given, words):
+    with pytest.raises(RequestError, match=words):
+        request_of("Hello.", given)
+
+
+def test_other_things_to_say_are_refused():
+    with pytest.raises(RequestError, match="a int was given"):
+        request_of(7, {})
+    with pytest.raises(RequestError, match="beside a SpeechRequest"):
+        request_of(SpeechRequest("x"), {"seed": 1})
+
+
+def test_things_say_what_they_are(engine):
+    assert repr(engine) == "<Engine: toy (toy), 2 slots, 0 running, 0 waiting>"
+    assert repr(SpeechRequest("Hello.", seed=3, speed=1.5)) == "SpeechRequest('Hello.', speed=1.5, seed=3)"
+
+
+LONG = "It goes on for quite a while, and on, and on. " * 40
+ENDINGS = {
+    "last line streams": f'e = sonant.load("nano")\nnext(iter(e.stream({LONG!r}, seed=1)))',
+    "break out of a stream": f'e = sonant.load("nano")\nfor chunk in e.stream({LONG!r}, seed=1): break',
+    "an exception": f'e = sonant.load("nano")\ns = e.stream({LONG!r}, seed=1)\ns.get()\nraise SystemExit(3)',
+    "sys.exit": f'e = sonant.load("nano")\ns = e.stream({LONG!r}, seed=1)\ns.get()\nsys.exit(3)',
+    "asyncio.run": f"""
+async def main():
+    async for chunk in sonant.load("nano").astream({LONG!r}, seed=1):
+        return
+asyncio.run(main())""",
+    "the one-liner": 'sonant.say("Hello.")',
+    "threads": f"""
+e = sonant.load("nano")
+streams = [e.stream({LONG!r}, seed=n) for n in range(3)]
+threading.Thread(target=streams[0].get, daemon=True).start()
+streams[1].get()""",
+    "multiprocessing": f"""
+e = sonant.load("nano")
+s = e.stream({LONG!r}, seed=1)
+s.get()
+p = multiprocessing.get_context("spawn").Process(target=print)
+p.start()
+p.join()""",
+}
+
+
+def ends(code, tmp_path):
+    script = tmp_path / "script.py"
+    head = "import asyncio, multiprocessing, sys, threading, sonant\nif __name__ == '__main__':\n"
+    script.write_text(head + "".join(f"    {line}\n" for line in code.strip().split("\n")), encoding="utf-8")
+    return subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240)
+
+
+@pytest.mark.parametrize("name", ["last line streams", "sys.exit"])
+def test_a_script_that_just_ends_ends_quietly(name, tmp_path):
+    found = ends(ENDINGS[name], tmp_path)
+    assert (found.returncode, found.stderr) == (3 if "exit" in name else 0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", range(3))
+@pytest.mark.parametrize("name", ENDINGS)
+def test_every_way_to_end_is_quiet(name, run, tmp_path):
+    found = ends(ENDINGS[name], tmp_path)
+    assert found.returncode == (3 if name in ("an exception", "sys.exit") else 0), found.stderr
+    assert found.stderr == ""
