@@ -60,12 +60,24 @@ _IDENTIFIED = (
     r"Boeing|Airbus|[Ff]light(?:␣[A-Z]{2})?|[Hh]ighway|Hwy\.?|[Rr]oute|Interstate|[Rr]oom|[Ss]uite|[Aa]partment|"
     r"[Ee]xtension|[Tt]rain|[Bb]us"
 )
+_MEASURED_THINGS = (
+    "battery|bulb|adapter|charger|supply|outlet|socket|engine|motor|drive|card|stick|phone|laptop|screen|display|monitor|"
+    "lens|pool|race|sprint|dash|freestyle|relay|hurdles|radius|tank|bag|bottle|pack|box|jar|ruler|rope|cable|fence|wall"
+)
+_PLURALS = r"Wars|Parts|Chapters|[Vv]olumes|Vols\.|Books|Acts|[Tt]ypes|Phases|Articles|Sections|Titles|Levels|Classes"
 _VERBS_AND_PREPOSITIONS = (
     "of|from|for|and|or|per|is|are|was|were|has|had|will|would|can|could|may|might|must|should|did|does|do|away|tall|wide|"
     "high|deep|thick|long|ago|later|apart|in|on|at|to|with|by|we|they|it|you|he|she|that|which|than|as|but|if|when|so|"
     "every|each|below|above|over|under|off|out|up|down|more|less|ahead|behind|north|south|east|west|into|through|along|"
     "across|around|after|before|until|went|goes|came|comes|made|fell|rose|too|only|not|already|just|extra|total"
 )
+
+
+_PER = {
+    "m.p.h": "mile per hour/miles per hour", "k.p.h": "kilometer per hour/kilometers per hour",
+    "m.p.g": "mile per gallon/miles per gallon",
+}  # fmt: skip
+_DEGREES = {"F": "Fahrenheit", "C": "Celsius"}
 
 
 class English(Western):
@@ -135,6 +147,76 @@ class English(Western):
                 "l",
                 rf"(?P<w>[Aa]n?|[Tt]he|[Tt]his|[Tt]hat)␣(?P<c>[€£$]){n('n')}(?P<mag>␣?(?:k|m|M|mn|bn|B|million|billion|trillion)\b)?(?=␣(?!(?:{_VERBS_AND_PREPOSITIONS}|k|m|bn|million|billion|trillion)\b)\p{{Ll}}{{3,}})",
                 self.money_attribute,
+            ),
+            rule(
+                "attribute",
+                "d",
+                rf"(?P<w>){n('n')}␣?(?P<u>m|cm|km|kg|g|W|kW|V|GB|TB|MB|GHz|Hz|ft|ml|L|l)(?=␣(?:{_MEASURED_THINGS})\b)",
+                self.attribute,
+            ),
+            rule(
+                "roman number",
+                "l",
+                rf"(?P<w>{_PLURALS})␣(?P<r>[IVX]{{1,5}})(?P<j>,␣|␣and␣|␣or␣|␣to␣|␣?[-–]␣?)(?P<r2>[IVX]{{1,5}})(?:(?P<j2>,?␣and␣|,?␣or␣)(?P<r3>[IVX]{{1,5}}))?(?![\p{{L}}\p{{N}}])",
+                self.numbered_pair,
+            ),
+            rule(
+                "roman number",
+                "l",
+                rf"(?P<t>King|Queen|Pope|Emperor|Empress|Tsar|Czar|Sultan)␣(?P<w>{_RULERS})␣I(?=[.,;!?)]|$)",
+                lambda hit: f"{hit['t']} {hit['w']} the first",
+            ),
+            rule(
+                "roman number",
+                "l",
+                r"(?<=\p{Lu}\p{Ll}{1,20}␣)the␣(?P<r>[IVX]{2,6})(?:th|st|nd|rd)?(?![\p{L}\p{N}])",
+                lambda hit: f"the {ordinal('en', value)}" if (value := roman(hit["r"])) else None,
+            ),
+            rule(
+                "speed",
+                "sd",
+                rf"{n('n')}␣?(?P<u>m\.p\.h|k\.p\.h|m\.p\.g)\.(?P<e>␣*$)?",
+                lambda hit: (
+                    self.counted(hit["n"], self.table.noun(_PER[hit["u"]]))
+                    + ("." if hit["e"] is not None else "")
+                ),
+            ),
+            rule(
+                "unit",
+                "l",
+                r"degrees␣(?P<u>[FC])(?![\p{L}\p{N}])",
+                lambda hit: f"degrees {_DEGREES[hit['u']]}",
+            ),
+            rule("range", "l", r"(?P<a>[Nn]oon|[Mm]idnight)␣?[-–]␣?(?=\d)", lambda hit: f"{hit['a']} to "),
+            rule("range of days", "l", r"M[-–]F(?=␣\d|[,.;:)]|$)", lambda hit: "Monday to Friday"),
+            rule(
+                "amount of money",
+                "s",
+                rf"(?P<c>[€£$]){n('n')}(?P<mag>k|m|M|bn|B)?␣?[-–]␣?(?P=c)?{n('n2')}(?P<mag2>k|m|M|bn|B)(?![\p{{L}}\p{{N}}])",
+                self.money_range,
+            ),
+            rule(
+                "fraction",
+                "d",
+                r"(?<![\d/.,])(?P<a>\d{1,2})/(?P<b>\d{1,2})(?:rds?|ths?|nds?)(?!\p{L})",
+                lambda hit: self.fraction(int(hit["a"]), int(hit["b"])) if int(hit["b"]) > 1 else None,
+            ),
+            rule(
+                "length",
+                "d",
+                r"(?<![\d/.,])(?:(?P<w>\d{1,3})[ \-](?=\d/))?(?P<a>\d{1,2})/(?P<b>2|4|8|16|32|64)(?:[″]|\"|␣?in\b\.?)(?![\p{L}\p{N}])",
+                self.inch_fraction,
+            ),
+            rule("lumber", "d", r"(?P<a>[124])x(?P<b>\d{1,2})s\b", self.lumber),
+            rule(
+                "postal code",
+                "d",
+                r"(?<=(?:[A-Z]{2}|[A-Z]\.[A-Z]\.)␣)(?P<n>\d{5})(?:-(?P<m>\d{4}))?(?![\d\-]|[.,]\d|␣(?:people|\p{Ll}+s\b))",
+                lambda hit: self.digits(hit[0]),
+            ),
+            rule("star", "s", r"(?<=(?:[Dd]ial|[Pp]ress|[Ee]nter|[Hh]it)␣(?:the␣)?)\*", lambda hit: "star "),
+            rule(
+                "hash", "s", r"(?<=(?:[Dd]ial|[Pp]ress|[Ee]nter|[Hh]it)␣(?:the␣)?)#(?!\w)", lambda hit: "hash"
             ),
             rule(
                 "number of a thing",
@@ -500,7 +582,7 @@ class English(Western):
     def attribute(self, hit: Match) -> str | None:
         """A 60W bulb: a unit before the noun that it describes has no plural."""
         noun = self.unit_noun(hit["u"])
-        return f"{hit['w']} {self.say(hit['n'])} {noun.forms[0]}" if noun else None
+        return f"{hit['w']} {self.say(hit['n'])} {noun.forms[0]}".lstrip() if noun else None
 
     def money_attribute(self, hit: Match) -> str | None:
         """The €50 note, a £1.5m deal."""
@@ -510,6 +592,58 @@ class English(Western):
             return None
         amount = self.magnitude(hit["n"], word) if word else self.say(hit["n"])
         return f"{hit['w']} {amount} {t.money_nouns(hit['c'])[0].forms[0]}"
+
+    def money_range(self, hit: Match) -> str | None:
+        """£10k-£15k."""
+        t = self.table
+        low, high = t.magnitudes.get(hit["mag"] or ""), t.magnitudes.get(hit["mag2"])
+        if high is None:
+            return None
+        first = self.magnitude(hit["n"], low) if low and low != high else self.say(hit["n"])
+        return f"{first} {t.to} {self.magnitude(hit['n2'], high)} {t.money_nouns(hit['c'])[0].forms[-1]}"
+
+    def inch_fraction(self, hit: Match) -> str | None:
+        """1/4", 7 1/2 in."""
+        before = hit.string[max(0, hit.start() - 300) : hit.start()]
+        if hit[0].endswith('"') and len(regex.findall(r'(?<!\d)"', before)) % 2:
+            return None  # it closes a quotation
+        stop = "." if hit[0].endswith(".") and not hit.string[hit.end() :].strip() else ""
+        if hit["w"]:
+            return f"{self.mixed(hit['w'], int(hit['a']), int(hit['b']))} inches{stop}"
+        return f"{self.fraction(int(hit['a']), int(hit['b']))} inch{stop}"
+
+    def lumber(self, hit: Match) -> str | None:
+        """2x4s: two by fours."""
+        last = self.whole(hit["b"])
+        return f"{self.whole(hit['a'])} by {last}{'es' if last.endswith('x') else 's'}"
+
+    def numbered_pair(self, hit: Match) -> str | None:
+        """World Wars I and II, Vols. I-III."""
+        values = [roman(hit[name]) for name in ("r", "r2", "r3") if hit[name]]
+        if not all(values):
+            return None
+        joint = " to " if hit["j"].strip() in ("-", "–") else hit["j"]
+        words = [cardinal("en", value or 0) for value in values]
+        said = f"{'volumes' if hit['w'] == 'Vols.' else hit['w']} {words[0]}{joint}{words[1]}"
+        return f"{said}{hit['j2']}{words[2]}" if hit["r3"] else said
+
+    def mixed_word(self, hit: Match) -> str | None:
+        """B747, US-101, 221B: three digits go in two parts."""
+        said = regex.sub(
+            r"(?<![0-9.])[1-9][0-9]{2}(?![0-9.])", lambda run: f" {self.identified(run[0])} ", hit[0]
+        )
+        if said == hit[0]:
+            return super().mixed_word(hit)
+        pieces = regex.findall(r"[\p{L}\p{M} ]+|[0-9]+(?:\.[0-9]+)?", said)
+        words = [
+            self.say(p) if p[0].isdigit() and len(p) < 4 else self.model_number(p) if p[0].isdigit() else p
+            for p in pieces
+        ]
+        return " ".join(" ".join(words).split())
+
+    def end_of_range(self, digits: str) -> str:
+        """2008-09: oh nine."""
+        return f"oh {self.whole(digits[1])}" if digits[0] == "0" and digits != "00" else self.whole(digits)
 
     def identified(self, digits: str) -> str:
         """Three digits of a flight, a room or a road: seven thirty-seven, one oh one, six hundred."""

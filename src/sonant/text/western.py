@@ -398,9 +398,13 @@ class Western:
         """5-10, 1914-1918."""
         low, high = hit["n"], hit["n2"]
         if _is_year(low) and (_is_year(high) or (len(high) == 2 and int(high) > int(low[2:]))):
-            second = year(self.table.code, int(high)) if len(high) == 4 else self.whole(high)
+            second = year(self.table.code, int(high)) if len(high) == 4 else self.end_of_range(high)
             return f"{year(self.table.code, int(low))} {self.table.to} {second}"
         return f"{self.say(low)} {self.table.to} {self.say(high)}"
+
+    def end_of_range(self, digits: str) -> str:
+        """The last two digits of a year: 2008-09."""
+        return self.whole(digits.lstrip("0") or "0")
 
     def version(self, hit: Match) -> str | None:
         """1.1.2, 192.168.1.1, v2.0."""
@@ -528,7 +532,7 @@ class Western:
         related = alternatives([word for word in t.before_number if word in "<>≤≥≈"]) or "zzzz"
         unrelated = alternatives([word for word in t.before_number if word not in "<>≤≥≈"]) or "zzzz"
         measured = alternatives([u for u in t.units if u.isalpha() and len(u) > 1]) or "zzzz"
-        fraction_unit = rf"(?:␣(?P<fu>{measured}){_END})?"
+        fraction_unit = rf"(?:␣(?P<fu>{measured}){_END}(?:\.(?=␣\p{{Ll}}))?)?"
         return [
             rule(
                 "per",
@@ -562,7 +566,10 @@ class Western:
                 self.file_name,
             ),
             rule(
-                "path", "s", r"(?<![\p{L}\p{N}.])(?:~|\.{1,2})?(?:/[\p{L}\p{N}_.\-]{1,80}){2,20}/?", self.path
+                "path",
+                "s",
+                r"(?<![\p{L}\p{N}.])(?:~|\.{1,2})?(?:/[\p{L}\p{N}_.\-]{0,79}[\p{L}\p{N}_\-]){2,20}/?",
+                self.path,
             ),
             rule("path", "l", r"[A-Za-z]:\\[^\s\"<>|,;!?]{0,200}(?<![.:])", self.path),
             rule(
@@ -672,7 +679,7 @@ class Western:
             rule(
                 "number",
                 "sd",
-                r"(?P<sign>(?<![\p{L}\p{N}.,)])[-−+±])?(?P<n>\.\d{1,15}+)(?![.\d])",
+                r"(?P<sign>(?<![\p{L}\p{N}.,)])[-−+±])?(?<![.\p{N}])(?P<n>\.\d{1,15}+)(?![.\d])",
                 self.plain,
             ),
             rule(
