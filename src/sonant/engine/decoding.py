@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sonant.engine.guards import QUIET_SECONDS, quiet_after
 from sonant.engine.model import AudioDecoder
 from sonant.engine.stream import NO_SAMPLES, SpeechStream
 from sonant.errors import GenerationError, SonantError
@@ -33,6 +34,8 @@ class Sound:
     number: int
     text: str | None
     """What the segment says, until a chunk has told it."""
+    quiet: float = 0.0
+    """Seconds of near-silence at the end of what was decoded."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,6 +88,10 @@ def _decode(piece: Piece, sound: Sound) -> None:
         samples = np.clip(samples, -1.0, 1.0)
         message = f"segment {sound.number + 1} reached {peak:.2f} times full scale and was limited"
         stream._note("peak_limited", message, sound.number)
+    sound.quiet = quiet_after(samples, rate, sound.quiet)
+    if piece.is_final and sound.quiet >= QUIET_SECONDS and stream.request.stuck_speech != "off":
+        message = f"segment {sound.number + 1} ends in {sound.quiet:.1f} s of silence"
+        stream._note("near_silence", message, sound.number)
     if piece.is_final:
         for name, seconds in getattr(sound.decoder, "timings", {}).items():
             stream._spend(name, seconds)

@@ -31,6 +31,7 @@ import torch
 from sonant import native
 from sonant.engine.asking import request_of
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
+from sonant.engine.guards import QUIET_SECONDS, TRIES, LoopWatch, Stuck
 from sonant.engine.model import Prompt, SpeechModel, Step, Unspeakable
 from sonant.engine.preparing import (
     Deadline,
@@ -48,6 +49,7 @@ from sonant.engine.stretching import open_decoder
 from sonant.engine.turns import Turns
 from sonant.errors import BusyError, CancelledError, GenerationError, RequestError, SonantError
 from sonant.native import teams
+from sonant.nn.sampling import segment_seed
 from sonant.request.audio import Audio
 from sonant.request.checks import check_fed_text, check_reading, check_request
 from sonant.request.explained import explain
@@ -64,6 +66,8 @@ AHEAD = 2
 """Segments of a request that are prepared before they are spoken."""
 MOST_UNDECODED = 64
 """Frames of a segment that the decoding thread may lag behind before its utterance pauses."""
+AGAIN = 1 << 40
+"""Seeds of a segment that is spoken again are derived with numbers from here on, which no segment has."""
 MOST_STUMBLES = 3
 """Failures of the loop itself, one after the other, after which the engine takes no more requests."""
 
@@ -538,7 +542,7 @@ class Engine:
                     progress.newest.is_settled = True
                 index = len(progress.stream._texts)
                 segment = Segment(item, index, lead=progress.lead, pause=item.pause_after)
-                segment.since = time.monotonic()
+                segment.since, segment.first_seed = time.monotonic(), item.seed
                 progress.lead = 0.0
                 progress.newest = segment
                 progress.waiting.append(segment)
@@ -721,6 +725,10 @@ class Engine:
                 stream._spend("frames", count)
             for note in step.notes:
                 stream._note("note", note, segment.index)
+            stuck = self._watch(stream, segment, step) if count else None
+            if stuck is not None:
+                self._unstick(progress, segment, stuck)
+                return
         if step.at_ceiling:
             message = (
                 f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
@@ -729,15 +737,59 @@ class Engine:
             )
             stream._note("length_ceiling", message, segment.index)
         if step.is_final:
-            utterance.is_finished = True
-            self._release(segment)
-            segment.is_complete = True
-            if segment.is_settled:
-                self._hand_over(progress, segment)
+            self._complete(progress, segment)
             return
         policy = stream.request.chunk_policy if stream._streaming else self._whole
         if sum(tokens.shape[0] for tokens in segment.pending) >= policy.size(segment.decodes):
             self._hand_over(progress, segment)
+
+    def _complete(self, progress: Progress, segment: Segment) -> None:
+        """It takes no more steps. What is pending is decoded once it is known what follows."""
+        assert segment.utterance is not None
+        segment.utterance.is_finished = True
+        self._release(segment)
+        segment.is_complete = True
+        if segment.is_settled:
+            self._hand_over(progress, segment)
+
+    # -- guards -------------------------------------------------------------------------------
+
+    def _watch(self, stream: SpeechStream, segment: Segment, step: Step) -> Stuck | None:
+        """What is wrong with the tokens so far, if they are the model's speech and it is asked for."""
+        if stream.request.stuck_speech == "off" or not getattr(self.model, "tokens_are_speech", True):
+            return None
+        if segment.watch is None:
+            segment.watch = LoopWatch(self.spec.frame_rate)
+        return segment.watch.push(step.tokens)
+
+    def _unstick(self, progress: Progress, segment: Segment, stuck: Stuck) -> None:
+        """Speak a stuck segment again with a derived seed where nobody has heard it, else end it here."""
+        request, utterance = progress.stream.request, segment.utterance
+        assert utterance is not None
+        place = f"segment {segment.index + 1}: {stuck.message}"
+        may_try = request.stuck_speech == "again" and request.text_feed is None and segment.tries < TRIES
+        if may_try and not segment.decodes:
+            segment.tries += 1
+            message = f"{place}; it is spoken again with another seed ({segment.tries} of {TRIES})"
+            progress.stream._note(stuck.kind, message, segment.index)
+            seed = segment_seed(segment.first_seed, AGAIN + segment.tries)
+            segment.prompt = replace(segment.prompt, seed=seed)
+            segment.pending, segment.frames, segment.taken = [], 0, 0
+            segment.watch = segment.sound = None
+            self._release(segment)
+            progress.running.remove(segment)
+            progress.waiting.appendleft(segment)
+            return
+        message = f"{place}; it was stopped there, and its end may be missing. Try another seed."
+        progress.stream._note(stuck.kind, message, segment.index)
+        surplus = segment.frames - stuck.good
+        while surplus > 0 and segment.pending:
+            last = segment.pending.pop()
+            if len(last) > surplus:
+                segment.pending.append(last[: len(last) - surplus])
+            dropped = min(surplus, len(last))
+            surplus, segment.frames = surplus - dropped, segment.frames - dropped
+        self._complete(progress, segment)
 
     def _share_cores(self, segments: Iterable[Segment]) -> None:
         """Leave the decoding thread its cores while it has tokens of one of these; else take them all."""
@@ -783,6 +835,10 @@ class Engine:
 
     def _decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
         segment.decoded += piece.frames
+        quiet = piece.sound.quiet
+        is_watched = progress.stream.request.stuck_speech != "off" and segment.utterance is not None
+        if is_watched and quiet >= QUIET_SECONDS and not piece.is_final:
+            self._unstick(progress, segment, Stuck("near_silence", 0, f"silent for {quiet:.1f} s"))
         if piece.is_final:
             segment.sound = None
             if segment in progress.running:

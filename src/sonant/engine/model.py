@@ -111,6 +111,7 @@ class SpeechModel(Protocol):
     What a model may have beyond this: `units(text)` (the tokens or phonemes of a text, for people to see),
     `each_prompt(request)` (what `prepare` gives, one at a time, an
     `Unspeakable` for a sentence that cannot be said, None where a bit of the work gave nothing),
+    `tokens_are_speech` (False where repeated tokens are no fault),
     `ignores_threads` (steps sum alike on any number of threads), `least_positions` (cache positions to make
     room for from the start), `grow(positions)` (longer rows, with what is in them; False where they cannot
     be), `warm_up()` (after `allocate`: record whatever a device replays, so that no request waits for it).

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sonant.engine.decoding import Sound
+from sonant.engine.guards import LoopWatch
 from sonant.engine.model import Prompt, Utterance
 from sonant.engine.preparing import Deadline, Source
 from sonant.engine.stream import SpeechStream
@@ -50,6 +51,11 @@ class Segment:
     """Frames given to the decoder."""
     decoded: int = 0
     """Frames of these that are samples now."""
+    watch: LoopWatch | None = None
+    first_seed: int = 0
+    """The seed that it was prepared with."""
+    tries: int = 0
+    """How often it was spoken again because it had got stuck."""
     since: float = 0.0
     """When it began to wait for a row, on the monotonic clock."""
     passed: int = 0

@@ -18,6 +18,9 @@ from typing import Any, Literal, get_args
 from sonant.errors import RequestError
 
 TextLayout = Literal["progressive", "full"]
+StuckSpeech = Literal["again", "stop", "off"]
+"""What becomes of a segment that repeats itself or falls silent: spoken again where nobody has heard it yet,
+else stopped; stopped; or left alone."""
 Normalize = Literal["sonant", "original", "off"]
 """Which front end reads numbers, signs and mark-up: Sonant's, the family's own, or none."""
 
@@ -261,6 +264,10 @@ SETTINGS: tuple[Setting, ...] = (
         help="Seconds after which the request is given up.", flag=None,
     ),
     # -- decoding -----------------------------------------------------------------------------
+    Setting(
+        name="stuck_speech", kind="choice", home="request", choices=get_args(StuckSpeech), default="again",
+        help="What to do when the model repeats itself without end or falls silent.", flag=_DECODING,
+    ),
     Setting(
         name="seed", kind="whole", home="request", least=0, most=2**63 - 1, help="Same seed, same samples.",
         flag=_DECODING,

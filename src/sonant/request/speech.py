@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sonant.errors import GenerationError, RequestError, SonantError
 from sonant.request.audio import Audio, Samples
-from sonant.request.settings import BY_NAME, check_all
+from sonant.request.settings import BY_NAME, StuckSpeech, check_all
 from sonant.request.settings import EMOTIONS as EMOTIONS
 from sonant.request.settings import Normalize as Normalize
 from sonant.request.settings import TextLayout as TextLayout
@@ -271,6 +271,10 @@ class SpeechRequest:
     """How numbers, dates, signs and mark-up become words: by Sonant's front end ("sonant"), by the family's
     own as its original has it ("original"), or not at all ("off"). None is the model's default, which is also
     what True means; False is "off"."""
+    stuck_speech: StuckSpeech = field(default="again", kw_only=True)
+    """What becomes of a segment in which the model repeats itself without end or falls silent: it is spoken
+    again with another seed where nothing of it was heard yet, else stopped ("again"), always stopped
+    ("stop"), or left alone ("off"). Told by a guard event; thresholds are in engine/guards.py."""
     emoji: Literal["skip", "say"] = field(default="skip", kw_only=True)
     """Whether Sonant's front end leaves emoji out or says their names."""
     code: Literal["say", "skip"] = field(default="say", kw_only=True)

@@ -46,6 +46,9 @@ class BuiltinInputs:
 class BuiltinModel:
     """One voice, English, about a hundred times faster than real time on one core."""
 
+    tokens_are_speech = False
+    """They are phonemes, so a text that repeats itself does so in them."""
+
     def __init__(self) -> None:
         self.spec = builtin_spec()
 
