@@ -313,7 +313,8 @@ def cloner(start):
 def clip():
     rng = np.random.default_rng(0)
     target = io.BytesIO()
-    samples = (0.1 * rng.standard_normal(24_000)).astype(np.float32)
+    syllables = np.clip(np.sin(np.arange(24_000) * 6 * np.pi / 24_000), 0, 1)  # as speech does
+    samples = (0.1 * syllables * rng.standard_normal(24_000)).astype(np.float32)
     write_audio(target, samples, 24_000, format="wav")
     return target.getvalue()
 

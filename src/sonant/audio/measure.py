@@ -115,7 +115,7 @@ def measure(samples: Samples, sample_rate: int) -> Measurement:
     rumble = RumbleMeter(sample_rate)
     rumble.push(samples)
     low = rumble.result()
-    levels = _frame_levels(samples, sample_rate)
+    levels = frame_levels(samples, sample_rate)
     threshold = max(float(np.percentile(levels, 95)) - SILENCE_BELOW_SPEECH, SILENCE_FLOOR)
     silent = levels < threshold
     voice = resample_soxr(samples, sample_rate, ANALYSIS_RATE) if sample_rate > ANALYSIS_RATE else samples
@@ -186,7 +186,7 @@ def _decibels(power: float) -> float:
     return 10 * float(np.log10(power)) if power > 0 else float("-inf")
 
 
-def _frame_levels(samples: Samples, rate: int) -> npt.NDArray[np.float64]:
+def frame_levels(samples: Samples, rate: int) -> npt.NDArray[np.float64]:
     """Level in dBFS of each 20 ms [T]; a shorter rest counts as a frame when it is all there is."""
     size = max(int(FRAME_SECONDS * rate), 1)
     count = max(len(samples) // size, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.cli.completions import model_names, voice_names
+from sonant.errors import RequestError
 
 if TYPE_CHECKING:
+    from sonant.request.audio import Audio
     from sonant.request.voice import Voice
+    from sonant.voices.recogniser import Recogniser
 
 app = typer.Typer(help="Keep voices: add, design, list, show, check, remove.", no_args_is_help=True)
 
+TRANSCRIBE = "Write down what the clip says with a speech recogniser (the judge extra)."
+SPEAKERS = "whether several people speak, which needs a speaker-embedding model, and Sonant reads none"
 MOST_SECONDS = 600.0
 """A longer clip is refused; nothing near it is of use."""
 
@@ -32,22 +38,27 @@ def add(
             help="Encode it for this model now; any other encodes it on use.", autocompletion=model_names
         ),
     ] = None,
+    transcribe: Annotated[bool, typer.Option("--transcribe", help=TRANSCRIBE)] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Keep the clip mended: see sonant voice check.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a voice of this name.")] = False,
 ) -> None:
-    """Keep the voice of a clip."""
+    """Keep the voice of a clip; one without a voice in it is refused."""
     from dataclasses import replace
 
-    from sonant.cli.speaking import warn
     from sonant.request.audio import Audio
     from sonant.request.voice import Voice
-    from sonant.voices.advice import check_clip
     from sonant.voices.library import VoiceLibrary
 
+    if transcribe and transcript is not None:
+        raise _both_transcripts()
     library = VoiceLibrary()
     _check_free(library.path(name), name, force)
     if clip.suffix == ".safetensors":
         voice = Voice.load(clip)
         changes: dict[str, Any] = {}
+        if voice.clip is not None and (transcribe or fix):
+            audio, transcript, _ = _examined(voice.clip, transcript, language, transcribe=transcribe, fix=fix)
+            changes |= {"clip": audio, "tensors": {}, "family": "", "fingerprint": ""}
         if transcript is not None:
             changes |= {"transcript": transcript, "tensors": {}, "family": "", "fingerprint": ""}
         if language is not None:
@@ -55,10 +66,9 @@ def add(
         voice = replace(voice, **changes)
     else:
         audio = Audio.read(clip, max_seconds=MOST_SECONDS)
-        for remark in check_clip(audio, transcript=transcript).advice:
-            warn(remark.message)
+        audio, transcript, heard = _examined(audio, transcript, language, transcribe=transcribe, fix=fix)
         origin = {"file": clip.name, "added": datetime.now(UTC).date().isoformat()}
-        voice = Voice(clip=audio, transcript=transcript, language=language, origin=origin)
+        voice = Voice(clip=audio, transcript=transcript, language=language or heard, origin=origin)
     if model is not None:
         voice = _encoded(voice, model)
     library.add(voice, name=name, overwrite=force)
@@ -145,29 +155,120 @@ def remove(
 def check(
     clip: Annotated[Path, typer.Argument(help="A recording.")],
     transcript: Annotated[str | None, typer.Option(help="What it is said to say.")] = None,
+    language: Annotated[str | None, typer.Option(help="The language it is said to be in.")] = None,
+    transcribe: Annotated[
+        bool,
+        typer.Option("--transcribe", help="Listen to it with a speech recogniser (the judge extra) too."),
+    ] = False,
+    fix: Annotated[
+        Path | None,
+        typer.Option(
+            help="File for the clip mended: trimmed, resampled, filtered, denoised gently, levelled."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Is a clip a good reference? Ends with status 1 when it is not."""
+    """Is a clip a good reference? Ends with status 1 when it is not, mended where --fix is given."""
     from sonant.request.audio import Audio
-    from sonant.voices.advice import check_clip
+    from sonant.voices.doctor import examine
+    from sonant.voices.mending import mend
 
-    checkup = check_clip(Audio.read(clip, max_seconds=MOST_SECONDS), transcript=transcript)
-    found = checkup.measurement
+    audio = Audio.read(clip, max_seconds=MOST_SECONDS)
+    done: tuple[str, ...] = ()
+    if fix is not None:
+        mended = mend(audio, may_cut=transcript is None)
+        audio, done = mended.audio, mended.done
+        audio.write(fix)
+    recogniser = _recogniser() if transcribe else None
+    checkup = examine(audio, transcript=transcript, language=language, recogniser=recogniser)
+    found, room, heard = checkup.measurement, checkup.acoustics, checkup.heard
     if as_json:
-        advice = [{"is_problem": remark.is_problem, "message": remark.message} for remark in checkup.advice]
-        data = {"file": str(clip), "is_good": checkup.is_good, "advice": advice, **found.as_dict()}
+        data = {
+            "file": str(clip),
+            "is_good": checkup.is_good,
+            "advice": [remark.as_dict() for remark in checkup.advice],
+            **found.as_dict(),
+            "acoustics": asdict(room) if room is not None else None,
+            "heard": asdict(heard) if heard is not None else None,
+            "fixed": str(fix) if fix is not None else None,
+            "done": list(done),
+        }
         typer.echo(json.dumps(data, ensure_ascii=False, indent=2))
     else:
         typer.echo(
             f"{clip}: {found.seconds:.1f} s at {found.sample_rate} Hz, {found.loudness:.0f} LUFS, peak "
             f"{found.peak:.2f}, {found.silence_share:.0%} silence"
         )
+        if room is not None:
+            hall = "unknown" if room.reverberation is None else f"about {room.reverberation:.1f} s"
+            typer.echo(
+                f"  noise {room.noise_distance:.0f} dB under the voice, sound up to "
+                f"{room.bandwidth:,.0f} Hz, reverberation {hall}"
+            )
+        if heard is not None:
+            typer.echo(f"  heard: {heard.text}")
+        for sentence in done:
+            typer.echo(f"  mended: {sentence}")
+        if fix is not None:
+            typer.echo(f"  {fix} is {'the clip mended' if done else 'the clip as it was: nothing to mend'}")
         for remark in checkup.advice:
             typer.echo(f"  {'problem' if remark.is_problem else 'note'}: {remark.message}")
         if not checkup.advice:
             typer.echo("  a good reference")
+        typer.echo(f"  not examined: {SPEAKERS}")
     if not checkup.is_good:
         raise typer.Exit(1)
+
+
+def _examined(
+    audio: Audio, transcript: str | None, language: str | None, *, transcribe: bool, fix: bool
+) -> tuple[Audio, str | None, str | None]:
+    """A clip to keep, its transcript and its language by ear; remarks are told. Raises RequestError."""
+    from sonant.cli.speaking import warn
+    from sonant.voices.doctor import examine, refuse_hopeless
+    from sonant.voices.mending import mend
+
+    recogniser = _recogniser() if transcribe else None
+    refuse_hopeless(examine(audio), field="clip")
+    if fix:
+        mended = mend(audio, may_cut=transcript is None)
+        audio = mended.audio
+        for sentence in mended.done:
+            typer.echo(f"mended: {sentence}", err=True)
+    checkup = examine(audio, transcript=transcript, language=language, recogniser=recogniser)
+    for remark in checkup.advice:
+        warn(remark.message)
+    heard = checkup.heard
+    if heard is None:
+        return audio, transcript, None
+    if not heard.can_judge(language):
+        raise RequestError(
+            f"the recogniser that is installed knows English only, and the clip is {language}; expected one "
+            "that knows it. Name its folder with SONANT_RECOGNISER, or give --transcript.",
+            field="transcript",
+        )
+    if not heard.text:
+        raise RequestError(
+            "the recogniser understood no word of the clip; expected clear speech. Give --transcript.",
+            field="transcript",
+        )
+    typer.echo(f"heard: {heard.text}", err=True)
+    return audio, heard.text, heard.language if heard.certainty >= 0.6 else None
+
+
+def _recogniser() -> Recogniser:
+    from sonant.cli.speaking import status
+    from sonant.voices.recogniser import Recogniser
+
+    with status("loading the recogniser"):
+        return Recogniser()
+
+
+def _both_transcripts() -> RequestError:
+    return RequestError(
+        "--transcribe writes the transcript and one was given; expected one of them. Leave one out.",
+        field="transcript",
+    )
 
 
 def _check_free(path: Path, name: str, force: bool) -> None:

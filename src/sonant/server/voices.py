@@ -21,10 +21,9 @@ from sonant.server.problems import HttpProblem, json_response
 from sonant.server.schemas import DesignBody, Manner
 from sonant.server.service import SpeechService
 from sonant.server.shelves import OWNER
-from sonant.voices.advice import check_clip as advise
 from sonant.voices.design import designed_voice
+from sonant.voices.doctor import examine, refuse_hopeless
 
-MIN_SECONDS = 0.5
 ALL = "all"
 """Instead of a model's name: the voices of every model."""
 
@@ -70,7 +69,6 @@ def voice_routes(service: SpeechService) -> APIRouter:
             )
         data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
         audio = await service.clips.decode(data, "audio_sample")
-        check_clip(audio, "audio_sample")
         voice = Voice(
             name=name,
             clip=audio,
@@ -78,9 +76,12 @@ def voice_routes(service: SpeechService) -> APIRouter:
             language=(language or "").strip() or None,
             origin={"made": _today(), "consent": consent.strip()},
         )
-        checkup = await asyncio.to_thread(advise, audio, transcript=voice.transcript)
+        checkup = await asyncio.to_thread(
+            examine, audio, transcript=voice.transcript, language=voice.language
+        )
+        refuse_hopeless(checkup, field="audio_sample")
         await _keep(service, voice, caller, is_shared=shared)
-        remarks = [{"is_problem": one.is_problem, "message": one.message} for one in checkup.advice]
+        remarks = [remark.as_dict() for remark in checkup.advice]
         return json_response(
             {**_stored_entry(voice), "is_good": checkup.is_good, "advice": remarks}, status=201
         )
@@ -143,18 +144,6 @@ def voice_routes(service: SpeechService) -> APIRouter:
         return json_response({"id": name, "object": "voice.deleted", "deleted": True})
 
     return router
-
-
-def check_clip(audio: Audio, field: str) -> None:
-    """Raise RequestError for a clip no model can learn a voice from."""
-    if audio.seconds < MIN_SECONDS:
-        raise RequestError(
-            f"the clip lasts {audio.seconds:.2f} s; a voice needs {MIN_SECONDS:g} s at least, and 5 to 15 s "
-            "to sound well.",
-            field=field,
-        )
-    if float(np.abs(audio.samples).max()) < 1e-3:
-        raise RequestError("the clip is silent (below -60 dB). Record it again, nearer.", field=field)
 
 
 def _check_name(service: SpeechService, name: str, caller: Caller) -> None:
