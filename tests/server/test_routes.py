@@ -5,6 +5,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from urllib.parse import unquote
 
 import httpx
 import numpy as np
@@ -172,6 +173,32 @@ def test_segments_are_shown_without_speaking(server):
     answer = httpx.post(f"{server.url}/v1/audio/speech/segments", json=body)
     assert [segment["text"] for segment in answer.json()["data"]] == ["One", " Two", " Three"]
     assert server.engine().steps == before
+
+
+def test_what_of_a_text_will_be_spoken_is_told_rule_by_rule(server):
+    before = server.engine().steps
+    body = {"input": "# Pay $3.\n\nDone 你好.", "model": "toy", "normalize": "sonant"}
+    answer = httpx.post(f"{server.url}/v1/audio/text", json=body)
+    assert answer.status_code == 200, answer.text
+    first, second = answer.json()["data"]
+    assert (first["text"], second["text"]) == ("Pay three dollars.", "Done 你好.")
+    assert first["changes"] == [{"rule": "amount of money", "written": "$3", "spoken": "three dollars"}]
+    assert "你好" in second["not_spoken"][0]
+    assert answer.json()["front_end"] == "sonant"
+    typed = httpx.post(f"{server.url}/v1/audio/text", json=body | {"normalize": False})
+    assert typed.json()["data"][0]["text"] == body["input"]
+    wrong = httpx.post(f"{server.url}/v1/audio/text", json=body | {"normalize": "loud"})
+    assert wrong.status_code == 400
+    assert server.engine().steps == before
+
+
+def test_what_is_not_spoken_is_named_in_a_header(server):
+    answer = speech(server, input="Say 你好", stream=False)
+    assert answer.headers["x-sonant-guards"].split(", ").count("unspeakable") == 1
+    assert "你好" in unquote(answer.headers["x-sonant-unspoken"])
+    refused = speech(server, input="你好")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "input")
+    assert "你好" in refused.json()["error"]["message"]
 
 
 def test_models_are_loaded_and_unloaded_on_demand(server):

@@ -50,6 +50,8 @@ class Prompt:
     """Seconds of silence that the engine adds after this segment."""
     rows: int = 1
     """Cache rows the utterance takes (the beam width)."""
+    unspoken: tuple[str, ...] = ()
+    """Pieces of the text that the model's vocabulary lacks, which it may not speak; the user is told."""
     stretch: float = 1.0
     """How many times faster than it is made the segment is played; set by the engine, not by families."""
     positions: int = 0

@@ -23,6 +23,7 @@ from sonant.native import teams
 from sonant.nn.sampling import segment_seed
 from sonant.request.speech import GuardEvent, SpeechRequest
 from sonant.request.spoken import Part, request_of, spoken_parts, stretch_of
+from sonant.text.speakable import named
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class Source:
         try:
             for item in self._prompts(request_of(request, part, seed, self._model.spec)):
                 has_spoken = has_spoken or isinstance(item, Prompt)
+                if isinstance(item, Prompt) and item.unspoken:
+                    yield GuardEvent("unspeakable", f"not in the model's vocabulary: {named(item.unspoken)}")
                 yield item if not isinstance(item, Prompt) else replace(self._fitting(item), stretch=stretch)
         except RequestError as error:
             if error.field not in (None, "text") or not self._is_given:

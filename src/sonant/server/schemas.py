@@ -313,6 +313,8 @@ def to_request(
             value = _emotion_vector(value)
         if row.kind == "clip":
             value = clips[row.name]
+        if row.name == "normalize" and isinstance(value, bool):
+            value = None if value else "off"
         check_value(row, value)
         values[row.name] = value
     if body.lang_code is not None:
@@ -330,7 +332,7 @@ def to_request(
     if designs_voices and body.speaker_description:
         values.setdefault("instruction", body.speaker_description)
     if (body.normalization_options or {}).get("normalize") is False:
-        values["normalize"] = False
+        values["normalize"] = "off"
     values["deadline"] = min(deadline, values.get("deadline", deadline))
     first = body.initial_codec_chunk_frames
     return request_from(

@@ -16,6 +16,8 @@ class Segment:
     ids: tuple[int, ...]
     language: int | None = None
     """Row of the language embedding, where the model has one."""
+    unknown: tuple[str, ...] = ()
+    """Pieces that the vocabulary lacks."""
 
 
 class FrontEnd(Protocol):

@@ -317,6 +317,7 @@ class IndexTTS2:
             ceiling=ceiling,
             inputs=IndexInputs(prefix=prefix, prefix_length=length, search=search, decode=decode),
             pause_after=options.interval_silence_ms / 1000,
+            unspoken=segment.unknown,
             rows=beams,
             positions=prefix.shape[0] + 1 + ceiling,
         )

@@ -238,7 +238,14 @@ class TextFrontEnd:
         path = READINGS.get(language_name(language) or "")
         pieces = self.pieces(text, path=path, read_out=read_out)
         parts = split_segments(pieces, limit, quick=options.quick_pieces)
-        return [Segment("".join(p).replace("▁", " ").strip(), tuple(self.ids_of(p))) for p in parts]
+        return [self._segment(part) for part in parts]
+
+    def _segment(self, pieces: list[str]) -> Segment:
+        ids = self.ids_of(pieces)
+        unknown = dict.fromkeys(
+            p.strip("▁") for p, id_ in zip(pieces, ids, strict=True) if id_ == self.unknown_id
+        )
+        return Segment("".join(pieces).replace("▁", " ").strip(), tuple(ids), unknown=tuple(unknown))
 
     @staticmethod
     def split_ideographs(text: str) -> str:
