@@ -15,7 +15,7 @@ from sonant.engine.engine import Engine
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
-from sonant.server.live import LONGEST_SENTENCE, SentenceCutter
+from sonant.server.live import LONGEST_SENTENCE, Heard, SentenceCutter, characters_heard
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import KEY, LongToy, toy_source, wait_until
@@ -209,6 +209,36 @@ def test_a_wrong_voice_is_told_and_text_after_done_is_refused(toy_server):
         assert messages[-1]["error"]["param"] == "voice"
         tell(socket, type="done")
         assert hear(socket)[0][-1]["type"] == "speech.audio.done", "the session is not ended by it"
+
+
+def test_a_cancel_tells_how_much_was_heard(start):
+    server = start(toy_source(end_bias=float("-inf"), length=8_000, chunk_limit=8))
+    with connect(url(server)) as socket:
+        tell(socket, type="text", text="This is the first one.\n\nlong story of many words that goes on.")
+        tell(socket, type="flush")
+        segments, got = 0, ""
+        while segments < 2 or not isinstance(got, bytes):
+            got = socket.recv(timeout=20)
+            segments += isinstance(got, str) and json.loads(got)["type"] == "segment"
+        tell(socket, type="cancel")
+        messages, _ = hear(socket, until="cancelled")
+        assert messages[-1]["characters"] >= len("This is the first one.")
+        tell(socket, type="text", text="Another one is here.")
+        tell(socket, type="flush")
+        while not isinstance(socket.recv(timeout=20), bytes):
+            pass
+        tell(socket, type="cancel", played_ms=0)
+        assert hear(socket, until="cancelled")[0][-1]["characters"] == 0
+
+
+def test_what_was_heard_ends_with_a_word():
+    first, second = Heard("Hello there. ", 1.0, True), Heard("How are you today?", 0.6)
+    assert characters_heard([first, second], None) == len("Hello there. How ")
+    assert characters_heard([first, second], 1.0) == len("Hello there. ")
+    assert characters_heard([first, second], 0.6) == len("Hello ")
+    assert characters_heard([first, second], 99.0) == len("Hello there. How are you today?")
+    assert characters_heard([], None) == 0
+    assert characters_heard([Heard("Hello", 0.0, False)], 0.0) == 0
 
 
 class Grumpy(LongToy):

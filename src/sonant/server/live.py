@@ -12,6 +12,8 @@ import asyncio
 import logging
 import re
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -31,6 +33,11 @@ from sonant.text.segment import segment, sentences
 
 log = logging.getLogger(__name__)
 
+USUAL_PACE = 15.0
+"""Characters a second at which English is read, about."""
+FEED_CHARACTERS = 600
+"""Of one utterance that the model itself takes word by word; the next sentence then opens another."""
+_SENTENCE_END = re.compile(r"[.!?…。！？]\s*$")
 _HAS_WORD = re.compile(r"\w")
 LONGEST_SENTENCE = 600
 """Characters after which a sentence without an end is cut at the best place."""
@@ -57,9 +64,49 @@ class Text(Body):
 
 
 class Bare(Body):
-    """flush: speak what is there. cancel: be silent now and forget the rest. done: no more text will come."""
+    """flush: speak what is there. done: no more text will come."""
 
-    type: Literal["flush", "cancel", "done"]
+    type: Literal["flush", "done"]
+
+
+class Cancel(Body):
+    """Be silent now and forget the rest; the answer tells how much of the text was heard."""
+
+    type: Literal["cancel"]
+    played_ms: float | None = Field(
+        default=None, ge=0, description="Sound played since the start or the last cancel; all that was sent."
+    )
+
+
+@dataclass
+class Heard:
+    """One utterance as a listener gets it."""
+
+    text: str
+    seconds: float = 0.0
+    is_whole: bool = False
+
+
+def characters_heard(utterances: Sequence[Heard], played: float | None) -> int:
+    """Characters of the utterances' texts that were heard in `played` seconds, up to the end of a word.
+
+    Within an utterance time is shared out by characters; one that was still being made is taken to go on at
+    the pace of those before it.
+    """
+    done = [one for one in utterances if one.is_whole and one.seconds]
+    pace = sum(len(one.text) for one in done) / sum(one.seconds for one in done) if done else USUAL_PACE
+    left = sum(one.seconds for one in utterances) if played is None else played
+    count = 0
+    for one in utterances:
+        expected = one.seconds if one.is_whole else max(one.seconds, len(one.text) / pace)
+        if one.is_whole and left >= expected - 0.001:
+            count += len(one.text)
+            left -= expected
+            continue
+        part = int(len(one.text) * min(1.0, left / expected)) if expected > 0 else 0
+        ends = [match.end() for match in re.finditer(r"\w+\W*", one.text) if match.end() <= part]
+        return count + (ends[-1] if ends else 0)
+    return count
 
 
 class SentenceCutter:
@@ -101,12 +148,15 @@ class LiveSession:
         self._clock: WordClock | None = None
         self._feed: TextFeed | None = None
         self._fed = 0
+        self._fed_texts: dict[TextFeed, str] = {}
         self._encoder: Encoder | None = None
         self._cutter = SentenceCutter()
         self._sentences: asyncio.Queue[str | TextFeed | None] = asyncio.Queue()
         self._queued = 0
         self._spoken = 0
         self._current: asyncio.Task[None] | None = None
+        self._heard: list[Heard] = []
+        """Utterances since the start or the last cancel."""
         self._usage = [0, 0]
         self._guards: list[dict[str, Any]] = []
         self._has_text = False
@@ -138,11 +188,10 @@ class LiveSession:
                     await self._start(Start.model_validate(message))
                 elif kind == "text":
                     self._take(Text.model_validate(message).text)
+                elif kind == "cancel":
+                    await self._cancel(Cancel.model_validate(message).played_ms)
                 else:
                     kind = Bare.model_validate(message).type
-                    if kind == "cancel":
-                        await self._cancel()
-                        continue
                     self._flush()
                     if kind == "done" and not self._is_done:
                         self._is_done = True
@@ -180,11 +229,15 @@ class LiveSession:
             self._feed, self._fed = TextFeed(), 0
             self._sentences.put_nowait(self._feed)
         self._fed += len(text)
+        self._fed_texts[self._feed] = self._fed_texts.get(self._feed, "") + text
         try:
             self._feed.put(text)
         except RequestError as error:  # it concerns this utterance: what comes next opens another
             self._feed.fail(error)
             self._feed, self._fed = None, 0
+            return
+        if self._fed > FEED_CHARACTERS and _SENTENCE_END.search(text):
+            self._close_feed()
 
     def _flush(self) -> None:
         self._put(self._cutter.flush())
@@ -200,7 +253,7 @@ class LiveSession:
             self._queued += len(sentence)
             self._sentences.put_nowait(sentence)
 
-    async def _cancel(self) -> None:
+    async def _cancel(self, played_ms: float | None) -> None:
         self._cutter.flush()
         self._close_feed()
         while not self._sentences.empty():
@@ -209,7 +262,10 @@ class LiveSession:
         if self._current is not None:
             self._current.cancel()
             await asyncio.wait({self._current})
-        await self._wire.tell({"type": "cancelled"})
+        played = None if played_ms is None else played_ms / 1000
+        count = characters_heard(self._heard, played)
+        self._heard.clear()
+        await self._wire.tell({"type": "cancelled", "characters": count})
         if self._is_done:
             self._sentences.put_nowait(None)
 
@@ -246,6 +302,8 @@ class LiveSession:
         if manner.seed is not None:
             manner = manner.model_copy(update={"seed": segment_seed(manner.seed, number)})
         arrived = time.monotonic()
+        heard = Heard(text)
+        self._heard.append(heard)
         try:
             async with self._service.speaking(
                 manner,
@@ -281,9 +339,13 @@ class LiveSession:
                     if data:
                         await self._wire.sound(data)
                         speaking.sent()
+                        heard.seconds = chunk.start + len(chunk.samples) / chunk.sample_rate
+                        if not isinstance(sentence, str):
+                            heard.text = self._fed_texts.get(sentence, "")
                     if words:
                         told = [word.public() for word in words]
                         await self._wire.tell({"type": "words", "segment": number, "words": told})
+                heard.is_whole = True
                 self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
                 self._guards += [{**guard, "segment": number} for guard in speaking.guards()]
         except CancelledError:
@@ -295,5 +357,6 @@ class LiveSession:
         finally:
             if isinstance(sentence, TextFeed):
                 sentence.close()
+                heard.text = self._fed_texts.pop(sentence, heard.text)
                 if self._feed is sentence:  # it ended before its text: what comes next opens another
                     self._feed, self._fed = None, 0

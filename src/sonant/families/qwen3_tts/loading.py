@@ -64,6 +64,8 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         capabilities |= {"instruction"}
     if config.front_end is not None:
         capabilities = (capabilities | {"speed"}) - {"text_layout"}
+    else:
+        capabilities |= {"text_stream"}
     voices = tuple(sorted(name.lower() for name in talker.spk_id)) if kind == "custom_voice" else ()
     return ModelSpec(
         family=FAMILY,

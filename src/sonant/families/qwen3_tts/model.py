@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
 from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, quick_choices
+from sonant.families.qwen3_tts.fed import IDLE_SECONDS, MAX_FED_FRAMES, Fed, FedInputs
 from sonant.families.qwen3_tts.frame_steps import FrameSteps, RowState, Stacks
 from sonant.families.qwen3_tts.plans import plan_of, state_plainly
 from sonant.families.qwen3_tts.speaker import speaker_mel
@@ -26,7 +27,8 @@ from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
-from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, language_name
+from sonant.request.settings import TextLayout
+from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, TextFeed, language_name
 from sonant.request.voice import Voice
 from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.segment import segment
@@ -56,6 +58,8 @@ class TalkerState:
     """[V], float32, over the next token 0."""
     history: list[int] = field(default_factory=list)
     """Tokens 0 chosen so far, as many as frames."""
+    fed: Fed | None = None
+    """Of text that arrives while it is spoken."""
 
     @property
     def frames(self) -> int:
@@ -158,6 +162,9 @@ class Qwen3TTS:
 
     def each_prompt(self, request: SpeechRequest) -> Iterator[Prompt | Unspeakable | None]:
         """What `prepare` gives, each when it is wanted."""
+        if request.text_feed is not None:
+            yield self._fed(request, request.text_feed, segment_seed(request.seed or 0, 0))
+            return
         text = request.text.strip()
         if not any(letter.isalnum() for letter in text):
             raise RequestError(
@@ -176,7 +183,8 @@ class Qwen3TTS:
         ids = self.tokenizer.encode(text, markers=False)
         return [self.tokenizer.decode([token]) for token in ids]
 
-    def _prompt(self, text: str, request: SpeechRequest, seed: int, pause: float) -> Prompt:
+    def _builder(self, request: SpeechRequest) -> Callable[[Sequence[int], TextLayout], prompts.TalkerInputs]:
+        """What makes a prompt of wrapped text ids, with the request's voice, language and instruction."""
         kind = self.config.kind
         speaker: Tensor | int | None = None
         speaker_name: str | None = None
@@ -197,20 +205,30 @@ class Qwen3TTS:
                 "out, or design a voice and speak with a Base model.",
                 field="voice",
             )
-        spoken, layout = text, prompts.DEFAULT_LAYOUT[kind]
+        language = prompts.language_id(self.config.talker, language_name(request.language), speaker_name)
+        instruction = self._instruction(request)
+
+        def build(ids: Sequence[int], layout: TextLayout) -> prompts.TalkerInputs:
+            return prompts.build_inputs(
+                self.network,
+                self.config,
+                text=ids,
+                layout=layout,
+                language=language,
+                speaker=speaker,
+                instruction=instruction,
+                reference=reference,
+            )
+
+        return build
+
+    def _prompt(self, text: str, request: SpeechRequest, seed: int, pause: float) -> Prompt:
+        layout = prompts.DEFAULT_LAYOUT[self.config.kind]
+        spoken = text
         if self.front_end is not None:  # it paces the text by the frame, so a frame takes one token
             spoken, layout = self.front_end(text, request.speed), "progressive"
         ids = prompts.text_ids(self.tokenizer, spoken)
-        inputs = prompts.build_inputs(
-            self.network,
-            self.config,
-            text=ids,
-            layout=request.text_layout or layout,
-            language=prompts.language_id(self.config.talker, language_name(request.language), speaker_name),
-            speaker=speaker,
-            instruction=self._instruction(request),
-            reference=reference,
-        )
+        inputs = self._builder(request)(ids, request.text_layout or layout)
         return self.make_prompt(
             text,
             replace(inputs, in_chunks=_is_on(request, "codec_chunks")),
@@ -219,6 +237,51 @@ class Qwen3TTS:
             seed=seed,
             pause_after=pause,
         )
+
+    def _fed(self, request: SpeechRequest, feed: TextFeed, seed: int) -> Prompt:
+        """A prompt whose text is still to come; it is spoken as one segment."""
+        if request.text_layout == "full":
+            raise RequestError(
+                "the full layout has all text in the prompt, and a text feed has none yet. "
+                "Leave text_layout out.",
+                field="text_layout",
+            )
+        build_of = self._builder(request)
+        before, after = (self.tokenizer.encode(mark) for mark in (prompts.ROLE, prompts.AFTER_TEXT))
+        wrapping = len(before) + len(after)
+
+        def build(words: Sequence[int]) -> prompts.TalkerInputs:
+            return build_of([*before, *words, *after], "progressive")
+
+        first = build(self.tokenizer.encode("a", markers=False))
+        reference = first.reference
+        needed = 1
+        if reference is not None:
+            assert isinstance(request.voice, Voice)
+            said = prompts.reference_ids(self.tokenizer, (request.voice.transcript or "").strip())
+            room = len(reference) + 1 - (len(said) - prompts.ROLE_IDS - prompts.AFTER_REFERENCE_IDS)
+            needed = max(1, room)
+        device = first.filler.device
+
+        def embed(words: Sequence[int]) -> Tensor:
+            return self.network.talker.text(torch.tensor(words, dtype=torch.int64, device=device))
+
+        longest = self.make_prompt(
+            "", first, request=request, words=MAX_FED_FRAMES // CEILING_FRAMES_PER_TOKEN, seed=seed
+        )
+        inputs = FedInputs(
+            feed=feed,
+            tokenizer=self.tokenizer,
+            build=build,
+            embed=embed,
+            needed=needed,
+            ceiling=lambda words: min(
+                longest.ceiling, CEILING_FRAMES + CEILING_FRAMES_PER_TOKEN * (words + wrapping)
+            ),
+            reference=reference,
+            in_chunks=_is_on(request, "codec_chunks"),
+        )
+        return replace(longest, inputs=inputs)
 
     def make_prompt(
         self,
@@ -366,33 +429,46 @@ class Qwen3TTS:
         assert self._cache is not None, "allocate comes first"
         (slot,) = slots
         self._cache.free(slot)
+        if isinstance(prompt.inputs, FedInputs):  # its prefill comes with its first words
+            nothing = torch.zeros(0, device=self.device)
+            state = TalkerState(nothing, nothing, fed=Fed(prompt.inputs))
+            return Utterance(
+                prompt=prompt, slots=(slot,), generator=generator(prompt.seed, "tokens"), state=state
+            )
         inputs: prompts.TalkerInputs = prompt.inputs
         rows = self._cache.rows([slot], inputs.embeds.shape[0])
         hidden = self.network.talker(inputs.embeds[None], rows=rows)[:, -1]
         logits = self.network.talker.logits(hidden)[0]
         rng = generator(prompt.seed, "tokens")
-        state: TalkerState | RowState = TalkerState(hidden[0], logits)
+        begun: TalkerState | RowState = TalkerState(hidden[0], logits)
         if self._frames is not None and not is_tapped():  # a trace needs every step
             end = self.config.talker.codec_eos_token_id
             token = int(choose_talker(logits, (), prompt.sampling, rng, end=end))
-            state = self._frames.start(slot, hidden[0], token, prompt.sampling)
-        return Utterance(prompt=prompt, slots=(slot,), generator=rng, state=state)
+            begun = self._frames.start(slot, hidden[0], token, prompt.sampling)
+        return Utterance(prompt=prompt, slots=(slot,), generator=rng, state=begun)
 
     def step(self, utterances: Sequence[Utterance]) -> list[Step]:
         """Token 0 from the held logits, the frame's other tokens, then the talker's next state.
 
         A frame counts once the talker has run on it: the token that comes after the last allowed frame
-        is still chosen, to tell an end by the model from one by the ceiling.
+        is still chosen, to tell an end by the model from one by the ceiling. An utterance whose text has
+        not arrived yet gives nothing, and draws nothing.
         """
         end = self.config.talker.codec_eos_token_id
         nothing = torch.zeros(0, self.config.talker.groups, dtype=torch.int64)
-        chosen = self._first_tokens(utterances)
-        steps: list[Step | None] = [None] * len(utterances)
+        ready = [index for index, utterance in enumerate(utterances) if self._has_text(utterance)]
+        steps = [Step(nothing, _is_empty(utterance)) for utterance in utterances]
+        if not ready:
+            if not any(step.is_final for step in steps):
+                # Nothing to do but wait; the caller's loop must not spin meanwhile.
+                utterances[0].state.fed.inputs.feed.wait(IDLE_SECONDS)
+            return steps
+        chosen = dict(zip(ready, self._first_tokens([utterances[i] for i in ready]), strict=True))
         going: list[int] = []
-        for index, (utterance, token) in enumerate(zip(utterances, chosen, strict=True)):
+        for index, token in chosen.items():
             if token == end:
                 steps[index] = Step(nothing, True)
-            elif utterance.state.frames >= utterance.prompt.ceiling:
+            elif utterances[index].state.frames >= _ceiling(utterances[index]):
                 steps[index] = Step(nothing, True, at_ceiling=True)
             else:
                 going.append(index)
@@ -401,7 +477,24 @@ class Qwen3TTS:
             frames = self._frames_of([utterances[i] for i in going], [chosen[i] for i in going])
             for index, frame in zip(going, frames, strict=True):
                 steps[index] = Step(frame[None], False)
-        return [step for step in steps if step is not None]
+        return steps
+
+    def _has_text(self, utterance: Utterance) -> bool:
+        """Whether the next frame's text is there; a fed utterance's prefill comes with its first words."""
+        state = utterance.state
+        fed: Fed | None = getattr(state, "fed", None)
+        if fed is None:
+            return True
+        fed.take()
+        if fed.known is None:
+            if not fed.can_begin:
+                return False
+            assert self._cache is not None
+            embeds = fed.begin()
+            rows = self._cache.rows([utterance.slots[0]], embeds.shape[0])
+            hidden = self.network.talker(embeds[None], rows=rows)[:, -1]
+            state.hidden, state.logits = hidden[0], self.network.talker.logits(hidden)[0]
+        return fed.has(state.frames)
 
     def _first_tokens(self, utterances: Sequence[Utterance]) -> list[int]:
         """Token 0 of each utterance's next frame."""
@@ -460,7 +553,10 @@ class Qwen3TTS:
         for utterance, state in zip(utterances, states, strict=True):
             inputs: prompts.TalkerInputs = utterance.prompt.inputs
             spoken = len(state.history)
-            words.append(inputs.trailing[spoken] if spoken < len(inputs.trailing) else inputs.filler)
+            if state.fed is not None:
+                words.append(state.fed.vector(spoken))
+            else:
+                words.append(inputs.trailing[spoken] if spoken < len(inputs.trailing) else inputs.filler)
         x = tap("talker.frame", (embedded + total + torch.stack(words))[:, None])
         rows = self._cache.rows([utterance.slots[0] for utterance in utterances], 1)
         hidden = talker(x, rows=rows)[:, -1]
@@ -472,8 +568,22 @@ class Qwen3TTS:
 
     def decoder(self, prompt: Prompt, *, streaming: bool) -> AudioDecoder:
         """A fresh decoder; streaming or not, the samples are the same."""
-        inputs: prompts.TalkerInputs = prompt.inputs
+        inputs: prompts.TalkerInputs | FedInputs = prompt.inputs
         return self.speech_tokenizer.decoder(inputs.reference, in_chunks=inputs.in_chunks)
+
+
+def _is_empty(utterance: Utterance) -> bool:
+    """True when the text of a feed ended before it began."""
+    fed: Fed | None = getattr(utterance.state, "fed", None)
+    return fed is not None and fed.is_over
+
+
+def _ceiling(utterance: Utterance) -> int:
+    """Most frames; of a feed whose text has all come, what that text allows."""
+    fed: Fed | None = getattr(utterance.state, "fed", None)
+    if fed is None or not fed.is_closed:
+        return utterance.prompt.ceiling
+    return fed.inputs.ceiling(len(fed.words))
 
 
 def _is_on(request: SpeechRequest, name: str) -> bool:
