@@ -33,6 +33,13 @@ def test_prose_is_unchanged_but_for_its_numbers():
         ("chinese", "She has 3 cats.", "She has three cats."),
         ("english", "他有3个", "他有三个"),
         (None, "Bank of China 3号店", "Bank of China 三号店"),
+        (None, "Heute ist der 3. Mai. Today is May 3.", "Heute ist der dritte Mai. Today is May third."),
+        (
+            None,
+            "Dr. Weber kommt am 3. Mai. Er hat 2 Hunde.",
+            "Doktor Weber kommt am dritten Mai. Er hat zwei Hunde.",
+        ),
+        (None, "The score was 5. No one had 6.", "The score was five. No one had six."),
     ],
 )
 def test_a_named_language_wins_wherever_it_has_the_writing(language, text, spoken):
@@ -96,6 +103,11 @@ def test_english_forms(text, spoken):
         ("chinese", "3'20\"", "三分二十秒"),
         ("chinese", "II型糖尿病", "二型糖尿病"),
         ("chinese", "请打120。打120分。", "请打幺二零。打一百二十分。"),
+        ("chinese", "10月1日-7日放假，结果是-7，明天-5℃", "十月一日到七日放假，结果是负七，明天零下五摄氏度"),
+        ("chinese", "5A级景区，电流5A。", "五A级景区，电流五安。"),
+        ("chinese", "成绩5-3，2021/22赛季", "成绩五比三，二零二一到二二赛季"),
+        ("chinese", "3·15晚会，618大促", "三一五晚会，六一八大促"),
+        ("chinese", "明天3pm，7:30 PM见", "明天下午三点，晚上七点三十分见"),
         ("german", "St. Pauli", "Sankt Pauli"),
         ("german", "1. FC Köln", "erster FC Köln"),
         ("german", "Mo.-Fr.", "Montag bis Freitag."),

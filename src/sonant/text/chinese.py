@@ -133,6 +133,18 @@ def _time(hit: Match) -> str | None:
     return said
 
 
+def _half_day(hit: Match) -> str:
+    """3pm, 9:30 a.m."""
+    hour = int(hit["h"])
+    if hour == 12:
+        part = "中午" if hit["half"] in "pP" else "凌晨"
+    else:
+        part = "上午" if hit["half"] in "aA" else "晚上" if hour > 6 else "下午"
+    said = f"{part}{_hour(hour)}点"
+    minute = int(hit["m"] or 0)
+    return said + (("零" if minute < 10 else "") + chinese(str(minute)) + "分" if minute else "")
+
+
 def _times(hit: Match) -> str | None:
     inner = regex.split(_DASH, hit[0])
     said = [_time(match) for part in inner if (match := _CLOCK.fullmatch(part.strip())) is not None]
@@ -149,6 +161,14 @@ def _year(hit: Match) -> str:
 def _range(hit: Match) -> str | None:
     low, high = hit["n"], hit["n2"]
     rest = hit.string[hit.end() : hit.end() + 1]
+    if (
+        low.isdigit()
+        and high.isdigit()
+        and len(low) < 4
+        and int(low) > int(high)
+        and not rest.strip(" ，。,.！!")
+    ):
+        return f"{say(low)}比{say(high)}"  # a score: nothing is counted from more to less
     if len(low) == 4 and len(high) == 4 and 1000 <= int(low) <= 2100 and 1000 <= int(high) <= 2100:
         return (
             f"{chinese_digits(low)}{'年' if rest == '年' and '年' in hit[0] else ''}到{chinese_digits(high)}"
@@ -319,6 +339,12 @@ def rules() -> Rules:
             rule(
                 "time",
                 "d",
+                r"(?<!\d)(?P<h>0?[1-9]|1[0-2])(?:[:：](?P<m>[0-5]\d))?\s?(?P<half>[aApP])\.?[mM]\.?(?![A-Za-z])",
+                _half_day,
+            ),
+            rule(
+                "time",
+                "d",
                 rf"(?:[01]?\d|2[0-4])[:：][0-5]\d{_DASH}(?:[01]?\d|2[0-4])[:：][0-5]\d(?![:：\d])",
                 _times,
             ),
@@ -327,6 +353,30 @@ def rules() -> Rules:
                 "d",
                 r"(?P<h>[01]?\d|2[0-4])[:：](?P<m>[0-5]\d)(?:[:：](?P<s>[0-5]\d))?(?![:：\d.])",
                 _time,
+            ),
+            rule(
+                "season",
+                "d",
+                r"(?<!\d)(?P<y>(?:19|20)\d{2})/(?P<y2>\d{2}|(?:19|20)\d{2})(?=赛季|学年|年度|财年)",
+                lambda hit: f"{chinese_digits(hit['y'])}到{chinese_digits(hit['y2'])}",
+            ),
+            rule(
+                "day of the year",
+                "d",
+                r"(?<!\d)(?P<a>\d{1,2})[·•](?P<b>\d{1,2})(?!\d)",
+                lambda hit: chinese_digits(hit["a"]) + chinese_digits(hit["b"]),
+            ),
+            rule(
+                "day of the year",
+                "d",
+                r"(?<!\d)(?:618|315|119|110|911|520|1111|1212)(?=大促|晚会|消防[日宣]|购物节|事件|宣传日|狂欢)",
+                lambda hit: chinese_digits(hit[0]),
+            ),
+            rule(
+                "range",
+                "s",
+                r"(?<=\d[日号月年时点分元页章楼层岁度天周级])\s?[-–—~～]\s?(?=\d)",
+                lambda hit: "到",
             ),
             rule(
                 "telephone number",
@@ -401,7 +451,7 @@ def rules() -> Rules:
             rule(
                 "number with a unit",
                 "sd",
-                rf"{_MINUS}?(?P<n>{_N})(?:{_DASH}(?P<n2>{_N}))?\s?{big}\s?(?P<unit>(?:{small})[²³]?(?:/(?:{unit})[²³]?)?|(?:km|m|cm|mm)[²³23]|(?<=\d)(?:M|A|V|W|w|N|J|s|h|t)(?:/(?:{unit})[²³]?)?|(?<=\d\s)(?:V|W|s|h|t)){end}",
+                rf"{_MINUS}?(?P<n>{_N})(?:{_DASH}(?P<n2>{_N}))?\s?{big}\s?(?P<unit>(?:{small})[²³]?(?:/(?:{unit})[²³]?)?|(?:km|m|cm|mm)[²³23]|(?<=\d)(?:M|A(?![级股座区])|V|W|w|N|J|s|h|t)(?:/(?:{unit})[²³]?)?|(?<=\d\s)(?:V|W|s|h|t)){end}",
                 _with_unit,
             ),
             rule(

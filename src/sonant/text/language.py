@@ -163,6 +163,8 @@ def passage_languages(text: str, whole: str, among: Iterable[str] = LANGUAGES) -
             found = detect_language(text, among=allowed - _EASTERN) or whole
         elif whole not in _EASTERN and whole != "russian":
             found = _other_latin(text, whole, allowed)
+            if found == whole:
+                return _sentence_languages(text, whole, allowed)
         return [(0, len(text), found)]
     east = (
         whole
@@ -226,6 +228,31 @@ _LED_NUMBER = regex.compile(rf"\p{{L}} {_LEADING} \d", regex.IGNORECASE)
 _EASTERN = frozenset({"chinese", "japanese", "korean"})
 _EAST = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}]++")
 _LETTERS_RUN = regex.compile(r"\p{Latin}++|[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}ー]++")
+
+
+_SENTENCE = regex.compile(r"(?<=[\p{Ll}\p{N})\"”»][.!?])\s+(?=[\p{Lu}¿¡\"“«])")
+SENTENCE_EVIDENCE = 2  # common words of another language, and none of the text's own
+
+
+def _sentence_languages(text: str, whole: str, allowed: set[str]) -> list[tuple[int, int, str]]:
+    """Sentences of a line that are in another language with Latin letters; neighbours alike are one."""
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
+    if not ends:
+        return [(0, len(text), whole)]
+    candidates = [language for language in _COMMON if language in allowed]
+    spans: list[tuple[int, int, str]] = []
+    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+        words = [
+            word.lower().replace("’", "'") for word in _WORD.findall(text, start, min(end, start + READ))
+        ]
+        scores = {one: sum(word in _COMMON[one] for word in words) for one in candidates}
+        best = max(candidates, key=scores.__getitem__, default=whole)
+        found = best if scores and scores[best] >= SENTENCE_EVIDENCE and not scores.get(whole) else whole
+        if spans and spans[-1][2] == found:
+            spans[-1] = (spans[-1][0], end, found)
+        else:
+            spans.append((start, end, found))
+    return spans
 
 
 def _other_latin(text: str, whole: str, allowed: set[str]) -> str:
