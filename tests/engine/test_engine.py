@@ -280,8 +280,8 @@ def test_cloning_is_refused_by_a_model_that_cannot(builtin):
 
 def test_an_idle_engine_waits_without_turning(endless):
     with Engine(endless) as engine:
-        turns, tick = [], engine._tick
-        engine._tick = lambda: (turns.append(1), tick())[1]
+        turns, tick = [], engine._loop._tick
+        engine._loop._tick = lambda: (turns.append(1), tick())[1]
         engine.synthesize(SpeechRequest("a", seed=1))
         time.sleep(0.2)  # what is left to do is done
         before = len(turns)

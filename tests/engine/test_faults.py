@@ -139,8 +139,8 @@ def test_what_escapes_the_loop_ends_every_request_and_the_engine_goes_on(caplog,
         for stream in streams[:2]:
             stream.get(timeout=PATIENCE)
         with monkeypatch.context() as patch:
-            patch.setattr(engine, "_drop_closed", lambda: 1 / 0)
-            engine._wake()
+            patch.setattr(engine._loop, "_drop_closed", lambda: 1 / 0)
+            engine._loop.wake()
             for stream in streams:
                 with pytest.raises(GenerationError, match="ZeroDivisionError"):
                     read(stream)
@@ -151,7 +151,7 @@ def test_what_escapes_the_loop_ends_every_request_and_the_engine_goes_on(caplog,
 
 def test_an_engine_whose_loop_keeps_failing_refuses_at_once(caplog, monkeypatch):
     with Engine(FaultyToy(), slots=2) as engine:
-        monkeypatch.setattr(engine, "_admit", lambda: 1 / 0)
+        monkeypatch.setattr(engine._loop, "_admit", lambda: 1 / 0)
         for _ in range(3):
             with pytest.raises(GenerationError, match="ZeroDivisionError"):
                 engine.synthesize(say("x"))

@@ -138,7 +138,7 @@ class Caller(threading.Thread):
             )
             is_told = (is_faulty(TEXTS[number]) and "the toy" in str(error)) or "non-finite" in str(error)
             is_told = is_told or "sizes of tensors" in str(error).lower() or "closed" in str(error)
-            if not (is_told or isinstance(error, known) or self.engine._is_stopping):
+            if not (is_told or isinstance(error, known) or self.engine._loop.is_stopping):
                 self.wrong.append(f"{TEXTS[number]!r} to {what}: {error!r}")
         except BaseException as error:
             self.wrong.append(f"{TEXTS[number]!r} to {what} never ended: {error!r}")
@@ -181,8 +181,10 @@ def stress(expected, *, seed, pipelined, slots, closes_after=None):
 
 
 def engine_threads(engine):
-    helpers = [helper._thread for helper in (engine._preparing, engine._decoding) if helper is not None]
-    return [thread for thread in (engine._thread, *helpers) if thread is not None]
+    helpers = [
+        helper._thread for helper in (engine._loop._preparing, engine._loop._decoding) if helper is not None
+    ]
+    return [thread for thread in (engine._loop._thread, *helpers) if thread is not None]
 
 
 @pytest.fixture(autouse=True)

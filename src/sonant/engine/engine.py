@@ -1,9 +1,7 @@
-"""The engine: admits utterances to cache rows, steps them as a batch, decodes, delivers, cancels.
+"""The engine as its callers use it: requests are checked and handed in, chunks read from a bounded queue.
 
-One thread owns the model and all that is known of the requests; it is woken by what others post. Callers hand
-in requests and read chunks from a bounded queue; a full queue pauses that utterance only, a closed one frees
-its rows before the next step. `synthesize` is the same loop with the chunks joined: there is no second code
-path.
+A full queue pauses that utterance only, a closed one frees its rows before the next step. `synthesize` is the
+same with the chunks joined: there is no second code path. What speaks is `loop.py`.
 """
 
 from __future__ import annotations
@@ -14,11 +12,10 @@ import contextlib
 import logging
 import queue
 import secrets
-import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,32 +25,22 @@ from typing import Any, overload
 import numpy as np
 import torch
 
-from sonant import native
 from sonant.engine.asking import request_of
-from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
-from sonant.engine.guards import QUIET_SECONDS, TRIES, LoopWatch, Stuck
-from sonant.engine.model import Prompt, SpeechModel, Step, Unspeakable
+from sonant.engine.loop import Loop
+from sonant.engine.model import Prompt, SpeechModel
 from sonant.engine.preparing import (
     Deadline,
-    Item,
-    Pause,
-    Prepared,
-    PreparingThread,
     Source,
     first_items,
 )
-from sonant.engine.progress import Progress, Segment
-from sonant.engine.rows import Rows
+from sonant.engine.progress import Progress
 from sonant.engine.stream import SpeechStream, join
-from sonant.engine.stretching import open_decoder
-from sonant.engine.turns import Turns
-from sonant.errors import BusyError, CancelledError, GenerationError, RequestError, SonantError
+from sonant.errors import RequestError
 from sonant.native import teams
-from sonant.nn.sampling import segment_seed
 from sonant.request.audio import Audio
 from sonant.request.checks import check_fed_text, check_reading, check_request
 from sonant.request.explained import explain
-from sonant.request.speech import AudioChunk, ChunkPolicy, GuardEvent, ModelSpec, Speech, SpeechRequest
+from sonant.request.speech import AudioChunk, ModelSpec, Speech, SpeechRequest
 from sonant.request.voice import Voice
 from sonant.voices.casting import Casting
 from sonant.voices.design import designed_voice
@@ -61,16 +48,6 @@ from sonant.voices.finding import find_voice_or_file
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
-
-AHEAD = 2
-"""Segments of a request that are prepared before they are spoken."""
-MOST_UNDECODED = 64
-"""Frames of a segment that the decoding thread may lag behind before its utterance pauses."""
-AGAIN = 1 << 40
-"""Seeds of a segment that is spoken again are derived with numbers from here on, which no segment has."""
-MOST_STUMBLES = 3
-"""Failures of the loop itself, one after the other, after which the engine takes no more requests."""
-
 
 _LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -122,37 +99,15 @@ class Engine:
         self.queue_limit = queue_limit
         self.chunk_limit = chunk_limit
         self.cache_positions = cache_positions
-        self._rows = Rows(
+        self._casting = Casting(model, voices)
+        self._loop = Loop(
             model,
-            slots=slots * int(self.spec.sampling.get("beams") or 1),
+            slots=slots,
+            queue_limit=queue_limit,
             cache_positions=cache_positions,
+            pipelined=pipelined,
             records_ahead=records_ahead,
         )
-        shares = getattr(model, "ignores_threads", False) and torch.get_num_threads() > 1
-        self._pipelined = shares if pipelined is None else pipelined
-        self._threads = torch.get_num_threads() if shares and self._pipelined else 0
-        """Threads that stepping and decoding share; 0 leaves both with torch's number."""
-        self._whole = _MEANWHILE if self._pipelined and self.spec.streams_by == "frame" else _WHOLE
-        self._casting = Casting(model, voices)
-        # Shared between threads, under the condition's lock:
-        self._condition = threading.Condition()
-        self._open: list[Progress] = []
-        self._is_awake = False
-        self._is_stopping = False
-        self._broken: SonantError | None = None
-        self._thread: threading.Thread | None = None
-        self._preparing: PreparingThread | None = None
-        self._decoding: DecodingThread | None = None
-        # Posted by the other threads:
-        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        # The stepping thread's own:
-        self._turns = Turns()
-        self._is_crowded = False
-        """True while a segment waits that would begin if there were room: a paused utterance then speaks on
-        to its segment's end, so that nobody waits for its listener."""
-        self._is_generating = False
-        self.steps = 0
-        """Model steps taken so far, for tests and metrics."""
         teams.release()
         _LIVE.add(self)
 
@@ -202,8 +157,7 @@ class Engine:
         began = time.monotonic()
         limit = self.chunk_limit if chunk_limit is None else chunk_limit
         _check_count("chunk_limit", limit)
-        with self._condition:
-            self._check_open()
+        self._loop.check_open()
         request, source = self._source(request)
         deadline = Deadline(request, began)
         stream = SpeechStream(
@@ -211,7 +165,7 @@ class Engine:
             request,
             streaming=streaming,
             limit=limit if streaming else None,
-            wake=self._wake,
+            wake=self._loop.wake,
             notify=notify,
         )
         stream._submitted = began
@@ -224,18 +178,11 @@ class Engine:
         progress = Progress(stream, source, client=client, priority=priority, deadline=deadline)
         if client is None:
             progress.client = progress
-        self._take_items(progress, first_items(source, deadline))
+        progress.take(first_items(source, deadline))
         if request.text_feed is not None:
-            request.text_feed.watch(partial(check_fed_text, spec=self.spec), self._wake)
+            request.text_feed.watch(partial(check_fed_text, spec=self.spec), self._loop.wake)
         stream.timings["prepare"] = time.monotonic() - began
-        with self._condition:
-            self._check_open()
-            self._open.append(progress)
-            self._start_threads()
-            assert self._preparing is not None
-            self._preparing.ask(progress, source, stream._is_wanted)
-            self._is_awake = True
-            self._condition.notify_all()
+        self._loop.enter(progress)
         return stream
 
     def segments(self, request: SpeechRequest) -> tuple[str, ...]:
@@ -355,21 +302,12 @@ class Engine:
         return join(stream, pieces)
 
     def __repr__(self) -> str:
-        state = "closed" if self._is_stopping else f"{self.load[0]} running, {self.load[1]} waiting"
+        state = "closed" if self._loop.is_stopping else f"{self.load[0]} running, {self.load[1]} waiting"
         return f"<Engine: {self.spec.name} ({self.spec.family}), {self.slots} slots, {state}>"
 
     def close(self) -> None:
         """Cancel everything and end the threads. Nothing is spoken afterwards."""
-        with self._condition:
-            self._is_stopping = True
-            self._is_awake = True
-            self._condition.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-            for helper in (self._preparing, self._decoding):
-                if helper is not None:
-                    helper.join()
+        self._loop.close()
 
     def __enter__(self) -> Engine:
         return self
@@ -382,26 +320,12 @@ class Engine:
     @property
     def load(self) -> tuple[int, int]:
         """Requests running and requests waiting."""
-        with self._condition:
-            alive = [progress for progress in self._open if not progress.stream._is_closed]
-        running = sum(1 for progress in alive if progress.running)
-        return running, len(alive) - running
+        return self._loop.load
 
-    def _check_open(self) -> None:
-        """Raise when no request can be taken now; the lock is held."""
-        if self._is_stopping:
-            raise GenerationError("this engine was closed; load the model again")
-        if self._broken is None and self._thread is not None and not self._thread.is_alive():
-            self._broken = GenerationError("the engine's thread ended by itself; load the model again")
-        if self._broken is not None:
-            raise GenerationError(f"this engine is broken ({self._broken}); load the model again")
-        alive = sum(not progress.stream._is_closed for progress in self._open)
-        if alive >= self.queue_limit:
-            raise BusyError(
-                f"{alive} requests are waiting or running; the limit is {self.queue_limit}. "
-                "Try again shortly.",
-                retry_after=2.0,
-            )
+    @property
+    def steps(self) -> int:
+        """Model steps taken so far, for tests and metrics."""
+        return self._loop.steps
 
     def _source(self, request: SpeechRequest) -> tuple[SpeechRequest, Source]:
         """The request with its seed and its voice, and its text as it will be prepared."""
@@ -410,454 +334,6 @@ class Engine:
         check_request(request, self.spec)
         request = replace(request, voice=self._casting.find(request.voice))
         return request, Source(self.model, request, most=self.cache_positions)
-
-    # -- the loop -----------------------------------------------------------------------------
-
-    def _start_threads(self) -> None:
-        if self._thread is None:
-            self._preparing = PreparingThread(self._post_prepared)
-            if self._pipelined:
-                self._decoding = DecodingThread(self._share_with_steps)
-            self._thread = threading.Thread(target=self._run, name="sonant-engine", daemon=True)
-            self._thread.start()
-
-    def _wake(self) -> None:
-        with self._condition:
-            self._is_awake = True
-            self._condition.notify_all()
-
-    def _post_prepared(self, prepared: Prepared) -> None:
-        self._inbox.put(partial(self._prepared, prepared))
-        self._wake()
-
-    def _post_decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
-        self._inbox.put(partial(self._decoded, progress, segment, piece))
-        self._wake()
-
-    def _run(self) -> None:
-        stumbles = 0
-        with torch.inference_mode():
-            while True:
-                with self._condition:
-                    self._is_awake = False
-                    if self._is_stopping and not self._open:
-                        break
-                try:
-                    worked = self._tick()
-                    stumbles = 0
-                except BaseException as error:
-                    log.exception("the engine stumbled; every open request ends")
-                    stumbles += 1
-                    self._start_anew(error, is_broken=stumbles >= MOST_STUMBLES)
-                    worked = False
-                if not worked:
-                    with self._condition:
-                        if not self._is_awake:
-                            self._condition.wait(timeout=self._next_deadline())
-        for helper in (self._preparing, self._decoding):
-            if helper is not None:
-                helper.close()
-
-    def _start_anew(self, error: BaseException, *, is_broken: bool) -> None:
-        """The last guard: no request stays without an end, and nothing of the old state is left."""
-        with self._condition:
-            lost, self._open = self._open, []
-            if is_broken:
-                self._broken = as_sonant(error)
-        self._rows.forget()
-        self._turns = Turns()
-        for progress in lost:
-            progress.running.clear()
-            progress.waiting.clear()
-            progress.stream._fail(error if isinstance(error, GenerationError) else _wrapped(error))
-
-    def _next_deadline(self) -> float | None:
-        """Seconds until the first deadline of a request, None without one."""
-        ends = [progress.deadline.at for progress in self._open if progress.deadline.at is not None]
-        return max(0.0, min(ends) - time.monotonic()) if ends else None
-
-    def _tick(self) -> bool:
-        """One turn of the loop; True when something moved."""
-        worked = self._read_inbox()
-        worked = self._drop_closed() or worked
-        worked = self._finish_settled() or worked
-        worked = self._admit() or worked
-        return self._step() or worked
-
-    def _read_inbox(self) -> bool:
-        worked = False
-        while True:
-            try:
-                posted = self._inbox.get_nowait()
-            except queue.Empty:
-                return worked
-            posted()
-            worked = True
-
-    def _drop_closed(self) -> bool:
-        """End what was cancelled, is out of time, or has nothing more to come."""
-        worked = False
-        for progress in list(self._open):
-            stream, feed = progress.stream, progress.stream.request.text_feed
-            error: SonantError | None = None
-            if not stream._is_closed:
-                if stream._is_cancelled or self._is_stopping:
-                    error = CancelledError("the request was cancelled")
-                elif progress.deadline.has_passed():
-                    error = progress.deadline.error(stream.produced_seconds)
-                elif feed is not None and feed.failure is not None:
-                    error = feed.failure
-                elif progress.failure is not None and not progress.waiting and not progress.running:
-                    error = progress.failure
-            if error is not None or stream._is_closed:
-                self._end(progress, error)
-                worked = True
-        return worked
-
-    def _end(self, progress: Progress, error: SonantError | None) -> None:
-        """Free everything a request holds; deliver `error` if its reader still waits."""
-        for segment in progress.running:
-            self._release(segment)
-        progress.running.clear()
-        progress.waiting.clear()
-        with self._condition:
-            if progress in self._open:
-                self._open.remove(progress)
-        self._turns.forget(progress.client, self._open)
-        if error is not None:
-            progress.stream._fail(error)
-
-    def _release(self, segment: Segment) -> None:
-        if segment.utterance is not None:
-            self._rows.give_back(segment.utterance.slots)
-            segment.utterance = None
-
-    # -- preparing ----------------------------------------------------------------------------
-
-    def _take_items(self, progress: Progress, items: Iterable[Item]) -> None:
-        """What was prepared takes its place behind what was before."""
-        for item in items:
-            if isinstance(item, Prompt):
-                if progress.newest is not None:
-                    progress.newest.is_settled = True
-                index = len(progress.stream._texts)
-                segment = Segment(item, index, lead=progress.lead, pause=item.pause_after)
-                segment.since, segment.first_seed = time.monotonic(), item.seed
-                progress.lead = 0.0
-                progress.newest = segment
-                progress.waiting.append(segment)
-                progress.stream._texts.append(item.text)
-            elif isinstance(item, Pause):
-                if progress.newest is None:
-                    progress.lead += item.seconds
-                else:
-                    progress.newest.pause += item.seconds
-            elif isinstance(item, GuardEvent):
-                progress.stream._note(item.kind, item.message, len(progress.stream._texts))
-            elif isinstance(item, Unspeakable):
-                progress.stream._note("unspeakable", item.message, len(progress.stream._texts))
-
-    def _prepared(self, prepared: Prepared) -> None:
-        progress: Progress = prepared.asker
-        progress.is_asked = False
-        self._take_items(progress, prepared.items)
-        newest = progress.newest
-        assert newest is not None, "a request has a first segment before the thread is asked for more"
-        if prepared.error is not None:
-            newest.is_settled = True
-            progress.failure = as_sonant(prepared.error)
-        elif prepared.is_over:
-            newest.is_settled = newest.is_last = True
-        progress.is_whole = prepared.is_over
-        self._ask(progress)
-
-    def _ask(self, progress: Progress) -> None:
-        """Have more prepared, if there is more and it will be needed soon."""
-        if progress.is_whole or progress.is_asked or len(progress.waiting) >= AHEAD:
-            return
-        assert self._preparing is not None
-        progress.is_asked = True
-        self._preparing.ask(progress, progress.source, progress.stream._is_wanted)
-
-    # -- generating ---------------------------------------------------------------------------
-
-    def _admit(self) -> bool:
-        """Begin waiting segments while rows are free: whose turn it is first, then whatever fits."""
-        worked = False
-        self._is_crowded = False
-        candidates = [progress for progress in self._open if self._may_begin(progress)]
-        kept_out: Segment | None = None
-        while candidates:
-            if self._rows.are_full:
-                self._is_crowded = True
-                break
-            progress = self._turns.first(candidates, self._open)
-            segment = progress.waiting[0]
-            try:
-                has_room = self._make_room(segment.prompt)
-            except Exception as error:
-                log.exception("making room failed")
-                self._end(progress, as_sonant(error))
-                return True
-            if not has_room:
-                self._is_crowded = True
-                kept_out = kept_out or segment
-                if kept_out is segment and segment.overtaken >= self.slots:
-                    break  # rows are let go until there is room for this one
-                candidates.remove(progress)
-                continue
-            if kept_out is not None:
-                kept_out.overtaken += 1
-            self._turns.serve(progress, candidates)
-            candidates.remove(progress)
-            self._begin(progress)
-            worked = True
-        return worked
-
-    def _may_begin(self, progress: Progress) -> bool:
-        stream, feed = progress.stream, progress.stream.request.text_feed
-        return (
-            bool(progress.waiting)
-            and not progress.is_generating  # segments of one request are spoken in order
-            and stream._is_wanted()
-            and (stream._has_room() or progress.waiting[0].taken > 0)
-            and (feed is None or feed.is_ready)
-        )
-
-    def _make_room(self, prompt: Prompt) -> bool:
-        """Whether there are rows for the prompt, after the cache has grown if it can."""
-        if self._rows.fit(prompt):
-            return True
-        if any(progress.is_generating for progress in self._open):
-            return self._rows.grow(prompt)
-        self._rows.allocate(prompt)
-        return True
-
-    def _begin(self, progress: Progress) -> None:
-        """Prefill the first segment that waits."""
-        stream = progress.stream
-        segment = progress.waiting.popleft()
-        rows = self._rows.take(segment.prompt)
-        began = time.monotonic()
-        self._share_cores(segment for other in self._open for segment in other.running)
-        try:
-            if segment.sound is None:
-                decoder = open_decoder(self.model, segment.prompt, streaming=stream._streaming)
-                segment.sound = Sound(stream, decoder, segment.index, segment.prompt.text)
-            segment.utterance = self.model.start(segment.prompt, rows)
-        except Exception as error:
-            log.exception("a prefill failed")
-            self._rows.give_back(rows)
-            self._end(progress, as_sonant(error))
-            return
-        stream._spend("prefill", time.monotonic() - began)
-        progress.running.append(segment)
-        self._ask(progress)
-
-    def _step(self) -> bool:
-        """One step of everything that can go on; True when there was something."""
-        ready = [
-            (progress, segment)
-            for progress in self._open
-            for segment in progress.running
-            if segment.utterance is not None and self._may_step(progress, segment)
-        ]
-        self._is_generating = any(progress.is_generating for progress in self._open)
-        if not ready:
-            return False
-        self._share_cores(segment for _, segment in ready)
-        together = [pair for pair in ready if not pair[1].is_alone]
-        for group in [together, *([pair] for pair in ready if pair[1].is_alone)]:
-            if group:
-                self._step_group(group)
-        return True
-
-    def _may_step(self, progress: Progress, segment: Segment) -> bool:
-        return (
-            progress.stream._is_wanted()
-            and (progress.stream._has_room() or self._is_crowded)
-            and segment.handed_over - segment.decoded <= MOST_UNDECODED
-        )
-
-    def _step_group(self, group: Sequence[tuple[Progress, Segment]]) -> None:
-        began = time.monotonic()
-        try:
-            steps = self.model.step([s.utterance for _, s in group if s.utterance is not None])
-            if len(steps) != len(group):
-                raise RuntimeError(f"a step of {len(group)} utterances gave {len(steps)} results")
-        except Exception as error:
-            self._step_failed(group, error)
-            return
-        self.steps += 1
-        spent = (time.monotonic() - began) / len(group)
-        for (progress, segment), step in zip(group, steps, strict=True):
-            progress.stream._spend("generate", spent)
-            self._take_step(progress, segment, step)
-
-    def _step_failed(self, group: Sequence[tuple[Progress, Segment]], error: Exception) -> None:
-        """Of one alone: its error. Of several: nobody knows whose it is, and what the step has done to the
-        others. Each is begun again, by itself; up to where it was it takes its steps in silence, and the one
-        at fault meets its error once more. The same seed gives the same tokens, so nobody hears of it."""
-        if len(group) == 1:
-            log.error("a step failed", exc_info=error)
-            self._end(group[0][0], as_sonant(error))
-            return
-        log.warning("a step of %d utterances failed; each goes on by itself", len(group), exc_info=error)
-        for progress, segment in reversed(group):
-            self._release(segment)
-            segment.is_alone = True
-            feed = progress.stream.request.text_feed
-            if feed is not None:
-                feed.rewind()
-            progress.running.remove(segment)
-            progress.waiting.appendleft(segment)
-
-    def _take_step(self, progress: Progress, segment: Segment, step: Step) -> None:
-        stream, utterance = progress.stream, segment.utterance
-        assert utterance is not None
-        utterance.steps += 1
-        count = step.tokens.shape[0]
-        if utterance.steps > segment.taken:
-            segment.taken += 1
-            if count:
-                segment.pending.append(step.tokens)
-                segment.frames += count
-                stream._spend("frames", count)
-            for note in step.notes:
-                stream._note("note", note, segment.index)
-            stuck = self._watch(stream, segment, step) if count else None
-            if stuck is not None:
-                self._unstick(progress, segment, stuck)
-                return
-        if step.at_ceiling:
-            message = (
-                f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
-                f"gave no end token within {segment.prompt.ceiling} steps (what its text allows, or "
-                "max_frames). Its end may be missing or garbled; try another seed."
-            )
-            stream._note("length_ceiling", message, segment.index)
-        if step.is_final:
-            self._complete(progress, segment)
-            return
-        policy = stream.request.chunk_policy if stream._streaming else self._whole
-        if sum(tokens.shape[0] for tokens in segment.pending) >= policy.size(segment.decodes):
-            self._hand_over(progress, segment)
-
-    def _complete(self, progress: Progress, segment: Segment) -> None:
-        """It takes no more steps. What is pending is decoded once it is known what follows."""
-        assert segment.utterance is not None
-        segment.utterance.is_finished = True
-        self._release(segment)
-        segment.is_complete = True
-        if segment.is_settled:
-            self._hand_over(progress, segment)
-
-    # -- guards -------------------------------------------------------------------------------
-
-    def _watch(self, stream: SpeechStream, segment: Segment, step: Step) -> Stuck | None:
-        """What is wrong with the tokens so far, if they are the model's speech and it is asked for."""
-        if stream.request.stuck_speech == "off" or not getattr(self.model, "tokens_are_speech", True):
-            return None
-        if segment.watch is None:
-            segment.watch = LoopWatch(self.spec.frame_rate)
-        return segment.watch.push(step.tokens)
-
-    def _unstick(self, progress: Progress, segment: Segment, stuck: Stuck) -> None:
-        """Speak a stuck segment again with a derived seed where nobody has heard it, else end it here."""
-        request, utterance = progress.stream.request, segment.utterance
-        assert utterance is not None
-        place = f"segment {segment.index + 1}: {stuck.message}"
-        may_try = request.stuck_speech == "again" and request.text_feed is None and segment.tries < TRIES
-        if may_try and not segment.decodes:
-            segment.tries += 1
-            message = f"{place}; it is spoken again with another seed ({segment.tries} of {TRIES})"
-            progress.stream._note(stuck.kind, message, segment.index)
-            seed = segment_seed(segment.first_seed, AGAIN + segment.tries)
-            segment.prompt = replace(segment.prompt, seed=seed)
-            segment.pending, segment.frames, segment.taken = [], 0, 0
-            segment.watch = segment.sound = None
-            self._release(segment)
-            progress.running.remove(segment)
-            progress.waiting.appendleft(segment)
-            return
-        message = f"{place}; it was stopped there, and its end may be missing. Try another seed."
-        progress.stream._note(stuck.kind, message, segment.index)
-        surplus = segment.frames - stuck.good
-        while surplus > 0 and segment.pending:
-            last = segment.pending.pop()
-            if len(last) > surplus:
-                segment.pending.append(last[: len(last) - surplus])
-            dropped = min(surplus, len(last))
-            surplus, segment.frames = surplus - dropped, segment.frames - dropped
-        self._complete(progress, segment)
-
-    def _share_cores(self, segments: Iterable[Segment]) -> None:
-        """Leave the decoding thread its cores while it has tokens of one of these; else take them all."""
-        if self._threads:
-            is_decoding = any(segment.handed_over > segment.decoded for segment in segments)
-            native.limit_threads(self._threads - self._threads // 2 if is_decoding else self._threads)
-
-    # -- decoding -----------------------------------------------------------------------------
-
-    def _finish_settled(self) -> bool:
-        """Hand over the last tokens of segments of which it was not known what follows."""
-        worked = False
-        for progress in list(self._open):
-            for segment in list(progress.running):
-                if segment.is_complete and segment.is_settled and not segment.is_handed_over:
-                    self._hand_over(progress, segment)
-                    worked = True
-        return worked
-
-    def _hand_over(self, progress: Progress, segment: Segment) -> None:
-        """Have the pending tokens decoded; with the last of a segment, its end."""
-        tokens, segment.pending = tuple(segment.pending), []
-        frames = sum(one.shape[0] for one in tokens)
-        assert segment.sound is not None
-        piece = Piece(
-            sound=segment.sound,
-            tokens=tokens,
-            frames=frames,
-            lead=0.0 if segment.decodes else segment.lead,
-            is_final=segment.is_complete,
-            pause=segment.pause,
-            is_last=segment.is_last and segment.is_complete,
-            done=partial(self._post_decoded, progress, segment),
-        )
-        segment.decodes += 1
-        segment.is_handed_over = segment.is_complete
-        segment.handed_over += frames
-        if self._decoding is not None:
-            self._decoding.put(piece)
-        else:
-            decode(piece)
-            self._decoded(progress, segment, piece)
-
-    def _decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
-        segment.decoded += piece.frames
-        quiet = piece.sound.quiet
-        is_watched = progress.stream.request.stuck_speech != "off" and segment.utterance is not None
-        if is_watched and quiet >= QUIET_SECONDS and not piece.is_final:
-            self._unstick(progress, segment, Stuck("near_silence", 0, f"silent for {quiet:.1f} s"))
-        if piece.is_final:
-            segment.sound = None
-            if segment in progress.running:
-                progress.running.remove(segment)
-
-    def _share_with_steps(self) -> None:
-        """Take half of the cores while utterances take steps, and all for what is left after the last."""
-        if self._threads:
-            native.limit_threads(self._threads // 2 if self._is_generating else self._threads)
-
-
-_WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
-_MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
-"""Pieces that are decoded while the next are made, for a caller who wants the whole."""
-
-
-def _wrapped(error: BaseException) -> GenerationError:
-    made = as_sonant(error)
-    return made if isinstance(made, GenerationError) else GenerationError(str(made))
 
 
 def _check_count(name: str, value: int) -> None:

@@ -6,18 +6,20 @@ post back what became of it.
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from sonant.engine.decoding import Sound
 from sonant.engine.guards import LoopWatch
-from sonant.engine.model import Prompt, Utterance
-from sonant.engine.preparing import Deadline, Source
+from sonant.engine.model import Prompt, Unspeakable, Utterance
+from sonant.engine.preparing import Deadline, Item, Pause, Source
 from sonant.engine.stream import SpeechStream
 from sonant.errors import SonantError
+from sonant.request.speech import GuardEvent
 
 
 @dataclass(eq=False)
@@ -63,6 +65,16 @@ class Segment:
     overtaken: int = 0
     """How often another was begun although this one's turn had come, because it did not fit."""
 
+    def trim(self, good: int) -> None:
+        """Drop what was made after the first `good` frames, as far as it was not handed over."""
+        surplus = self.frames - good
+        while surplus > 0 and self.pending:
+            last = self.pending.pop()
+            if len(last) > surplus:
+                self.pending.append(last[: len(last) - surplus])
+            dropped = min(surplus, len(last))
+            surplus, self.frames = surplus - dropped, self.frames - dropped
+
 
 @dataclass(eq=False)
 class Progress:
@@ -97,3 +109,25 @@ class Progress:
     def is_fresh(self) -> bool:
         """True before its first segment was begun."""
         return bool(self.waiting) and self.waiting[0].index == 0 and not self.waiting[0].taken
+
+    def take(self, items: Iterable[Item]) -> None:
+        """What was prepared takes its place behind what was before."""
+        for item in items:
+            index = len(self.stream._texts)
+            if isinstance(item, Prompt):
+                if self.newest is not None:
+                    self.newest.is_settled = True
+                segment = Segment(item, index, lead=self.lead, pause=item.pause_after)
+                segment.since, segment.first_seed = time.monotonic(), item.seed
+                self.lead, self.newest = 0.0, segment
+                self.waiting.append(segment)
+                self.stream._texts.append(item.text)
+            elif isinstance(item, Pause):
+                if self.newest is None:
+                    self.lead += item.seconds
+                else:
+                    self.newest.pause += item.seconds
+            elif isinstance(item, GuardEvent):
+                self.stream._note(item.kind, item.message, index)
+            elif isinstance(item, Unspeakable):
+                self.stream._note("unspeakable", item.message, index)
