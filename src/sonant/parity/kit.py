@@ -18,6 +18,10 @@ import torch
 from torch import Tensor
 
 from sonant.errors import CheckpointError
+from sonant.parity.listening import heard
+
+LISTENER_DB, LISTENER_SHARE = 0.1, 0.01
+"""What a listener does not hear: a tenth of a just noticeable level, and magnitudes 40 dB below the sound."""
 
 RUNNERS = ("qwen3_tts", "cosyvoice3", "indextts2")
 """Modules of `sonant.parity.kits`; each has `recognises(folder)` and `run(folder, report)`."""
@@ -109,6 +113,37 @@ class KitReport:
         error = float(np.abs(a[finite] - b[finite]).max()) if finite.any() else 0.0
         return self._line(case, name, b.shape, f"{error:.3e}", tolerance, error <= tolerance)
 
+    def sound(
+        self,
+        case: str,
+        name: str,
+        found: Tensor,
+        expected: Tensor,
+        tolerance: float,
+        again: Callable[[], tuple[Tensor, float] | None],
+    ) -> bool:
+        """Check a whole request's waveform [1, S]: by its samples, or by what the stages before it allow.
+
+        A source whose phase adds up over time turns rounding of the mel into samples hundreds of times
+        farther apart, which nobody hears. Then three things must hold instead: `again`, the waveform from
+        the recorded mel, is in the tolerance that it comes with; and spectra agree to a listener's ear.
+        """
+        error = _largest(found, expected)
+        if error <= tolerance or found.shape != expected.shape:
+            return self.close(case, name, found, expected, tolerance)
+        fed = again()
+        if fed is None:
+            return self.close(case, name, found, expected, tolerance)
+        waveform, limit = fed
+        by_stage = _largest(waveform, expected)
+        ear = heard(expected, found)
+        detail = (
+            f"{error:.3e}, from the recorded mel {by_stage:.3e} (<= {limit:.1e}), to the ear "
+            f"{ear.decibels:.3f} dB (<= {LISTENER_DB}) and {ear.convergence:.1e} (<= {LISTENER_SHARE})"
+        )
+        good = by_stage <= limit and ear.decibels <= LISTENER_DB and ear.convergence <= LISTENER_SHARE
+        return self._line(case, name, tuple(expected.shape), detail, tolerance, good)
+
     def equal(self, case: str, name: str, found: Any, expected: Any) -> bool:
         """Check integers, strings or plain data: everything equal."""
         if isinstance(expected, (str, dict, list, tuple, bool, int, type(None))):
@@ -152,6 +187,13 @@ class KitReport:
         size = "x".join(str(n) for n in shape) or "-"
         self._write(f"{'PASS' if good else 'FAIL'}  {case:<40} {name:<44} {size:<16} {detail} (<= {limit})")
         return good
+
+
+def _largest(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    difference = (found.double() - expected.double()).abs()
+    return float(difference.max().nan_to_num(float("inf"))) if difference.numel() else 0.0
 
 
 def _array(value: Any) -> np.ndarray[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from sonant.families.cosyvoice3.estimator import chunk_mask
 from sonant.families.cosyvoice3.noise import GivenNoise
 from sonant.families.cosyvoice3.sampler import Pick, greedy
 from sonant.families.cosyvoice3.speaking import Speaking
-from sonant.families.cosyvoice3.stream import LARGEST_HOP, ChunkSchedule, VocoderStream
+from sonant.families.cosyvoice3.stream import LARGEST_HOP, ChunkSchedule, SpeechDecoder, VocoderStream
 from sonant.nn.flow import cosine_times
+from sonant.nn.tap import tapped
 from sonant.parity.kit import KitReport, Recorded
 from sonant.parity.kits.cosyvoice3.folder import Kit, Taps, watched
 from sonant.parity.kits.cosyvoice3.front import inverse_cdf
@@ -294,13 +296,9 @@ def _request(
     if stop is not None:
         report.check(name, "stops at", stop in (len(raw), len(tokens)), f"{len(raw)} ids, recorded {stop}")
     is_stream = f"{name}.chunk0.wav" in recorded
-    decoder = kit.model.decoder(prompt, streaming=is_stream)
-    pieces: list[Tensor] = []
     taps, watching = watched()
     with watching:
-        for token in tokens:
-            pieces += _spoken(decoder.push(token.reshape(1, 1)))
-        pieces += _spoken(decoder.finish())
+        decoder, pieces = _decoded(kit, prompt, tokens, is_stream=is_stream)
     calls = [
         {
             "n_tokens": call.given,
@@ -315,15 +313,42 @@ def _request(
     report.equal(name, "hop afterwards", decoder.hop, plan["token_hop_len_after"])
     scopes = [f"call.{index}." if is_stream else "" for index in range(len(calls))]
     mels = [taps[f"{scope}flow.mel"][None] for scope in scopes]
+
+    def from_mels(index: int | None) -> tuple[Tensor, float] | None:
+        """The waveform from the recorded mels, in the place of the computed ones, and its tolerance."""
+        keys = [f"{name}.chunk{i}.flow_mel" if is_stream else f"{name}.mel" for i in range(len(calls))]
+        if any(key not in recorded for key in keys):
+            return None
+        given = {f"{scope}flow.mel": recorded[key][0] for scope, key in zip(scopes, keys, strict=True)}
+        with tapped(lambda stage, _: given.get(stage)):
+            _, again = _decoded(kit, prompt, tokens, is_stream=is_stream)
+        return (torch.cat(again) if index is None else again[index])[None], WAVEFORM
+
     if not is_stream:
-        report.close(name, "wav", torch.cat(pieces)[None], recorded[f"{name}.wav"], WHOLE_WAVEFORM)
+        found, wanted = torch.cat(pieces)[None], recorded[f"{name}.wav"]
+        report.sound(name, "wav", found, wanted, WHOLE_WAVEFORM, partial(from_mels, None))
         if f"{name}.mel" in recorded:
             report.close(name, "mel", mels[-1], recorded[f"{name}.mel"], MEL)
         return
     for index, (samples, mel) in enumerate(zip(pieces, mels, strict=True)):
         key = f"{name}.chunk{index}"
         report.close(name, f"chunk{index}.flow_mel", mel, recorded[f"{key}.flow_mel"], MEL)
-        report.close(name, f"chunk{index}.wav", samples[None], recorded[f"{key}.wav"], WHOLE_WAVEFORM)
+        wanted = recorded[f"{key}.wav"]
+        report.sound(
+            name, f"chunk{index}.wav", samples[None], wanted, WHOLE_WAVEFORM, partial(from_mels, index)
+        )
+
+
+def _decoded(
+    kit: Kit, prompt: Prompt, tokens: Tensor, *, is_stream: bool
+) -> tuple[SpeechDecoder, list[Tensor]]:
+    """The decoder after all tokens, and what it gave, call by call."""
+    decoder = kit.model.decoder(prompt, streaming=is_stream)
+    pieces: list[Tensor] = []
+    for token in tokens:
+        pieces += _spoken(decoder.push(token.reshape(1, 1)))
+    pieces += _spoken(decoder.finish())
+    return decoder, pieces
 
 
 def _spoken(samples: Tensor) -> list[Tensor]:
