@@ -116,7 +116,7 @@ def test_a_claim_names_what_was_not_compared_between_a_stage_and_its_inputs():
     found = compare(toy_trace(), kept, table=TABLE)
     assert found.first_failed == "toy.logits"
     assert found.first.between == ("toy.norm",)
-    assert "on the way to it, where toy.norm was not compared" in found.headline
+    assert "on the way to it over toy.norm, which was not compared" in found.headline
     assert "toy.layer.1.out" in found.headline
 
 

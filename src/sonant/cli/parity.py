@@ -420,7 +420,11 @@ def bisect(
         for warning in found.comparison.warnings:
             typer.echo(f"  note: {warning}")
         if found.uncovered:
-            typer.echo(f"not in the reference: {', '.join(found.uncovered)}")
+            named = found.uncovered if everything else found.uncovered[:MATCHES]
+            more = (
+                f" and {len(found.uncovered) - len(named)} more" if len(named) < len(found.uncovered) else ""
+            )
+            typer.echo(f"not in the reference: {', '.join(named)}{more}")
         if found.sampled:
             typer.echo(
                 f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there"

@@ -193,8 +193,8 @@ def _claim(first: StageResult) -> str:
     agree = f"{_some(first.inputs)}{', bit for bit' if first.are_inputs_equal else ''}"
     if first.between:
         return (
-            f" The nearest compared inputs agree ({agree}): the fault is in this stage or on the way to it, "
-            f"where {unseen} {'was' if len(first.between) == 1 else 'were'} not compared."
+            f" The nearest compared inputs agree ({agree}): the fault is in this stage or on the way to "
+            f"it over {unseen}, which {'was' if len(first.between) == 1 else 'were'} not compared."
         )
     return f" Its inputs agree ({agree}): the fault is in this stage."
 
@@ -516,7 +516,7 @@ class _Judge:
         between: list[str] = []
         seen: set[str] = set()
 
-        def visit(names: Iterable[str]) -> None:
+        def visit(names: Iterable[str], is_direct: bool) -> None:
             for name in names:
                 if name in seen:
                     continue
@@ -525,19 +525,19 @@ class _Judge:
                     # A placeholder that the stage itself lacks: any of them, the latest compared one.
                     latest = _latest(name, self.last)
                     found.extend(latest)
-                    if not latest and not self.are_complete:
+                    if not latest and not self.are_complete and is_direct:
                         between.append(name)
                 elif name in self.last:
                     found.append(self.last[name])
                 else:
-                    if name in self.passed or self._may_be(name, entry):
+                    if is_direct and (name in self.passed or self._may_be(name, entry)):
                         between.append(name)
-                    visit(self.table.inputs(name) or ())
+                    visit(self.table.inputs(name) or (), False)
 
         inputs = self.table.inputs(entry.name)
         if inputs is None:
             return ((previous,) if previous else ()), ()
-        visit(inputs)
+        visit(inputs, True)
         return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(between))
 
     def _may_be(self, name: str, entry: Entry) -> bool:
@@ -773,7 +773,7 @@ def _warnings(reference: Trace, other: Trace, results: list[StageResult], table:
         if trace.is_foreign and strange:
             yield (
                 f"{len(strange)} of {len(trace.entries)} names of {_title(trace)} are not documented, first "
-                f"{strange[0]}; a file for --names maps them, --match proposes one by what the tensors hold"
+                f"{strange[0]}; --names maps them, and --save-map writes down those that were recognised"
             )
     for kind, words in (("input", "inputs"), ("draw", "random draws")):
         given = [r for r in results if r.kind == kind]

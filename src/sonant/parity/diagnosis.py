@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sonant.parity.layout import axis_names, orders, squeezed
+from sonant.parity.layout import axis_names, orders, relative, squeezed
 from sonant.parity.parts import part_of
 from sonant.parity.reference.tracefile import sample_positions
 from sonant.parity.stages.table import StageTable
@@ -73,6 +73,9 @@ def diagnose(
 
 def _pair(reference: Entry, found: Entry, documented: str) -> tuple[Tensor, Tensor, tuple[str, ...]] | None:
     """Both as tensors of one shape without axes of length 1, and the names of the axes."""
+    if documented.count(",") + 1 == len(found.shape) != len(reference.shape) and reference.sampled is None:
+        # Of a port's file it is ours that has the documented layout.
+        reference = _as_found(reference, found)
     names = axis_names(documented, reference.shape)
     kept = tuple(name for name, size in zip(names, reference.shape, strict=True) if size != 1)
     if found.sampled is not None or reference.sampled is not None:
@@ -95,6 +98,14 @@ def _pair(reference: Entry, found: Entry, documented: str) -> tuple[Tensor, Tens
     if best is not None:
         return reference.stored.reshape(sizes), best[1], kept
     return _common(reference, found, kept)
+
+
+def _as_found(reference: Entry, found: Entry) -> Entry:
+    fitting = [values for values, _, _ in orders(found.shape, reference.stored)]
+    if not fitting or found.sampled is not None:
+        return reference
+    nearest = min(fitting, key=lambda values: relative(found.stored, values))
+    return replace(reference, shape=found.shape, stored=nearest)
 
 
 def _common(
@@ -247,7 +258,8 @@ def _wrong_part(wrong: Tensor, names: Sequence[str]) -> tuple[str, int, Tensor] 
         elif first == 0 and count == last + 1:
             words = f"wrong only in the first {count} of {size} ({word}s)"
         else:
-            words = f"{count} of {size} {word}s are wrong: {_span(indices.tolist())}"
+            many = "indices" if word == "index" else f"{word}s"
+            words = f"{count} of {size} {many} are wrong: {_span(indices.tolist())}"
         share = count / size
         if best is None or share < best[0]:
             best = share, words, axis, indices

@@ -292,6 +292,10 @@ def _by_place(
             for key, stage in stages.items()
             if before < order[key] < after and key not in taken and stage.elements == entry.elements
         ]
+        if len(fitting) > 1:
+            # A port that calls it "out" means an output.
+            word = re.split(r"[._/]", entry.name)[-1]
+            fitting = [key for key in fitting if key.partition("@")[0].endswith(f".{word}")] or fitting
         if len(fitting) == 1:
             why = "by its place between two others"
             found[entry.key] = Match(theirs=entry.key, ours=fitting[0], certainty=LIKELY, why=why)

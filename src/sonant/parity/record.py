@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 import sonant
 from sonant.engine.model import SpeechModel
 from sonant.nn.tap import tapped
+from sonant.parity.layout import orders, relative, squeezed
 from sonant.parity.reference.tracefile import TraceWriter, arithmetic, versions
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
@@ -97,8 +98,21 @@ def replacement(reference: Trace, key: str, tensor: Tensor) -> Tensor | None:
         return None
     value = entry.stored.to(tensor.device, tensor.dtype)
     if value.shape != tensor.shape and value.numel() == tensor.numel():
-        value = value.reshape(tensor.shape)
+        value = in_layout_of(tensor, value)
     return value
+
+
+def in_layout_of(tensor: Tensor, value: Tensor) -> Tensor:
+    """`value`, which another port may keep with its axes in another order, in the shape of `tensor`.
+
+    Where several orders fit, the one whose values are nearest.
+    """
+    if squeezed(value.shape) == squeezed(tensor.shape):
+        return value.reshape(tensor.shape)
+    fitting = [made for made, _, _ in orders(tuple(tensor.shape), value)]
+    if not fitting:
+        return value.reshape(tensor.shape)
+    return min(fitting, key=lambda made: relative(tensor, made)).contiguous()
 
 
 def surroundings(model: SpeechModel, dtype: str) -> dict[str, Any]:
