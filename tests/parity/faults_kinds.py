@@ -67,10 +67,20 @@ def turned(x):
     return x.transpose(-1, -2).reshape(x.shape)
 
 
+def not_a_number(stage):
+    return Fault(
+        f"not-a-number in one channel of {stage}",
+        at(stage, only(-1, 0, lambda x: x * float("nan"))),
+        (stage,),
+        "not-a-number",
+        "not-a-number",
+    )
+
+
 def kinds(width, time, heads, mel, softened):
     """The list for one family: stages [B, T, C], with time, with heads, a mel, and a softened one."""
     name, axis = time
-    head_name, head_axis = heads
+    head_name, head_axis, head_word = heads
     return (
         Fault(f"transposed at {width}", at(width, whole(turned)), (width,), "transposed", "transposed"),
         Fault(
@@ -100,7 +110,7 @@ def kinds(width, time, heads, mel, softened):
             at(head_name, only(head_axis, 1, lambda x: x * 1.5)),
             (head_name,),
             "one head",
-            "only head 1",
+            f"only {head_word} 1",
         ),
         Fault(
             f"heads 0 and 1 exchanged at {head_name}",
@@ -166,35 +176,31 @@ def kinds(width, time, heads, mel, softened):
             "below the budget",
             is_suspicious=True,
         ),
-        Fault(
-            f"not-a-number in one place of {width}",
-            at(width, only(-1, 0, lambda x: x * float("nan"))),
-            (width,),
-            "not-a-number",
-            "not-a-number",
-        ),
     )
 
 
 KINDS = {
-    "qwen3_tts": kinds(
-        "speaker.mel",
-        ("codec.quantizer.out", 1),
-        ("codec.pre_transformer.layer.{layer}.query", 1),
-        "codec.decoder.{block}.out",
-        "codec.pre_conv.out",
+    "qwen3_tts": (
+        *kinds(
+            "speaker.mel",
+            ("codec.quantizer.out", 1),
+            ("codec.pre_transformer.layer.{layer}.query", 1, "head"),
+            "codec.decoder.{block}.out",
+            "codec.pre_conv.out",
+        ),
+        not_a_number("speaker.mel"),  # the other families refuse to speak from one
     ),
     "cosyvoice3": kinds(
         "flow.lookahead",
         ("flow.token_embedding", 1),
-        ("flow.step.{step}.input", 2),
+        ("flow.step.{step}.input", 2, "channel"),
         "flow.mel",
         "vocoder.conv_pre",
     ),
     "indextts2": kinds(
         "gpt.speaker.out",
         ("s2mel.features", 1),
-        ("dit.layer.{layer}.query", 1),
+        ("dit.layer.{layer}.query", 1, "head"),
         "s2mel.mel",
         "bigvgan.conv_pre",
     ),
