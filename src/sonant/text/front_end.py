@@ -89,7 +89,7 @@ def _main_language(text: str, options: ReadingOptions) -> str:
     if len(among) == 1:
         return among[0]
     found = detect_language(text, among=among)
-    if found is None and regex.search(r"\p{L}", text):
+    if found is None and regex.search(r"\p{L}{2}", text):
         return ""  # a writing without rules: its numbers stay as they are typed
     return found or ("english" if "english" in among else among[0])
 
