@@ -15,7 +15,7 @@ import regex
 from sonant.text.numerals import chinese, chinese_digits, roman
 from sonant.text.rules import Match, Read, Rule, Rules
 from sonant.text.tables import alternatives
-from sonant.text.western import _DOMAINS, SUBSCRIPT, SUPERSCRIPT
+from sonant.text.western import DOMAINS, SUBSCRIPT, SUPERSCRIPT
 
 _N = r"(?:\d{1,3}(?:,\d{3})++(?![\d])(?:\.\d{1,15}+)?|\d{1,40}+(?:\.\d{1,15}+(?!\.?\d))?)"
 _DASH = r"\s?(?:[-–—~～〜−]|——)\s?"
@@ -273,7 +273,7 @@ def rules() -> Rules:
             rule(
                 "web address",
                 "ld",
-                rf"[A-Za-z0-9\-]{{1,63}}(?:\.[A-Za-z0-9\-]{{1,63}}){{0,4}}?\.(?:{_DOMAINS})(?:/[^\s<>\"，。；！？、）】\p{{Han}}]{{0,200}}(?<![.,;:!?)])|(?![A-Za-z\d]))",
+                rf"[A-Za-z0-9\-]{{1,63}}(?:\.[A-Za-z0-9\-]{{1,63}}){{0,4}}?\.(?:{DOMAINS})(?:/[^\s<>\"，。；！？、）】\p{{Han}}]{{0,200}}(?<![.,;:!?)])|(?![A-Za-z\d]))",
                 _address,
             ),
             rule(

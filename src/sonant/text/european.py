@@ -7,8 +7,8 @@ from functools import lru_cache
 import regex
 
 from sonant.text.english import English
-from sonant.text.numerals import cardinal, digits_one_by_one, ordinal, roman, year
-from sonant.text.rules import Match, Rule, Rules
+from sonant.text.numerals import cardinal, ordinal, roman, year
+from sonant.text.rules import Match, Rules
 from sonant.text.tables import table
 from sonant.text.western import Western, days, is_year, said_days
 
@@ -663,6 +663,3 @@ def rules_of(language: str) -> Rules:
     if language in _OWN:
         return _OWN[language]().rules()
     return Western(table(language)).rules()
-
-
-__all__ = ["WESTERN", "French", "German", "Rule", "Spanish", "digits_one_by_one", "rules_of"]

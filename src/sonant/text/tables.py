@@ -38,13 +38,7 @@ class Table:
     square: str
     cubic: str
     power: str
-    percent: str
     times: str
-    about: str
-    less: str
-    more: str
-    half: str
-    quarter: str
     and_a_half: str
     over: str
     day_first: bool

@@ -6,8 +6,7 @@ in `tables/LANGUAGE.toml`, and what only one of them does is in that language's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Iterable, Mapping
 
 import regex
 
@@ -15,7 +14,6 @@ from sonant.text.numerals import LONGEST_NUMBER, cardinal, digits_one_by_one, or
 from sonant.text.rules import Match, Read, Rule, Rules
 from sonant.text.tables import Noun, Table, alternatives
 
-LONGEST_TOKEN = 80  # characters of digits and separators read as one expression
 _END = r"(?![\p{L}\p{N}_])"
 _FRACTIONS = {
     "½": (1, 2), "⅓": (1, 3), "⅔": (2, 3), "¼": (1, 4), "¾": (3, 4), "⅕": (1, 5), "⅖": (2, 5), "⅗": (3, 5),
@@ -23,7 +21,7 @@ _FRACTIONS = {
 }  # fmt: skip
 SUPERSCRIPT = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 SUBSCRIPT = str.maketrans("₀₁₂₃₄₅₆₇₈₉₊₋", "0123456789+-")
-_DOMAINS = (
+DOMAINS = (
     "com|org|net|io|edu|gov|mil|int|de|fr|cn|uk|co|jp|info|dev|app|ai|eu|es|ch|at|tv|biz|ru|ca|au|us|nl|br|kr|xyz|"
     "gg|ly|pt|pl|se|cz|mx"
 )
@@ -397,7 +395,7 @@ class Western:
     def range_(self, hit: Match) -> str | None:
         """5-10, 1914-1918."""
         low, high = hit["n"], hit["n2"]
-        if _is_year(low) and (_is_year(high) or (len(high) == 2 and int(high) > int(low[2:]))):
+        if is_year(low) and (is_year(high) or (len(high) == 2 and int(high) > int(low[2:]))):
             second = year(self.table.code, int(high)) if len(high) == 4 else self.end_of_range(high)
             return f"{year(self.table.code, int(low))} {self.table.to} {second}"
         return f"{self.say(low)} {self.table.to} {self.say(high)}"
@@ -556,7 +554,7 @@ class Western:
             rule(
                 "web address",
                 "ld",
-                rf"[\p{{L}}\p{{N}}\-]{{1,63}}(?:\.[\p{{L}}\p{{N}}\-]{{1,63}}){{0,4}}?\.(?:{_DOMAINS})(?::\d+)?(?:/[^\s<>\"“”«»，。；！？、）】]{{0,200}}(?<![.,;:!?)\]'’])|(?![\p{{L}}\p{{N}}]|\.\p{{L}}))",
+                rf"[\p{{L}}\p{{N}}\-]{{1,63}}(?:\.[\p{{L}}\p{{N}}\-]{{1,63}}){{0,4}}?\.(?:{DOMAINS})(?::\d+)?(?:/[^\s<>\"“”«»，。；！？、）】]{{0,200}}(?<![.,;:!?)\]'’])|(?![\p{{L}}\p{{N}}]|\.\p{{L}}))",
                 self.address,
             ),
             rule(
@@ -894,14 +892,6 @@ _MAY_END = frozenset(
 )
 
 
-def _is_year(digits: str) -> bool:
-    return len(digits) == 4 and digits.isdigit() and 1100 <= int(digits) <= 2099
-
-
 def is_year(digits: str) -> bool:
     """Whether four digits may be a year."""
-    return _is_year(digits)
-
-
-Reader = Callable[[Match], "str | None"]
-__all__ = ["Reader", "Western", "is_year", "partial"]
+    return len(digits) == 4 and digits.isdigit() and 1100 <= int(digits) <= 2099
