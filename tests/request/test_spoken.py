@@ -11,7 +11,7 @@ from sonant.readings.job import Job
 from sonant.readings.pieces import Narration, split_pieces
 from sonant.request.checks import check_request
 from sonant.request.explained import any_model, explain
-from sonant.request.speech import ChunkPolicy, SpeechRequest
+from sonant.request.speech import ChunkPolicy, SpeechRequest, TextFeed
 from sonant.request.spoken import request_of, spoken_parts, stretch_of
 from tests.toy import ToyModel
 
@@ -40,6 +40,13 @@ def test_what_a_model_cannot_switch_off_is_refused_by_name():
     spec = replace(ENGLISH, front_ends=("sonant", "original"))
     with pytest.raises(UnsupportedError, match="sonant, original"):
         check_request(SpeechRequest("x", normalize="off"), spec)
+
+
+def test_a_text_feed_is_not_read_and_says_so():
+    spec = replace(ENGLISH, capabilities=frozenset({"text_stream"}))
+    check_request(SpeechRequest("", text_feed=TextFeed()), spec)
+    with pytest.raises(RequestError, match="feed"):
+        check_request(SpeechRequest("", text_feed=TextFeed(), normalize="sonant"), spec)
 
 
 def test_words_without_sound_are_told_by_name():

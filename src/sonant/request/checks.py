@@ -124,6 +124,12 @@ def _check_text(request: SpeechRequest, spec: ModelSpec) -> None:
                 "one with whole texts only. Leave it out, or respell the words before putting them.",
                 field="glossary",
             )
+        if request.normalize == "sonant":
+            raise RequestError(
+                "normalize=sonant was given with a text feed, whose words go to the model as they come; "
+                "expected it with whole texts only. Leave it out, or put the feed's sentences one by one.",
+                field="normalize",
+            )
         return
     if request.source_audio is not None:
         if text.strip():
