@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import sonant
 from sonant.audio.acoustics import acoustics
@@ -12,6 +13,7 @@ from sonant.request.audio import Audio
 from sonant.voices.doctor import examine, refuse_hopeless
 from sonant.voices.mending import RATE, mend
 from sonant.voices.recogniser import Heard
+from sonant.voices.speakers import SpeakerEncoder, load_encoder, voices_apart
 from sonant.voices.transcripts import compare_words
 
 WORDS = "Please put the green umbrella next to the kitchen door. Did you remember to water the tomatoes?"
@@ -225,3 +227,29 @@ def test_a_real_recogniser_writes_the_transcript(speech):
     checkup = examine(speech, transcript=WORDS, recogniser=Recogniser())
     assert compare_words(WORDS, checkup.heard.text).share > 0.9
     assert checkup.is_good
+
+
+def lower(audio, factor):
+    """The same words by a longer throat."""
+    rate = audio.sample_rate
+    return Audio(resample_soxr(audio.samples, rate, int(rate * factor)), rate)
+
+
+@pytest.mark.skipif(load_encoder() is None, reason="needs the weights of the resemblyzer package")
+def test_two_people_in_a_clip_are_told_from_one(speech):
+    encoder = load_encoder()
+    for alone in (speech, lower(speech, 1.25), lower(speech, 0.85)):
+        checkup = examine(alone, encoder=encoder)
+        assert checkup.apart > 0.85
+        assert "speakers" not in {remark.about for remark in checkup.advice}
+    both = Audio(np.concatenate([speech.samples, lower(speech, 1.25).samples]), speech.sample_rate)
+    assert "speakers" in about(examine(both, encoder=encoder))
+
+
+def test_too_little_speech_for_two_voices_is_no_answer(speech):
+    torch.manual_seed(0)
+    encoder = SpeakerEncoder()
+    for seconds in (0.5, 1.2, 2.0):
+        short = Audio(speech.samples[: int(seconds * speech.sample_rate)], speech.sample_rate)
+        assert voices_apart(short, encoder) is None
+    assert voices_apart(Audio(np.zeros(48_000, np.float32), 16_000), encoder) is None

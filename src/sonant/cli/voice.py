@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keep voices: add, design, list, show, check, remove.", no_args_is_help=True)
 
 TRANSCRIBE = "Write down what the clip says with a speech recogniser (the judge extra)."
-SPEAKERS = "whether several people speak, which needs a speaker-embedding model, and Sonant reads none"
+SPEAKERS = "whether several people speak, which needs a speaker encoder: pip install --no-deps resemblyzer"
 MOST_SECONDS = 600.0
 """A longer clip is refused; nothing near it is of use."""
 
@@ -172,6 +172,7 @@ def check(
     from sonant.request.audio import Audio
     from sonant.voices.doctor import examine
     from sonant.voices.mending import mend
+    from sonant.voices.speakers import load_encoder
 
     audio = Audio.read(clip, max_seconds=MOST_SECONDS)
     done: tuple[str, ...] = ()
@@ -180,7 +181,8 @@ def check(
         audio, done = mended.audio, mended.done
         audio.write(fix)
     recogniser = _recogniser() if transcribe else None
-    checkup = examine(audio, transcript=transcript, language=language, recogniser=recogniser)
+    encoder = load_encoder()
+    checkup = examine(audio, transcript=transcript, language=language, recogniser=recogniser, encoder=encoder)
     found, room, heard = checkup.measurement, checkup.acoustics, checkup.heard
     if as_json:
         data = {
@@ -190,6 +192,7 @@ def check(
             **found.as_dict(),
             "acoustics": asdict(room) if room is not None else None,
             "heard": asdict(heard) if heard is not None else None,
+            "voices_apart": checkup.apart,
             "fixed": str(fix) if fix is not None else None,
             "done": list(done),
         }
@@ -215,7 +218,8 @@ def check(
             typer.echo(f"  {'problem' if remark.is_problem else 'note'}: {remark.message}")
         if not checkup.advice:
             typer.echo("  a good reference")
-        typer.echo(f"  not examined: {SPEAKERS}")
+        if encoder is None:
+            typer.echo(f"  not examined: {SPEAKERS}")
     if not checkup.is_good:
         raise typer.Exit(1)
 
@@ -227,6 +231,7 @@ def _examined(
     from sonant.cli.speaking import warn
     from sonant.voices.doctor import examine, refuse_hopeless
     from sonant.voices.mending import mend
+    from sonant.voices.speakers import load_encoder
 
     recogniser = _recogniser() if transcribe else None
     refuse_hopeless(examine(audio), field="clip")
@@ -235,7 +240,9 @@ def _examined(
         audio = mended.audio
         for sentence in mended.done:
             typer.echo(f"mended: {sentence}", err=True)
-    checkup = examine(audio, transcript=transcript, language=language, recogniser=recogniser)
+    checkup = examine(
+        audio, transcript=transcript, language=language, recogniser=recogniser, encoder=load_encoder()
+    )
     for remark in checkup.advice:
         warn(remark.message)
     heard = checkup.heard

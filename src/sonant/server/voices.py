@@ -23,6 +23,7 @@ from sonant.server.service import SpeechService
 from sonant.server.shelves import OWNER
 from sonant.voices.design import designed_voice
 from sonant.voices.doctor import examine, refuse_hopeless
+from sonant.voices.speakers import load_encoder
 
 ALL = "all"
 """Instead of a model's name: the voices of every model."""
@@ -77,7 +78,9 @@ def voice_routes(service: SpeechService) -> APIRouter:
             origin={"made": _today(), "consent": consent.strip()},
         )
         checkup = await asyncio.to_thread(
-            examine, audio, transcript=voice.transcript, language=voice.language
+            lambda: examine(
+                audio, transcript=voice.transcript, language=voice.language, encoder=load_encoder()
+            )
         )
         refuse_hopeless(checkup, field="audio_sample")
         await _keep(service, voice, caller, is_shared=shared)

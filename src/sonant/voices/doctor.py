@@ -13,10 +13,12 @@ from sonant.audio.measure import SILENCE_FLOOR, Measurement, measure
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.speech import language_name
+from sonant.voices.speakers import voices_apart
 from sonant.voices.transcripts import compare_words
 
 if TYPE_CHECKING:
     from sonant.voices.recogniser import Heard, Recogniser
+    from sonant.voices.speakers import SpeakerEncoder
 
 SHORTEST, LONGEST = 3.0, 30.0
 """Seconds; between 5 and 15 is best with every family."""
@@ -42,13 +44,16 @@ NARROW = 6_500.0
 """Hz; a telephone ends at 3,400, wide-band calls at 7,000."""
 HALL = 0.55
 """Seconds of reverberation by the estimate: 0.8 s reads as 0.46 to 0.72, dry speech as 0.16 to 0.3."""
+SEVERAL, DOUBTFUL = 0.72, 0.8
+"""Cosine between the two most likely voices of a clip: one speaker 0.89 to 0.93, two 0.61 to 0.67, and 0.84
+to 0.86 for two that are much alike."""
 LEAST_COVERED, WELL_COVERED, LONGEST_GAP = 0.7, 0.9, 5
 """Share of the words that transcript and recogniser have in common, and words in a row that only one has; the
 recogniser errs too."""
 
 About = Literal[
     "speech", "length", "level", "clipping", "rumble", "noise", "bandwidth", "reverberation", "silence",
-    "music", "language", "transcript",
+    "music", "language", "transcript", "speakers",
 ]  # fmt: skip
 
 
@@ -77,6 +82,8 @@ class Checkup:
     """None for a silent clip."""
     heard: Heard | None = None
     """What a recogniser understood, where one was asked."""
+    apart: float | None = None
+    """Cosine between the two voices that are most likely in it, where a speaker encoder was asked."""
 
     @property
     def is_good(self) -> bool:
@@ -90,10 +97,12 @@ def examine(
     transcript: str | None = None,
     language: str | None = None,
     recogniser: Recogniser | None = None,
+    encoder: SpeakerEncoder | None = None,
 ) -> Checkup:
     """What a clip, and the transcript and language said to belong to it, are worth as a reference.
 
-    A recogniser, where given, also listens: to what is said, and in which language.
+    A recogniser, where given, also listens: to what is said, and in which language; a speaker encoder hears
+    whether several people speak.
     """
     found = measure(audio.samples, audio.sample_rate)
     if found.peak == 0 or found.seconds < HOPELESS_SECONDS:
@@ -103,6 +112,8 @@ def examine(
     if remarks:
         return Checkup(found, tuple(remarks), room)
     remarks += [*_measured(found), *_length(found), *_room(found, room)]
+    apart = voices_apart(audio, encoder) if encoder is not None else None
+    remarks += _speakers(apart)
     heard = recogniser.hear(audio, language=language) if recogniser is not None else None
     if transcript is not None:
         covered = _coverage(transcript, heard) if heard is not None and heard.can_judge(language) else None
@@ -111,7 +122,7 @@ def examine(
         remarks += _language(heard, language)
     remarks += _notes(found)
     remarks.sort(key=lambda remark: not remark.is_problem)
-    return Checkup(found, tuple(remarks), room, heard)
+    return Checkup(found, tuple(remarks), room, heard, apart)
 
 
 def refuse_hopeless(checkup: Checkup, *, field: str) -> None:
@@ -195,6 +206,15 @@ def _room(found: Measurement, room: Acoustics) -> list[Advice]:
             )
         )
     return remarks
+
+
+def _speakers(apart: float | None) -> list[Advice]:
+    if apart is None or apart >= DOUBTFUL:
+        return []
+    surely = apart < SEVERAL
+    told = "Several people speak in it" if surely else "Several people may speak in it"
+    message = f"{told} (two voices in it are {apart:.2f} alike; one is at 0.85 and more). Keep one of them."
+    return [Advice(surely, message, "speakers")]
 
 
 def _coverage(transcript: str, heard: Heard) -> list[Advice]:
