@@ -39,6 +39,11 @@ def test_prose_is_unchanged_but_for_its_numbers():
             "Dr. Weber kommt am 3. Mai. Er hat 2 Hunde.",
             "Doktor Weber kommt am dritten Mai. Er hat zwei Hunde.",
         ),
+        (
+            None,
+            "On Jan. 5 it cost $3.50. 他有2个苹果。",
+            "On January fifth it cost three dollars and fifty cents. 他有两个苹果。",
+        ),
         (None, "The score was 5. No one had 6.", "The score was five. No one had six."),
     ],
 )
@@ -124,3 +129,22 @@ def test_english_forms(text, spoken):
 )
 def test_forms_of_other_languages(language, text, spoken):
     assert spoken_text(text, language) == spoken
+
+
+@pytest.mark.parametrize(
+    ("text", "spoken"),
+    [
+        ("| a | b |\n|---|:-:|\n| 1 | 2 |", "a, b.\none, two"),
+        ("<details><summary>Sum</summary>Text</details>", "Sum.\nText"),
+        ("We know a<b and c>d here.", "We know a is less than b and c is greater than d here."),
+        ('<a href="/x">Home</a> <b class=x>now</b> <i>here</i>', "Home now here"),
+        ("\x1b[1;31mError\x1b[0m in 2 files", "Error in two files"),
+        (
+            "A line that was wrapped at some seventy characters, with one Mr.\nSmith in it.",
+            "A line that was wrapped at some seventy characters, with one Mister Smith in it.",
+        ),
+        ("pages 10--20", "pages ten to twenty"),
+    ],
+)
+def test_marks_and_lines(text, spoken):
+    assert spoken_text(text, "english") == spoken

@@ -9,6 +9,7 @@ import unicodedata
 
 import regex
 
+_TERMINAL = regex.compile(r"\x1b(?:\[[0-9;?]{0,40}[ -/]{0,4}[@-~]|\][^\x07\x1b\n]{0,400}(?:\x07|\x1b\\))")
 _LINE_ENDS = regex.compile(r"\r\n|[\r\u0085\u2028\v]")
 _INAUDIBLE = regex.compile(
     # Lone surrogates, controls, zero-width and direction marks, the soft hyphen (with a break after it), the
@@ -33,6 +34,8 @@ def clean(text: str) -> str:
 
     No-break and narrow blanks stay: a number may be grouped by them.
     """
+    if "\x1b" in text:
+        text = _TERMINAL.sub("", text)  # colours of a terminal
     text = _LINE_ENDS.sub("\n", text)
     text = _PARAGRAPH.sub("\n\n", text)
     text = _BLANKS.sub(" ", text)

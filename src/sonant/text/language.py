@@ -187,7 +187,9 @@ def passage_languages(text: str, whole: str, among: Iterable[str] = LANGUAGES) -
         elif kind != current:
             # What stands between the two writings goes to the language of the whole.
             cut = match.start() if current == whole else last_letter
-            if kind == east and (touching := _TOUCHING.search(text, last_letter, match.start())):
+            if ended := _GAP_END.search(text, last_letter, match.start()):
+                cut = ended.end()  # the number before the end of a sentence belongs to it
+            elif kind == east and (touching := _TOUCHING.search(text, last_letter, match.start())):
                 cut = touching.start()  # a number written to its measure word
             led = _LEADS.search(text, start, last_letter) if current == west != whole else None
             if led and (number := _NEXT_NUMBER.match(text, last_letter)):
@@ -221,6 +223,7 @@ def _without_names(text: str, runs: list[tuple[int, int, str]], whole: str) -> l
 _LEADING = (
     r"(?:at|to|the|of|is|in|on|than|for|about|have|has|had|are|was|by|from|over|under|after|before|until)"
 )
+_GAP_END = regex.compile(r"[.!?](?=\s)|[。！？]")
 _TOUCHING = regex.compile(r"(?<=\s)\d[\d.,]{0,20}$")
 _LEADS = regex.compile(rf"(?<!\p{{L}}){_LEADING}$", regex.IGNORECASE)
 _NEXT_NUMBER = regex.compile(r" \d[\d.,:]*+%?(?<![.,:])")

@@ -36,14 +36,15 @@ _BREAK_TAG = regex.compile(r"<br\s*/?>|</?(?:li|tr|dt|dd|option)\b[^<>]{0,2000}>
 _CELL_TAG = regex.compile(r"</t[dh]\s*>\s*(?=<t[dh]\b)", regex.IGNORECASE)
 _BLOCK_TAG = regex.compile(
     r"</?(?:p|div|h[1-6]|ul|ol|dl|table|thead|tbody|tfoot|section|article|header|footer|nav|main|aside|blockquote|"
-    r"pre|figure|figcaption|form|html|body|hr|address|caption|center|title)\b[^<>]{0,2000}>",
+    r"pre|figure|figcaption|form|html|body|hr|address|caption|center|title|details|summary|legend|fieldset|dialog)\b[^<>]{0,2000}>",
     regex.IGNORECASE,
 )
 _INLINE_TAG = regex.compile(
-    r"</?(?:a|abbr|acronym|b|bdi|bdo|big|button|cite|code|data|del|dfn|em|font|i|ins|kbd|label|mark|q|rp|rt|ruby|s|"
-    r"samp|small|span|strike|strong|t[dh]|time|tt|u|var|wbr|input|picture|source|svg|path|meta|link|iframe|video|"
-    r"audio|col|colgroup|legend|fieldset|summary|details|select|textarea|canvas|embed|object|param|map|area)\b"
-    r"(?:\s[^<>]{0,2000}|\s*/)?>",
+    # A letter that is a tag needs a real attribute: "a <b and c> d" is a comparison.
+    r"</?(?:[abiqsu](?:\s(?=[^<>]{0,2000}=)[^<>]{0,2000}|\s*/)?|"
+    r"(?:abbr|acronym|bdi|bdo|big|button|cite|code|data|del|dfn|em|font|ins|kbd|label|mark|rp|rt|ruby|"
+    r"samp|small|span|strike|strong|t[dh]|time|tt|var|wbr|input|picture|source|svg|path|meta|link|iframe|video|"
+    r"audio|col|colgroup|select|textarea|canvas|embed|object|param|map|area)\b(?:\s[^<>]{0,2000}|\s*/)?)>",
     regex.IGNORECASE,
 )
 _SUPER = regex.compile(
@@ -85,7 +86,7 @@ _RULE = regex.compile(
 _QUOTE = regex.compile(r"\s{0,3}(?:>\s?)+")
 _BULLET = regex.compile(r"\s*(?:[-*+•‣◦▪●○■□–—・]\s+|[•‣◦▪●■・](?=\S))(?:\[[ xX]\]\s+)?")
 _NUMBERED = regex.compile(r"\s*(\d{1,3}|[a-zA-Z]|[ivx]{1,4})[.)]\s+(?=\S)")
-_SEPARATOR = regex.compile(r"\s*\|?\s*:?-{2,}:?\s*(?:\|\s*:?-{2,}:?\s*)*\|?\s*$")
+_SEPARATOR = regex.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
 _DEFINITION = regex.compile(r"\s{0,3}\[[^\]\n]{1,200}\]:\s+\S.*$")
 _FOOTNOTE = regex.compile(r"\s{0,3}\[\^[^\]\n]{1,60}\]:\s*")
 
@@ -294,9 +295,17 @@ def _joined(block: list[tuple[str, bool]]) -> str:
 _EAST_LOOSE = regex.compile(r"[がはをにのとでもへや的和与在把被对从是、，]$")
 
 
+_ABBREVIATED = regex.compile(
+    r"(?:^|[\s(])(?:Mr|Mrs|Ms|Dr|Prof|St|Gen|Col|Capt|Lt|Sgt|Rev|Sen|Rep|Gov|Mt|No|Nos|Figs?|Vol|vs|e\.g|i\.e|cf|"
+    r"approx|Hr|Fr|Nr|Sr|Sra|Dra|M|Mme|Mlle|ca|z\. ?B|d\. ?h|p\. ?ej|p\. ?ex|\p{Lu})\.$"
+)
+
+
 def _is_break(before: str, line: str, is_wrapped: bool, is_verse: bool) -> bool:
     if is_verse:
         return True
+    if _ABBREVIATED.search(before[-10:]) and _width(before) >= WRAPPED:
+        return False  # a title and its name on two lines
     if _EAST_LOOSE.search(before) and is_east(line[0]):
         return False
     first = line.lstrip("\"'“‘«‹([{¿¡*_")[:1]

@@ -524,7 +524,7 @@ class Western:
             rf"|(?:{loose})[23](?:/(?:{unit}))?{_END}|(?:{tight}){_END}|␣?(?:m|cm|km|mm|ft|mi)[23]{_END})"
         )
         minus = r"(?P<sign>(?<![\p{L}\p{N}.,)\]%°])[-−–](?=[\d$€£¥.₹])|[+±](?=␣?[\d$€£¥₹]))"
-        dash = r"␣?[-–—−]␣?"
+        dash = r"␣?(?:--|[-–—−])␣?"
         grouped = r"(?!\d{1,3}(?:\.\d{3})+(?![\d.]))" if t.decimal == "," else ""
         bare = r"(?<![\d.,:/])"
         related = alternatives([word for word in t.before_number if word in "<>≤≥≈"]) or "zzzz"
@@ -538,7 +538,12 @@ class Western:
                 rf"(?<=[\p{{L}}\p{{N}}%])/(?P<w>{t.letters.get('per_words', 'zzzz')}){_END}",
                 lambda hit: f" {t.per} {noun.forms[0] if (noun := self.unit_noun(hit['w'])) else hit['w']}",
             ),
-            rule("angle brackets", "s", r"<(?P<w>\p{L}[\p{L}\p{M} '’\-]{0,40})>", lambda hit: hit["w"]),
+            rule(
+                "angle brackets",
+                "s",
+                r"(?<![\p{L}\p{N}])<(?P<w>\p{L}[\p{L}\p{M} '’\-]{0,40})>",
+                lambda hit: hit["w"],
+            ),
             rule(
                 "e-mail address",
                 "ld",
