@@ -2,12 +2,19 @@
 
 import base64
 import json
+from dataclasses import replace
 
 import pytest
 
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.indextts2 import multilingual
-from sonant.families.indextts2.multilingual import STOP, MultilingualFrontEnd, annotate, find_language
+from sonant.families.indextts2.multilingual import (
+    STOP,
+    MultilingualFrontEnd,
+    annotate,
+    find_language,
+    no_grammar,
+)
 from sonant.families.indextts2.segments import split_by_punctuation, split_by_tokens
 from sonant.families.indextts2.text import Normaliser
 from sonant.families.indextts2.vocabulary import LANGUAGES, SPECIAL_TOKENS, Vocabulary, language_row
@@ -25,7 +32,7 @@ def vocabulary():
 
 @pytest.fixture(scope="module")
 def front(vocabulary):
-    return MultilingualFrontEnd(vocabulary, Normaliser(), TOKENS["capacity"])
+    return MultilingualFrontEnd(vocabulary, Normaliser(), TOKENS["capacity"], no_grammar)
 
 
 def test_recorded_ids(vocabulary):
@@ -139,8 +146,7 @@ def test_numbers_of_every_language_are_read_as_words(front):
     assert not any(letter.isdigit() for letter in front.spoken("J'ai 25 ans.", "fr"))
 
 
-def test_digits_that_reach_the_model_are_told(front, caplog, monkeypatch):
-    monkeypatch.setattr(multilingual, "spanish_grammar", lambda: None)
+def test_digits_that_reach_the_model_are_told(front, caplog):
     assert front.spoken("Tengo 25 años.", "es", original=True) == "TENGO 25 AÑOS."
     assert "25 as digits" in caplog.text
     caplog.clear()
@@ -148,13 +154,24 @@ def test_digits_that_reach_the_model_are_told(front, caplog, monkeypatch):
     assert "25 as digits" in caplog.text
 
 
-def test_a_grammar_that_gives_up_is_told(front, caplog, monkeypatch):
-    def fail(text):
-        raise RuntimeError("no path")
+def test_the_originals_spanish_grammar_is_taken_where_it_is_there(front, caplog):
+    def read(text):
+        if "25" in text:
+            raise RuntimeError("no path")
+        return text.replace("3", "tres")
 
-    monkeypatch.setattr(multilingual, "spanish_grammar", lambda: fail)
-    assert front.spoken("Tengo 25.", "es") == "TENGO 25."
+    told = replace(front, spanish=lambda: read)
+    assert told.spoken("Tengo 3 años.", "es", original=True) == "TENGO TRES AÑOS."
+    assert told.spoken("Tengo 25.", "es", original=True) == "TENGO 25."
     assert "gave up (no path)" in caplog.text
+
+
+def test_nemos_grammar_without_nemo(front):
+    pytest.importorskip("kitten_text_processing")
+    told = replace(front, spanish=multilingual.spanish_grammar)
+    for row in TEXT["nemo_rows"]:
+        if row["lang"].lower() == "es":
+            assert told.spoken(row["text"], "es", original=True) == row["final"]
 
 
 def test_japanese_blanks_leave_annotations_whole(front):

@@ -21,7 +21,7 @@ from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
 from sonant.families.indextts2.config import IndexConfig
 from sonant.families.indextts2.decoder import CodeFeatures, DecodeInputs, IndexDecoder
-from sonant.families.indextts2.front_end import FrontEnd, Segment
+from sonant.families.indextts2.front_end import FrontEnd, ReadingMode, Segment
 from sonant.families.indextts2.gpt import IndexGpt, cached_code_position
 from sonant.families.indextts2.options import SAMPLING, IndexOptions
 from sonant.families.indextts2.reference import ReferenceEncoder
@@ -36,7 +36,7 @@ from sonant.nn.sampling import generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
-from sonant.request.speech import ModelSpec, Normalize, SpeechRequest, Style
+from sonant.request.speech import ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
 from sonant.voices.content_cache import ContentCache, audio_key
 
@@ -86,13 +86,6 @@ class _Speaking:
     search: Search
     logits: Tensor
     codes: int = 0
-
-
-def _reads_out(normalize: Normalize | bool | None, text: str) -> bool:
-    """Whether the family's grammars read the text: after Sonant's front end only what it left as digits."""
-    if normalize == "sonant":
-        return any(character.isdecimal() for character in text)
-    return normalize != "off"
 
 
 class IndexTTS2:
@@ -192,7 +185,9 @@ class IndexTTS2:
         longest = self.parts.config.gpt.max_text_tokens - 2
         options = IndexOptions.read({}, spec=self.spec, longest_segment=longest)
         limit = min(options.segment_pieces, longest)
-        found = self.parts.text.segments_of(text, None, options, limit=limit, read_out=False)
+        found = self.parts.text.segments_of(
+            text, None, options, limit=limit, reading=ReadingMode(out=False, original=False)
+        )
         return [segment.text for segment in found]
 
     @torch.inference_mode()
@@ -228,7 +223,7 @@ class IndexTTS2:
         for text in texts:
             # The engine has put the request's own glossary into the text; the checkpoint's is applied here.
             segments = self.parts.text.segments_of(
-                text, request.language, options, limit=limit, read_out=_reads_out(request.normalize, text)
+                text, request.language, options, limit=limit, reading=ReadingMode.of(request.normalize, text)
             )
             if segments:
                 vector = tap("emotion.vector", self.emotion(voice, request.style, text, options, seed))

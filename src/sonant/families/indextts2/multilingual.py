@@ -2,9 +2,10 @@
 
     text -> characters mapped -> read out -> case -> annotations -> blanks (Japanese) -> segments -> ids
 
-Each step is a method, in this order. `original` follows the original to the letter; without it numbers are
-read before the characters are mapped (so that 8:30 is still a time), languages whose numbers the original
-leaves as digits are read by Sonant's rules, and the Japanese blanks leave special tokens whole.
+Each step is a method, in this order. `original` (what `normalize="original"` asks for) follows the original
+to the letter; without it numbers are read before the characters are mapped (so that 8:30 is still a time),
+languages whose numbers the original leaves as digits are read by Sonant's rules, and the Japanese blanks
+leave special tokens whole.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from sonant.errors import RequestError
-from sonant.families.indextts2.front_end import Segment
+from sonant.families.indextts2.front_end import ReadingMode, Segment
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_by_tokens
 from sonant.families.indextts2.text import ANNOTATION, Normaliser, Shelf, map_characters
@@ -93,13 +94,21 @@ def japanese_tagger() -> Any | None:
 
 @lru_cache(maxsize=1)
 def spanish_grammar() -> Callable[[str], str] | None:
-    """NeMo's Spanish grammar, or None where the extra is not installed."""
+    """NeMo's Spanish grammar, which the original uses where it is installed, or None.
+
+    kitten-text-processing runs the same grammar without NeMo.
+    """
     try:
-        from nemo_text_processing.text_normalization.normalize import Normalizer
+        from kitten_text_processing import Normalizer
     except ImportError:
         return None
-    grammar = Normalizer(input_case="cased", lang="es")
-    return lambda text: str(grammar.normalize(text, verbose=False))
+    grammar = Normalizer(lang="es")
+    return lambda text: str(grammar.normalize(text))
+
+
+def no_grammar() -> None:
+    """In place of `spanish_grammar`: as if the extra were not installed."""
+    return None
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,22 +118,24 @@ class MultilingualFrontEnd:
     vocabulary: Vocabulary
     normaliser: Normaliser
     positions: int
+    spanish: Callable[[], Callable[[str], str] | None] = spanish_grammar
+    """Finds the grammar for Spanish that the original's way of reading takes."""
 
     def segments_of(
-        self, text: str, language: str | None, options: IndexOptions, *, limit: int, read_out: bool
+        self, text: str, language: str | None, options: IndexOptions, *, limit: int, reading: ReadingMode
     ) -> list[Segment]:
         """Segments of a request, see `FrontEnd`."""
         code = options.language_code or CODES.get(language_name(language) or "") or find_language(text)
-        spoken = self.spoken(text, code.lower(), read_out=read_out, original=options.original_text)
+        spoken = self.spoken(text, code.lower(), read_out=reading.out, original=reading.original)
         return self.segments(spoken, code.lower(), limit) if spoken.strip() else []
 
     def spoken(self, text: str, code: str, *, read_out: bool = True, original: bool = False) -> str:
         """The text as it goes to the vocabulary."""
+        text = PRONUNCIATION.sub(_as_annotation, text)
         if original:
             text = self.mapped(text)
             text = self.read_out(text, code, original=True) if read_out else text
         else:
-            text = PRONUNCIATION.sub(_as_annotation, text)
             text = self.mapped(self.read_out(text, code) if read_out else text)
         return self.final(self.annotated(self.cased(text, code), code, original=original))
 
@@ -137,17 +148,18 @@ class MultilingualFrontEnd:
         """Numbers and signs as words."""
         if code in READ_BY_CONTENT:
             return self.normaliser.normalise(text)
-        if code == "es" and (grammar := spanish_grammar()) is not None:
-            return self._by_spanish_grammar(grammar, text)
-        if code == "es" and original:
+        if not original:
+            return self._by_own_rules(text, code)
+        if code != "es":
+            return text
+        grammar = self.spanish()
+        if grammar is None:
             self._tell_of_digits(text, code, "the original's grammar is not installed (sonant[spanish])")
-        return text if original else self._by_own_rules(text, code)
-
-    def _by_spanish_grammar(self, grammar: Callable[[str], str], text: str) -> str:
+            return text
         try:
             return grammar(text)
-        except Exception as error:  # the grammar library raises its own C++ errors
-            self._tell_of_digits(text, "es", f"its grammar gave up ({error})")
+        except Exception as error:  # Parity: the original then speaks the text as typed
+            self._tell_of_digits(text, code, f"the original's grammar gave up ({error})")
             return text
 
     def _by_own_rules(self, text: str, code: str) -> str:

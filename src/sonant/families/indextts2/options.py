@@ -64,8 +64,6 @@ MULTILINGUAL_OPTIONS: Mapping[str, str] = {
     "1 / speed (default 1)",
     "language_code": "a code of the original's table that is no language of this list, such as zhen for "
     "Chinese mixed with English, yue or fr (default: by language)",
-    "original_text": "read the text the original's way, traps included: numbers of Spanish without its "
-    "grammar, and of Japanese and Arabic, stay digits (default false)",
     "piece_characters": "first cut the text at marks into pieces of so many characters, each with an emotion "
     "of its own words; the original does so with 40 on small GPUs (default off)",
 }
@@ -85,7 +83,6 @@ class IndexOptions:
     mask_start_code: bool = False
     duration_factor: float | None = None
     language_code: str | None = None
-    original_text: bool = False
     piece_characters: int | None = None
 
     @staticmethod

@@ -16,7 +16,7 @@ from typing import Any
 
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.indextts2 import grammar
-from sonant.families.indextts2.front_end import Segment
+from sonant.families.indextts2.front_end import ReadingMode, Segment
 from sonant.families.indextts2.grammar import Reading
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_segments
@@ -232,11 +232,11 @@ class TextFrontEnd:
         self.unknown_id = int(self._pieces.unk_id())
 
     def segments_of(
-        self, text: str, language: str | None, options: IndexOptions, *, limit: int, read_out: bool
+        self, text: str, language: str | None, options: IndexOptions, *, limit: int, reading: ReadingMode
     ) -> list[Segment]:
         """Segments of a request, see `FrontEnd`."""
         path = READINGS.get(language_name(language) or "")
-        pieces = self.pieces(text, path=path, read_out=read_out)
+        pieces = self.pieces(text, path=path, read_out=reading.out)
         parts = split_segments(pieces, limit, quick=options.quick_pieces)
         return [self._segment(part) for part in parts]
 

@@ -457,7 +457,6 @@ def main() -> None:
     if is_multilingual:
         language = {"lang": arguments.language, "duration_factor": arguments.duration_factor}
         options |= {
-            "original_text": True,
             "language_code": arguments.language,
             "duration_factor": arguments.duration_factor,
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import IndexFiles, locate
 from sonant.families.indextts2.loading import load_model
 from sonant.families.indextts2.model import IndexTTS2
+from sonant.families.indextts2.multilingual import MultilingualFrontEnd, no_grammar
 from sonant.nn.tap import tapped
 from sonant.parity.kit import Recorded, RecordedFiles
 from sonant.parity.kits.indextts2.codec_encoder import HalfRateEncoder, load_codec_encoder
@@ -54,7 +56,11 @@ class Kit:
     @cached_property
     def model(self) -> IndexTTS2:
         """The checkpoint, float32 on the CPU."""
-        return load_model(self.checkpoint, device="cpu", dtype=torch.float32)
+        model = load_model(self.checkpoint, device="cpu", dtype=torch.float32)
+        front = model.parts.text
+        if isinstance(front, MultilingualFrontEnd):  # kits are recorded without the optional grammar
+            model.parts = replace(model.parts, text=replace(front, spanish=no_grammar))
+        return model
 
     @cached_property
     def is_multilingual(self) -> bool:

@@ -72,7 +72,7 @@ def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
         options["typical_mass"] = 0.9
     if kit.is_multilingual:
         options.pop("quick_pieces", None)  # accepted and not read there
-        options |= {"language_code": case["lang"], "original_text": True}
+        options["language_code"] = case["lang"]
         if case["low_vram"]:
             options["piece_characters"] = LOW_MEMORY_PIECE
     options["emotion_bias"] = False  # the original's `infer` takes the numbers as they are
@@ -95,7 +95,7 @@ def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
         style=Style(**style),
         sampling=Sampling(greedy=case["deterministic"], **chosen),
         seed=0,
-        normalize=given.get("text_normalization", True),
+        normalize="original" if given.get("text_normalization", True) else "off",
         options=options,
     )
 
