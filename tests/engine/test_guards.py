@@ -158,6 +158,12 @@ def test_silence_is_told_and_stopped_where_it_is_decoded_meanwhile(streaming):
         assert len(samples) >= QUIET_SECONDS * 8000
 
 
+def test_a_long_pause_that_was_asked_for_is_no_silence():
+    _, stream, samples = speak("[pause:20s]one. two [pause:20s] three", streaming=True)
+    assert kinds(stream) == ["length_ceiling"] * 3
+    assert len(samples) == 40 * 8000 + 3 * 150 * 40
+
+
 def test_a_wrong_wish_is_refused():
     with pytest.raises(RequestError, match="again"):
         SpeechRequest("x", stuck_speech="never")

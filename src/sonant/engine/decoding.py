@@ -71,7 +71,8 @@ def decode(piece: Piece) -> None:
 def _decode(piece: Piece, sound: Sound) -> None:
     stream, rate = sound.stream, sound.stream.sample_rate
     began = time.monotonic()
-    parts = [np.zeros(round(piece.lead * rate), dtype=np.float32)] if piece.lead else []
+    lead = np.zeros(round(piece.lead * rate), dtype=np.float32)
+    parts = [lead] if len(lead) else []
     if piece.tokens:
         parts.append(_samples(sound.decoder.push(torch.cat(piece.tokens))))
     if piece.is_final:
@@ -88,7 +89,7 @@ def _decode(piece: Piece, sound: Sound) -> None:
         samples = np.clip(samples, -1.0, 1.0)
         message = f"segment {sound.number + 1} reached {peak:.2f} times full scale and was limited"
         stream._note("peak_limited", message, sound.number)
-    sound.quiet = quiet_after(samples, rate, sound.quiet)
+    sound.quiet = quiet_after(samples[len(lead) :], rate, sound.quiet)
     if piece.is_final and sound.quiet >= QUIET_SECONDS and stream.request.stuck_speech != "off":
         message = f"segment {sound.number + 1} ends in {sound.quiet:.1f} s of silence"
         stream._note("near_silence", message, sound.number)

@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sonant import native
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
@@ -365,6 +366,7 @@ class Loop:
                 decoder = open_decoder(self.model, segment.prompt, streaming=stream._streaming)
                 segment.sound = Sound(stream, decoder, segment.index, segment.prompt.text)
             segment.utterance = self.model.start(segment.prompt, rows)
+            segment.again = 0
         except Exception as error:
             log.exception("a prefill failed")
             self._rows.give_back(rows)
@@ -437,18 +439,23 @@ class Loop:
         assert utterance is not None
         utterance.steps += 1
         count = step.tokens.shape[0]
-        if utterance.steps > segment.taken:
-            segment.taken += 1
-            if count:
-                segment.pending.append(step.tokens)
-                segment.frames += count
-                stream._spend("frames", count)
-            for note in step.notes:
-                stream._note("note", note, segment.index)
-            stuck = self._watch(stream, segment, step) if count else None
+        segment.again += count
+        fresh = (
+            segment.again - segment.frames
+        )  # counted in frames: a feed's steps may also wait, and not as before
+        if fresh > 0:
+            tokens = step.tokens[count - fresh :]
+            segment.pending.append(tokens)
+            segment.frames += fresh
+            stream._spend("frames", fresh)
+            stuck = self._watch(stream, segment, tokens)
             if stuck is not None:
                 self._unstick(progress, segment, stuck)
                 return
+        if utterance.steps > segment.taken:
+            segment.taken += 1
+            for note in step.notes:
+                stream._note("note", note, segment.index)
         if step.at_ceiling:
             message = (
                 f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
@@ -474,13 +481,13 @@ class Loop:
 
     # -- guards -------------------------------------------------------------------------------
 
-    def _watch(self, stream: SpeechStream, segment: Segment, step: Step) -> Stuck | None:
+    def _watch(self, stream: SpeechStream, segment: Segment, tokens: Tensor) -> Stuck | None:
         """What is wrong with the tokens so far, if they are the model's speech and it is asked for."""
         if stream.request.stuck_speech == "off" or not getattr(self.model, "tokens_are_speech", True):
             return None
         if segment.watch is None:
             segment.watch = LoopWatch(self.spec.frame_rate)
-        return segment.watch.push(step.tokens)
+        return segment.watch.push(tokens)
 
     def _unstick(self, progress: Progress, segment: Segment, stuck: Stuck) -> None:
         """Speak a stuck segment again with a derived seed where nobody has heard it, else end it here."""

@@ -44,8 +44,11 @@ class Segment:
     is_handed_over: bool = False
     """True once its last token was handed to the decoder."""
     frames: int = 0
+    """Frames that were kept."""
+    again: int = 0
+    """Frames that its utterance has given; one that is begun again first gives those that were kept."""
     taken: int = 0
-    """Steps whose tokens were kept; an utterance that is begun again takes them in silence."""
+    """Steps that were taken, those of an utterance that is begun again counted once."""
     is_alone: bool = False
     """True after a step of a batch that it was in failed: it is stepped by itself from then on."""
     decodes: int = 0

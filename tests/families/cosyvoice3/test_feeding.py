@@ -223,7 +223,9 @@ def test_a_feed_whose_source_fails_ends_with_that_error(shared_model, told):
         assert engine.load == (0, 0)
 
 
-def test_a_feed_says_the_same_when_a_step_of_its_batch_fails(shared_model, told, monkeypatch):
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_feed_says_the_same_when_a_step_of_its_batch_fails(shared_model, told, monkeypatch, is_late):
+    feed = fed(TEXT[:20], close=False) if is_late else fed(TEXT)
     with Engine(shared_model, slots=2) as engine:
         expected = whole(engine.submit(request(fed(TEXT), told), streaming=False))
         step, calls = shared_model.step, []
@@ -231,13 +233,16 @@ def test_a_feed_says_the_same_when_a_step_of_its_batch_fails(shared_model, told,
         def failing(utterances):
             made = step(utterances)
             calls.append(len(utterances))
-            if len(utterances) == 2 and calls.count(2) == 9:
+            if len(utterances) == 2 and calls.count(2) == 40:
+                if is_late:  # it has waited for text meanwhile, and has it at once the second time
+                    feed.put(TEXT[20:])
+                    feed.close()
                 raise RuntimeError("a step broke")
             return made
 
         monkeypatch.setattr(shared_model, "step", failing)
         other = engine.submit(SpeechRequest(TEXT, voice=told, seed=1, sampling=Sampling(max_frames=60)))
-        stream = engine.submit(request(fed(TEXT), told), streaming=False)
+        stream = engine.submit(request(feed, told), streaming=False)
         assert np.abs(whole(stream) - expected).max() < 1e-4
         assert len(whole(other))
-    assert calls.count(2) == 9
+    assert calls.count(2) == 40
