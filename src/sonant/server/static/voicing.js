@@ -86,8 +86,8 @@ async function saveVoice(event) {
   if ($("#transcript").value.trim()) form.set("ref_text", $("#transcript").value.trim());
   if ($("#voice-language").value.trim()) form.set("language", $("#voice-language").value.trim());
   try {
-    await call("/v1/audio/voices", { method: "POST", form });
-    alertUser(null);
+    const { advice } = await (await call("/v1/audio/voices", { method: "POST", form })).json();
+    alertUser(advice.length ? `The voice is kept. ${advice.map((remark) => remark.message).join(" ")}` : null);
     $("#voice-name").value = ""; $("#consent").checked = false;
     await refresh(); await onvoices();
   } catch (error) { alertUser(error); }
