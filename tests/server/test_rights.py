@@ -26,7 +26,8 @@ def server(start):
 
 
 def ask(server, who, method, path, **more):
-    return httpx.request(method, server.url + path, headers={"Authorization": f"Bearer sk-{who}"}, **more)
+    headers = {"Authorization": f"Bearer sk-{who}"}
+    return httpx.request(method, server.url + path, headers=headers, timeout=60, **more)
 
 
 def add(server, who, name, **fields):

@@ -359,7 +359,7 @@ def test_a_cloning_model_speaks_with_a_clip_and_with_a_stored_voice(cloner):
     assert direct.status_code == 200, direct.text
     form = {"name": "zoe", "consent": "yes, mine", "ref_text": "Hi."}
     files = {"audio_sample": ("a.wav", data)}
-    assert httpx.post(f"{cloner.url}/v1/audio/voices", data=form, files=files).status_code == 201
+    assert httpx.post(f"{cloner.url}/v1/audio/voices", data=form, files=files, timeout=60).status_code == 201
     stored = speech(cloner, voice="zoe", seed=1, response_format="wav", **settings)
     assert stored.status_code == 200, stored.text
     assert stored.headers["x-sonant-voice"] == "zoe"

@@ -29,7 +29,9 @@ def clip(seconds=2.0, form="wav", rate=16_000, level=0.3):
 
 def add(server, name, data, **fields):
     form = {"name": name, "consent": "my own voice", **fields}
-    return httpx.post(f"{server.url}/v1/audio/voices", data=form, files={"audio_sample": ("a.wav", data)})
+    return httpx.post(
+        f"{server.url}/v1/audio/voices", data=form, files={"audio_sample": ("a.wav", data)}, timeout=60
+    )
 
 
 def problem(answer):
