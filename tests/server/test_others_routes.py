@@ -113,6 +113,8 @@ def test_voice_tags_are_text_unless_allowed_and_their_voices_are_checked(server)
     assert plain.status_code == 200
     unknown = post(server, "/v1/audio/speech", input="[voice:nobody] Hi.", allow_voice_tags=True)
     assert unknown.json()["error"]["param"] == "voice"
+    later = post(server, "/v1/audio/speech", input="Hi. [voice:nobody] Hi.", allow_voice_tags=True)
+    assert (later.status_code, later.json()["error"]["param"]) == (404, "voice")
     empty = post(server, "/v1/audio/speech", input="[voice:ann] ", allow_voice_tags=True)
     assert empty.json()["error"]["param"] == "input"
     many = post(server, "/v1/audio/speech", input="[voice:ann] a " * 600, allow_voice_tags=True)

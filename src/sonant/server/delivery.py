@@ -113,6 +113,8 @@ class SpeechAnswer(Response):
 
     async def _pieces(self) -> AsyncGenerator[tuple[Speaking, bytes, bool]]:
         """Who speaks, bytes of the file, and whether they are the last; turn by turn, through one encoder."""
+        if len(self._turns) > 1:  # a wrong name in the middle is told before the first word
+            await self._service.check_voices(self._turns, self._caller)
         for number, body in enumerate(self._turns):
             async with self._service.speaking(
                 body,

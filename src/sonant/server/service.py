@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -208,6 +208,15 @@ class SpeechService:
         name = self.settings.voice_aliases.get(name, name)
         others = [other for other in self.pool.names if other != model]
         return next((m for m in (model, *others) if self._speaks(m, name, caller)), model)
+
+    async def check_voices(self, bodies: Sequence[Manner], caller: Caller) -> None:
+        """Raise what the voice of any of them would, before the first one speaks."""
+        for body in {body.voice_name: body for body in bodies}.values():
+            name, spec = body.voice_name, self.pool.spec(self.model_for(body, caller))
+            if name is not None and spec is not None:
+                meant = self.settings.voice_aliases.get(name, name)
+                shelf = self.shelves.view(caller)
+                await asyncio.to_thread(find_voice, meant, spec=spec, shelf=shelf, equals=OPENAI_VOICES)
 
     def _speaks(self, model: str, voice: str, caller: Caller) -> bool:
         """Whether a model has this voice or can take it from the library; not whether it has an equal."""
