@@ -69,7 +69,9 @@ _VERBS_AND_PREPOSITIONS = (
     "of|from|for|and|or|per|is|are|was|were|has|had|will|would|can|could|may|might|must|should|did|does|do|away|tall|wide|"
     "high|deep|thick|long|ago|later|apart|in|on|at|to|with|by|we|they|it|you|he|she|that|which|than|as|but|if|when|so|"
     "every|each|below|above|over|under|off|out|up|down|more|less|ahead|behind|north|south|east|west|into|through|along|"
-    "across|around|after|before|until|went|goes|came|comes|made|fell|rose|too|only|not|already|just|extra|total"
+    "took|takes|felt|feels|seemed|seems|ran|runs|flew|cost|costs|left|became|began|gave|gives|got|kept|went|means|meant|"
+    "looks|remain|remains|paid|spent|early|late|straight|back|again|\\p{Ll}{3,}ed|across|around|after|before|until|goes|"
+    "came|comes|made|fell|rose|too|only|not|already|just|extra|total"
 )
 
 

@@ -230,8 +230,8 @@ class German(Western):
         else:
             month = t.months[int(groups["n"]) - 1]
         week = (
-            f"{groups['week']}, den "
-            if groups.get("week") and "den" in hit[0]
+            f"{groups['week']}, {article[1]} "
+            if groups.get("week") and (article := regex.search(r"\b(de[nm])\s", hit[0][len(before) :]))
             else f"{groups['week']}, "
             if groups.get("week")
             else ""
