@@ -103,7 +103,7 @@ def kinds(width, time, heads, mel, softened):
             at(width, only(-1, 3, lambda x: x * 0)),
             (width,),
             "one row",
-            "only channel 3",
+            " 3 of ",
         ),
         Fault(
             f"head 1 wrong at {head_name}",

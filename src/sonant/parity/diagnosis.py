@@ -21,6 +21,8 @@ from sonant.parity.trace import Entry, Trace
 
 EXPLAINED = 0.02
 """A relation explains a difference when no more than this part of its length is left."""
+EXACT = 1e-6
+"""So little is left where a relation is the whole truth, whatever others explain nearly."""
 MOST = 4_000_000
 """Larger tensors are told by their first elements."""
 MOST_SLICES = 4096
@@ -286,8 +288,11 @@ def _best(a: Tensor, b: Tensor, names: Sequence[str]) -> _Relation | None:
         for words, expected in relation(a, b, names):
             left = max(float((b - expected).norm()) - rounding, 0.0) / length
             found.append(_Relation(words, left))
-            if left <= EXPLAINED:
+            if left <= EXACT:
                 return found[-1]
+    explained = next((item for item in found if item.left <= EXPLAINED), None)
+    if explained is not None:
+        return explained
     for verdict in _verdicts:
         for words in verdict(a, b, names):
             return _Relation(words, 0.0)
