@@ -23,6 +23,7 @@ from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling, SpeechRequest, Style
 from sonant.request.voice import Voice
+from sonant.voices.casting import Casting
 
 T = TOLERANCES
 FULL_SCALE = 32767.0
@@ -242,11 +243,13 @@ def check_cache(kit: Kit, report: KitReport) -> None:
     if not calls:
         return
     fresh = Kit(kit.folder).model
+    casting = Casting(fresh, None)
     seen_voices: set[str] = set()
     seen_clips: set[str] = set()
     for number, call in enumerate(calls):
         with torch.inference_mode(), recorded() as seen:
-            voice = fresh.encode_voice(Audio.read(kit.audio(call["ref"])), None)
+            audio = Audio.read(kit.audio(call["ref"]))
+            voice = casting.encode(audio)
             clip = Audio.read(kit.audio(call["emo"])) if call["emo"] else None
             fresh.prepare(SpeechRequest("a b", voice=voice, style=Style(emotion_audio=clip), seed=0))
         runs = len(seen.get("w2v.hidden.0", []))
