@@ -1,5 +1,6 @@
 """The released repositories as sparse folders: true names, headers and configs, weights that are holes."""
 
+import base64
 import itertools
 import json
 import math
@@ -103,6 +104,8 @@ def _write(repository, path, target):
         target.write_text("#version: 0.2\n" + "\n".join(_spelled()[1]) + "\n", encoding="utf-8")
     elif base == "bpe.model":
         target.write_bytes(_pieces())
+    elif base.endswith(".tiktoken"):
+        target.write_bytes(_ranks())
     elif base == "tokenizer.json":
         _classifier_tokenizer().save(str(target))
     elif base == "chat_template.jinja":
@@ -194,6 +197,14 @@ def _pieces():
     from sonant.bench.indextts2_checkpoint import _piece_model
 
     return _piece_model()
+
+
+def _ranks():
+    """IndexTTS-2.5's vocabulary by form: 58836 ranks, the 256 bytes in the order of the release first."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    single = [bytes((value,)) for value in (*printable, *sorted(set(range(256)) - set(printable)))]
+    tokens = [*single, *(b"filler%d" % n for n in range(58_836 - 256))]
+    return b"".join(base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
 
 
 def _classifier_tokenizer():

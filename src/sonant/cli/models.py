@@ -135,7 +135,7 @@ def inspect(
         if not file.is_opened:
             about = "never opened by inference"
         typer.echo(f"{'weights':<12} {file.path}: {file.bytes / 1e6:,.1f} MB, {about}")
-    if found.weights:
+    if found.parameters:
         typer.echo(f"{'parameters':<12} {found.parameters:,} that are read")
     for key, value in found.config.items():
         if not isinstance(value, (dict, list)):
