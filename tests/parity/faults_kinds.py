@@ -139,14 +139,14 @@ def kinds(width, time, heads, mel, softened):
             at(name, since(axis, 4, lambda x: x + 0.3)),
             (name,),
             "from a position on",
-            "from frame 4 on",
+            " 4 on",
         ),
         Fault(
             f"the last frame wrong at {name}",
             at(name, only(axis, -1, lambda x: x + 0.3)),
             (name,),
             "last frame",
-            "only the last frame",
+            "only the last",
         ),
         Fault(
             f"rounded to bfloat16 at {softened}",
