@@ -282,7 +282,7 @@ FAULTS = (
         "code vectors not added to the latents",
         change(
             s2mel.S2Mel,
-            "condition",
+            "features",
             'tap("s2mel.vq2emb", embedded) + projected',
             'tap("s2mel.vq2emb", embedded) * 0 + projected',
         ),
