@@ -13,7 +13,7 @@ from sonant.audio.io import read_audio
 from sonant.errors import SonantError
 
 FILES = 1000
-SOON = 2.0  # seconds for one file of a few kB; measured: under 0.05
+SOON = 2.0  # seconds of processor time for one file of a few kB; measured: under 0.05
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_a_thousand_damaged_files_never_crash_or_hang(seeds):
     reasons = []
     for number in range(FILES):
         data = mutated(rng, seeds)
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             samples, rate = read_audio(data, sample_rate=24_000, max_seconds=60)
         except SonantError as error:
@@ -71,7 +71,7 @@ def test_a_thousand_damaged_files_never_crash_or_hang(seeds):
             assert rate == 24_000
             assert samples.ndim == 1
             assert np.isfinite(samples).all()
-        assert time.perf_counter() - start < SOON, f"file {number} took too long"
+        assert time.thread_time() - start < SOON, f"file {number} took too long"
     assert read > 100  # the mutations reach past the headers
     assert refused > 100
     assert all("expected" in reason for reason in reasons)

@@ -36,22 +36,34 @@ def commands():
     return list(walk(get_command(app), ()))
 
 
+def processor_seconds(script):
+    """Of a Python process that runs the script, and what it printed on stderr."""
+    command = [sys.executable, "-X", "frozen_modules=on", "-c", script]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime, done
+
+
 def test_help_loads_nothing_heavy_and_is_quick():
+    """In processor time, against the help of one empty command in turn: what Typer itself takes."""
+    empty = (
+        "import sys, typer\nsys.argv = ['x', '--help']\napp = typer.Typer()\n"
+        "app.command()(lambda: None)\napp(standalone_mode=False)"
+    )
     script = (
         "import sys\nsys.argv = ['sonant', '--help']\nfrom sonant.cli import main\n"
         "try:\n    main()\nfinally:\n"
         "    print(*{name.split('.')[0] for name in sys.modules}, file=sys.stderr)"
     )
-    command = [sys.executable, "-X", "frozen_modules=on", "-c", script]
-    spent = []
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        spent.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+    ours, theirs = [], []
+    for _ in range(4):
+        theirs.append(processor_seconds(empty)[0])
+        spent, done = processor_seconds(script)
+        ours.append(spent)
     assert "say" in done.stdout
     assert HEAVY.isdisjoint(done.stderr.split())
-    assert min(spent) < 0.3  # seconds of processor time, which others on the machine hardly move
+    assert min(ours) < 2.5 * min(theirs)
 
 
 @pytest.mark.parametrize("path", [path for path, _ in commands()], ids=" ".join)

@@ -66,11 +66,11 @@ def test_no_text_is_lost_however_it_arrives_and_nothing_is_held_forever():
 
 
 def test_a_flood_of_text_without_an_end_takes_linear_time():
-    began = time.monotonic()
+    began = time.thread_time()
     cutter = SentenceCutter()
     for _ in range(200):
         cutter.push("1" * 1000)
-    assert time.monotonic() - began < 5
+    assert time.thread_time() - began < 5
 
 
 def test_speech_starts_while_text_still_comes(served):

@@ -135,6 +135,6 @@ def test_inline_pronunciations_stay_whole():
 )  # fmt: skip
 def test_a_hundred_kilobytes_take_no_time(unit):
     text = (unit * 100_000)[:100_000]
-    start = time.perf_counter()
+    start = time.thread_time()
     assert "".join(one.text for one in segment(text)) == text
-    assert time.perf_counter() - start < 3.0  # measured: under 0.6
+    assert time.thread_time() - start < 3.0  # measured: under 0.6
