@@ -15,7 +15,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-from sonant.engine.engine import Engine
+from sonant.engine.decoding import DecodingThread
+from sonant.engine.loop import Loop
+from sonant.engine.preparing import PreparingThread
 from sonant.nn.replay import Replay
 
 DEVICE = torch.device("cuda:0")
@@ -234,8 +236,8 @@ def gpu_with_values():
         # Views of tensors of inference mode cannot be made up.
         for name, value in (("__enter__", _without_gradients), ("__exit__", _as_it_was)):
             stack.enter_context(mock.patch.object(torch.inference_mode, name, value))
-        for name in ("_run", "_run_decoding"):  # modes are a thread's own
-            stack.enter_context(mock.patch.object(Engine, name, _as_here(getattr(Engine, name))))
+        for kind in (Loop, DecodingThread, PreparingThread):  # modes are a thread's own
+            stack.enter_context(mock.patch.object(kind, "_run", _as_here(kind._run)))
         stack.enter_context(_Calls())
         stack.enter_context(_Factories())
         yield _state

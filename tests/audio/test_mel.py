@@ -63,7 +63,12 @@ def test_mels_equal_the_recorded_ones(recorded):
 
 
 def test_kaldi_filter_bank_equals_the_recorded_one(recorded):
-    close(fbank(recorded["mono_24k.audio_16k"][0]), recorded["mono_24k.fbank_raw"], 1e-5)
+    # The recorded logarithms are 3e-4 from those in float64, as ours are: in quiet bins the order of sums
+    # decides, which is each processor's own.
+    clip, expected = recorded["mono_24k.audio_16k"][0], recorded["mono_24k.fbank_raw"]
+    own_rounding = float((expected - fbank(clip.double())).abs().max())
+    assert own_rounding > 1e-4
+    close(fbank(clip), expected, 1e-4)
     features = fbank(recorded["stereo_44k.speech_16k"].reshape(-1))
     close(features - features.mean(0, keepdim=True), recorded["stereo_44k.fbank"], 1e-5)
 

@@ -22,7 +22,7 @@ from sonant.families.builtin.model import BuiltinModel
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling, SpeechRequest, Style
 from sonant.request.voice import Voice
-from sonant.voices.casting import DESIGNED_SECONDS
+from sonant.voices.design import DESIGNED_SECONDS
 from tests.laws import FamilyLaws, run_alone, run_together
 from tests.toy import ToyModel
 

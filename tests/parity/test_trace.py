@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_the_request_of_a_trace_can_be_asked_again(tmp_path):
     )
     Trace((entry,), {"request": task.data()}).save(tmp_path / "t.safetensors")
     again = task_of(read_trace(tmp_path / "t.safetensors"))
-    assert again.request == task.request
+    assert again.request == replace(task.request, normalize="original")  # a reference reads text itself
     assert again.audio.sample_rate == 8000
     assert np.array_equal(again.audio.samples, clip.samples)
     assert (again.transcript, again.max_steps) == ("there", 4)

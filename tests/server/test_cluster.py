@@ -49,7 +49,7 @@ def test_a_replica_is_the_whole_app(tmp_path, monkeypatch):
     monkeypatch.setenv("SONANT_API_KEYS", "sk-one")
     settings = ClusterSettings(model="builtin", voices=str(tmp_path), cpus=1)
     keys = cluster._keys(settings)
-    assert keys == (hash_key("sk-one"),)
+    assert [key.hash for key in keys] == [hash_key("sk-one")]
     body = {"model": "builtin", "input": "Hello.", "response_format": "wav", "seed": 1}
     with TestClient(builder(settings, keys)()) as client:
         assert client.post("/v1/audio/speech", json=body).status_code == 401
