@@ -2,6 +2,7 @@
 
 import io
 import os
+import struct
 
 import av
 import numpy as np
@@ -182,3 +183,14 @@ def test_written_wav_reads_back_exactly(tmp_path):
     again, rate = read_audio(tmp_path / "a.wav")
     np.testing.assert_array_equal(again, samples)
     assert rate == 16_000
+
+
+@pytest.mark.parametrize(("riff", "size"), [(0, 0), (36, 0), (2**32 - 1, 2**32 - 1), (0, 2**32 - 1)])
+def test_a_wav_that_was_streamed_is_read_to_its_end(riff, size):
+    """Writers of streams state a length of 0, or the largest there is."""
+    samples = (8000 * np.sin(np.arange(2400) / 10)).astype("<i2")
+    form = struct.pack("<IHHIIHH", 16, 1, 1, 24_000, 48_000, 2, 16)
+    head = b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + form + b"data" + struct.pack("<I", size)
+    heard, rate = read_audio(head + samples.tobytes())
+    assert rate == 24_000
+    assert np.array_equal(heard, samples.astype(np.float32) / 32768)

@@ -78,7 +78,7 @@ def read_audio(
     data = _read_bytes(source, limits.max_bytes)
     if not data:
         raise RequestError("the audio source is empty (0 bytes); expected an audio file. Check the source.")
-    mono, rate = _decode(data, limits, seconds)
+    mono, rate = _decode(_with_its_length(data), limits, seconds)
     if not len(mono):
         raise RequestError(
             "the audio holds no samples; expected some sound. Check that the recording was saved completely."
@@ -248,16 +248,34 @@ class _Collector:
 
 def _wav_header(data: bytes) -> tuple[int, int] | None:
     """Channels and sample rate as a wav file states them, or None when the bytes are no wav."""
+    for name, start, _ in _wav_chunks(data):
+        if name == b"fmt ":
+            channels, rate = struct.unpack_from("<HI", data, start + 2)
+            return channels, rate
+    return None
+
+
+def _wav_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Name, first byte and stated size of each chunk of a wav file; none of other bytes."""
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
-        return None
+        return
     start = 12
     while start + 16 <= len(data):
         name, size = struct.unpack_from("<4sI", data, start)
-        if name == b"fmt ":
-            channels, rate = struct.unpack_from("<HI", data, start + 10)
-            return channels, rate
+        yield name, start + 8, size
         start += 8 + size + size % 2
-    return None
+
+
+def _with_its_length(data: bytes) -> bytes:
+    """A wav whose writer never went back to say how long it is (a size of 0 and samples after it), mended."""
+    for name, start, size in _wav_chunks(data):
+        if name == b"data":
+            if size or len(data) <= start:
+                return data
+            head, rest = data[: start - 4], data[start:]
+            whole = b"".join((head, struct.pack("<I", min(len(rest), 2**32 - 1)), rest))
+            return b"".join((whole[:4], struct.pack("<I", min(len(whole) - 8, 2**32 - 1)), whole[8:]))
+    return data
 
 
 def _check_header(channels: int, rate: int, limits: AudioLimits) -> None:
