@@ -206,5 +206,6 @@ def test_stream_of_the_official_code_is_matched_chunk_by_chunk(shared_model, tol
         assert piece.shape == recorded.shape
         # The source's phase adds up rounding of the mel, by processor; what is heard of it is held instead.
         ear = heard(recorded, piece)
+        apart = float((piece - recorded).abs().max())
         is_heard_alike = ear.decibels <= 0.1 and ear.convergence <= 0.01
-        assert (piece - recorded).abs().max() <= 2e-3 or is_heard_alike, ear
+        assert apart <= 2e-3 or (apart <= 6e-3 and is_heard_alike), (apart, ear)

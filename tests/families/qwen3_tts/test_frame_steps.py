@@ -46,6 +46,7 @@ def request_with(sampling, seed=3, text="The old ferry stayed in the harbour."):
 
 class TestLaws(FamilyLaws):
     tolerance = 0.0
+    can_grow = False
 
     @pytest.fixture
     def model(self, custom):
