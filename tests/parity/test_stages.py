@@ -32,3 +32,13 @@ def test_inputs_of_documented_stages_are_documented(family):
         for edge in (*stage.inputs, *stage.first):
             name = re.sub(r"\{\w+(-1)?\}", "0", edge)
             assert table.find(name) or name.startswith("draw."), f"{stage.name}: {edge}"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_a_table_are_whole(family):
+    table = stage_table(family)
+    names = [stage.name for stage in table]
+    assert len(names) == len(set(names))
+    assert {stage.kind for stage in table} <= {"stage", "token", "draw", "input"}
+    assert all(stage.shape.startswith("[") and stage.what for stage in table)
+    assert all(name == "" or name in names for name in (table.token, table.frame, table.pieces))

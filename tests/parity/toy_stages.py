@@ -1,28 +1,49 @@
 """The toy model's documented stages and one request, for tests of the machinery."""
 
 from sonant.parity.record import record
-from sonant.parity.stages.table import Stage, StageTable, decoder_stages
+from sonant.parity.stages.table import read_table
 from sonant.parity.task import Task
 from sonant.request.speech import SpeechRequest
 from tests.toy import ToyModel
 
-STAGES = (
-    *decoder_stages("toy", part="decode", source=("toy.token",), what="toy"),
-    Stage(name="toy.logits", shape="[B, V]", what="logits", part="decode", inputs=("toy.norm",)),
-    Stage(
-        name="toy.token",
-        shape="[]",
-        what="the token",
-        part="decode",
-        inputs=("toy.logits", "draw.exponential"),
-        kind="token",
-    ),
-    Stage(name="toy.embedded", shape="[B, D, T]", what="embedded", part="audio", inputs=("toy.token",)),
-    Stage(name="toy.conv", shape="[B, C, T]", what="convolution", part="audio", inputs=("toy.embedded",)),
-    Stage(name="toy.up", shape="[B, 1, S]", what="upsampled", part="audio", inputs=("toy.conv",)),
-    Stage(name="output.samples", shape="[S]", what="samples", part="audio", inputs=("toy.up",)),
+TABLE = read_table(
+    "toy",
+    {
+        "token": "toy.token",
+        "decode": [
+            ["toy.layer.{layer}.in", "[B, T, D]", "input", "toy.layer.{layer-1}.out", "toy.token"],
+            ["toy.layer.{layer}.query", "[B, H, T, head]", "queries", "toy.layer.{layer}.in"],
+            ["toy.layer.{layer}.key", "[B, H, T, head]", "keys", "toy.layer.{layer}.in"],
+            [
+                "toy.layer.{layer}.attention",
+                "[B, T, D]",
+                "attention",
+                "toy.layer.{layer}.in toy.layer.{layer}.query toy.layer.{layer}.key",
+            ],
+            [
+                "toy.layer.{layer}.mlp",
+                "[B, T, D]",
+                "feed-forward",
+                "toy.layer.{layer}.in toy.layer.{layer}.attention",
+            ],
+            [
+                "toy.layer.{layer}.out",
+                "[B, T, D]",
+                "sum",
+                "toy.layer.{layer}.in toy.layer.{layer}.attention toy.layer.{layer}.mlp",
+            ],
+            ["toy.norm", "[B, T, D]", "the last norm", "toy.layer.{layer}.out"],
+            ["toy.logits", "[B, V]", "logits", "toy.norm"],
+            ["toy.token", "[]", "the token", "toy.logits draw.exponential", "", "token"],
+        ],
+        "audio": [
+            ["toy.embedded", "[B, D, T]", "embedded", "toy.token"],
+            ["toy.conv", "[B, C, T]", "convolution", "toy.embedded"],
+            ["toy.up", "[B, 1, S]", "upsampled", "toy.conv"],
+            ["output.samples", "[S]", "samples", "toy.up"],
+        ],
+    },
 )
-TABLE = StageTable("toy", STAGES, token="toy.token")
 
 
 def toy_task(*, seed=7, text="hello you"):

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from importlib import import_module
+import tomllib
+from functools import cache
+from importlib.resources import files
 
-from sonant.parity.stages.table import Stage, StageTable
+from sonant.parity.stages.table import Stage, StageTable, read_table
 
 FAMILIES = ("qwen3_tts", "cosyvoice3", "indextts2")
-"""Modules of this package; each gives `TABLE`."""
+"""Data files of this package, `FAMILY.toml`."""
 
 __all__ = ["FAMILIES", "Stage", "StageTable", "guess_family", "stage_table"]
 
 
+@cache
 def stage_table(family: str) -> StageTable:
     """The table of a family; an empty one for a family without documented stages."""
     if family not in FAMILIES:
         return StageTable(family, ())
-    table: StageTable = import_module(f"sonant.parity.stages.{family}").TABLE
-    return table
+    text = files(__name__).joinpath(f"{family}.toml").read_text(encoding="utf-8")
+    return read_table(family, tomllib.loads(text))
 
 
 def guess_family(names: list[str]) -> str:

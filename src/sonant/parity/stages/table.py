@@ -7,9 +7,10 @@ number, "talker.layer.{layer-1}.mlp"; where that falls below 0, `first` applies 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 PARTS = ("voice", "prompt", "decode", "audio")
 """Reference encoder, prompt building, the autoregressive half, tokens to waveform."""
@@ -158,71 +159,22 @@ def resolve(edge: str, numbers: Mapping[str, int]) -> str | None:
     return None if is_negative else filled
 
 
-def decoder_stages(
-    name: str, *, part: str, source: tuple[str, ...], width: str = "D", what: str
-) -> tuple[Stage, ...]:
-    """The stages of one `nn.transformer.Decoder` called `name`, computed from `source`."""
-    layer = f"{name}.layer.{{layer}}"
-    return (
+def read_table(family: str, data: Mapping[str, Any]) -> StageTable:
+    """The table of a family from plain data: rows of each part, and what the table itself is told.
+
+    A row is name, shape, what it is, its inputs, its first inputs, kind; both lists have spaces between.
+    """
+    stages = tuple(
         Stage(
-            name=f"{layer}.in",
-            shape=f"[B, T, {width}]",
-            what=f"{what}: input of a layer",
+            name=name,
+            shape=shape,
+            what=what,
             part=part,
-            inputs=(f"{name}.layer.{{layer-1}}.out",),
-            first=source,
-        ),
-        Stage(
-            name=f"{layer}.query",
-            shape="[B, H, T, head]",
-            what="queries after norm (where there is one) and rotation",
-            part=part,
-            inputs=(f"{layer}.in",),
-        ),
-        Stage(
-            name=f"{layer}.key",
-            shape="[B, H, T, head]",
-            what="new keys after norm (where there is one) and rotation",
-            part=part,
-            inputs=(f"{layer}.in",),
-        ),
-        Stage(
-            name=f"{layer}.attention",
-            shape=f"[B, T, {width}]",
-            what="attention after the output projection, before the residual sum",
-            part=part,
-            inputs=(f"{layer}.in", f"{layer}.query", f"{layer}.key"),
-        ),
-        Stage(
-            name=f"{layer}.mlp",
-            shape=f"[B, T, {width}]",
-            what="SwiGLU branch, before the residual sum",
-            part=part,
-            inputs=(f"{layer}.in", f"{layer}.attention"),
-        ),
-        Stage(
-            name=f"{layer}.out",
-            shape=f"[B, T, {width}]",
-            what="after both residual sums",
-            part=part,
-            inputs=(f"{layer}.in", f"{layer}.attention", f"{layer}.mlp"),
-        ),
-        Stage(
-            name=f"{name}.norm",
-            shape=f"[B, T, {width}]",
-            what=f"{what}: after the final norm",
-            part=part,
-            inputs=(f"{layer}.out",),
-        ),
+            inputs=tuple(sources[0].split()) if sources else (),
+            first=tuple(sources[1].split()) if len(sources) > 1 else (),
+            kind=sources[2] if len(sources) > 2 else "stage",
+        )
+        for part in PARTS
+        for name, shape, what, *sources in data.get(part, ())
     )
-
-
-def maker(part: str) -> Callable[..., Stage]:
-    """A function that makes stages of one part: make(name, shape, what, *inputs, first=..., kind=...)."""
-
-    def make(
-        name: str, shape: str, what: str, *inputs: str, first: tuple[str, ...] = (), kind: str = "stage"
-    ) -> Stage:
-        return Stage(name=name, shape=shape, what=what, part=part, inputs=inputs, first=first, kind=kind)
-
-    return make
+    return StageTable(family, stages, **{key: value for key, value in data.items() if key not in PARTS})
