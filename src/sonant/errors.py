@@ -9,6 +9,7 @@ SonantError
 ├── GenerationError    speaking failed although the request was fine
 │   ├── CancelledError     the caller went away or asked to stop
 │   └── DeadlineError      the request's own time limit passed
+├── StorageError       nothing can be kept: the disk is full, or may not be written
 ├── BusyError          no room in the queue now; try again later
 └── DependencyError    an optional package is absent; the message names the extra
 
@@ -58,6 +59,10 @@ class DeadlineError(GenerationError):
     """The request's own deadline passed before it was finished."""
 
 
+class StorageError(SonantError):
+    """What was made cannot be kept: the disk is full, or the folder may not be written."""
+
+
 class BusyError(SonantError):
     """The queue is full; `retry_after` is in seconds."""
 
@@ -80,6 +85,7 @@ ERROR_TABLE: tuple[tuple[type[SonantError], int, int, str], ...] = (
     (CancelledError, 499, 130, "cancelled"),
     (DeadlineError, 503, 7, "deadline_exceeded"),
     (GenerationError, 500, 6, "generation_failed"),
+    (StorageError, 507, 10, "storage_unavailable"),
     (BusyError, 503, 8, "overloaded"),
     (DependencyError, 501, 9, "dependency_missing"),
     (SonantError, 500, 1, "internal_error"),

@@ -1,5 +1,6 @@
 """A book is spoken line by line, goes on where it was stopped, loses no more than a line, and is bound."""
 
+import contextlib
 import io
 from itertools import pairwise
 
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 
 from sonant.books.binding import bind, chapter_marks, sound_of
+from sonant.books.cast import Cast
 from sonant.books.document import Block, Book, Chapter
 from sonant.books.dubbing import dub, slots_of
-from sonant.books.narration import BREAK, CHAPTER, HEADING, MOST_FAILURES, Heard, Line, lines_of, narrate
+from sonant.books.narration import BREAK, CHAPTER, HEADING, MOST_FAILURES, Heard, Line, lines_of
 from sonant.books.report import level_gain
+from sonant.books.stage import Stage
 from sonant.books.subtitles import LONGEST_CUE, Cue, cues_of, read_subtitles, write_subtitles
 from sonant.engine.engine import Engine
 from sonant.errors import GenerationError, RequestError
@@ -38,8 +41,14 @@ CHAPTERS = (
 )
 
 
-def store_of(engine, folder, **settings):
-    return PieceStore(engine, Job(text="", settings={"seed": 4, **settings}), None, folder)
+def stage_of(engine, folder, **options):
+    """A stage whose every model is this engine."""
+    job = Job(text="", settings={"seed": 4})
+    return Stage(
+        job, Cast(), folder,
+        open_engine=lambda job: contextlib.nullcontext(engine), voice_of=lambda job, spec: job.voice,
+        **options,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -61,40 +70,43 @@ def test_every_word_is_a_line_and_structure_is_its_pause():
 
 def test_a_changed_sentence_costs_one_sentence(engine, tmp_path):
     lines = lines_of(CHAPTERS)
-    first = narrate(lines, store_of(engine, tmp_path), RATE)
+    first = stage_of(engine, tmp_path).speak(lines)
     assert (first.kept, len(first.heard)) == (0, 5)
     changed = [*lines[:3], Line(1, 1, "Another ship came.", 0.4), *lines[4:]]
-    assert narrate(changed, store_of(engine, tmp_path), RATE).kept == 4
-    assert narrate(lines, store_of(engine, tmp_path), RATE).kept == 5
+    assert stage_of(engine, tmp_path).speak(changed).kept == 4
+    assert stage_of(engine, tmp_path).speak(lines).kept == 5
 
 
-def test_a_line_that_fails_is_left_out_and_told(engine, tmp_path):
-    store = store_of(engine, tmp_path)
-    tell = store.tell
+def test_a_line_that_fails_is_left_out_and_told(engine, tmp_path, monkeypatch):
+    tell = PieceStore.tell
 
-    def failing(text, **pace):
+    def failing(store, text, **pace):
         if "Nobody" in text:
             raise GenerationError("a planted fault")
-        return tell(text, **pace)
+        return tell(store, text, **pace)
 
-    store.tell = failing
-    reading = narrate(lines_of(CHAPTERS), store, RATE)
+    monkeypatch.setattr(PieceStore, "tell", failing)
+    reading = stage_of(engine, tmp_path).speak(lines_of(CHAPTERS))
     assert [failure.line.text for failure in reading.failures] == ["Nobody on the deck said a word. So!"]
     assert len(reading.heard) == 4
-    store.tell = lambda text, **pace: (_ for _ in ()).throw(GenerationError("broken"))
+
+    def broken(store, text, **pace):
+        raise GenerationError("broken")
+
+    monkeypatch.setattr(PieceStore, "tell", broken)
     many = [Line(0, n, f"Line {n}.", 0.0) for n in range(MOST_FAILURES + 5)]
     with pytest.raises(GenerationError, match=f"{MOST_FAILURES} pieces in a row"):
-        narrate(many, store, RATE)
+        stage_of(engine, tmp_path).speak(many)
     with pytest.raises(RequestError, match="nothing of the book"):
-        narrate(many[:3], store, RATE)
+        stage_of(engine, tmp_path).speak(many[:3])
 
 
 @pytest.mark.parametrize("ending", ["m4b", "mp3", "opus", "flac", "wav"])
 def test_a_bound_book_is_as_long_as_it_was_heard_and_has_its_chapters(engine, tmp_path, ending):
-    store = store_of(engine, tmp_path / "kept")
-    reading = narrate(lines_of(CHAPTERS), store, RATE)
+    stage = stage_of(engine, tmp_path / "kept")
+    reading = stage.speak(lines_of(CHAPTERS))
     marks = chapter_marks(["One", "Two"], reading.heard, reading.seconds)
-    pieces = sound_of(reading.heard, lambda line: store.tell(line.text).samples, RATE, until=reading.seconds)
+    pieces = sound_of(reading.heard, stage.samples_of, RATE, until=reading.seconds)
     book = Book(title="The Ferry", author="A. Writer", chapters=CHAPTERS, cover=picture())
     path = tmp_path / f"book.{ending}"
     assert bind(path, pieces, RATE, marks, book) == [path]

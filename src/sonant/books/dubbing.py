@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sonant.books.narration import Failure, Heard, Line, Reading
 from sonant.books.subtitles import Cue
-from sonant.errors import CancelledError, RequestError, SonantError
+from sonant.errors import CancelledError, RequestError, SonantError, StorageError
 from sonant.readings.pieces import PieceStore
+from sonant.request.audio import Samples
 
 FASTEST = 1.6
 """Times the model's own pace to which a line may be hurried; beyond, words are lost."""
@@ -23,6 +24,19 @@ class Fitted:
     cue: Cue
     speed: float
     over: float
+
+
+def dubbed(
+    reading: Reading, speeds: Mapping[Line, float | None], store: PieceStore, sample_rate: int
+) -> Callable[[Line], Samples]:
+    """What gives a line's samples, cut where its slot ends."""
+    ends = {one.line: one for one in reading.heard}
+
+    def samples_of(line: Line) -> Samples:
+        samples = store.tell(line.text, speed=speeds[line]).samples
+        return samples[: round((ends[line].end - ends[line].start) * sample_rate)]
+
+    return samples_of
 
 
 def slots_of(cues: Sequence[Cue]) -> list[float]:
@@ -61,7 +75,7 @@ def dub(
                 speed = round(min(FASTEST, (speed or 1.0) * seconds / room * 1.02), 3)
                 told = store.tell(cue.text, speed=speed)
                 seconds = len(told.samples) / sample_rate
-        except CancelledError:
+        except (CancelledError, StorageError):
             raise
         except SonantError as error:
             reading.failures.append(Failure(line, str(error)))

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from sonant.books.cast import NARRATOR, Cast
 from sonant.books.document import Block, Chapter
-from sonant.errors import CancelledError, GenerationError, RequestError, SonantError
-from sonant.readings.pieces import PieceStore
+from sonant.books.script import Span, spans_of
+from sonant.errors import CancelledError, GenerationError, RequestError, SonantError, StorageError
 from sonant.text.segment import sentences
 
 log = logging.getLogger(__name__)
 
 SHORT = 25
 """Characters; a shorter sentence is said together with its neighbour in the paragraph."""
-SENTENCE, ITEM, PARAGRAPH, HEADING, BREAK, CHAPTER = 0.25, 0.4, 0.6, 1.0, 1.5, 2.0
-"""Seconds of silence after each, on top of the model's own."""
+TURN, SENTENCE, ITEM, PARAGRAPH, HEADING, BREAK, CHAPTER = 0.1, 0.25, 0.4, 0.6, 1.0, 1.5, 2.0
+"""Seconds of silence after each, on top of the model's own; TURN where another goes on inside a sentence."""
 MOST_FAILURES = 20
 """Pieces that fail one after another before the reading is given up: then the model is broken."""
 
@@ -35,6 +36,10 @@ class Line:
     """Number of its block in the chapter, from 1."""
     text: str
     pause_after: float
+    role: str = NARRATOR
+    """Who says it."""
+    manner: str = ""
+    """How, in the words of the script."""
 
 
 @dataclass(frozen=True)
@@ -67,36 +72,54 @@ class Reading:
     seconds: float = 0.0
 
 
-def lines_of(chapters: Sequence[Chapter], *, paragraphs: range | None = None) -> list[Line]:
-    """What is said of the chapters, in order; only of the paragraphs with these numbers, from 1, if given."""
+def lines_of(
+    chapters: Sequence[Chapter], *, paragraphs: range | None = None, cast: Cast | None = None
+) -> list[Line]:
+    """What is said of the chapters, in order; only of the paragraphs with these numbers, from 1, if given.
+
+    Without a cast the narrator says all that no voice mark gives to another.
+    """
     lines: list[Line] = []
     for index, chapter in enumerate(chapters):
         first = len(lines)
         number = 0
-        for block in chapter.blocks:
+        for block, spans in zip(chapter.blocks, spans_of(chapter, cast), strict=True):
             if block.text:
                 number += 1
             elif lines[first:]:
                 _pause(lines, BREAK)
                 continue
             if block.text and (paragraphs is None or number in paragraphs):
-                lines.extend(_block_lines(block, index, number))
+                lines.extend(_block_lines(block, spans, index, number))
         if lines[first:]:
             _pause(lines, CHAPTER)
     return lines
 
 
 def _pause(lines: list[Line], seconds: float) -> None:
-    last = lines[-1]
-    lines[-1] = Line(last.chapter, last.paragraph, last.text, max(last.pause_after, seconds))
+    lines[-1] = replace(lines[-1], pause_after=max(lines[-1].pause_after, seconds))
 
 
-def _block_lines(block: Block, chapter: int, number: int) -> Iterator[Line]:
+def _block_lines(block: Block, spans: Sequence[Span], chapter: int, number: int) -> Iterator[Line]:
     """The sentences of a block. What has no letter or digit is not said and only keeps its pause."""
-    ends = {"heading": HEADING, "item": ITEM}.get(block.kind, PARAGRAPH)
-    text = block.text
-    if block.kind in ("heading", "item") and text[-1:] not in ".!?:;…。！？：；":
-        text += "."
+    lines: list[Line] = []
+    for place, span in enumerate(spans):
+        is_last = place + 1 == len(spans)
+        text = span.text.lstrip(" ,;") if place else span.text
+        if is_last and block.kind in ("heading", "item") and text.rstrip()[-1:] not in ".!?:;…。！？：；":
+            text = text.rstrip() + "."
+        said = _sentences(text)
+        for piece in said:
+            lines.append(Line(chapter, number, piece, SENTENCE, span.role, span.manner))
+        if said and not is_last and said[-1].rstrip("\"'”’»“」』)")[-1:] not in ".!?…。！？":
+            lines[-1] = replace(lines[-1], pause_after=TURN)  # another goes on inside the sentence
+    yield from lines[:-1]
+    if lines:
+        yield replace(lines[-1], pause_after={"heading": HEADING, "item": ITEM}.get(block.kind, PARAGRAPH))
+
+
+def _sentences(text: str) -> list[str]:
+    """Sentences to say one at a time; short ones join a neighbour."""
     pieces: list[str] = []
     for sentence in sentences(text):
         if pieces and (len(pieces[-1].strip()) < SHORT or not any(map(str.isalnum, sentence))):
@@ -106,48 +129,64 @@ def _block_lines(block: Block, chapter: int, number: int) -> Iterator[Line]:
     if len(pieces) > 1 and len(pieces[-1].strip()) < SHORT:
         last = pieces.pop()
         pieces[-1] += last
-    said = [piece.strip() for piece in pieces if any(map(str.isalnum, piece))]
-    for place, piece in enumerate(said):
-        yield Line(chapter, number, piece, SENTENCE if place + 1 < len(said) else ends)
+    return [piece.strip() for piece in pieces if any(map(str.isalnum, piece))]
 
 
-def narrate(
-    lines: Sequence[Line],
-    store: PieceStore,
-    sample_rate: int,
-    *,
-    on_line: Callable[[Line, bool], None] = lambda line, kept: None,
-) -> Reading:
-    """Say every line into the store. `on_line` is told each that is done, and whether it was there before.
+@dataclass(frozen=True)
+class Said:
+    """What is known of a line that was spoken, without its samples."""
 
-    Raises CancelledError when stopped, and GenerationError after MOST_FAILURES failures in a row.
+    frames: int
+    guards: tuple[tuple[str, str], ...]
+    """Kind and message of each."""
+    is_kept: bool
+
+
+def say_all(
+    lines: Sequence[Line], say: Callable[[Line], Said], *, on_line: Callable[[Line, bool], None]
+) -> list[Said | Failure]:
+    """Say the lines one after another; what cannot be spoken is a Failure in its place.
+
+    `on_line` is told each that is done, and whether it was there before. Raises CancelledError when stopped,
+    StorageError when nothing can be kept, and GenerationError after MOST_FAILURES failures in a row.
     """
-    reading = Reading()
+    done: list[Said | Failure] = []
     in_a_row = 0
     for line in lines:
         try:
-            told = store.tell(line.text)
-        except CancelledError:
+            said = say(line)
+        except (CancelledError, StorageError):
             raise
         except SonantError as error:
             in_a_row += 1
-            reading.failures.append(Failure(line, str(error)))
+            done.append(Failure(line, str(error)))
             log.warning("left out: %r (%s)", line.text[:60], error)
             if in_a_row >= MOST_FAILURES:
                 raise GenerationError(
                     f"{in_a_row} pieces in a row could not be spoken; the last: {error} "
                     "What was spoken before is kept. Check the model and the language, then run it again."
                 ) from error
-            reading.seconds += line.pause_after
             on_line(line, False)
             continue
         in_a_row = 0
-        reading.kept += told.is_kept
-        reading.guards += [(line, kind, message) for kind, message in told.guards]
-        end = reading.seconds + len(told.samples) / sample_rate
+        done.append(said)
+        on_line(line, said.is_kept)
+    return done
+
+
+def arrange(lines: Sequence[Line], said: Sequence[Said | Failure], sample_rate: int) -> Reading:
+    """When each line is heard. Raises RequestError where nothing was spoken."""
+    reading = Reading()
+    for line, one in zip(lines, said, strict=True):
+        if isinstance(one, Failure):
+            reading.failures.append(one)
+            reading.seconds += line.pause_after
+            continue
+        reading.kept += one.is_kept
+        reading.guards += [(line, kind, message) for kind, message in one.guards]
+        end = reading.seconds + one.frames / sample_rate
         reading.heard.append(Heard(line, reading.seconds, end))
         reading.seconds = end + round(line.pause_after * sample_rate) / sample_rate
-        on_line(line, told.is_kept)
     if not reading.heard:
         raise RequestError("nothing of the book could be spoken; see the warnings. Check its language.")
     return reading

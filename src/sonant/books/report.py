@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sonant.audio.loudness import HIGHEST_PEAK, measure_loudness
-from sonant.books.binding import Mark
 from sonant.books.document import Book
-from sonant.books.dubbing import Fitted
 from sonant.books.narration import Line, Reading
 from sonant.readings.job import Job
 from sonant.request.audio import Samples
 from sonant.request.speech import ModelSpec
+
+if TYPE_CHECKING:  # they load a model's libraries, which a report has no need of
+    from sonant.books.binding import Mark
+    from sonant.books.dubbing import Fitted
 
 LETTERS_A_SECOND, SIGNS_A_SECOND = 15.0, 4.5
 """Ordinary pace of reading aloud, of alphabets and of East Asian writing."""
@@ -52,8 +55,8 @@ def level_gain(pieces: Iterable[Samples], sample_rate: int, loudness: float | No
 
 
 def book_report(
-    book: Book, job: Job, spec: ModelSpec, reading: Reading, marks: Sequence[Mark], titles: Sequence[str],
-    written: Sequence[Path],
+    book: Book, job: Job, specs: Sequence[ModelSpec], reading: Reading, marks: Sequence[Mark],
+    titles: Sequence[str], written: Sequence[Path],
 ) -> dict[str, Any]:  # fmt: skip
     """Chapters with their times, every line with its own, what was left out and why."""
     return {
@@ -62,13 +65,16 @@ def book_report(
         "files": [path.name for path in written],
         "left_out": list(book.left_out),
         "chapters": [asdict(mark) for mark in marks],
-        **_common(job, spec, reading),
+        **_common(job, specs, reading),
+        "roles": _roles(reading),
         "lines": [
             {
                 "chapter": titles[one.line.chapter],
                 "paragraph": one.line.paragraph,
                 "start": round(one.start, 3),
                 "end": round(one.end, 3),
+                "role": one.line.role,
+                "manner": one.line.manner,
                 "text": one.line.text,
             }
             for one in reading.heard
@@ -82,7 +88,7 @@ def dub_report(
     """Each line with its slot, its pace, and by how much it was too long."""
     return {
         "files": [path.name for path in written],
-        **_common(job, spec, reading),
+        **_common(job, [spec], reading),
         "lines": [
             {
                 "start": one.cue.start,
@@ -96,9 +102,20 @@ def dub_report(
     }
 
 
-def _common(job: Job, spec: ModelSpec, reading: Reading) -> dict[str, Any]:
+def _roles(reading: Reading) -> list[dict[str, Any]]:
+    """Who spoke, how many lines and for how long."""
+    lines: Counter[str] = Counter(one.line.role for one in reading.heard)
+    seconds: Counter[str] = Counter()
+    for one in reading.heard:
+        seconds[one.line.role] += one.end - one.start  # type: ignore[assignment]
+    return [{"name": n, "lines": count, "seconds": round(seconds[n], 3)} for n, count in lines.most_common()]
+
+
+def _common(job: Job, specs: Sequence[ModelSpec], reading: Reading) -> dict[str, Any]:
+    models = [{"name": s.name, "family": s.family, "fingerprint": s.fingerprint} for s in specs]
     return {
-        "model": {"name": spec.name, "family": spec.family, "fingerprint": spec.fingerprint},
+        "model": models[0],
+        "models": models,
         "seed": job.get("seed"),
         "seconds": round(reading.seconds, 3),
         "kept_lines": reading.kept,

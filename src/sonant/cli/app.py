@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from sonant.cli import bench, codec, measure, models, parity, read, replay, say, serve, suite, voice
+from sonant.cli import batch, bench, codec, measure, models, parity, read, replay, say, serve, suite, voice
 from sonant.cli import text as text_command
 
 app = typer.Typer(
@@ -21,6 +21,8 @@ app = typer.Typer(
 # Every command is registered here, and only here.
 app.command("say")(say.say)
 app.command("read")(read.read)
+app.command("cast")(read.cast)
+app.command("batch")(batch.batch)
 app.command("text")(text_command.text)
 app.command("replay")(replay.replay)
 app.add_typer(voice.app, name="voice")

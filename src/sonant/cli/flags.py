@@ -64,26 +64,6 @@ def _panel(parameter: inspect.Parameter) -> str:
 
 def job_settings(given: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `Job` from what a command with settings was given; files are read. Raises RequestError."""
-    from sonant.readings.job import parse_emotion, parse_option, read_glossary
+    from sonant.readings.given import job_fields
 
-    fields: dict[str, Any] = {}
-    homes: dict[str, dict[str, Any]] = {"settings": {}, "sampling": {}, "options": {}}
-    for row in SETTINGS:
-        value = given.get(row.key)
-        if value is None:
-            continue
-        match row.kind:
-            case "clip":
-                value = str(value)
-            case "emotions":
-                value = parse_emotion(value)
-            case "glossary":
-                value = read_glossary(value)
-            case "options":
-                homes["options"] |= dict(parse_option(item) for item in value)
-                continue
-        if row.home == "job":
-            fields[row.name] = value
-        else:
-            homes[row.home if row.home in homes else "settings"][row.key] = value
-    return {**fields, **homes}
+    return job_fields({row.key: given.get(row.key) for row in SETTINGS if row.flag is not None})

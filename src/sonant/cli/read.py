@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +18,13 @@ from sonant.cli.completions import model_names
 from sonant.cli.flags import job_settings, with_settings
 
 if TYPE_CHECKING:
+    from sonant.books.cast import Cast
     from sonant.books.document import Book, Chapter
     from sonant.books.narration import Line
+    from sonant.books.stage import Stage
+    from sonant.engine.engine import Engine
     from sonant.readings.job import Job
+    from sonant.request.speech import ModelSpec
 
 Output = partial(typer.Option, rich_help_panel="Output")
 Machine = partial(typer.Option, rich_help_panel="Model and machine")
@@ -53,6 +58,13 @@ def read(
     report: Annotated[
         Path | None, Output(help="Write a JSON report of chapters, times and warnings.")
     ] = None,
+    cast: Annotated[
+        Path | None,
+        typer.Option(
+            help="Who speaks: a TOML or YAML file of roles, voices and models; sonant cast BOOK writes one.",
+            rich_help_panel="How it sounds",
+        ),
+    ] = None,
     model: Annotated[
         str, Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names)
     ] = DEFAULT_MODEL,
@@ -61,16 +73,16 @@ def read(
     precision: Annotated[
         str, Machine(help="Weights on a CPU: auto, full, lossless, int8, mixed, int4.")
     ] = "auto",
+    memory_limit: Annotated[
+        str | None,
+        Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),
+    ] = None,
     **given: Any,
 ) -> None:
     """Read a book aloud: chapters, cover, subtitles; go on where it was stopped by running it again."""
-    from sonant.errors import DependencyError
     from sonant.readings.job import Job
 
-    try:
-        from sonant.books import formats  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(f'books need {error.name}. Install it: pip install "sonant[books]"') from error
+    _need_books()
     if given["seed"] is None:
         given["seed"] = 0
     loudness = given.pop("loudness", None)  # of the whole book, once it is there
@@ -83,29 +95,90 @@ def read(
 
         check_subtitles(subtitles)
     if book.suffix.lower() in (".srt", ".vtt"):
-        _dub(book, output or book.with_suffix(".wav"), job, subtitles=subtitles, report=report)
+        if cast is not None:
+            _refuse(
+                "a cast was given with subtitles, which one voice dubs; expected a book. Leave out --cast"
+            )
+        target = output or book.with_suffix(".wav")
+        _dub(book, target, job, subtitles=subtitles, report=report, memory_limit=memory_limit)
         return
     _read(
         book, output, job, chosen=chapters, paragraphs=paragraphs, everything=everything, show=show,
-        dry_run=dry_run, subtitles=subtitles, report=report, loudness=loudness,
+        dry_run=dry_run, subtitles=subtitles, report=report, loudness=loudness, cast_file=cast,
+        memory_limit=memory_limit,
     )  # fmt: skip
+
+
+def cast(
+    book: Annotated[Path, typer.Argument(help="A book or a script: txt, md, html, epub, docx or pdf.")],
+    output: Annotated[
+        Path | None, Output("--output", "-o", help="Write a cast file to begin with: NAME.toml.")
+    ] = None,
+    cast_file: Annotated[
+        Path | None, typer.Option("--cast", help="Show who says what under this cast file.")
+    ] = None,
+    lines: Annotated[bool, Output("--lines", help="Print every line with who says it.")] = False,
+    chapters: Annotated[
+        str | None, Output(help="Which chapters, as sonant read --list numbers them.", metavar="LIST")
+    ] = None,
+) -> None:
+    """List who speaks in a book or a script, and write a cast file to begin with."""
+    _need_books()
+    from sonant.books.cast import read_cast, starter_toml
+    from sonant.books.choice import pick_chapters
+    from sonant.books.formats import read_book
+    from sonant.books.narration import lines_of
+    from sonant.books.script import find_roles, roles_found
+
+    if output is not None and output.suffix.lower() != ".toml":
+        _refuse(f"{output.name} would hold TOML; expected a name that ends in .toml")
+    if output is not None and output.exists():
+        _refuse(f"{output} is there already, perhaps with your changes; expected a new name. Remove it first")
+    picked = [chapter for _, chapter in pick_chapters(read_book(book).chapters, chapters)]
+    found = read_cast(cast_file) if cast_file is not None else find_roles(picked)
+    said = lines_of(picked, cast=found)
+    roles = roles_found(((line.role, line.text) for line in said), found)
+    if lines:
+        for line in said:
+            manner = f" ({line.manner})" if line.manner else ""
+            typer.echo(f"{line.role}{manner}: {line.text}")
+    else:
+        for role in roles:
+            named = f"{role.name} ({', '.join(role.aliases)})" if role.aliases else role.name
+            typer.echo(f"{role.lines:6d} lines {role.characters:8,d} characters  {named}")
+    if output is not None:
+        from sonant.files import write_atomically
+
+        write_atomically(output, starter_toml(roles).encode(), is_private=False)
+        typer.echo(f"{output}: give the roles voices, then: sonant read {book} --cast {output}", err=True)
+
+
+def _need_books() -> None:
+    from sonant.errors import DependencyError
+
+    try:
+        from sonant.books import formats  # noqa: F401
+    except ImportError as error:
+        raise DependencyError(f'books need {error.name}. Install it: pip install "sonant[books]"') from error
 
 
 def _read(
     path: Path, output: Path | None, job: Job, *, chosen: str | None, paragraphs: str | None,
     everything: bool, show: bool, dry_run: bool, subtitles: Path | None, report: Path | None,
-    loudness: float | None,
+    loudness: float | None, cast_file: Path | None, memory_limit: str | None,
 ) -> None:  # fmt: skip
     from sonant.books.binding import bind, bind_folder, chapter_marks, check_binding, sound_of
+    from sonant.books.cast import Cast, read_cast
+    from sonant.books.choice import pick_chapters, range_of
     from sonant.books.formats import read_book
-    from sonant.books.narration import lines_of, narrate
+    from sonant.books.narration import lines_of
     from sonant.books.report import book_report, level_gain
     from sonant.books.subtitles import cues_of, write_subtitles
 
+    cast = read_cast(cast_file) if cast_file is not None else None
     whole = read_book(path)
-    numbered = list(enumerate(whole.chapters, 1))
-    picked = _picked(numbered, chosen, everything=everything)
-    lines = lines_of([c for _, c in picked], paragraphs=_range(paragraphs, "--paragraphs"))
+    picked = pick_chapters(whole.chapters, chosen, everything=everything)
+    lines = lines_of([c for _, c in picked], paragraphs=range_of(paragraphs, "paragraphs"), cast=cast)
     if show or dry_run:
         _print_plan(whole, picked, lines, everything=everything or chosen is not None)
         return
@@ -114,48 +187,100 @@ def _read(
     if not lines:
         _refuse(f"nothing is left to read of {path.name} with this choice of chapters and paragraphs")
     titles = [chapter.title for _, chapter in picked]
-    with _engine(job, target) as (store, spec, _can), _progress(lines) as on_line:
-        job_rate = spec.sample_rate
-        with _going_on(target):
-            reading = narrate(lines, store, job_rate, on_line=on_line)
-
-        def samples_of(line: Line) -> Any:
-            return store.tell(line.text).samples
-
-        gain = level_gain((samples_of(one.line) for one in reading.heard), job_rate, loudness)
+    stage = _stage(job, cast or Cast(), target, memory_limit)
+    with _going_on(target), _progress(lines) as on_line:
+        _check(stage, lines)
+        reading = stage.speak(lines, on_line=on_line)
+        rate = stage.sample_rate
+        gain = level_gain((stage.samples_of(one.line) for one in reading.heard), rate, loudness)
         marks = chapter_marks(titles, reading.heard, reading.seconds)
         if target.suffix:
-            pieces = sound_of(reading.heard, samples_of, job_rate, gain=gain, until=reading.seconds)
-            written = bind(target, pieces, job_rate, marks, whole)
+            pieces = sound_of(reading.heard, stage.samples_of, rate, gain=gain, until=reading.seconds)
+            written = bind(target, pieces, rate, marks, whole)
         else:
-            written = bind_folder(target, reading.heard, samples_of, job_rate, titles, whole, gain=gain)
+            written = bind_folder(target, reading.heard, stage.samples_of, rate, titles, whole, gain=gain)
     if subtitles is not None:
         write_subtitles(subtitles, cues_of(reading.heard))
     if report is not None:
-        data = book_report(whole, job, spec, reading, marks, titles, written)
+        data = book_report(whole, job, list(stage.specs.values()), reading, marks, titles, written)
         report.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     _tell(whole, reading, written)
 
 
-def _dub(path: Path, target: Path, job: Job, *, subtitles: Path | None, report: Path | None) -> None:
+def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None) -> Stage:
+    """The stage of a reading on this machine: one model at a time, each below the memory limit."""
+    from sonant.books.stage import Stage
+    from sonant.cli.speaking import job_voice, load_engine, plan_engine
+    from sonant.readings.job import Job as AnyJob
+
+    positions: dict[str, int | None] = {}
+    planned: dict[str, tuple[str, str]] = {}
+    voices: dict[str, Any] = {}
+
+    def fitted(job: AnyJob) -> AnyJob:
+        if memory_limit is None:
+            return job
+        if job.model not in planned:
+            plan = plan_engine(job, memory_limit)
+            planned[job.model], positions[job.model] = (plan.dtype, plan.precision), plan.cache_positions
+        dtype, precision = planned[job.model]
+        return replace(job, dtype=dtype, precision=precision)
+
+    @contextmanager
+    def open_engine(job: AnyJob) -> Iterator[Engine]:
+        with load_engine(
+            job.model,
+            device=job.device,
+            dtype=job.dtype,
+            precision=job.precision,
+            cache_positions=positions.get(job.model),
+        ) as engine:
+            yield engine
+
+    def voice_of(job: AnyJob, spec: ModelSpec) -> Any:
+        key = json.dumps(job.to_data(), sort_keys=True)
+        if key not in voices:  # a designed voice is made once
+            voices[key] = job_voice(job, spec)
+        return voices[key]
+
+    folder = target.with_name(f"{target.name}.pieces")
+    return Stage(job, cast, folder, open_engine=open_engine, voice_of=voice_of, fitted=fitted)
+
+
+def _check(stage: Stage, lines: Sequence[Line]) -> None:
+    """Wrong voices and settings of a cast are told before any model is loaded."""
+    from sonant.catalogue import registry
+
+    if stage.cast.roles:
+        specs = {name: registry.describe(name) for name in {stage.job(line.role).model for line in lines}}
+        stage.check(lines, specs.get)
+
+
+def _dub(
+    path: Path,
+    target: Path,
+    job: Job,
+    *,
+    subtitles: Path | None,
+    report: Path | None,
+    memory_limit: str | None,
+) -> None:
     from sonant.books.binding import bind, check_binding, sound_of
+    from sonant.books.cast import Cast
     from sonant.books.document import Book
-    from sonant.books.dubbing import dub
+    from sonant.books.dubbing import dub, dubbed
     from sonant.books.report import dub_report
     from sonant.books.subtitles import cues_of, read_subtitles, write_subtitles
     from sonant.cli.speaking import warn
 
     cues = read_subtitles(path)
     check_binding(target)
-    with _engine(job, target) as (store, spec, can_hurry), _progress([cue.text for cue in cues]) as on_line:
+    stage = _stage(job, Cast(), target, memory_limit)
+    with stage.store() as (store, spec), _progress([cue.text for cue in cues]) as on_line:
+        can_hurry = "speed" in spec.capabilities
         with _going_on(target):
             reading, fitted, speeds = dub(cues, store, spec.sample_rate, can_hurry=can_hurry, on_line=on_line)
-        ends = {one.line: one for one in reading.heard}
-
-        def samples_of(line: Line) -> Any:
-            samples = store.tell(line.text, speed=speeds[line]).samples
-            return samples[: round((ends[line].end - ends[line].start) * spec.sample_rate)]
-
+        samples_of = dubbed(reading, speeds, store, spec.sample_rate)
         pieces = sound_of(reading.heard, samples_of, spec.sample_rate, until=reading.seconds)
         written = bind(target, pieces, spec.sample_rate, (), Book(title=path.stem, chapters=()))
     if subtitles is not None:
@@ -167,35 +292,6 @@ def _dub(path: Path, target: Path, job: Job, *, subtitles: Path | None, report: 
         if one.over > 0.01:
             warn(f"the line at {one.cue.start:.2f} s is {one.over:.2f} s too long for its slot and was cut")
     _tell(None, reading, written)
-
-
-def _picked(
-    numbered: Sequence[tuple[int, Chapter]], chosen: str | None, *, everything: bool
-) -> list[tuple[int, Chapter]]:
-    if chosen is None:
-        return [(n, c) for n, c in numbered if everything or c.part == "body"] or list(numbered)
-    wanted: set[int] = set()
-    for part in chosen.split(","):
-        numbers = _range(part, "--chapters") or range(0)
-        last = numbers.start if part.strip().endswith("-") else numbers.stop - 1
-        if last > len(numbered):
-            _refuse(f"there is no chapter {last}; the book has {len(numbered)} (sonant read BOOK --list)")
-        wanted |= set(numbers)
-    return [(n, c) for n, c in numbered if n in wanted]
-
-
-def _range(text: str | None, flag: str) -> range | None:
-    if text is None:
-        return None
-    first, dash, last = text.strip().partition("-")
-    try:
-        start = int(first)
-        stop = (int(last) if last.strip() else 10**9) if dash else start
-    except ValueError:
-        start = stop = 0
-    if start < 1 or stop < start:
-        _refuse(f"{flag} {text!r} is no range; expected numbers from 1 such as 3 or 2-5")
-    return range(start, stop + 1) if stop < 10**9 else range(start, 10**6)
 
 
 def _refuse(message: str) -> None:
@@ -228,19 +324,6 @@ def _print_plan(
     typer.echo(f"{len(lines)} lines, about {total / 3600:.1f} h of speech, {size:.0f} MB as m4b")
     for left in book.left_out:
         typer.echo(f"left out: {left}")
-
-
-@contextmanager
-def _engine(job: Job, target: Path) -> Iterator[tuple[Any, Any, bool]]:
-    """The store that speaks, the model's spec, and whether it can be hurried."""
-    from sonant.cli.speaking import job_voice, load_engine
-    from sonant.readings.pieces import PieceStore
-
-    engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
-    with engine:
-        voice = job_voice(job, engine)
-        folder = target.with_name(f"{target.name}.pieces")
-        yield PieceStore(engine, job, voice, folder), engine.spec, "speed" in engine.spec.capabilities
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def replay(
     check_target(target, job.format)
     torch.set_num_threads(record.threads)
     engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
-    voice = job_voice(job, engine)
+    voice = job_voice(job, engine.spec)
     changes = changed_inputs(record, spec=engine.spec, voice=voice)
     if changes:
         engine.close()

@@ -63,6 +63,9 @@ def serve(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow other machines in without keys.")
     ] = False,
+    readings: Annotated[
+        Path | None, typer.Option(help="Folder of books and their readings; default: beside the voices.")
+    ] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="Host name to answer to. Repeatable.")] = None,
     cors_origin: Annotated[
         list[str] | None, typer.Option(help="Web origin that may call. Repeatable.")
@@ -153,6 +156,7 @@ def serve(
         settings,
         wyoming=home,
         voices=voices,
+        readings=readings,
         device=device,
         dtype=dtype,
         precision=precision,
@@ -238,6 +242,7 @@ def build_app(
     idle_seconds: float | None,
     memory_limit: str | None,
     preload: bool,
+    readings: Path | None = None,
     wyoming: socket.socket | None = None,
 ) -> FastAPI:
     """The app with its models found, not yet loaded."""
@@ -276,7 +281,7 @@ def build_app(
         idle_seconds=idle_seconds,
     )
     warm = tuple(pool.names) if preload else None
-    return create_app(pool, library, settings, warm=warm, wyoming=wyoming)
+    return create_app(pool, library, settings, warm=warm, wyoming=wyoming, readings=readings)
 
 
 def open_socket(host: str, port: int) -> socket.socket:

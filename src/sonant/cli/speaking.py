@@ -95,22 +95,14 @@ def load_engine(
         )
 
 
-def job_voice(job: Job, engine: Engine) -> Voice | str | None:
-    """The voice of a job: designed now, or found where it is kept."""
-    from sonant.voices.finding import find_voice_or_file
-    from sonant.voices.library import VoiceLibrary
+def job_voice(job: Job, spec: ModelSpec) -> Voice | str | None:
+    """The voice of a job for its model: designed now, or found where it is kept."""
+    from sonant.readings.job_voice import job_voice
 
-    if job.design_model is not None:
-        designer = load_engine(job.design_model, device=job.device, dtype=job.dtype)
-        try:
-            with status("designing the voice"):
-                return designer.design(job.design_request())
-        finally:
-            designer.close()
-    if job.voice is None:
-        return None
-    library = engine.voices or VoiceLibrary()
-    return find_voice_or_file(job.voice, spec=engine.spec, shelf=library, transcript=job.transcript)
+    if job.design_model is None:
+        return job_voice(job, spec)
+    with status(f"designing the voice with {job.design_model}"):
+        return job_voice(job, spec)
 
 
 def speak(
@@ -143,7 +135,7 @@ def speak(
             cache_positions=cache_positions,
             strict=strict,
         )
-        voice = job_voice(job, engine)
+        voice = job_voice(job, engine.spec)
     load_seconds = time.monotonic() - began
     try:
         spoken = (

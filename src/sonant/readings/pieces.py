@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +18,8 @@ import numpy as np
 from sonant import __version__
 from sonant.engine.engine import Engine
 from sonant.engine.stream import SpeechStream
-from sonant.errors import GenerationError, RequestError
-from sonant.files import write_atomically
+from sonant.errors import GenerationError, RequestError, StorageError
+from sonant.files import sweep_parts, write_atomically
 from sonant.readings.job import Job
 from sonant.request.audio import Samples
 from sonant.request.speech import AudioChunk, GuardEvent, Normalize, SpeechRequest
@@ -87,16 +87,29 @@ class Told:
 
 
 class PieceStore:
-    """Pieces spoken with one engine, voice and settings, each kept under a hash of all that decides it."""
+    """Pieces spoken with one engine, voice and settings, each kept under a hash of all that decides it.
 
-    def __init__(self, engine: Engine, job: Job, voice: Voice | str | None, folder: Path) -> None:
+    `client` and `priority` are the engine's: whose turn comes next.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        job: Job,
+        voice: Voice | str | None,
+        folder: Path,
+        *,
+        client: Hashable = None,
+        priority: int = 0,
+    ) -> None:
         self.seed: int = job.get("seed") or 0
         self.timings: dict[str, float] = {"generate": 0.0, "decode": 0.0}
         self._engine = engine
-        self._request = replace(job, text="").request(voice, spec=engine.spec)
+        self._request = replace(job, text="").request(engine.fit(voice), spec=engine.spec)
         self._folder = folder
         self._identity = self._describe(job, voice)
         self._stream: SpeechStream | None = None
+        self._client, self._priority = client, priority
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -104,6 +117,7 @@ class PieceStore:
                 f"cannot make the folder {folder} for finished pieces ({error}); expected a place to write "
                 "to. Check the folder and its permissions."
             ) from error
+        sweep_parts(folder)
 
     def _describe(self, job: Job, voice: Voice | str | None) -> str:
         """Everything but the text that decides the samples of a piece."""
@@ -138,7 +152,7 @@ class PieceStore:
         Raises what speaking it raised.
         """
         entry = self.entry(text, speed=speed)
-        kept = self._read(entry)
+        kept = read_piece(entry)
         if kept is not None:
             return kept
         request = replace(self._request, text=text, seed=piece_seed(self.seed, text))
@@ -154,32 +168,42 @@ class PieceStore:
             self._stream.cancel()
 
     def _speak(self, request: SpeechRequest) -> Told:
-        self._stream = self._engine.submit(request, streaming=False)
+        self._stream = self._engine.submit(
+            request, streaming=False, client=self._client, priority=self._priority
+        )
         with self._stream as stream:
             samples = np.concatenate([chunk.samples for chunk in stream])
         for name in ("generate", "decode", "frames", "prefill", "prepare"):
             self.timings[name] = self.timings.get(name, 0.0) + stream.timings.get(name, 0.0)
         return Told(samples, tuple((guard.kind, guard.message) for guard in stream.guards), is_kept=False)
 
-    def _read(self, entry: Path) -> Told | None:
-        """What is kept of a piece; None when it is absent or damaged, and it is then spoken again."""
-        from safetensors import SafetensorError, safe_open
-
-        if not entry.is_file():
-            return None
-        try:
-            with safe_open(entry, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                guards = tuple((str(kind), str(message)) for kind, message in json.loads(metadata["guards"]))
-                return Told(file.get_tensor("samples"), guards, is_kept=True)
-        except (OSError, SafetensorError, KeyError, ValueError):
-            return None
-
     def _keep(self, entry: Path, told: Told) -> None:
         from safetensors.numpy import save
 
         metadata = {"format": "sonant-piece-1", "guards": json.dumps(told.guards)}
-        write_atomically(entry, save({"samples": told.samples}, metadata=metadata))
+        try:
+            write_atomically(entry, save({"samples": told.samples}, metadata=metadata))
+        except OSError as error:
+            raise StorageError(
+                f"a finished piece cannot be kept in {self._folder} ({error.strerror or error}); "
+                "expected room to write. Free space on the disk and run it again: what was kept before is "
+                "not spoken again."
+            ) from error
+
+
+def read_piece(entry: Path) -> Told | None:
+    """What is kept of a piece; None when it is absent or damaged, and it is then spoken again."""
+    from safetensors import SafetensorError, safe_open
+
+    if not entry.is_file():
+        return None
+    try:
+        with safe_open(entry, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            guards = tuple((str(kind), str(message)) for kind, message in json.loads(metadata["guards"]))
+            return Told(file.get_tensor("samples"), guards, is_kept=True)
+    except (OSError, SafetensorError, KeyError, ValueError):
+        return None
 
 
 class Narration:

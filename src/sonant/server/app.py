@@ -31,6 +31,7 @@ from sonant.errors import RequestError, SonantError
 from sonant.files import sweep_parts
 from sonant.request.speech import EMOTIONS, ModelSpec
 from sonant.server.auth import Gate, caller_of
+from sonant.server.books import book_routes
 from sonant.server.delivery import SpeechAnswer, collect, usage, warning
 from sonant.server.dialogue import dialogue_routes, turns_of
 from sonant.server.elevenlabs import eleven_routes
@@ -44,6 +45,7 @@ from sonant.server.problems import (
     json_response,
     no_room,
 )
+from sonant.server.reading_desk import ReadingDesk
 from sonant.server.schemas import BatchBody, CaptionedBody, SegmentsBody, SpeechBody
 from sonant.server.service import SpeechService
 from sonant.server.settings import ServerSettings
@@ -72,13 +74,16 @@ def create_app(
     warm: tuple[str, ...] | None = None,
     clips: Clips | None = None,
     wyoming: socket.socket | None = None,
+    readings: Path | None = None,
 ) -> FastAPI:
     """The app over these models and voices. `warm` names the models to load at once (default: the first);
-    at the bound socket `wyoming` Home Assistant's protocol is spoken."""
+    at the bound socket `wyoming` Home Assistant's protocol is spoken. Books and their readings lie in the
+    folder `readings` (default: beside the voices)."""
     settings = settings if settings is not None else ServerSettings()
     metrics = Metrics(pool)
     clips = clips if clips is not None else Clips(settings.uploads, allow_urls=settings.allow_urls)
     service = SpeechService(settings, pool, library, metrics, clips)
+    desk = ReadingDesk(service, readings or library.folder.with_name("readings"))
     readiness = Readiness(pool, (pool.default,) if warm is None else warm)
 
     @contextlib.asynccontextmanager
@@ -88,7 +93,9 @@ def create_app(
         at_home = WyomingServer(service)
         home = await asyncio.start_server(at_home.serve, sock=wyoming) if wyoming is not None else None
         tasks = [asyncio.create_task(readiness.warm_up()), asyncio.create_task(_sweep(pool))]
+        await desk.start()
         yield
+        await desk.close()
         if home is not None:
             home.close()
             at_home.close()
@@ -106,11 +113,13 @@ def create_app(
         redoc_url=None,
     )
     app.state.service = service
+    app.state.desk = desk
     app.include_router(_speech_routes(service))
     app.include_router(dialogue_routes(service))
     app.include_router(eleven_routes(service))
     app.include_router(_model_routes(service))
     app.include_router(voice_routes(service))
+    app.include_router(book_routes(desk))
     app.include_router(_health_routes(service, readiness))
     _add_pages(app)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]

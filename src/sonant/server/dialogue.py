@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request
@@ -16,8 +15,8 @@ from sonant.nn.sampling import segment_seed
 from sonant.server.delivery import SpeechAnswer
 from sonant.server.schemas import DialogueBody, SpeechBody, VoiceId
 from sonant.server.service import SpeechService
+from sonant.text.voice_tags import split_voices
 
-VOICE_TAG = re.compile(r"\[voice:\s{0,9}([^\[\]\n|]{1,200}?)\s{0,9}(?:\|[^\[\]\n]{0,200})?\]", re.IGNORECASE)
 MOST_TURNS = 500
 
 
@@ -28,12 +27,16 @@ def turns_of(body: SpeechBody) -> list[SpeechBody]:
         body = body.model_copy(update={"voice": aliases[body.voice_name]})
     if not body.allow_voice_tags:
         return [body]
-    pieces = VOICE_TAG.split(body.input)  # text, (name, text)*
-    if len(pieces) > 2 * MOST_TURNS:
+    marked = split_voices(
+        body.input
+    )  # a manner behind | is for casts: other servers' texts have remarks there
+    if len(marked) > MOST_TURNS:
         raise RequestError(f"the text has more than {MOST_TURNS} voice tags. Split it.", field="input")
-    spoken = [(body.voice, pieces[0])]
-    spoken += [(aliases.get(name, name), text) for name, text in zip(pieces[1::2], pieces[2::2], strict=True)]
-    spoken = [(voice, text) for voice, text in spoken if text.strip()]
+    spoken = [
+        (body.voice if one.voice is None else aliases.get(one.voice, one.voice), one.text)
+        for one in marked
+        if one.text.strip()
+    ]
     if not spoken:
         raise RequestError(
             "the text has voice tags and no words. Give each voice something to say.", field="input"

@@ -46,6 +46,23 @@ class UploadLimits:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReadingLimits:
+    """Books and their readings: how many and how large, of one owner (a key, or everybody)."""
+
+    books: int = 100
+    readings: int = 50
+    owner_bytes: int = 16 * 2**30
+    spare_bytes: int = 256 * 2**20
+    """What stays free on the disk."""
+    at_once: int = 2
+    """Readings that run at a time, one of each owner."""
+    parse_seconds: float = 120.0
+    """Time that reading a file may take."""
+    seconds: float = 48 * 3600.0
+    """Time that a reading may run; then it is stopped, and may be resumed."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DoorLimits:
     """What holds before a request is read."""
 
@@ -86,6 +103,7 @@ class ServerSettings:
     max_sockets_per_client: int = 128
     """Open WebSockets of one client, idle ones among them."""
     doors: DoorLimits = DoorLimits()
+    readings: ReadingLimits = ReadingLimits()
     deadline: float = 300.0
     """Seconds a request may take, to which `deadline_per_character` is added."""
     deadline_per_character: float = 0.2

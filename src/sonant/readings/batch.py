@@ -1,0 +1,349 @@
+"""Many items spoken into a folder, several at a time; what is there already is not spoken again.
+
+    DIR/NAME.wav           what was said
+    DIR/status/NAME.json   how it went, and the key of everything that decides its bytes
+    DIR/summary.json
+
+A file is written before its status, each whole or not at all, so whenever a run is stopped the next one goes
+on: an item is done when its status has its key and its file the bytes that the status names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sonant import __version__
+from sonant.catalogue import registry
+from sonant.engine.engine import Engine
+from sonant.errors import RequestError, SonantError, StorageError, describe
+from sonant.files import fcntl, sweep_parts, write_atomically
+from sonant.readings.delivery import deliver
+from sonant.readings.job import Job
+from sonant.readings.job_voice import job_voice
+from sonant.readings.manifest import Item
+from sonant.request.speech import ModelSpec
+from sonant.request.voice import Voice
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Items under way for each slot of the engine, so that none waits for the next item."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """An item that was spoken: the bytes of its file and what is told of it."""
+
+    data: bytes
+    seconds: float
+    seed: int
+    guards: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An item that could not be spoken."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """How models are loaded."""
+
+    device: str = "auto"
+    dtype: str = "auto"
+    precision: str = "auto"
+    slots: int = 4
+    memory_limit: str | None = None
+
+
+class Worker:
+    """One loaded model that says jobs, several at a time from as many threads."""
+
+    def __init__(self, model: str, machine: Machine) -> None:
+        self.engine: Engine = registry.load(
+            model,
+            device=machine.device,
+            dtype=machine.dtype,
+            precision=machine.precision,
+            slots=machine.slots,
+            memory_limit=machine.memory_limit,
+        )
+        self._voices: dict[str, Voice | str | None] = {}
+        self._lock = threading.Lock()
+
+    def say(self, job: Job) -> Clip | Failed:
+        """The job's file, or why there is none; never raises but for what stops everything."""
+        try:
+            return self._say(job)
+        except StorageError:
+            raise
+        except SonantError as error:
+            return Failed(describe(error)[2], str(error))
+        except Exception as error:
+            log.exception("an item broke")
+            return Failed("internal_error", f"{type(error).__name__}: {error}")
+
+    def _say(self, job: Job) -> Clip:
+        spec = self.engine.spec
+        stream = self.engine.submit(job.request(self._voice(job, spec), spec=spec), streaming=False)
+        with tempfile.TemporaryDirectory(prefix="sonant-") as folder:
+            path = Path(folder) / "clip"
+            outcome = deliver(stream, job, target=path)
+            guards = tuple((guard.kind, guard.message) for guard in outcome.guards)
+            return Clip(path.read_bytes(), outcome.seconds, outcome.seed, guards)
+
+    def _voice(self, job: Job, spec: ModelSpec) -> Voice | str | None:
+        key = json.dumps([job.voice, job.transcript, job.design_model, job.design_text, dict(job.settings)
+                          if job.design_model else None])  # fmt: skip
+        with self._lock:  # one voice is read or designed once
+            if key not in self._voices:
+                self._voices[key] = job_voice(job, spec)
+            return self._voices[key]
+
+    def close(self) -> None:
+        """Stop what is being said, and end."""
+        self.engine.close()
+
+
+Results = Iterator[tuple[Item, "Clip | Failed"]]
+SayAll = Callable[[str, Sequence[Item]], Results]
+"""Says the items of one model in any order."""
+
+
+def say_here(machine: Machine) -> SayAll:
+    """Speak in this process, `machine.slots` items as one batch."""
+
+    def say_all(model: str, items: Sequence[Item]) -> Results:
+        worker = Worker(model, machine)
+        pool = ThreadPoolExecutor(machine.slots * AHEAD, thread_name_prefix="sonant-batch")
+        todo = iter(items)
+        under_way: dict[Future[Clip | Failed], Item] = {}
+        try:
+            while True:
+                for item in todo:
+                    assert item.job is not None
+                    under_way[pool.submit(worker.say, item.job)] = item
+                    if len(under_way) >= machine.slots * AHEAD:
+                        break
+                if not under_way:
+                    return
+                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in sorted(done, key=lambda one: under_way[one].line):
+                    yield under_way.pop(future), future.result()
+        finally:
+            worker.close()  # whoever is speaking ends at the next step
+            pool.shutdown(cancel_futures=True)
+
+    return say_all
+
+
+@dataclass
+class Summary:
+    """How a batch went."""
+
+    items: int = 0
+    done: int = 0
+    """Spoken in this run."""
+    kept: int = 0
+    """There from before."""
+    failed: int = 0
+    seconds: float = 0.0
+    """Of speech, in all that is there."""
+    elapsed: float = 0.0
+    failures: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every item is there."""
+        return not self.failed
+
+
+class Batch:
+    """A folder that items are spoken into."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._specs: dict[str, ModelSpec | SonantError] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """The folder, made if need be, for this process alone. Raises RequestError where another has it."""
+        try:
+            (self.folder / "status").mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / "status" / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise RequestError(
+                f"cannot write to {self.folder} ({error.strerror or error}); expected a folder for the "
+                "clips. Check its permissions."
+            ) from error
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RequestError(
+                        f"another batch is writing to {self.folder}. Wait for it, or choose another folder."
+                    ) from error
+            for place in (self.folder, self.folder / "status"):
+                sweep_parts(place)
+            yield
+        finally:
+            os.close(handle)
+
+    def key(self, item: Item) -> str:
+        """A hash of everything that decides an item's bytes. Raises SonantError for what cannot be spoken."""
+        job = item.job
+        assert job is not None
+        spec = self._spec(job.model)
+        data = job.to_data()
+        del data["model"], data["in_pieces"]
+        data["version"], data["model"] = __version__, [spec.family, spec.fingerprint]
+        if job.design_model is None:
+            voice = job_voice(job, spec)
+            data["voice"] = voice.digest() if isinstance(voice, Voice) else voice
+        data["inputs"] = job.input_hashes()
+        return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def _spec(self, model: str) -> ModelSpec:
+        if model not in self._specs:
+            try:
+                self._specs[model] = registry.describe(model)
+            except SonantError as error:
+                self._specs[model] = error
+        found = self._specs[model]
+        if isinstance(found, SonantError):
+            raise found
+        return found
+
+    def sort(
+        self, items: Iterable[Item]
+    ) -> tuple[dict[str, list[Item]], dict[int, str], list[tuple[Item, Failed]], list[Item]]:
+        """Items to say by model, keys by line, those that cannot be said, and those that are there."""
+        todo: dict[str, list[Item]] = {}
+        keys: dict[int, str] = {}
+        broken: list[tuple[Item, Failed]] = []
+        there: list[Item] = []
+        for item in items:
+            if item.job is None:
+                broken.append((item, Failed("invalid_request", item.error)))
+                continue
+            try:
+                keys[item.line] = self.key(item)
+            except SonantError as error:
+                broken.append((item, Failed(describe(error)[2], str(error))))
+                continue
+            if self.is_there(item, keys[item.line]):
+                there.append(item)
+            else:
+                todo.setdefault(item.job.model, []).append(item)
+        return todo, keys, broken, there
+
+    def is_there(self, item: Item, key: str) -> bool:
+        """Whether an item was spoken with this key and its file is whole."""
+        status = self._status(item)
+        if status.get("key") != key or status.get("status") != "done":
+            return False
+        try:
+            return hashlib.sha256((self.folder / item.file).read_bytes()).hexdigest() == status.get("sha256")
+        except OSError:
+            return False
+
+    def _status(self, item: Item) -> Mapping[str, Any]:
+        try:
+            found = json.loads((self.folder / "status" / f"{item.name}.json").read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def run(
+        self,
+        items: Sequence[Item],
+        say_all: SayAll,
+        *,
+        on_item: Callable[[Item, Clip | Failed | None], None] = lambda item, result: None,
+    ) -> Summary:
+        """Speak what is not there. `on_item` is told each: its clip, its failure, or None for what was there.
+
+        Raises StorageError where nothing can be written; every item that was finished stays.
+        """
+        began = time.monotonic()
+        todo, keys, broken, there = self.sort(items)
+        summary = Summary(items=len(items))
+        for item in there:
+            summary.kept += 1
+            summary.seconds += self._status(item).get("seconds", 0.0)
+            on_item(item, None)
+        for item, failed in broken:
+            self._fail(summary, item, failed)
+            on_item(item, failed)
+        for model, group in todo.items():
+            left = {item.line: item for item in group}
+            try:
+                for item, result in say_all(model, group):
+                    del left[item.line]
+                    if isinstance(result, Failed):
+                        self._fail(summary, item, result)
+                    else:
+                        self._keep(item, keys[item.line], result)
+                        summary.done += 1
+                        summary.seconds += result.seconds
+                    on_item(item, result)
+            except StorageError:
+                raise
+            except SonantError as error:  # the model cannot be had: the items of the others go on
+                for item in left.values():
+                    failed = Failed(describe(error)[2], str(error))
+                    self._fail(summary, item, failed)
+                    on_item(item, failed)
+        summary.failures.sort(key=lambda failure: failure["line"])
+        summary.elapsed = round(time.monotonic() - began, 3)
+        summary.seconds = round(summary.seconds, 3)
+        self._write("summary.json", asdict(summary))
+        return summary
+
+    def _keep(self, item: Item, key: str, clip: Clip) -> None:
+        self._write(item.file, clip.data)
+        told = {
+            "status": "done",
+            "name": item.name,
+            "line": item.line,
+            "file": item.file,
+            "key": key,
+            "sha256": hashlib.sha256(clip.data).hexdigest(),
+            "seconds": round(clip.seconds, 4),
+            "seed": clip.seed,
+            "guards": [{"kind": kind, "message": message} for kind, message in clip.guards],
+        }
+        self._write(f"status/{item.name}.json", told)
+
+    def _fail(self, summary: Summary, item: Item, failed: Failed) -> None:
+        told = {"status": "failed", "name": item.name, "line": item.line, **asdict(failed)}
+        summary.failed += 1
+        summary.failures.append({name: told[name] for name in ("line", "name", "code", "message")})
+        self._write(f"status/{item.name}.json", told)
+
+    def _write(self, name: str, data: bytes | Mapping[str, Any]) -> None:
+        if not isinstance(data, bytes):
+            data = (json.dumps(data, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "replace")
+        try:
+            write_atomically(self.folder / name, data, is_private=False)
+        except OSError as error:
+            raise StorageError(
+                f"{name} cannot be written to {self.folder} ({error.strerror or error}); expected room on "
+                "the disk. Make some and run it again: what is there is not spoken again."
+            ) from error

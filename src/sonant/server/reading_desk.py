@@ -1,0 +1,620 @@
+"""Readings of books on a server: queued, spoken beside everybody's requests, kept, resumed after a restart.
+
+A reading speaks one line at a time through the engine's own turns, as its owner and below any short request's
+priority. Two run at once, one for each owner; the owner served the longest ago is next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sonant.books.cast import Cast, cast_of
+from sonant.books.choice import pick_chapters, range_of
+from sonant.books.document import Book
+from sonant.books.narration import Line, lines_of
+from sonant.books.narration import Reading as Heard
+from sonant.books.report import book_report, dub_report, estimate_seconds, level_gain
+from sonant.books.stage import Stage
+from sonant.books.stored import book_of
+from sonant.engine.engine import Engine
+from sonant.errors import BusyError, CancelledError, RequestError, SonantError, StorageError
+from sonant.files import sweep_parts, write_atomically
+from sonant.readings.given import job_fields
+from sonant.readings.job import Job
+from sonant.request.speech import ModelSpec
+from sonant.request.voice import Voice
+from sonant.server.auth import Caller
+from sonant.server.bookshelf import (
+    EVERYBODY,
+    Bookshelf,
+    Reading,
+    owner_of,
+    read_json,
+    remove_folder,
+    without_large,
+)
+from sonant.server.problems import HttpProblem, describe_error, no_room
+from sonant.server.service import SpeechService
+from sonant.server.settings import OPENAI_VOICES
+from sonant.voices.finding import find_voice
+
+log = logging.getLogger(__name__)
+
+FORMATS = {
+    "m4b": "audio/mp4", "m4a": "audio/mp4", "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac",
+    "wav": "audio/wav",
+}  # fmt: skip
+ENDINGS = ("txt", "md", "html", "epub", "docx", "pdf", "srt", "vtt")
+TOLD_FAILURES = 20
+BYTES_A_SECOND = 24_000 * 4 + 24_000
+"""About what a second of a reading takes on disk: its piece, and its share of the file that is bound."""
+BUSY_SECONDS = 5.0
+Result = TypeVar("Result")
+
+
+@dataclass
+class _Running:
+    """A reading under way."""
+
+    stage: Stage
+    task: asyncio.Task[None] | None = None
+    sizes: list[float] = field(default_factory=list)
+    left: float = 0.0
+    """Estimated seconds of speech that are still to be said."""
+    spoken: float = 0.0
+    """Estimated seconds of speech that were said in this run, and not found kept."""
+    began: float | None = None
+    line: str | None = None
+    ends: str | None = None
+    """Why it is being stopped."""
+
+
+class ReadingDesk:
+    """The books and readings of one app."""
+
+    def __init__(self, service: SpeechService, folder: Path) -> None:
+        self._service = service
+        self._limits = service.settings.readings
+        self.shelf = Bookshelf(folder)
+        self._readings: dict[str, Reading] = {}
+        self._running: dict[str, _Running] = {}
+        self._served: dict[str, float] = {}
+        self._parsing = asyncio.Semaphore(1)
+        self._is_open = False
+
+    async def start(self) -> None:
+        """Take up what was queued or running when the server ended."""
+        found = await asyncio.to_thread(lambda: list(self.shelf.readings()))
+        known = {EVERYBODY, *(f"key-{key.hash[7:19]}" for key in self._service.settings.keys)}
+        for reading in found:
+            if reading.status == "running":
+                reading.status = "queued"
+            if reading.status == "queued" and reading.owner not in known:
+                reading.status = "cancelled"  # its key was taken back
+            self._readings[reading.id] = reading
+        self._is_open = True
+        self._begin_next()
+
+    async def close(self) -> None:
+        """Stop what runs; it goes on at the next start."""
+        self._is_open = False
+        tasks = []
+        for running in self._running.values():
+            running.stage.cancel()
+            if running.task is not None:
+                tasks.append(running.task)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    # -- books --------------------------------------------------------------------------------
+
+    async def add_book(self, caller: Caller, name: str, data: bytes) -> dict[str, Any]:
+        """Keep a book that was sent, once it can be read. Raises HttpProblem and SonantError."""
+        owner = owner_of(caller)
+        name = _file_name(name)
+        if len(self.shelf.books(owner)) >= self._limits.books:
+            raise HttpProblem(
+                429, "too_many_books", f"{self._limits.books} books are kept, the most. Delete one first."
+            )
+        await self._check_room(owner, len(data) * 2)
+        book = self.shelf.new_id("book")
+        folder = self.shelf.place(owner, "books", book)
+        try:
+            await asyncio.to_thread(write_atomically, folder / name, data)
+            async with self._parsing:
+                await self._parse(folder, name)
+            about = read_json(folder / "about.json") or {}
+            about = {
+                "id": book, "object": "book", "name": name, "bytes": len(data), "created_at": time.time(),
+                **about,
+            }  # fmt: skip
+            await asyncio.to_thread(write_atomically, folder / "about.json", json.dumps(about).encode())
+        except BaseException:
+            if folder.is_dir():
+                await asyncio.to_thread(remove_folder, folder)
+            raise
+        return about
+
+    async def _parse(self, folder: Path, name: str) -> None:
+        """Read the book in a process of its own, which is ended when it takes too long."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "sonant.books.stored", name, ".",
+            cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(self._limits.parse_seconds):
+                told, _ = await process.communicate()
+        except TimeoutError as error:
+            raise RequestError(
+                f"{name} could not be read within {self._limits.parse_seconds:g} s. Convert it to plain text "
+                "or EPUB first.",
+                field="file",
+            ) from error
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode == 0:
+            return
+        try:
+            problem = json.loads(told)
+            raise HttpProblem(problem["status"], problem["code"], problem["message"], param="file")
+        except (ValueError, KeyError):
+            raise RequestError(
+                f"{name} could not be read: its contents broke the reader. Convert it first.", field="file"
+            ) from None
+
+    def books(self, caller: Caller) -> list[dict[str, Any]]:
+        """The caller's books."""
+        return [without_large(about) for about in self.shelf.books(owner_of(caller))]
+
+    def book(self, caller: Caller, book: str) -> dict[str, Any]:
+        """One of them, with chapters and roles. Raises HttpProblem 404."""
+        about = read_json(self.shelf.book(owner_of(caller), book) / "about.json")
+        assert about is not None, "a book is kept with what is in it"
+        return about
+
+    def cover(self, caller: Caller, book: str) -> bytes:
+        """The cover's bytes. Raises HttpProblem 404."""
+        path = self.shelf.book(owner_of(caller), book) / "cover"
+        if not path.is_file():
+            raise HttpProblem(404, "not_found", "the book has no cover.")
+        return path.read_bytes()
+
+    async def remove_book(self, caller: Caller, book: str) -> None:
+        """Delete a book. Raises HttpProblem 404, and 409 while it is being read."""
+        owner = owner_of(caller)
+        folder = self.shelf.book(owner, book)
+        if any(r.book == book and r.status in ("queued", "running") for r in self._mine(owner)):
+            raise HttpProblem(409, "book_in_use", "the book is being read. Cancel the reading first.")
+        await asyncio.to_thread(remove_folder, folder)
+
+    async def lines(
+        self, caller: Caller, book: str, options: dict[str, Any]
+    ) -> tuple[list[tuple[int, Line]], Cast]:
+        """Chapter numbers and lines of a book under a cast. Raises HttpProblem and RequestError."""
+        folder = self.shelf.book(owner_of(caller), book)
+        async with self._parsing:  # a long book takes seconds
+            return await asyncio.to_thread(_lines, folder, options)
+
+    # -- readings -----------------------------------------------------------------------------
+
+    async def add(self, caller: Caller, book: str, options: dict[str, Any]) -> Reading:
+        """Queue a reading, its voices and settings checked. Raises HttpProblem and SonantError."""
+        owner = owner_of(caller)
+        about = self.book(caller, book)
+        form = options.get("format") or ("wav" if about["kind"] == "subtitles" else "m4b")
+        if form not in FORMATS:
+            raise HttpProblem(
+                400, "unsupported_response_format", f"the format is {form!r}; expected {', '.join(FORMATS)}.",
+                param="format",
+            )  # fmt: skip
+        if len(self._mine(owner)) >= self._limits.readings:
+            raise HttpProblem(
+                429, "too_many_readings",
+                f"{self._limits.readings} readings are kept, the most. Delete one first.",
+            )  # fmt: skip
+        reading = Reading(
+            id=self.shelf.new_id("reading"), owner=owner, caller=caller.id, priority=caller.priority,
+            book=book, title=about["title"], format=form, options=options,
+        )  # fmt: skip
+        stage, lines, _, _ = await self._plan(reading)
+        if about["kind"] == "book":
+            await asyncio.to_thread(stage.check, lines, self._service.pool.spec)
+        seconds = about["seconds"] if about["kind"] == "subtitles" else estimate_seconds(lines)
+        await self._check_room(owner, round(seconds * BYTES_A_SECOND))
+        reading.lines = len(lines) or about["lines"]
+        await asyncio.to_thread(self.shelf.save, reading)
+        self._readings[reading.id] = reading
+        self._begin_next()
+        return reading
+
+    def readings(self, caller: Caller) -> list[dict[str, Any]]:
+        """The caller's readings, the newest first."""
+        mine = sorted(self._mine(owner_of(caller)), key=lambda reading: -reading.created_at)
+        return [self.describe(reading) for reading in mine]
+
+    def reading(self, caller: Caller, name: str) -> Reading:
+        """One of them. Raises HttpProblem 404."""
+        owner = owner_of(caller)
+        self.shelf.reading(owner, name)
+        return self._readings[name]
+
+    async def cancel(self, reading: Reading, *, why: str = "cancelled") -> None:
+        """Stop it; what was spoken is kept."""
+        running = self._running.get(reading.id)
+        if running is not None:
+            running.ends = why
+            running.stage.cancel()
+            if running.task is not None:
+                await asyncio.wait({running.task})
+        elif reading.status == "queued":
+            reading.status, reading.ended_at = "cancelled", time.time()
+            await asyncio.to_thread(self.shelf.save, reading)
+
+    async def resume(self, reading: Reading) -> None:
+        """Queue it again. Raises HttpProblem 409 where it runs or is done, 404 where its book has gone."""
+        if reading.status in ("queued", "running", "completed"):
+            raise HttpProblem(
+                409, "not_stopped", f"the reading is {reading.status}; nothing is to be resumed."
+            )
+        self.shelf.book(reading.owner, reading.book)
+        reading.status, reading.error, reading.ended_at = "queued", None, None
+        await asyncio.to_thread(self.shelf.save, reading)
+        self._begin_next()
+
+    async def remove(self, reading: Reading) -> None:
+        """Cancel it and delete what was made."""
+        await self.cancel(reading)
+        self._readings.pop(reading.id, None)
+        await asyncio.to_thread(remove_folder, self.shelf.reading(reading.owner, reading.id))
+
+    def file(self, reading: Reading, name: str) -> Path:
+        """A file that was made. Raises HttpProblem 404."""
+        if name not in _names(reading):
+            raise HttpProblem(
+                404, "not_found", f"there is no file {name!r}; there are: {', '.join(_names(reading))}."
+            )
+        path = self.shelf.reading(reading.owner, reading.id) / name
+        if not path.is_file():
+            raise HttpProblem(
+                404, "not_ready_yet", f"{name} is not there yet: the reading is {reading.status}."
+            )
+        return path
+
+    def describe(self, reading: Reading) -> dict[str, Any]:
+        """A reading as clients see it."""
+        running = self._running.get(reading.id)
+        left = None
+        if running is not None and running.began is not None and running.spoken > 0:
+            left = round(running.left / running.spoken * (time.monotonic() - running.began), 1)
+        folder = self.shelf.place(reading.owner, "readings", reading.id)
+        files = []
+        for name, media in _names(reading).items():
+            with contextlib.suppress(OSError):
+                size = (folder / name).stat().st_size
+                url = f"/v1/audio/readings/{reading.id}/files/{name}"
+                files.append({"name": name, "media_type": media, "bytes": size, "url": url})
+        is_done = reading.status == "completed"
+        return {
+            "id": reading.id,
+            "object": "reading",
+            "book": reading.book,
+            "title": reading.title,
+            "status": reading.status,
+            "progress": {
+                "lines": reading.lines,
+                "done": reading.done,
+                "share": 1.0 if is_done else round(reading.done / reading.lines, 4) if reading.lines else 0.0,
+                "seconds": round(reading.seconds, 1),
+                "seconds_left": 0.0 if is_done else left,
+                "line": running.line if running is not None else None,
+            },
+            "created_at": reading.created_at,
+            "started_at": reading.started_at,
+            "ended_at": reading.ended_at,
+            "error": reading.error,
+            "failures": reading.failures,
+            "failed": reading.failed,
+            "guards": reading.guards,
+            "format": reading.format,
+            "bytes": sum(file["bytes"] for file in files),
+            "files": files,
+            "options": reading.options,
+        }
+
+    def _mine(self, owner: str) -> list[Reading]:
+        return [reading for reading in self._readings.values() if reading.owner == owner]
+
+    async def _check_room(self, owner: str, wanted: int) -> None:
+        """Raise HttpProblem where an owner would keep too much, StorageError where the disk has no room."""
+        used = await asyncio.to_thread(self.shelf.size, owner)
+        if used + wanted > self._limits.owner_bytes:
+            raise HttpProblem(
+                413,
+                "too_much_kept",
+                f"this needs about {wanted / 2**20:.0f} MiB beside {used / 2**20:.0f} that are kept; "
+                f"{self._limits.owner_bytes / 2**20:.0f} are allowed. Delete a reading, or read less.",
+            )
+        free = self.shelf.free()
+        if wanted + self._limits.spare_bytes > free:
+            raise StorageError(
+                f"this needs about {wanted / 2**20:.0f} MiB and the server's disk has {free / 2**20:.0f}. "
+                "Its operator has to make room."
+            )
+
+    # -- running ------------------------------------------------------------------------------
+
+    def _begin_next(self) -> None:
+        """Begin what may run now: one of each owner, the owner served the longest ago first."""
+        while self._is_open and len(self._running) < self._limits.at_once:
+            busy = {self._readings[name].owner for name in self._running}
+            waiting = [r for r in self._readings.values() if r.status == "queued" and r.owner not in busy]
+            if not waiting:
+                return
+            chosen = min(waiting, key=lambda r: (self._served.get(r.owner, 0.0), r.created_at))
+            self._served[chosen.owner] = time.monotonic()
+            chosen.status, chosen.started_at = "running", time.time()
+            chosen.done = chosen.failed = chosen.guards = 0
+            chosen.seconds, chosen.failures = 0.0, []
+            self._running[chosen.id] = running = _Running(self._stage(chosen, Cast(), Job(text="")))
+            running.task = asyncio.create_task(self._run(chosen, running))
+
+    async def _run(self, reading: Reading, running: _Running) -> None:
+        timer = asyncio.get_running_loop().call_later(self._limits.seconds, lambda: self._give_up(running))
+        try:
+            await asyncio.to_thread(self.shelf.save, reading)
+            stage, lines, titles, book = await self._plan(reading)
+            if running.stage.is_cancelled:
+                stage.cancel()
+            running.stage = stage
+            sizes = [estimate_seconds([line]) for line in lines]
+            running.left = sum(sizes)
+            reading.lines = len(lines) or reading.lines
+            work = (
+                partial(self._dub, reading, running)
+                if book is None
+                else partial(self._speak, reading, running, lines, titles, book)
+            )
+            await asyncio.to_thread(work)
+            reading.status = "completed"
+        except CancelledError:
+            self._stopped(reading, running)
+        except (SonantError, HttpProblem, OSError) as error:
+            reading.status, reading.error = "failed", _problem(error)
+            log.warning("reading %s failed: %s", reading.id, reading.error["code"])
+        except Exception:
+            log.exception("reading %s failed", reading.id)
+            reading.status = "failed"
+            reading.error = {"code": "internal_error", "message": "an internal error stopped the reading."}
+        finally:
+            timer.cancel()
+            del self._running[reading.id]
+            if reading.status != "queued":
+                reading.ended_at = time.time()
+            try:
+                await asyncio.to_thread(self.shelf.save, reading)
+            except OSError as error:  # a full disk: what is known of it stays in memory
+                log.warning("the state of reading %s cannot be kept: %s", reading.id, error)
+            self._begin_next()
+
+    def _give_up(self, running: _Running) -> None:
+        running.ends = "deadline"
+        running.stage.cancel()
+
+    def _stopped(self, reading: Reading, running: _Running) -> None:
+        if running.ends == "deadline":
+            reading.status = "failed"
+            hours = self._limits.seconds / 3600
+            reading.error = {
+                "code": "deadline_exceeded",
+                "message": f"the reading took more than {hours:g} h. Resume it: what was spoken is kept.",
+            }
+        elif running.ends is None:  # the server ends: it goes on at the next start
+            reading.status = "queued"
+        else:
+            reading.status = "cancelled"
+
+    async def _plan(self, reading: Reading) -> tuple[Stage, list[Line], list[str], Book | None]:
+        """The stage, lines, chapters' titles and the book of a reading; no book for subtitles."""
+        folder = self.shelf.book(reading.owner, reading.book)
+        cast, base = await asyncio.to_thread(self._asked, reading)
+        stage = self._stage(reading, cast, base)
+        if not (folder / "book.json").is_file():
+            return stage, [], [], None
+        async with self._parsing:
+            numbered, _ = await asyncio.to_thread(_lines, folder, reading.options)
+            book = await asyncio.to_thread(_book, folder)
+        if not numbered:
+            raise RequestError(
+                "nothing is left to read with this choice of chapters and paragraphs.", field="chapters"
+            )
+        return stage, [line for _, line in numbered], _titles(book, reading.options), book
+
+    def _asked(self, reading: Reading) -> tuple[Cast, Job]:
+        """The cast and the base job that were asked for, models by their names here."""
+        resolve = self._service.pool.resolve
+        options = reading.options
+        cast = cast_of(options["cast"], files=False) if options.get("cast") else Cast()
+        roles = {
+            name: replace(role, model=resolve(role.model)) if role.model is not None else role
+            for name, role in cast.roles.items()
+        }
+        fields = job_fields(options.get("settings") or {}, files=False)
+        fields.pop("loudness", None)  # of the whole, once it is there
+        fields["settings"] = {"seed": 0, **fields["settings"]}
+        base = Job(text="", model=resolve(options.get("model")), in_pieces=True, **fields)
+        return replace(cast, roles=roles), base
+
+    def _stage(self, reading: Reading, cast: Cast, base: Job) -> Stage:
+        caller = Caller(
+            id=reading.caller, priority=reading.priority, has_own_shelf=reading.owner != EVERYBODY
+        )
+        loop = asyncio.get_running_loop()
+        return Stage(
+            base, cast, self.shelf.place(reading.owner, "readings", reading.id) / "pieces",
+            open_engine=partial(self._engine, loop), voice_of=partial(self._voice, caller), client=caller.id,
+            priority=reading.priority - 1,
+        )  # fmt: skip
+
+    @contextlib.contextmanager
+    def _engine(self, loop: asyncio.AbstractEventLoop, job: Job) -> Iterator[Engine]:
+        """The engine of a model of the pool, for a thread; waits while there is no memory for it."""
+        while True:
+            use = self._service.pool.use(job.model)
+            try:
+                loaded = asyncio.run_coroutine_threadsafe(use.__aenter__(), loop).result()
+                break
+            except BusyError:
+                if not self._is_open:
+                    raise CancelledError("the server ends.") from None
+                time.sleep(BUSY_SECONDS)
+        try:
+            yield loaded.desk.engine
+        finally:
+            asyncio.run_coroutine_threadsafe(use.__aexit__(None, None, None), loop).result()
+
+    def _voice(self, caller: Caller, job: Job, spec: ModelSpec) -> Voice | str | None:
+        if job.voice is None:
+            return None
+        name = self._service.settings.voice_aliases.get(job.voice, job.voice)
+        return find_voice(name, spec=spec, shelf=self._service.shelves.view(caller), equals=OPENAI_VOICES)
+
+    def _count(self, reading: Reading, running: _Running, text: str, seconds: float, kept: bool) -> None:
+        """A line is done."""
+        if running.began is None:
+            running.began = time.monotonic()
+        reading.done += 1
+        reading.seconds += seconds
+        running.left -= seconds
+        running.spoken += 0.0 if kept else seconds
+        running.line = text
+
+    def _speak(
+        self, reading: Reading, running: _Running, lines: list[Line], titles: list[str], book: Book
+    ) -> None:
+        """In a thread: say everything, bind it, write what belongs to it."""
+        from sonant.books.binding import bind, chapter_marks, sound_of
+        from sonant.books.subtitles import cues_of, write_subtitles
+
+        folder = self.shelf.reading(reading.owner, reading.id)
+        sweep_parts(folder)
+        stage = running.stage
+        running.began = time.monotonic()
+
+        def on_line(line: Line, kept: bool) -> None:
+            self._count(reading, running, line.text, estimate_seconds([line]), kept)
+
+        heard = stage.speak(lines, on_line=on_line)
+        self._tell(reading, heard)
+        loudness = (reading.options.get("settings") or {}).get("loudness")
+        gain = level_gain((stage.samples_of(one.line) for one in heard.heard), stage.sample_rate, loudness)
+        marks = chapter_marks(titles, heard.heard, heard.seconds)
+        pieces = sound_of(heard.heard, stage.samples_of, stage.sample_rate, gain=gain, until=heard.seconds)
+        written = bind(folder / f"book.{reading.format}", pieces, stage.sample_rate, marks, book)
+        write_subtitles(folder / "book.srt", cues_of(heard.heard))
+        report = book_report(book, stage.base, list(stage.specs.values()), heard, marks, titles, written)
+        write_atomically(folder / "report.json", json.dumps(report).encode())
+
+    def _dub(self, reading: Reading, running: _Running) -> None:
+        """The same for subtitles, each line in its slot."""
+        from sonant.books.binding import bind, sound_of
+        from sonant.books.dubbing import dub, dubbed
+        from sonant.books.subtitles import cues_of, read_subtitles, write_subtitles
+
+        folder = self.shelf.reading(reading.owner, reading.id)
+        book = self.shelf.book(reading.owner, reading.book)
+        about = read_json(book / "about.json") or {}
+        cues = read_subtitles(book / about["name"])
+        stage = running.stage
+        running.left = sum(len(cue.text) for cue in cues)
+        running.began = time.monotonic()
+
+        def on_line(line: Line, kept: bool) -> None:
+            self._count(reading, running, line.text, len(line.text), kept)
+
+        with stage.store() as (store, spec):
+            rate = spec.sample_rate
+            can_hurry = "speed" in spec.capabilities
+            heard, fitted, speeds = dub(cues, store, rate, can_hurry=can_hurry, on_line=on_line)
+            self._tell(reading, heard)
+            samples_of = dubbed(heard, speeds, store, rate)
+            pieces = sound_of(heard.heard, samples_of, rate, until=heard.seconds)
+            whole = Book(title=about["title"], chapters=())
+            written = bind(folder / f"book.{reading.format}", pieces, rate, (), whole)
+        write_subtitles(folder / "book.srt", cues_of(heard.heard))
+        report = dub_report(stage.base, spec, heard, fitted, written)
+        write_atomically(folder / "report.json", json.dumps(report).encode())
+
+    def _tell(self, reading: Reading, heard: Heard) -> None:
+        reading.seconds = heard.seconds
+        reading.failed, reading.guards = len(heard.failures), len(heard.guards)
+        reading.failures = [
+            {"text": failure.line.text[:200], "reason": failure.reason}
+            for failure in heard.failures[:TOLD_FAILURES]
+        ]
+
+
+def _names(reading: Reading) -> dict[str, str]:
+    """Files of a finished reading, and what they are."""
+    return {
+        f"book.{reading.format}": FORMATS[reading.format],
+        "book.srt": "application/x-subrip",
+        "report.json": "application/json",
+    }
+
+
+def _problem(error: Exception) -> dict[str, str]:
+    """What a reading's error is to its owner."""
+    if isinstance(error, OSError):
+        error = no_room(error) or HttpProblem(500, "internal_error", "the server's storage failed.")
+    assert isinstance(error, (SonantError, HttpProblem))
+    body = describe_error(error)[1]
+    return {"code": body["code"], "message": body["message"]}
+
+
+def _lines(folder: Path, options: dict[str, Any]) -> tuple[list[tuple[int, Line]], Cast]:
+    """Chapter numbers and lines of a kept book under the cast of `options`; in a thread."""
+    if not (folder / "book.json").is_file():
+        raise RequestError("subtitles are dubbed by one voice and have no chapters or roles.", field="cast")
+    book = _book(folder)
+    cast = cast_of(options["cast"], files=False) if options.get("cast") else None
+    picked = pick_chapters(book.chapters, options.get("chapters"), everything=bool(options.get("everything")))
+    paragraphs = range_of(options.get("paragraphs"), "paragraphs")
+    lines = lines_of([chapter for _, chapter in picked], paragraphs=paragraphs, cast=cast)
+    return [(picked[line.chapter][0], line) for line in lines], cast or Cast()
+
+
+def _titles(book: Book, options: dict[str, Any]) -> list[str]:
+    picked = pick_chapters(book.chapters, options.get("chapters"), everything=bool(options.get("everything")))
+    return [chapter.title for _, chapter in picked]
+
+
+def _book(folder: Path) -> Book:
+    data = read_json(folder / "book.json")
+    if data is None:
+        raise RequestError("the book is damaged. Delete it and send it again.", field="book")
+    cover = folder / "cover"
+    return book_of(data, cover.read_bytes() if cover.is_file() else None)
+
+
+def _file_name(name: str) -> str:
+    """A name for the file as it was sent: letters and digits of it, and one of the known endings."""
+    stem, dot, ending = name.replace("\\", "/").rpartition("/")[2].rpartition(".")
+    if not dot or ending.lower() not in (*ENDINGS, "htm", "xhtml", "text", "markdown"):
+        raise RequestError(
+            f"the file is named {name[:80]!r}; expected one that ends in {', '.join(ENDINGS)}. Name it so.",
+            field="file",
+        )
+    kept = "".join(c if c.isalnum() or c in " -_" else "_" for c in stem).strip(" _")[:80]
+    return f"{kept or 'book'}.{ending.lower()}"
