@@ -7,6 +7,7 @@ SonantError
 │   └── UnsupportedError   the request is fine, but the loaded model cannot do it
 ├── VoiceError         a voice is missing, badly named or made for something else
 ├── GenerationError    speaking failed although the request was fine
+│   ├── NotFiniteError     the model's scores are no numbers
 │   ├── CancelledError     the caller went away or asked to stop
 │   └── DeadlineError      the request's own time limit passed
 ├── StorageError       nothing can be kept: the disk is full, or may not be written
@@ -49,6 +50,10 @@ class VoiceError(SonantError):
 
 class GenerationError(SonantError):
     """Speaking failed although the request was valid."""
+
+
+class NotFiniteError(GenerationError):
+    """The model's scores for the next token are no numbers; the engine may try again with another seed."""
 
 
 class CancelledError(GenerationError):

@@ -10,11 +10,11 @@ from sonant.audio.measure import measure
 from sonant.audio.resample import resample_soxr
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
+from sonant.text.scoring import score_words
 from sonant.voices.doctor import examine, refuse_hopeless
 from sonant.voices.mending import RATE, mend
 from sonant.voices.recogniser import Heard
 from sonant.voices.speakers import SpeakerEncoder, load_encoder, voices_apart
-from sonant.voices.transcripts import compare_words
 
 WORDS = "Please put the green umbrella next to the kitchen door. Did you remember to water the tomatoes?"
 
@@ -214,9 +214,9 @@ def test_another_language_than_named_is_told(speech):
 
 
 def test_words_of_scripts_without_blanks_are_their_characters():
-    assert compare_words("你好,世界!", "你好 世界").share == 1
-    assert compare_words("", "").share == 1
-    assert compare_words("Don’t stop", "don't STOP.").share == 1
+    assert score_words("你好,世界!", "你好 世界").share == 1
+    assert score_words("", "").share == 1
+    assert score_words("Don’t stop", "don't STOP.").share == 1
 
 
 def test_a_real_recogniser_writes_the_transcript(speech):
@@ -225,7 +225,7 @@ def test_a_real_recogniser_writes_the_transcript(speech):
     from sonant.voices.recogniser import Recogniser
 
     checkup = examine(speech, transcript=WORDS, recogniser=Recogniser())
-    assert compare_words(WORDS, checkup.heard.text).share > 0.9
+    assert score_words(WORDS, checkup.heard.text).share > 0.9
     assert checkup.is_good
 
 

@@ -70,6 +70,8 @@ class Stage:
         self._client, self._priority = client, priority
         self._kept: dict[tuple[str, str, str], _Kept] = {}
         self._store: PieceStore | None = None
+        self.stores: list[PieceStore] = []
+        """All that were opened."""
         self.is_cancelled = False
 
     def job(self, role: str) -> Job:
@@ -141,7 +143,9 @@ class Stage:
 
     def pieces(self, engine: Engine, job: Job, voice: Voice | str | None) -> PieceStore:
         """A store in this stage's folder."""
-        return PieceStore(engine, job, voice, self.folder, client=self._client, priority=self._priority)
+        made = PieceStore(engine, job, voice, self.folder, client=self._client, priority=self._priority)
+        self.stores.append(made)
+        return made
 
     def cancel(self) -> None:
         """Stop at the next step; `speak` raises CancelledError."""

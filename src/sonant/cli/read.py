@@ -191,6 +191,7 @@ def _read(
     with _going_on(target), _progress(lines) as on_line:
         _check(stage, lines)
         reading = stage.speak(lines, on_line=on_line)
+        _tell_verdicts(stage)
         rate = stage.sample_rate
         gain = level_gain((stage.samples_of(one.line) for one in reading.heard), rate, loudness)
         marks = chapter_marks(titles, reading.heard, reading.seconds)
@@ -247,6 +248,17 @@ def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None) -> Stag
     return Stage(job, cast, folder, open_engine=open_engine, voice_of=voice_of, fitted=fitted)
 
 
+def _tell_verdicts(stage: Stage) -> None:
+    """What --verify found and cost, over all voices."""
+    from sonant.cli.speaking import tell_verdicts
+
+    timings = {
+        name: sum(store.timings.get(name, 0.0) for store in stage.stores)
+        for name in ("verify", "verify_again")
+    }
+    tell_verdicts([verdict for store in stage.stores for verdict in store.verdicts], timings)
+
+
 def _check(stage: Stage, lines: Sequence[Line]) -> None:
     """Wrong voices and settings of a cast are told before any model is loaded."""
     from sonant.catalogue import registry
@@ -291,6 +303,7 @@ def _dub(
     for one in fitted:
         if one.over > 0.01:
             warn(f"the line at {one.cue.start:.2f} s is {one.over:.2f} s too long for its slot and was cut")
+    _tell_verdicts(stage)
     _tell(None, reading, written)
 
 

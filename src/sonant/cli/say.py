@@ -190,7 +190,7 @@ def report(
     job: Job, spoken: Spoken, *, target: Path | BinaryIO | None, timings: bool, as_json: bool, receipt: bool
 ) -> None:
     """Say where the audio is and what happened; only data goes to standard output."""
-    from sonant.cli.speaking import warn
+    from sonant.cli.speaking import tell_verdicts, warn
     from sonant.readings.receipt import make_receipt, receipt_path
 
     outcome = spoken.outcome
@@ -198,6 +198,7 @@ def report(
     is_piped = target is not None and path is None
     for guard in outcome.guards:
         warn(guard.message)
+    tell_verdicts(outcome.verdicts, outcome.timings)
     receipt_file = None
     if receipt and path is not None:
         receipt_file = receipt_path(path)
@@ -218,6 +219,7 @@ def report(
             "reused_pieces": spoken.reused,
             "clipped_samples": outcome.clipped,
             "guards": [{"kind": g.kind, "message": g.message, "segment": g.segment} for g in outcome.guards],
+            "verdicts": [verdict.as_dict() for verdict in outcome.verdicts],
             "timings": {name: round(value, 4) for name, value in stages.items()},
             "receipt": str(receipt_file) if receipt_file is not None else None,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,10 @@ import typer
 if TYPE_CHECKING:
     from sonant.checkpoints.memory import Plan
     from sonant.engine.engine import Engine
+    from sonant.engine.stream import SpeechStream
     from sonant.readings.delivery import Outcome
     from sonant.readings.job import Job
+    from sonant.readings.verifying import Verdict
     from sonant.request.speech import AudioChunk, ModelSpec
     from sonant.request.voice import Voice
 
@@ -122,6 +124,7 @@ def speak(
     from sonant.errors import CancelledError
     from sonant.readings.delivery import deliver
     from sonant.readings.pieces import Narration
+    from sonant.readings.verifying import Verified
 
     if play:
         find_player()
@@ -138,11 +141,13 @@ def speak(
         voice = job_voice(job, engine.spec)
     load_seconds = time.monotonic() - began
     try:
-        spoken = (
-            Narration(engine, job, voice, pieces)
-            if pieces is not None
-            else engine.submit(job.request(voice, spec=engine.spec), streaming=job.is_streamed)
-        )
+        spoken: SpeechStream | Narration | Verified
+        if pieces is not None:
+            spoken = Narration(engine, job, voice, pieces)
+        elif job.verify:
+            spoken = Verified(engine, job.request(voice, spec=engine.spec), tries=job.verify_tries)
+        else:
+            spoken = engine.submit(job.request(voice, spec=engine.spec), streaming=job.is_streamed)
         with ExitStack() as stack:
             ctrl_c = stack.enter_context(CtrlC())
             on_chunk = stack.enter_context(progress(lambda: len(spoken.segments)))
@@ -158,6 +163,19 @@ def speak(
     engine.close()
     reused = spoken.reused if isinstance(spoken, Narration) else 0
     return Spoken(outcome, engine.spec, voice, load_seconds, reused)
+
+
+def tell_verdicts(verdicts: Sequence[Verdict], timings: Mapping[str, float]) -> None:
+    """One line on stderr of what listening found and what it cost, where there was any."""
+    if not verdicts:
+        return
+    again = sum(verdict.tries for verdict in verdicts)
+    wrong = sum(not verdict.is_right for verdict in verdicts)
+    typer.echo(
+        f"listened to {len(verdicts)} segments in {timings.get('verify', 0.0):.1f} s, spoke {again} again in "
+        f"{timings.get('verify_again', 0.0):.1f} s; {wrong} still wrong",
+        err=True,
+    )
 
 
 @contextmanager

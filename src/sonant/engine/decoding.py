@@ -16,13 +16,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonant.engine.guards import QUIET_SECONDS, quiet_after
+from sonant.audio.rumble import HighPass
+from sonant.audio.trimming import Trimmer
+from sonant.engine.guards import QUIET_SECONDS, quiet_after, watches_for
 from sonant.engine.model import AudioDecoder
 from sonant.engine.stream import NO_SAMPLES, SpeechStream
 from sonant.errors import GenerationError, SonantError
 from sonant.request.audio import Samples
 
 log = logging.getLogger(__name__)
+
+DC_HZ = 10.0
+"""Below this a constant offset is taken out where it is asked for; the lowest voices start near 70 Hz."""
 
 
 @dataclass(eq=False)
@@ -36,6 +41,24 @@ class Sound:
     """What the segment says, until a chunk has told it."""
     quiet: float = 0.0
     """Seconds of near-silence at the end of what was decoded."""
+    trimmer: Trimmer | None = None
+    high_pass: HighPass | None = None
+
+    def __post_init__(self) -> None:
+        if self.stream.request.trim:
+            self.trimmer = Trimmer(self.stream.sample_rate)
+        if self.stream.request.remove_dc:
+            self.high_pass = HighPass(DC_HZ, self.stream.sample_rate)
+
+    def mended(self, samples: Samples, *, is_final: bool) -> Samples:
+        """The model's samples [S] without offset and silent ends, as far as that was asked for."""
+        if self.high_pass is not None:
+            samples = self.high_pass.push(samples)
+        if self.trimmer is not None:
+            samples = self.trimmer.push(samples)
+            if is_final:
+                samples = np.concatenate((samples, self.trimmer.finish()))
+        return samples
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -71,14 +94,14 @@ def decode(piece: Piece) -> None:
 def _decode(piece: Piece, sound: Sound) -> None:
     stream, rate = sound.stream, sound.stream.sample_rate
     began = time.monotonic()
-    lead = np.zeros(round(piece.lead * rate), dtype=np.float32)
-    parts = [lead] if len(lead) else []
+    parts = []
     if piece.tokens:
         parts.append(_samples(sound.decoder.push(torch.cat(piece.tokens))))
     if piece.is_final:
         parts.append(_samples(sound.decoder.finish()))
     stream._spend("decode", time.monotonic() - began)
-    samples = np.concatenate(parts) if parts else NO_SAMPLES
+    made = np.concatenate(parts) if parts else NO_SAMPLES
+    samples = sound.mended(made, is_final=piece.is_final)
     peak = float(np.abs(samples).max()) if len(samples) else 0.0
     if not np.isfinite(peak):
         raise GenerationError(
@@ -89,14 +112,16 @@ def _decode(piece: Piece, sound: Sound) -> None:
         samples = np.clip(samples, -1.0, 1.0)
         message = f"segment {sound.number + 1} reached {peak:.2f} times full scale and was limited"
         stream._note("peak_limited", message, sound.number)
-    sound.quiet = quiet_after(samples[len(lead) :], rate, sound.quiet)
-    if piece.is_final and sound.quiet >= QUIET_SECONDS and stream.request.stuck_speech != "off":
+    sound.quiet = quiet_after(made, rate, sound.quiet)
+    if piece.is_final and sound.quiet >= QUIET_SECONDS and watches_for(stream.request, "near_silence"):
         message = f"segment {sound.number + 1} ends in {sound.quiet:.1f} s of silence"
         stream._note("near_silence", message, sound.number)
     if piece.is_final:
         for name, seconds in getattr(sound.decoder, "timings", {}).items():
             stream._spend(name, seconds)
         samples = np.concatenate([samples, np.zeros(round(piece.pause * rate), dtype=np.float32)])
+    if piece.lead:
+        samples = np.concatenate([np.zeros(round(piece.lead * rate), dtype=np.float32), samples])
     if len(samples) or piece.is_last:
         stream._deliver(samples, is_final=piece.is_last, text=sound.text)
         sound.text = None

@@ -15,21 +15,20 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from torch import Tensor
 
 from sonant import native
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
-from sonant.engine.guards import QUIET_SECONDS, TRIES, LoopWatch, Stuck
+from sonant.engine.guards import QUIET_SECONDS, TRIES, SegmentWatch, Stuck, may_run_away, watches_for
 from sonant.engine.model import Prompt, SpeechModel, Step
 from sonant.engine.preparing import Prepared, PreparingThread
 from sonant.engine.progress import Progress, Segment
 from sonant.engine.rows import Rows
-from sonant.engine.stream import SpeechStream
 from sonant.engine.stretching import open_decoder
 from sonant.engine.turns import Turns
-from sonant.errors import BusyError, CancelledError, GenerationError, SonantError
+from sonant.errors import BusyError, CancelledError, GenerationError, NotFiniteError, SonantError
 from sonant.nn.sampling import segment_seed
-from sonant.request.speech import ChunkPolicy, ModelSpec
+from sonant.request.settings import guards_of
+from sonant.request.speech import ChunkPolicy, ModelSpec, SpeechRequest
 
 log = logging.getLogger(__name__)
 
@@ -421,8 +420,17 @@ class Loop:
         others. Each is begun again, by itself; up to where it was it takes its steps in silence, and the one
         at fault meets its error once more. The same seed gives the same tokens, so nobody hears of it."""
         if len(group) == 1:
+            progress, segment = group[0]
+            request = progress.stream.request
+            if (
+                isinstance(error, NotFiniteError)
+                and watches_for(request, "not_finite")
+                and _may_try(request, segment)
+            ):
+                self._unstick(progress, segment, Stuck("not_finite", 0, "the model's scores were no numbers"))
+                return
             log.error("a step failed", exc_info=error)
-            self._end(group[0][0], as_sonant(error))
+            self._end(progress, as_sonant(error))
             return
         log.warning("a step of %d utterances failed; each goes on by itself", len(group), exc_info=error)
         for progress, segment in reversed(group):
@@ -448,14 +456,20 @@ class Loop:
             segment.pending.append(tokens)
             segment.frames += fresh
             stream._spend("frames", fresh)
-            stuck = self._watch(stream, segment, tokens)
-            if stuck is not None:
-                self._unstick(progress, segment, stuck)
+            watch = self._watch_of(stream.request, segment)
+            stuck = watch.push(tokens) if watch is not None else None
+            if stuck is not None and self._unstick(progress, segment, stuck):
                 return
         if utterance.steps > segment.taken:
             segment.taken += 1
             for note in step.notes:
                 stream._note("note", note, segment.index)
+            if not step.is_final and self._missed_its_end(progress, segment):
+                return
+        if step.at_ceiling and watches_for(stream.request, "runaway") and may_run_away(segment.prompt):
+            stuck = Stuck("runaway", segment.frames, f"no end within {segment.prompt.ceiling} steps")
+            if _may_try(stream.request, segment) and self._unstick(progress, segment, stuck):
+                return
         if step.at_ceiling:
             message = (
                 f"segment {segment.index + 1} was stopped after {segment.frames} frames: the model "
@@ -481,21 +495,36 @@ class Loop:
 
     # -- guards -------------------------------------------------------------------------------
 
-    def _watch(self, stream: SpeechStream, segment: Segment, tokens: Tensor) -> Stuck | None:
-        """What is wrong with the tokens so far, if they are the model's speech and it is asked for."""
-        if stream.request.stuck_speech == "off" or not getattr(self.model, "tokens_are_speech", True):
+    def _watch_of(self, request: SpeechRequest, segment: Segment) -> SegmentWatch | None:
+        """What watches a segment; None where that is not asked for."""
+        if request.stuck_speech == "off":
             return None
         if segment.watch is None:
-            segment.watch = LoopWatch(self.spec.frame_rate)
-        return segment.watch.push(tokens)
+            segment.watch = SegmentWatch(
+                segment.prompt,
+                self.spec.frame_rate,
+                guards_of(request.guards),
+                is_speech=getattr(self.model, "tokens_are_speech", True),
+            )
+        return segment.watch
 
-    def _unstick(self, progress: Progress, segment: Segment, stuck: Stuck) -> None:
-        """Speak a stuck segment again with a derived seed where nobody has heard it, else end it here."""
+    def _missed_its_end(self, progress: Progress, segment: Segment) -> bool:
+        """Look at the end token after a step; True where the segment was begun again or ended."""
+        watch, ending = self._watch_of(progress.stream.request, segment), getattr(self.model, "ending", None)
+        utterance = segment.utterance
+        if watch is None or ending is None or utterance is None:
+            return False
+        stuck = watch.look(utterance.steps, segment.frames, partial(ending, utterance))
+        return stuck is not None and self._unstick(progress, segment, stuck)
+
+    def _unstick(self, progress: Progress, segment: Segment, stuck: Stuck) -> bool:
+        """Speak a segment that went wrong again with a derived seed where nobody has heard it, else end it
+        where it was good. False where it goes on as it is: what was wrong lies behind it, or it has given
+        nothing yet that could be kept."""
         request, utterance = progress.stream.request, segment.utterance
         assert utterance is not None
         place = f"segment {segment.index + 1}: {stuck.message}"
-        may_try = request.stuck_speech == "again" and request.text_feed is None and segment.tries < TRIES
-        if may_try and not segment.decodes:
+        if _may_try(request, segment):
             segment.tries += 1
             message = f"{place}; it is spoken again with another seed ({segment.tries} of {TRIES})"
             progress.stream._note(stuck.kind, message, segment.index)
@@ -506,11 +535,20 @@ class Loop:
             self._release(segment)
             progress.running.remove(segment)
             progress.waiting.appendleft(segment)
-            return
+            return True
+        if stuck.skip:
+            done = "that was cut" if segment.skip(stuck.skip) else "that was heard already"
+            progress.stream._note(stuck.kind, f"{place}; {done}, and the rest goes on.", segment.index)
+            return False
+        if not segment.frames:
+            message = f"{place}; it goes on to the most steps that its text allows. Try another seed."
+            progress.stream._note(stuck.kind, message, segment.index)
+            return False
         message = f"{place}; it was stopped there, and its end may be missing. Try another seed."
         progress.stream._note(stuck.kind, message, segment.index)
         segment.trim(stuck.good)
         self._complete(progress, segment)
+        return True
 
     def _share_cores(self, segments: Iterable[Segment]) -> None:
         """Leave the decoding thread its cores while it has tokens of one of these; else take them all."""
@@ -557,7 +595,7 @@ class Loop:
     def _decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
         segment.decoded += piece.frames
         quiet = piece.sound.quiet
-        is_watched = progress.stream.request.stuck_speech != "off" and segment.utterance is not None
+        is_watched = watches_for(progress.stream.request, "near_silence") and segment.utterance is not None
         if is_watched and quiet >= QUIET_SECONDS and not piece.is_final:
             self._unstick(progress, segment, Stuck("near_silence", 0, f"silent for {quiet:.1f} s"))
         if piece.is_final:
@@ -569,6 +607,12 @@ class Loop:
         """Take half of the cores while utterances take steps, and all for what is left after the last."""
         if self._threads:
             native.limit_threads(self._threads // 2 if self._is_generating else self._threads)
+
+
+def _may_try(request: SpeechRequest, segment: Segment) -> bool:
+    """Whether a segment may be spoken again: nothing of it was heard, and it has tries left."""
+    is_fixed = request.stuck_speech != "again" or request.text_feed is not None
+    return not is_fixed and segment.tries < TRIES and not segment.decodes
 
 
 def _wrapped(error: BaseException) -> GenerationError:

@@ -52,6 +52,9 @@ class Prompt:
     """Cache rows the utterance takes (the beam width)."""
     unspoken: tuple[str, ...] = ()
     """Pieces of the text that the model's vocabulary lacks, which it may not speak; the user is told."""
+    reference: Tensor | None = None
+    """Tokens [N, K] of the reference clip, as the model emits them, where it is to go on from them: speech
+    that begins with them is an echo."""
     stretch: float = 1.0
     """How many times faster than it is made the segment is played; set by the engine, not by families."""
     positions: int = 0
@@ -95,6 +98,14 @@ class Step:
     """Other things worth telling the user, one sentence each."""
 
 
+@dataclass(frozen=True)
+class Ending:
+    """How near the end token is: its rank among all (0 is the likeliest) and its probability, unfiltered."""
+
+    rank: int
+    probability: float
+
+
 class AudioDecoder(Protocol):
     """Streaming state of tokens -> waveform for one utterance."""
 
@@ -113,7 +124,8 @@ class SpeechModel(Protocol):
     What a model may have beyond this: `units(text)` (the tokens or phonemes of a text, for people to see),
     `each_prompt(request)` (what `prepare` gives, one at a time, an
     `Unspeakable` for a sentence that cannot be said, None where a bit of the work gave nothing),
-    `tokens_are_speech` (False where repeated tokens are no fault),
+    `tokens_are_speech` (False where repeated tokens are no fault), `ending(utterance)` (an `Ending` from the
+    scores of its last or its next choice; None where there are none),
     `ignores_threads` (steps sum alike on any number of threads), `least_positions` (cache positions to make
     room for from the start), `grow(positions)` (longer rows, with what is in them; False where they cannot
     be), `warm_up()` (after `allocate`: record whatever a device replays, so that no request waits for it).

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sonant.engine.decoding import Sound
-from sonant.engine.guards import LoopWatch
+from sonant.engine.guards import SegmentWatch
 from sonant.engine.model import Prompt, Unspeakable, Utterance
 from sonant.engine.preparing import Deadline, Item, Pause, Source
 from sonant.engine.stream import SpeechStream
@@ -56,7 +56,7 @@ class Segment:
     """Frames given to the decoder."""
     decoded: int = 0
     """Frames of these that are samples now."""
-    watch: LoopWatch | None = None
+    watch: SegmentWatch | None = None
     first_seed: int = 0
     """The seed that it was prepared with."""
     tries: int = 0
@@ -67,6 +67,17 @@ class Segment:
     """How often another was given a row while this one waited."""
     overtaken: int = 0
     """How often another was begun although this one's turn had come, because it did not fit."""
+
+    def skip(self, frames: int) -> bool:
+        """Drop the first frames; False where some of the segment was handed over already."""
+        if self.handed_over:
+            return False
+        while frames > 0 and self.pending:
+            first = self.pending.pop(0)
+            if len(first) > frames:
+                self.pending.insert(0, first[frames:])
+            frames -= len(first)
+        return True
 
     def trim(self, good: int) -> None:
         """Drop what was made after the first `good` frames, as far as it was not handed over."""

@@ -126,6 +126,9 @@ class SpeechStream:
     def _note(self, kind: str, message: str, segment: int) -> None:
         with self._lock:
             self.guards.append(GuardEvent(kind, message, segment))
+        log.info(
+            "guard %s, segment %d", kind, segment + 1
+        )  # a message may quote the text, which is not logged
 
     def _deliver(self, samples: Samples, *, is_final: bool, text: str | None) -> None:
         with self._lock:

@@ -7,10 +7,13 @@ applies, and in which order, is the family's business and part of its parity.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from sonant.errors import NotFiniteError
 
 NEGATIVE_INFINITY = float("-inf")
 
@@ -32,6 +35,27 @@ def segment_seed(seed: int, index: int) -> int:
         return seed
     digest = hashlib.sha256(f"sonant-segment:{seed}:{index}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+def check_finite(logits: Tensor) -> Tensor:
+    """The raw logits of an utterance, of any shape. Raises NotFiniteError where one is NaN or infinite."""
+    if not math.isfinite(float(logits.sum(dtype=torch.float32))) and not bool(logits.isfinite().all()):
+        raise not_finite()
+    return logits
+
+
+def not_finite() -> NotFiniteError:
+    """The error for scores that are no numbers."""
+    return NotFiniteError(
+        "the model's scores for the next token are no numbers (NaN or infinite). The weights or the "
+        "precision are at fault; try --dtype float32, and sonant parity to find the stage."
+    )
+
+
+def chance_of(token: int, scores: Tensor) -> tuple[int, float]:
+    """Rank (0 is the likeliest) and probability of a token under raw scores [V]."""
+    scores = scores.float()
+    return int((scores > scores[token]).sum()), float(scores.softmax(dim=-1)[token])
 
 
 def penalise_repetition(scores: Tensor, history: Tensor, penalty: float) -> Tensor:

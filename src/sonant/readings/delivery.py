@@ -19,6 +19,7 @@ from sonant.audio.loudness import at_loudness
 from sonant.audio.rumble import CUTOFF_HZ, HighPass, Rumble, RumbleMeter
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.readings.job import Job
+from sonant.readings.verifying import Verdict
 from sonant.request.audio import Samples
 from sonant.request.speech import AudioChunk, GuardEvent
 
@@ -28,8 +29,14 @@ class Spoken(Protocol):
 
     sample_rate: int
     seed: int
-    guards: list[GuardEvent]
-    timings: dict[str, float]
+
+    @property
+    def guards(self) -> list[GuardEvent]:
+        """What was stopped or mended so far."""
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds by stage."""
 
     @property
     def segments(self) -> tuple[str, ...]:
@@ -64,6 +71,8 @@ class Outcome:
     is_filtered: bool
     chunks: int = 0
     clipped: int = 0
+    verdicts: tuple[Verdict, ...] = ()
+    """What a recogniser made of each segment, where it was asked."""
 
 
 def check_target(target: Path, format: str | None) -> str:
@@ -167,4 +176,5 @@ def deliver(
         is_filtered=is_filtered,
         chunks=chunks,
         clipped=clipped,
+        verdicts=tuple(getattr(spoken, "verdicts", ())),
     )

@@ -63,6 +63,11 @@ class Job:
     loudness: float | None = None
     """Integrated loudness of the result in LUFS."""
 
+    verify: bool = False
+    """Listened to by a recogniser, segment by segment."""
+    verify_tries: int = 2
+    """How often a segment that is heard wrong is spoken again."""
+
     def __post_init__(self) -> None:
         unknown = sorted(set(self.settings) - set(SPOKEN))
         if unknown:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from sonant.engine.stream import SpeechStream
 from sonant.errors import GenerationError, RequestError, StorageError
 from sonant.files import sweep_parts, write_atomically
 from sonant.readings.job import Job
+from sonant.readings.verifying import Recognisers, Verdict, Verified
 from sonant.request.audio import Samples
 from sonant.request.speech import AudioChunk, GuardEvent, Normalize, SpeechRequest
 from sonant.request.voice import Voice
@@ -28,6 +30,11 @@ from sonant.text.cleaning import clean
 from sonant.text.segment import segment
 from sonant.text.ssml import is_ssml
 
+NEWER = (
+    ("emoji", "skip"), ("code", "say"), ("exact", False), ("guards", "usual"), ("trim", False),
+    ("remove_dc", False),
+)  # fmt: skip
+"""Settings that came later, and their values in pieces from before."""
 PIECE_LIMIT = 1200
 """Characters; a longer paragraph is cut after a sentence."""
 
@@ -105,11 +112,18 @@ class PieceStore:
         self.seed: int = job.get("seed") or 0
         self.timings: dict[str, float] = {"generate": 0.0, "decode": 0.0}
         self._engine = engine
+        self._verify = job.verify
+        self._tries = job.verify_tries
+        self._recognisers = Recognisers()
+        if job.verify:
+            self._recognisers.of(job.get("language"), job.text)  # refused now, not in the middle of a book
+        self.verdicts: list[Verdict] = []
+        """Of what was spoken now, not of pieces from before."""
         self._request = replace(job, text="").request(engine.fit(voice), spec=engine.spec)
         self._folder = folder
         self._identity = self._describe(job, voice)
-        self._stream: SpeechStream | None = None
-        self._client, self._priority = client, priority
+        self._stream: SpeechStream | Verified | None = None
+        self._turn: dict[str, Any] = {"client": client, "priority": priority}
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -128,7 +142,9 @@ class PieceStore:
         # Pieces from before there was a choice of front ends stay good: they say true and false.
         front_end = data["normalize"] or spec.normalize
         data["normalize"] = {"original": True, "off": False}.get(front_end, front_end)
-        for name, default in (("emoji", "skip"), ("code", "say"), ("exact", False)):
+        if not self._verify:
+            del data["verify"], data["verify_tries"]
+        for name, default in NEWER:
             if data[name] == default:
                 del data[name]
         hashes = job.input_hashes()
@@ -168,14 +184,25 @@ class PieceStore:
             self._stream.cancel()
 
     def _speak(self, request: SpeechRequest) -> Told:
-        self._stream = self._engine.submit(
-            request, streaming=False, client=self._client, priority=self._priority
-        )
-        with self._stream as stream:
-            samples = np.concatenate([chunk.samples for chunk in stream])
-        for name in ("generate", "decode", "frames", "prefill", "prepare"):
+        with self._begin(request) as stream:
+            parts = [stream.get()]
+            while not parts[-1].is_final:
+                parts.append(stream.get())
+            samples = np.concatenate([chunk.samples for chunk in parts])
+        if isinstance(stream, Verified):
+            self.verdicts += stream.verdicts
+        for name in ("generate", "decode", "frames", "prefill", "prepare", "verify", "verify_again"):
             self.timings[name] = self.timings.get(name, 0.0) + stream.timings.get(name, 0.0)
         return Told(samples, tuple((guard.kind, guard.message) for guard in stream.guards), is_kept=False)
+
+    def _begin(self, request: SpeechRequest) -> SpeechStream | Verified:
+        if self._verify:
+            recogniser = self._recognisers.of(request.language, request.text)
+            made = Verified(self._engine, request, tries=self._tries, recogniser=recogniser, **self._turn)
+            self._stream = made
+            return made
+        self._stream = self._engine.submit(request, streaming=False, **self._turn)
+        return self._stream
 
     def _keep(self, entry: Path, told: Told) -> None:
         from safetensors.numpy import save
@@ -218,6 +245,7 @@ class Narration:
         """Pieces that were in the folder."""
         self.store = PieceStore(engine, job, voice, folder)
         self.seed = self.store.seed
+        self.verdicts = self.store.verdicts
         self.timings = self.store.timings
         self.timings |= {"first_audio": 0.0, "total": 0.0}
         self._next = 0

@@ -46,6 +46,8 @@ class Receipt:
     timings: Mapping[str, float]
     versions: Mapping[str, str]
     threads: int
+    verdicts: tuple[Mapping[str, Any], ...] = ()
+    """What a recogniser made of each segment, where it was asked (--verify)."""
     output: Mapping[str, Any]
     """File name, format, seconds, sample rate and SHA-256 of the bytes."""
     made: str = ""
@@ -65,7 +67,8 @@ class Receipt:
                 raise ValueError(f"it does not say it is a {FORMAT}")
             job = data.pop("job")
             guards = tuple(data.pop("guards"))
-            return Receipt(job=Job.from_data(job), guards=guards, **data)
+            verdicts = tuple(data.pop("verdicts", ()))
+            return Receipt(job=Job.from_data(job), guards=guards, verdicts=verdicts, **data)
         except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
             raise RequestError(
                 f"{path} is no receipt ({error}); expected a file that sonant say --receipt wrote. Check "
@@ -116,6 +119,7 @@ def make_receipt(
         seed=outcome.seed,
         guards=tuple(asdict(guard) for guard in outcome.guards),
         segments=len(outcome.segments),
+        verdicts=tuple(verdict.as_dict() for verdict in outcome.verdicts),
         timings={name: round(seconds, 4) for name, seconds in outcome.timings.items()},
         versions=versions(),
         threads=torch.get_num_threads(),

@@ -19,8 +19,15 @@ from sonant.errors import RequestError
 
 TextLayout = Literal["progressive", "full"]
 StuckSpeech = Literal["again", "stop", "off"]
-"""What becomes of a segment that repeats itself or falls silent: spoken again where nobody has heard it yet,
-else stopped; stopped; or left alone."""
+"""What becomes of a segment that goes wrong: spoken again where nobody has heard it yet, else stopped;
+stopped; or left alone."""
+GUARDS = (
+    "repeated_code", "repeated_phrase", "near_silence", "missing_end", "reference_echo", "not_finite",
+    "runaway",
+)  # fmt: skip
+"""What the engine watches for; thresholds are in engine/guards.py."""
+USUAL_GUARDS = frozenset(GUARDS) - {"runaway"}
+"""Without speaking again what reached its ceiling: that takes as long as the longest speech, each time."""
 Normalize = Literal["sonant", "original", "off"]
 """Which front end reads numbers, signs and mark-up: Sonant's, the family's own, or none."""
 
@@ -156,6 +163,16 @@ SETTINGS: tuple[Setting, ...] = (
         "has a DC offset or rumble.",
         flag=Flag(panel="Output", metavar="off|auto|HZ"), field=None,
     ),
+    Setting(
+        name="verify", kind="switch", home="job", default=False, field=None,
+        help="Have a recogniser listen to each segment, and speak those again that it hears wrong (the judge"
+        " extra).",
+        flag=Flag(names=("--verify",), panel="Output"),
+    ),
+    Setting(
+        name="verify_tries", kind="whole", home="job", default=2, least=0, most=10, field=None,
+        help="How often a segment that is heard wrong is spoken again.", flag=Flag(panel="Output"),
+    ),
     # -- how it sounds ------------------------------------------------------------------------
     Setting(
         name="voice", kind="voice", home="job",
@@ -266,7 +283,22 @@ SETTINGS: tuple[Setting, ...] = (
     # -- decoding -----------------------------------------------------------------------------
     Setting(
         name="stuck_speech", kind="choice", home="request", choices=get_args(StuckSpeech), default="again",
-        help="What to do when the model repeats itself without end or falls silent.", flag=_DECODING,
+        help="What to do with a segment that goes wrong, such as one that repeats itself without end.",
+        flag=_DECODING,
+    ),
+    Setting(
+        name="guards", kind="text", home="request", default="usual",
+        help=f"What is watched for: usual (all but runaway), all, none, or some of {', '.join(GUARDS)}.",
+        flag=Flag(panel="Decoding", metavar="NAMES"),
+    ),
+    Setting(
+        name="trim", kind="switch", home="request", default=False, flag=Flag(names=("--trim",)),
+        help="Cut the silence at the ends of each segment, but for a tenth of a second before and a quarter "
+        "after it.",
+    ),
+    Setting(
+        name="remove_dc", kind="switch", home="request", default=False, flag=Flag(names=("--remove-dc",)),
+        help="Take a constant offset out of the samples as they are made (a high-pass at 10 Hz).",
     ),
     Setting(
         name="seed", kind="whole", home="request", least=0, most=2**63 - 1, help="Same seed, same samples.",
@@ -338,6 +370,20 @@ BY_NAME: Mapping[str, Setting] = {row.name: row for row in SETTINGS}
 def settings_of(*homes: Home) -> tuple[Setting, ...]:
     """The rows that live in these places, in the table's order."""
     return tuple(row for row in SETTINGS if row.home in homes)
+
+
+def guards_of(text: str) -> frozenset[str]:
+    """The guards that a setting names. Raises RequestError for others."""
+    named = [name.strip() for name in text.replace("-", "_").split(",") if name.strip()]
+    known = {"usual": USUAL_GUARDS, "all": frozenset(GUARDS), "none": frozenset[str]()}
+    if len(named) == 1 and named[0] in known:
+        return known[named[0]]
+    if not named or not {*named} <= {*GUARDS}:
+        raise RequestError(
+            f"guards is {text!r}; expected usual, all, none, or some of {', '.join(GUARDS)}, with commas.",
+            field="guards",
+        )
+    return frozenset(named)
 
 
 def check_all(owner: object, home: Home) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sonant.errors import GenerationError, RequestError, SonantError
 from sonant.request.audio import Audio, Samples
-from sonant.request.settings import BY_NAME, StuckSpeech, check_all
+from sonant.request.settings import BY_NAME, StuckSpeech, check_all, guards_of
 from sonant.request.settings import EMOTIONS as EMOTIONS
 from sonant.request.settings import Normalize as Normalize
 from sonant.request.settings import TextLayout as TextLayout
@@ -272,9 +272,16 @@ class SpeechRequest:
     own as its original has it ("original"), or not at all ("off"). None is the model's default, which is also
     what True means; False is "off"."""
     stuck_speech: StuckSpeech = field(default="again", kw_only=True)
-    """What becomes of a segment in which the model repeats itself without end or falls silent: it is spoken
-    again with another seed where nothing of it was heard yet, else stopped ("again"), always stopped
-    ("stop"), or left alone ("off"). Told by a guard event; thresholds are in engine/guards.py."""
+    """What becomes of a segment that goes wrong (it repeats itself without end, falls silent, misses its end,
+    begins with the reference): it is spoken again with another seed where nothing of it was heard yet, else
+    stopped ("again"), always stopped ("stop"), or left alone ("off"). Told by a guard event; thresholds are
+    in engine/guards.py."""
+    guards: str = field(default="usual", kw_only=True)
+    """Which of `request.settings.GUARDS` watch: "usual", "all", "none", or names with commas."""
+    trim: bool = field(default=False, kw_only=True)
+    """Cut the silence at the ends of each segment; pauses that were asked for stay."""
+    remove_dc: bool = field(default=False, kw_only=True)
+    """Take a constant offset out of the samples as they are made."""
     emoji: Literal["skip", "say"] = field(default="skip", kw_only=True)
     """Whether Sonant's front end leaves emoji out or says their names."""
     code: Literal["say", "skip"] = field(default="say", kw_only=True)
@@ -297,6 +304,7 @@ class SpeechRequest:
         if isinstance(self.normalize, bool):
             object.__setattr__(self, "normalize", None if self.normalize else "off")
         check_all(self, "request")
+        guards_of(self.guards)
 
     def __repr__(self) -> str:
         """The text and what is set of the rest."""

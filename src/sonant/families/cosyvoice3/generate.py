@@ -20,6 +20,7 @@ from sonant.families.cosyvoice3.sampler import (
 from sonant.families.cosyvoice3.speaking import Speaking
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
+from sonant.nn.sampling import check_finite
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.speech import Sampling
 
@@ -67,8 +68,9 @@ def next_scores(
 
 
 def choose(config: LanguageConfig, state: Speaking, sampling: Sampling) -> int:
-    """The next id of one utterance, which uses up its scores."""
+    """The next id of one utterance, which uses up its scores. Raises NotFiniteError."""
     assert state.logits is not None
+    state.seen = check_finite(state.logits)
     # Sampling is done on the CPU, so that a seed gives the same on every device.
     scores = state.logits.cpu().log_softmax(dim=-1)
     state.logits = None

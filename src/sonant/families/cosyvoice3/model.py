@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.engine.model import Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
+from sonant.engine.model import Ending, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.cosyvoice3 import feeding, generate
 from sonant.families.cosyvoice3.config import (
@@ -31,7 +31,7 @@ from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, TextRules, spe
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
-from sonant.nn.sampling import generator, segment_seed
+from sonant.nn.sampling import chance_of, generator, segment_seed
 from sonant.nn.step_stack import StepStack
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
@@ -259,6 +259,7 @@ class CosyVoice3Model:
             ceiling=ceiling,
             inputs=inputs,
             positions=length + ceiling,
+            reference=inputs.prompt_speech[:, None] if len(inputs.prompt_speech) else None,
         )
 
     def _conversion(
@@ -444,6 +445,14 @@ class CosyVoice3Model:
             # Nothing to do but wait; the caller's loop must not spin meanwhile.
             utterances[0].prompt.inputs.feed.wait(IDLE_SECONDS)
         return [self._advance(utterance) for utterance in utterances]
+
+    def ending(self, utterance: Utterance) -> Ending | None:
+        """How near the likeliest of the ids that end is, in the scores of the last choice."""
+        scores = utterance.state.seen if utterance.state is not None else None
+        if scores is None:
+            return None
+        first = self.config.language.speech_tokens
+        return Ending(*chance_of(first + int(scores[first:].argmax()), scores))
 
     def _advance(self, utterance: Utterance) -> Step:
         source = utterance.prompt.inputs.source

@@ -74,6 +74,8 @@ class Speaking:
     history: list[int] = field(default_factory=list)
     logits: Tensor | None = None
     """Scores [V] for the next id, when they are there already (after the prefill)."""
+    seen: Tensor | None = None
+    """Scores [V] that the last id was chosen from."""
     silence: SilenceFilter = field(default_factory=SilenceFilter)
     feeding: Feeding | None = None
     """The text side of an utterance whose text arrives while it speaks."""

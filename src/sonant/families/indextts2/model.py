@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sonant.engine.model import Prompt, Step, Unspeakable, Utterance, every_prompt
+from sonant.engine.model import Ending, Prompt, Step, Unspeakable, Utterance, every_prompt
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
@@ -32,7 +32,7 @@ from sonant.families.indextts2.semantic_codec import HalfRateCodec, SemanticCode
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
-from sonant.nn.sampling import generator, segment_seed
+from sonant.nn.sampling import chance_of, generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
@@ -404,6 +404,11 @@ class IndexTTS2:
         if going:
             self._feed(going)
         return steps
+
+    def ending(self, utterance: Utterance) -> Ending | None:
+        """How near the stop code is, in the beam that is nearest to it."""
+        stop = self.parts.config.gpt.stop_mel_token
+        return min((Ending(*chance_of(stop, row)) for row in utterance.state.logits), key=lambda e: e.rank)
 
     def _feed(self, going: list[tuple[Utterance, Turn]]) -> None:
         slots = [slot for utterance, _ in going for slot in utterance.slots]

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sonant.nn.sampling import keep_top_k, keep_top_p, penalise_repetition
+from sonant.nn.sampling import check_finite, keep_top_k, keep_top_p, penalise_repetition
 from sonant.nn.tap import tap
 
 NOT_YET = -1e9  # score of the beams that are copies of the first one. Source: transformers
@@ -118,6 +118,7 @@ class SingleSearch:
 
     def advance(self, logits: Tensor, rng: torch.Generator) -> Turn | None:
         """What follows logits [1, V], or None at the end."""
+        check_finite(logits)
         scores = tap("search.scores", filter_scores(logits.float().cpu(), self.history, self.settings))
         if self.settings.greedy:
             chosen = scores[0].argmax()
@@ -161,6 +162,7 @@ class BeamSearch:
 
     def advance(self, logits: Tensor, rng: torch.Generator) -> Turn | None:
         """What follows logits [beams, V], or None at the end."""
+        check_finite(logits)
         s = self.settings
         scores = filter_scores(logits.float().cpu().log_softmax(dim=-1), self.history, s)
         scores = tap("search.scores", scores) + self.total[:, None]

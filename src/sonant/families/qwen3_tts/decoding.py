@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from sonant.nn.native_frame import Choice
-from sonant.nn.sampling import NEGATIVE_INFINITY, draw, keep_top_k, keep_top_p, penalise_repetition
+from sonant.nn.sampling import (
+    NEGATIVE_INFINITY,
+    check_finite,
+    draw,
+    keep_top_k,
+    keep_top_p,
+    penalise_repetition,
+)
 from sonant.nn.tap import tap
 from sonant.request.speech import Sampling
 
@@ -70,7 +77,8 @@ def quick_choices(
 def choose_talker(
     logits: Tensor, history: Sequence[int], sampling: Sampling, rng: torch.Generator, *, end: int
 ) -> Tensor:
-    """Token 0, [], from logits [V]."""
+    """Token 0, [], from logits [V]. Raises NotFiniteError."""
+    check_finite(logits)
     greedy = bool(sampling.greedy)
     scores = tap("talker.scores", talker_scores(logits, history, sampling, end=end, greedy=greedy))
     return scores.argmax() if greedy else draw(scores.softmax(dim=-1), rng)

@@ -22,11 +22,13 @@ from sonant.families.qwen3_tts.decoding import MIN_TOKENS, SUPPRESSED_TAIL
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
 from sonant.nn.replay import Replay
-from sonant.nn.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows
+from sonant.nn.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows, not_finite
 from sonant.nn.step_stack import Reach, StepStack, batch_sizes, reaches
 from sonant.nn.transformer import Decoder
 from sonant.request.speech import Sampling
 
+NOT_FINITE = -1
+"""In place of a token that was chosen from scores which are no numbers."""
 USUAL_BEST = 64
 """top_k up to here is one kind of frame; the model's own is 50."""
 
@@ -105,7 +107,8 @@ class FrameSteps:
         self._control = torch.zeros(slots, 3, dtype=torch.int64, device=device)
         self._race = torch.ones(slots, self._draws, device=device)
         self._out = torch.zeros(slots, groups + 1, dtype=torch.int64, device=device)
-        self._logits = torch.zeros(slots, vocabulary, device=device)
+        self.logits = torch.zeros(slots, vocabulary, device=device)
+        """[slots, V], float32: what each row's next token 0 was chosen from."""
         self._penalty = torch.ones(slots, 1, device=device)
         self._talker_choice = _settings(slots, device)
         self._predictor_choice = _settings(slots, device)
@@ -184,6 +187,8 @@ class FrameSteps:
             copied.synchronize()
             self._draw(utterances)
         out = self._out[: shape.rows].cpu()[slots]
+        if NOT_FINITE in out[:, -1]:
+            raise not_finite()
         for utterance, token in zip(utterances, out[:, -1].tolist(), strict=True):
             utterance.state.token = token
             utterance.state.frames += 1
@@ -214,7 +219,7 @@ class FrameSteps:
                 continue
             self._has_drawn[slot] = True
             row, sampling = self._host_race[slot], utterance.prompt.sampling
-            vocabulary = self._logits.shape[1]
+            vocabulary = self.logits.shape[1]
             if not sampling.predictor_greedy:
                 for group in row[:-vocabulary].view(-1, size):
                     group.exponential_(1, generator=utterance.generator)
@@ -247,7 +252,7 @@ class FrameSteps:
         """While every row rests, a frame changes nothing but the place where they write."""
         self._rest_all()
         self._control.copy_(self._host_control)
-        self.replay.record(shape, lambda: self._frame(shape), self._logits)
+        self.replay.record(shape, lambda: self._frame(shape), self.logits)
 
     # -- the work itself ----------------------------------------------------------------------
 
@@ -262,10 +267,11 @@ class FrameSteps:
         reach = Reach.of(self._cache, position, shape.reach)
         after = self._talker(x[:, None], reach)[:, 0]
         logits = _wide(network.talker.codec_head(after))
-        self._logits[:rows] = logits
+        self.logits[:rows] = logits
         told = seen.scatter(1, token[:, None], True)
         chosen = self._choose_talker(shape, logits, told, frames)
-        self._out[:rows] = torch.cat((token[:, None], others, chosen[:, None]), dim=1)
+        told_chosen = torch.where(logits.isfinite().all(dim=1), chosen, NOT_FINITE)
+        self._out[:rows] = torch.cat((token[:, None], others, told_chosen[:, None]), dim=1)
         hidden.copy_(torch.where(moves[:, None], after, hidden))
         token.copy_(torch.where(moves, chosen, token))
         seen.copy_(torch.where(moves[:, None], told, seen))

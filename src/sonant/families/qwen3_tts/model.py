@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from sonant.audio.resample import resample_soxr
-from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
+from sonant.engine.model import (
+    AudioDecoder,
+    Ending,
+    Prompt,
+    Step,
+    Unspeakable,
+    Utterance,
+    attempt,
+    every_prompt,
+)
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
@@ -23,7 +32,7 @@ from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Choose, Network
 from sonant.nn.cache import KVCache
 from sonant.nn.quantized import NativeDecoder, NativeLinear
-from sonant.nn.sampling import generator, segment_seed
+from sonant.nn.sampling import chance_of, generator, segment_seed
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
@@ -316,6 +325,7 @@ class Qwen3TTS:
             inputs=inputs,
             pause_after=pause_after,
             positions=length + ceiling,
+            reference=inputs.reference,
         )
 
     def _instruction(self, request: SpeechRequest) -> list[int] | None:
@@ -478,6 +488,15 @@ class Qwen3TTS:
             for index, frame in zip(going, frames, strict=True):
                 steps[index] = Step(frame[None], False)
         return steps
+
+    def ending(self, utterance: Utterance) -> Ending | None:
+        """How near the end token is in the scores of the next token 0."""
+        state: TalkerState | RowState = utterance.state
+        if isinstance(state, RowState):
+            logits = self._frames.logits[utterance.slots[0]] if self._frames is not None else torch.zeros(0)
+        else:
+            logits = state.logits
+        return Ending(*chance_of(self.config.talker.codec_eos_token_id, logits)) if len(logits) else None
 
     def _has_text(self, utterance: Utterance) -> bool:
         """Whether the next frame's text is there; a fed utterance's prefill comes with its first words."""
