@@ -65,8 +65,9 @@ class Recorded(Mapping[str, Tensor]):
 class RecordedFiles:
     """Tensor files of one kit by path, each opened once; tells at the end what no check has read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, pattern: str = "**/*.safetensors") -> None:
         self.folder = folder
+        self._pattern = pattern
         self._open: dict[str, Recorded] = {}
 
     def __getitem__(self, name: str) -> Recorded:
@@ -79,8 +80,8 @@ class RecordedFiles:
         return (self.folder / f"{name}.safetensors").is_file()
 
     def names(self) -> list[str]:
-        """Every file of the folder and below it, sorted."""
-        paths = self.folder.rglob("*.safetensors")
+        """Every file of the folder that the pattern fits, sorted."""
+        paths = self.folder.glob(self._pattern)
         return sorted(path.relative_to(self.folder).with_suffix("").as_posix() for path in paths)
 
     def check_coverage(self, report: KitReport) -> None:

@@ -13,7 +13,7 @@ from sonant.families.cosyvoice3.noise import ReferenceNoise
 from sonant.parity.kit import KitReport, run_kit
 from sonant.parity.kits import cosyvoice3
 from sonant.parity.kits.cosyvoice3 import front, networks
-from sonant.parity.kits.cosyvoice3.folder import Kit
+from sonant.parity.kits.cosyvoice3.folder import CosyKit
 from tests.families.cosyvoice3.conftest import DATA
 
 KIT = Path(__file__).parents[4] / "shared" / "cosyvoice3"
@@ -88,10 +88,10 @@ def run(folder, checks):
     lines = []
     report = KitReport(lines.append)
     with torch.inference_mode():
-        kit = Kit(folder)
+        kit = CosyKit(folder, report)
         for check in checks:
             with report.section(check.__name__):
-                check(kit, report)
+                check(kit)
     return report, [line for line in lines if line.startswith("FAIL")]
 
 

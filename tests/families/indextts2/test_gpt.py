@@ -9,7 +9,7 @@ from sonant.families.indextts2 import gpt as gpt_module
 from sonant.nn.cache import KVCache
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.indextts2 import listen, speak
-from sonant.parity.kits.indextts2.folder import Kit
+from sonant.parity.kits.indextts2.folder import IndexKit
 from tests.families.indextts2.conftest import DATA, recorded
 
 GPT = recorded("gpt_decode")
@@ -126,15 +126,15 @@ def small_kit(checkpoint, tmp_path_factory):
     (folder / "checkpoint").symlink_to(checkpoint)
     for name in ("gpt_decode", "gpt_cond"):
         shutil.copy(DATA / f"{name}.safetensors", folder / "fixtures")
-    return Kit(folder)
+    return IndexKit(folder, KitReport(print))
 
 
 def failures(kit, *checks):
     lines = []
-    report = KitReport(lines.append)
+    kit.report = KitReport(lines.append)
     for check in checks:
-        check(kit, report)
-    assert report.passed > 20
+        check(kit)
+    assert kit.report.passed > 20
     return [line for line in lines if line.startswith("FAIL")]
 
 

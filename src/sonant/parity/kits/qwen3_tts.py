@@ -1,14 +1,15 @@
 """The Qwen3-TTS conformance kit: everything it records, in order of computation.
 
 Cases run twice: teacher-forced with the recorded tokens, one row at a time, for the tensors; then freely,
-all rows as one batch, for the tokens (greedy cases) and the waveform.
+all rows as one batch, for the tokens (greedy cases) and the waveform. What is compared with what is in
+`qwen3_tts.toml`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -35,14 +36,14 @@ from sonant.families.qwen3_tts.speaker import speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import reference_samples
 from sonant.families.qwen3_tts.talker import Network
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, MODEL_RULES, Codec, codec_rules
-from sonant.nn.tap import tapped
-from sonant.parity.kit import KitReport, RecordedFiles
+from sonant.parity.kit import KitReport
+from sonant.parity.kits.driver import Kit, watched
 from sonant.parity.kits.qwen3_tts_rows import Row, at_rate, read_rows
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling
 
-PROMPT, HIDDEN, LOGITS, PREDICTOR, SCORES, PROBABILITIES = 1e-5, 2e-5, 2e-5, 5e-5, 5e-5, 1e-5
-CODEC, WAVEFORM, MEL, VECTOR = 1e-4, 5e-5, 1e-4, 1e-5
+STREAMED_FRAMES = 300
+"""Recordings up to this length are also decoded frame by frame."""
 
 Tensors = Mapping[str, Tensor]
 
@@ -65,306 +66,216 @@ def run(folder: Path, report: KitReport) -> None:
         assert isinstance(loaded, Qwen3TTS)
         return loaded
 
-    expected = folder / "expected"
-    files = RecordedFiles(expected)
+    kit = Kit(folder, folder / "expected", report, "qwen3_tts")
     names = sorted(path.name for path in (folder / "checkpoints").iterdir() if path.is_dir())
     with torch.inference_mode():
-        parts: tuple[tuple[str, Callable[[], None]], ...] = (
-            ("tensor_names.json", lambda: _tensor_names(folder, names, report)),
-            ("tokenizer.json", lambda: _tokenizer(folder, model(names[0]), report)),
-            ("icl_trim.json", lambda: _trim(folder, report)),
-            ("sampling/sampling.json", lambda: _sampling(folder, files, report)),
-            ("codec/decode.json", lambda: _codec_decoder(folder, files, model(names[0]), report)),
-            ("codec/encode.json", lambda: _codec_encoder(folder, files, model(names[0]), report)),
+        parts: tuple[tuple[str, Callable[[Any], None]], ...] = (
+            ("tensor_names", partial(_tensor_names, kit, names)),
+            ("tokenizer", lambda record: _tokenizer(kit, model(names[0]), record)),
+            ("icl_trim", partial(_trim, kit, names[0])),
+            ("sampling/sampling", partial(_sampling, kit)),
+            ("codec/decode", lambda record: _codec_decoder(kit, model(names[0]), record)),
+            ("codec/encode", lambda record: _codec_encoder(kit, model(names[0]), record)),
         )
         for part, check in parts:
-            if (expected / part).is_file():
-                with report.section(part):
-                    check()
+            if (record := kit.json(part)) is not None:
+                with report.section(f"{part}.json"):
+                    check(record)
         for name in names:
-            if f"{name}/speaker_encoder" in files:
+            if f"{name}/speaker_encoder" in kit.files:
                 with report.section(f"{name}/speaker_encoder"):
-                    _speaker_encoder(folder, files, name, model(name), report)
-            for case in sorted((expected / name).glob("*/case.json")):
+                    _speaker_encoder(kit, name, model(name))
+            for case in sorted((kit.files.folder / name).glob("*/case.json")):
                 with report.section(f"{name}/{case.parent.name}"):
-                    _case(folder, files, case.parent, model(name), report)
-        files.check_coverage(report)
-
-
-@contextmanager
-def _recorded() -> Iterator[dict[str, list[Tensor]]]:
-    """All tapped tensors inside the block by name, in order of time."""
-    seen: dict[str, list[Tensor]] = {}
-
-    def sink(name: str, tensor: Tensor) -> None:
-        seen.setdefault(name, []).append(tensor.clone())
-
-    with tapped(sink):
-        yield seen
-
-
-def _network_fits(
-    make: Callable[[], torch.nn.Module], shapes: Mapping[str, list[int]], **options: Any
-) -> None:
-    """Raise CheckpointError unless tensors of these names and shapes fill the network exactly."""
-    empty = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    load_strict(build(make), empty, **options)
-
-
-def _json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+                    _case(kit, f"{name}/{case.parent.name}", model(name))
+        kit.files.check_coverage(report)
 
 
 # -- parts that need no case ----------------------------------------------------------------------
 
 
-def _tensor_names(folder: Path, names: Sequence[str], report: KitReport) -> None:
-    recorded = _json(folder / "expected" / "tensor_names.json")
-
-    def shapes(tensors: Tensors) -> dict[str, list[int]]:
-        return {key: list(tensor.shape) for key, tensor in sorted(tensors.items())}
-
-    for name, expected in recorded.items():
+def _tensor_names(kit: Kit, names: Sequence[str], record: Any) -> None:
+    for name, expected in record.items():
         is_codec = name == CODEC_FOLDER
-        home = folder / "checkpoints" / (names[0] if is_codec else name)
+        home = kit.folder / "checkpoints" / (names[0] if is_codec else name)
         weights = home / CODEC_FOLDER if is_codec else home
-        found = shapes(read_tensors(weights / "model.safetensors"))
-        report.equal(f"tensor_names/{name}", "names and shapes", found, dict(sorted(expected.items())))
+        case, tensors = f"tensor_names/{name}", read_tensors(weights / "model.safetensors")
+        found = {key: list(tensor.shape) for key, tensor in sorted(tensors.items())}
+        kit.report.equal(case, "names and shapes", found, dict(sorted(expected.items())))
+        empty = {key: torch.empty(shape, device="meta") for key, shape in expected.items()}
         if is_codec:
             codec = read_codec_config(weights)
-            _network_fits(partial(Codec, codec), expected, rules=codec_rules(codec), ignored=CODEC_IGNORED)
+            load_strict(build(partial(Codec, codec)), empty, rules=codec_rules(codec), ignored=CODEC_IGNORED)
         else:
-            _network_fits(partial(Network, read_model_config(weights)), expected, rules=MODEL_RULES)
-        report.check(f"tensor_names/{name}", "every tensor has its place in the network", True)
+            load_strict(build(partial(Network, read_model_config(weights))), empty, rules=MODEL_RULES)
+        kit.report.check(case, "every tensor has its place in the network", True)
 
 
-def _tokenizer(folder: Path, model: Qwen3TTS, report: KitReport) -> None:
-    record = _json(folder / "expected" / "tokenizer.json")
+def _tokenizer(kit: Kit, model: Qwen3TTS, record: Any) -> None:
+    report, tokenizer = kit.report, model.tokenizer
     for token, index in record["special_ids"].items():
-        report.equal("tokenizer", token, model.tokenizer.id(token), index)
-    report.equal("tokenizer", "assistant", model.tokenizer.encode("assistant"), [record["assistant"]])
-    report.equal("tokenizer", "user", model.tokenizer.encode("user"), [record["user"]])
-    report.equal("tokenizer", "newline", model.tokenizer.encode("\n"), [record["newline"]])
+        report.equal("tokenizer", token, tokenizer.id(token), index)
+    for name, text in (("assistant", "assistant"), ("user", "user"), ("newline", "\n")):
+        report.equal("tokenizer", name, tokenizer.encode(text), [record[name]])
     for number, row in enumerate(record["rows"]):
         wrapped = prompts.ROLE + row["text"] + prompts.AFTER_TEXT
         report.equal("tokenizer", f"row.{number}.wrapped", wrapped, row["wrapped"])
-        found = prompts.text_ids(model.tokenizer, row["text"], markers=True)
-        report.equal("tokenizer", f"row.{number}.ids", found, row["ids"])
+        ids = prompts.text_ids(tokenizer, row["text"], markers=True)
+        report.equal("tokenizer", f"row.{number}.ids", ids, row["ids"])
 
 
-def _trim(folder: Path, report: KitReport) -> None:
-    record = _json(folder / "expected" / "icl_trim.json")
-    name = next(path for path in sorted((folder / "checkpoints").iterdir()) if path.is_dir())
-    rate = read_codec_config(name / CODEC_FOLDER).decode_upsample_rate
+def _trim(kit: Kit, name: str, record: Any) -> None:
+    rate = read_codec_config(kit.folder / "checkpoints" / name / CODEC_FOLDER).decode_upsample_rate
     for reference, generated, cut in record["rows"]:
         total = reference + generated
         found = reference_samples(reference, total, total * rate)
-        report.equal("icl_trim", f"{reference} + {generated} frames", found, cut)
+        kit.report.equal("icl_trim", f"{reference} + {generated} frames", found, cut)
 
 
-def _sampling(folder: Path, files: RecordedFiles, report: KitReport) -> None:
-    record = _json(folder / "expected" / "sampling" / "sampling.json")
-    tensors = files["sampling/sampling"]
+def _sampling(kit: Kit, record: Any) -> None:
+    tensors = kit.files["sampling/sampling"]
     for settings in record["sets"]:
         name = settings["name"]
         logits, history = tensors[f"{name}.logits"], tensors[f"{name}.history"]
         values = {key: settings[key] for key in ("temperature", "top_k", "top_p")}
         if settings["talker"]:
-            sampling = Sampling(repetition_penalty=settings["repetition_penalty"], **values)
-            rows = [
-                talker_scores(row, past, sampling, end=settings["eos"])
-                for row, past in zip(logits, history, strict=True)
-            ]
-            scores = torch.stack(rows)
+            sampling, end = (
+                Sampling(repetition_penalty=settings["repetition_penalty"], **values),
+                settings["eos"],
+            )
+            rows = zip(logits, history, strict=True)
+            scores = torch.stack([talker_scores(row, past, sampling, end=end) for row, past in rows])
         else:
-            sampling = Sampling(**{f"predictor_{key}": value for key, value in values.items()})
-            scores = predictor_scores(logits, sampling)
-        report.close("sampling", f"{name}.scores", scores, tensors[f"{name}.scores"], SCORES)
-        report.close("sampling", f"{name}.probs", scores.softmax(-1), tensors[f"{name}.probs"], PROBABILITIES)
+            scores = predictor_scores(logits, Sampling(**{f"predictor_{k}": v for k, v in values.items()}))
+        found = {"scores": scores, "probs": scores.softmax(-1)}
+        kit.compare("sampling", "sampling", tensors, found, prefix=f"{name}.", title=f"{name}.{{}}")
 
 
 # -- codec ----------------------------------------------------------------------------------------
 
 
-def _codec_decoder(folder: Path, files: RecordedFiles, model: Qwen3TTS, report: KitReport) -> None:
-    place = folder / "expected" / "codec"
-    if (place / "shapes.json").is_file():
-        for name, listed in _json(place / "shapes.json").items():
-            shapes = files[f"codec/{name.removesuffix('.safetensors')}"].shapes()
-            report.equal("codec/shapes", name, shapes, {key: shape for key, (_, shape) in listed.items()})
-    record = _json(place / "decode.json")
+def _codec_decoder(kit: Kit, model: Qwen3TTS, record: Any) -> None:
+    for name, listed in (kit.json("codec/shapes") or {}).items():
+        shapes = kit.files[f"codec/{name.removesuffix('.safetensors')}"].shapes()
+        kit.report.equal("codec/shapes", name, shapes, {key: shape for key, (_, shape) in listed.items()})
     decoder = model.speech_tokenizer.codec.decoder
-    for name in ("decode_stages", "decode_window"):
-        expected = files[f"codec/{name}"]
-        tokens = expected["codes"].transpose(1, 2)
-        with _recorded() as seen:
+    for name in ("codec/decode_stages", "codec/decode_window"):
+        expected = kit.files[name]
+        tokens = expected["codes"].mT
+        with watched() as seen:
             decoder(tokens)
-        for key in _stages(expected):
-            found = seen[f"codec.{key}.out" if ".layer." in key else f"codec.{key}"][0]
-            if ".layer." not in key and key != "pre_transformer.out" and found.ndim == 3:
-                found = found.transpose(1, 2)  # the kit has channels before time
-            limit = WAVEFORM if key.startswith("wav") else CODEC
-            report.close(f"codec/{name}", key, found, expected[key], limit)
+        kit.compare("codec_decoder", name, expected, seen)
         streaming = model.speech_tokenizer.decoder()
         pieces = [streaming.push(frame[None]) for frame in tokens[0]]
-        streamed = torch.cat([*pieces, streaming.finish()])
-        report.close(f"codec/{name}", "wav, frame by frame", streamed[None], expected["wav"], WAVEFORM)
-    expected = files["codec/decode_chunked"]
-    waveform = decoder.decode_in_chunks(
-        expected["codes"][0].T, chunk=record["chunk_size"], context=record["left_context_size"]
-    )
-    report.close("codec/decode_chunked", "wav_chunked", waveform[None], expected["wav_chunked"], WAVEFORM)
-    waveform = decoder.decode_in_chunks(
-        expected["default.codes"][0].T,
-        chunk=record["default_chunk_size"],
-        context=record["default_left_context_size"],
+        streamed = {"codec.wav": torch.cat([*pieces, streaming.finish()])}
+        kit.compare("codec_decoder", name, {"wav": expected["wav"]}, streamed, title="{}, frame by frame")
+
+    expected = kit.files["codec/decode_chunked"]
+    sizes = {prefix: record[f"{prefix}chunk_size"] for prefix in ("", "default_")}
+    context = {prefix: record[f"{prefix}left_context_size"] for prefix in sizes}
+    short, long = (
+        decoder.decode_in_chunks(expected[key][0].T, chunk=sizes[prefix], context=context[prefix])
+        for prefix, key in (("", "codes"), ("default_", "default.codes"))
     )
     frame = decoder.config.samples_per_frame
-    report.equal(
-        "codec/decode_chunked", "default.wav.length", waveform.shape[0], int(expected["default.wav.length"])
-    )
+    length = int(expected["default.wav.length"])
+    kit.report.equal("codec/decode_chunked", "default.wav.length", len(long), length)
+    found = {"wav_chunked": short}
     for crop, value in record["default_crops_in_frames"].items():
         if crop == "stride":
-            key, found = f"default.wav.every_{value}", waveform[::value]
+            found[f"default.wav.every_{value}"] = long[::value]
         else:
-            key, found = f"default.wav.{crop}", waveform[value[0] * frame : value[1] * frame]
-        report.close("codec/decode_chunked", key, found[None], expected[key], WAVEFORM)
-    expected = files["codec/decode_batch"]
+            found[f"default.wav.{crop}"] = long[value[0] * frame : value[1] * frame]
+    kit.compare("codec_decoded", "codec/decode_chunked", expected, found)
+    expected = kit.files["codec/decode_batch"]
     for row, frames in enumerate(record["batch_lengths"]):
-        report.equal("codec/decode_batch", f"frames.{row}", len(expected[f"codes.{row}"]), frames)
-        waveform = decoder.decode_in_chunks(expected[f"codes.{row}"])
-        report.close("codec/decode_batch", f"wav.{row}", waveform, expected[f"wav.{row}"], WAVEFORM)
+        kit.report.equal("codec/decode_batch", f"frames.{row}", len(expected[f"codes.{row}"]), frames)
+    found = {
+        f"wav.{row}": decoder.decode_in_chunks(expected[f"codes.{row}"])
+        for row in range(len(record["batch_lengths"]))
+    }
+    kit.compare("codec_decoded", "codec/decode_batch", expected, found)
 
 
-def _stages(expected: Tensors) -> list[str]:
-    """Keys of a decode file in order of computation."""
-    order = ["quantizer", "pre_conv", "pre_transformer.layer", "pre_transformer.out", "upsample", "decoder"]
-
-    def rank(key: str) -> tuple[int, bool, str]:
-        place = next((i for i, part in enumerate(order) if key.startswith(part)), len(order))
-        return place, key == "quantizer.out", key if key != "wav" else "wav_z"
-
-    return sorted((key for key in expected if key != "codes"), key=rank)
-
-
-def _codec_encoder(folder: Path, files: RecordedFiles, model: Qwen3TTS, report: KitReport) -> None:
-    place = folder / "expected" / "codec"
-    record = _json(place / "encode.json")
-    codec = model.speech_tokenizer
+def _codec_encoder(kit: Kit, model: Qwen3TTS, record: Any) -> None:
+    codec, report = model.speech_tokenizer, kit.report
+    rate = codec.config.input_sample_rate
     for name in (key for key in record if key != "batch"):
-        case, expected = f"codec/encode_{name}", files[f"codec/encode_{name}"]
-        audio = Audio.read(folder / record[name]["file"])
-        report.equal(case, "source rate", audio.sample_rate, record[name]["source_rate"])
-        resampled = at_rate(audio, codec.config.input_sample_rate)
-        report.equal(case, "samples at 24 kHz", len(resampled), record[name]["samples_24k"])
-        if "wav_mono" in expected:
-            report.close(case, "wav_mono", audio.samples, expected["wav_mono"], WAVEFORM)
-        if "wav_24k" in expected:
-            report.close(case, "wav_24k", resampled, expected["wav_24k"], WAVEFORM)
-        with _recorded() as seen:
+        case, listed = f"codec/encode_{name}", record[name]
+        audio = Audio.read(kit.folder / listed["file"])
+        resampled = at_rate(audio, rate)
+        report.equal(case, "source rate", audio.sample_rate, listed["source_rate"])
+        report.equal(case, "samples at 24 kHz", len(resampled), listed["samples_24k"])
+        found: dict[str, Any] = {"wav_mono": torch.from_numpy(audio.samples), "wav_24k": resampled}
+        with watched() as seen:
             tokens = codec.codec.encoder(resampled[None])[0]
-        for key in ("seanet.out", "transformer.out", "downsample.out"):
-            report.close(case, key, seen[f"codec_encoder.{key}"][0], expected[key], CODEC)
-        report.equal(case, "codes.all_quantizers", tokens.T, expected["codes.all_quantizers"])
         valid = codec.encode_audio(audio)
-        report.equal(case, "codes.valid", valid, expected["codes.valid"])
-        report.equal(case, "frames", valid.shape[0], record[name]["frames"])
+        found |= seen
+        found |= {"codes.all_quantizers": tokens.T, "codes.valid": valid}
+        kit.compare("codec_encoder", case, kit.files[case], found)
+        report.equal(case, "frames", valid.shape[0], listed["frames"])
     if "batch" not in record:
         return
     batch, case = record["batch"], "codec/encode_batch"
-    expected = files["codec/encode_batch"]
-    source = at_rate(Audio.read(folder / batch["source"]), codec.config.input_sample_rate)
+    source = at_rate(Audio.read(kit.folder / batch["source"]), rate)
     rows = [source[:length] for length in batch["lengths"]]
     padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     together = codec.codec.encoder(padded, codec.quantizers)
     for row, (clip, frames) in enumerate(zip(rows, batch["frames"], strict=True)):
-        report.equal(case, f"codes.{row}", together[row, :frames], expected[f"codes.{row}"])
         alone = codec.codec.encoder(clip[None], codec.quantizers)[0]
-        report.equal(case, f"codes_alone.{row}", alone, expected[f"codes_alone.{row}"])
+        found = {f"codes.{row}": together[row, :frames], f"codes_alone.{row}": alone}
+        kit.compare("codec_batch", case, {key: kit.files[case][key] for key in found}, found)
         same = (alone == together[row, :frames]).all(dim=1).tolist()
         report.equal(case, f"frames_equal_to_single.{row}", same, batch["frames_equal_to_single"][row])
 
 
-def _speaker_encoder(
-    folder: Path, files: RecordedFiles, name: str, model: Qwen3TTS, report: KitReport
-) -> None:
-    case = f"{name}/speaker_encoder"
-    expected = files[f"{name}/speaker_encoder"]
-    clips = _json(folder / "expected" / "codec" / "encode.json")
+def _speaker_encoder(kit: Kit, name: str, model: Qwen3TTS) -> None:
+    expected = kit.files[f"{name}/speaker_encoder"]
     encoder = model.network.speaker_encoder
     assert encoder is not None
-    for clip in sorted({key.split(".")[0] for key in expected}):
-        samples = at_rate(Audio.read(folder / clips[clip]["file"]), encoder.config.sample_rate)
-        with _recorded() as seen:
-            encoder(speaker_mel(samples[None], encoder.config))
+    for clip in sorted(expected.groups()):
+        audio = Audio.read(kit.folder / kit.json("codec/encode")[clip]["file"])
+        with watched() as seen:
+            encoder(speaker_mel(at_rate(audio, encoder.config.sample_rate)[None], encoder.config))
         last = max(int(key.rsplit(".", 1)[1]) for key in seen if key.startswith("speaker.block."))
-        for key, tap, limit in (
-            ("mel", "speaker.mel", MEL),
-            ("block0", "speaker.block.0", HIDDEN),
-            ("block_last", f"speaker.block.{last}", HIDDEN),
-            ("mfa", "speaker.mfa", HIDDEN),
-            ("asp", "speaker.statistics", HIDDEN),
-            ("xvector", "speaker.vector", VECTOR),
-        ):
-            if f"{clip}.{key}" in expected:
-                wanted = expected[f"{clip}.{key}"]
-                found = seen[tap][0][0]
-                if key in {"block0", "block_last", "mfa"}:
-                    found = found[:, : wanted.shape[1]]  # the kit keeps the first frames
-                report.close(case, f"{clip}.{key}", found, wanted, limit)
+        seen["speaker.block.last"] = seen[f"speaker.block.{last}"]
+        kit.compare(
+            "speaker_encoder",
+            f"{name}/speaker_encoder",
+            expected,
+            seen,
+            prefix=f"{clip}.",
+            title=f"{clip}.{{}}",
+        )
 
 
 # -- cases ----------------------------------------------------------------------------------------
 
 
-def _case(folder: Path, files: RecordedFiles, place: Path, model: Qwen3TTS, report: KitReport) -> None:
-    record = _json(place / "case.json")
+def _case(kit: Kit, place: str, model: Qwen3TTS) -> None:
+    record = kit.json(f"{place}/case")
     inputs, summary = record["inputs"], record["summary"]
-    expected = files[f"{place.parent.name}/{place.name}/tensors"]
-    case = f"{record['variant']}/{record['case']}"
+    expected = kit.files[f"{place}/tensors"]
+    case, report = f"{record['variant']}/{record['case']}", kit.report
     if "tensors" in record:
         listed = {key: shape for key, (_, shape) in record["tensors"].items()}
         report.equal(case, "tensors listed", expected.shapes(), listed)
-    compared: set[str] = set()
 
-    def close(key: str, found: Tensor, limit: float, wanted: Tensor | None = None) -> None:
-        if key in expected:
-            compared.add(key)
-            report.close(case, key, found, expected[key] if wanted is None else wanted, limit)
-
-    def equal(key: str, found: Tensor, wanted: Tensor | None = None) -> None:
-        if key in expected:
-            compared.add(key)
-            report.equal(case, key, found, expected[key] if wanted is None else wanted)
-
-    generation = {**read_generation_defaults(folder / record["checkpoint"]), **inputs["generate"]}
+    generation = {**read_generation_defaults(kit.folder / record["checkpoint"]), **inputs["generate"]}
     sampling = Sampling(**sampling_fields(generation))
     frames = max(0, {**BUILT_IN_GENERATION, **generation}["max_new_tokens"] - 1)
-    rows = read_rows(folder, inputs, model, sampling, frames)
-
-    for kind, numbered in (
-        ("text", [row.text for row in rows]),
-        ("instruct", [row.instruction for row in rows if row.instruction is not None]),
-        ("ref", [row.transcript for row in rows if row.transcript is not None]),
-    ):
-        for number, ids in enumerate(numbered):
-            equal(f"ids.{kind}.{number}", torch.tensor(ids))
-    for number, row in enumerate(rows):
-        if row.vector is not None:
-            close(f"ref.xvector.{number}", row.vector, VECTOR)
-        if row.reference is not None:
-            equal(f"ref.codes.{number}", row.reference.tokens)
+    rows = read_rows(kit.folder, inputs, model, sampling, frames)
     lengths = [row.prompt.inputs.embeds.shape[0] for row in rows]
     longest = max(lengths)
-    _prompts(rows, longest, close, equal)
-    report.equal(case, "summary.prompt_len", longest, summary["prompt_len"])
-    report.equal(case, "summary.batch", len(rows), summary["batch"])
+    compared = kit.compare("prompt", case, expected, _prompts(rows, longest))
 
-    steps, best = _forced(case, rows, expected, model, report, compared)
-    kv_length, positions = _tracks(steps, lengths, longest)
-    equal("talker.kv_len", kv_length)
-    if "talker.decode_positions" in expected:
-        equal("talker.decode_positions", positions)
+    def told(**found: Any) -> None:
+        for name, value in found.items():
+            report.equal(case, f"summary.{name}", value, summary[name])
+
+    told(prompt_len=longest, batch=len(rows))
+    steps, best = _forced(kit, case, rows, expected, model, compared)
+    compared |= kit.compare("passes", case, expected, _tracks(steps, lengths, longest))
 
     # Drawn tokens depend on the original's random stream; that each survives the filters was checked
     # above, and the rest is checked on the recorded ones.
@@ -372,56 +283,64 @@ def _case(folder: Path, files: RecordedFiles, place: Path, model: Qwen3TTS, repo
     tokens, ended = _free(rows, model) if is_greedy else (_codes(expected, rows), summary["eos_seen"])
     end = model.config.talker.codec_eos_token_id
     for number, found in enumerate(tokens):
-        compared.add(f"codes.{number}")
+        compared |= {f"codes.{number}", "talker.tokens"}
         if is_greedy:
-            equal(f"codes.{number}", found)
+            report.equal(case, f"codes.{number}", found, expected[f"codes.{number}"])
         # Without an end the last token is chosen but becomes no frame; drawn, it can be any allowed one.
         unheard = best[number] if sampling.greedy else int(expected["talker.tokens"][number, len(found)])
         chain = [*found[:, 0].tolist(), end if ended[number] else unheard]
-        equal("talker.tokens", torch.tensor(chain), expected["talker.tokens"][number, : len(chain)])
-    report.equal(case, "summary.frames", [len(found) for found in tokens], summary["frames"])
-    report.equal(case, "summary.eos_seen", list(ended), summary["eos_seen"])
-    report.equal(case, "summary.sample_rate", model.spec.sample_rate, summary["sample_rate"])
+        report.equal(
+            case, "talker.tokens", torch.tensor(chain), expected["talker.tokens"][number, : len(chain)]
+        )
+    told(frames=[len(found) for found in tokens], eos_seen=list(ended), sample_rate=model.spec.sample_rate)
     samples = []
     for number, (row, found) in enumerate(zip(rows, tokens, strict=True)):
-        if f"wav.{number}" not in expected:
+        key = f"wav.{number}"
+        if key not in expected:
             samples.append(_length(row, len(found), model))
             continue
         whole = _decoded(replace(row.prompt, inputs=replace(row.prompt.inputs, in_chunks=True)), found, model)
         samples.append(len(whole))
-        close(f"wav.{number}", whole, WAVEFORM)
+        recorded = {key: expected[key]}
+        compared |= kit.compare("codec_decoded", case, recorded, {key: whole})
         total = len(found) + (0 if row.reference is None else len(row.reference.tokens))
         streamed = _decoded(row.prompt, found, model)
-        if total <= 300 and len(streamed) == len(whole):
-            report.close(case, f"wav.{number}, frame by frame", streamed, expected[f"wav.{number}"], WAVEFORM)
-    report.equal(case, "summary.samples", samples, summary["samples"])
-    left = sorted(set(expected) - compared)
-    report.equal(case, "tensors of the case not compared", left, [])
+        if total <= STREAMED_FRAMES and len(streamed) == len(whole):
+            kit.compare("codec_decoded", case, recorded, {key: streamed}, title="{}, frame by frame")
+    told(samples=samples)
+    report.equal(case, "tensors of the case not compared", sorted(set(expected) - compared), [])
 
 
-def _prompts(
-    rows: Sequence[Row],
-    longest: int,
-    close: Callable[[str, Tensor, float], None],
-    equal: Callable[[str, Tensor], None],
-) -> None:
+def _prompts(rows: Sequence[Row], longest: int) -> dict[str, Tensor]:
     """The batch as the original pads it: prompts on the left with zeros, trailing text on the right."""
-    embeds, masks, places, trailing = [], [], [], []
+    asked = [row.instruction for row in rows if row.instruction is not None]
+    told = [row.transcript for row in rows if row.transcript is not None]
+    found = {
+        f"ids.{kind}.{number}": torch.tensor(ids)
+        for kind, ids_of_rows in (("text", [row.text for row in rows]), ("instruct", asked), ("ref", told))
+        for number, ids in enumerate(ids_of_rows)
+    }
+    embeds, masks, trailing = [], [], []
     most = max(len(row.prompt.inputs.trailing) for row in rows)
-    for row in rows:
+    for number, row in enumerate(rows):
+        if row.vector is not None:
+            found[f"ref.xvector.{number}"] = row.vector
+        if row.reference is not None:
+            found[f"ref.codes.{number}"] = row.reference.tokens
         inputs: prompts.TalkerInputs = row.prompt.inputs
         pads = longest - len(inputs.embeds)
         embeds.append(torch.nn.functional.pad(inputs.embeds, (0, 0, pads, 0)))
-        mask = torch.cat((torch.zeros(pads), torch.ones(longest - pads))).long()
-        masks.append(mask)
-        places.append(torch.where(mask == 1, mask.cumsum(0) - 1, 1))
+        masks.append(torch.cat((torch.zeros(pads), torch.ones(longest - pads))).long())
         filler = inputs.filler.expand(most - len(inputs.trailing), -1)
         trailing.append(torch.cat((inputs.trailing, filler)))
-    close("prompt.embeds", torch.stack(embeds), PROMPT)
-    equal("prompt.mask", torch.stack(masks))
-    equal("prompt.position_ids", torch.stack(places))
-    close("prompt.trailing_text", torch.stack(trailing), PROMPT)
-    close("prompt.tts_pad", rows[0].prompt.inputs.filler, PROMPT)
+    mask = torch.stack(masks)
+    return found | {
+        "prompt.embeds": torch.stack(embeds),
+        "prompt.mask": mask,
+        "prompt.position_ids": torch.where(mask == 1, mask.cumsum(1) - 1, 1),
+        "prompt.trailing_text": torch.stack(trailing),
+        "prompt.tts_pad": rows[0].prompt.inputs.filler,
+    }
 
 
 def _codes(expected: Tensors, rows: Sequence[Row]) -> list[Tensor]:
@@ -434,12 +353,7 @@ def _start(model: Qwen3TTS, rows: Sequence[Row]) -> list[Utterance]:
 
 
 def _forced(
-    case: str,
-    rows: Sequence[Row],
-    expected: Tensors,
-    model: Qwen3TTS,
-    report: KitReport,
-    compared: set[str],
+    kit: Kit, case: str, rows: Sequence[Row], expected: Tensors, model: Qwen3TTS, compared: set[str]
 ) -> tuple[list[list[int]], list[int]]:
     """Run each row on the recorded tokens and compare; cache lengths after every pass, row by row, and the
     best token after the last one.
@@ -448,71 +362,51 @@ def _forced(
     """
     lengths: list[list[int]] = []
     best: list[int] = []
+    end = model.config.talker.codec_eos_token_id
     for number, (row, codes) in enumerate(zip(rows, _codes(expected, rows), strict=True)):
         sampling = row.prompt.sampling
-        end = model.config.talker.codec_eos_token_id
-        tag = "" if len(rows) == 1 else f"[{number}]"
-        with _recorded() as seen:
+        with watched() as seen:
             (utterance,) = _start(model, [row])
-        _prefill(case, seen, expected, report, compared)
+        layers = sum(key.endswith(".in") for key in seen if key.startswith("talker.layer."))
+        seen[f"talker.layer.{layers}.in"] = seen["talker.norm"]  # so the original counts its hidden states
+        compared |= kit.compare("prefill", case, expected, seen)
         assert model._cache is not None
-        track = [model._cache.lengths[0]]
-        logits, hidden, scores = [utterance.state.logits], [utterance.state.hidden], []
-        inputs, guesses, guess_scores, possible = [], [], [], True
-        for frame in codes:
-            scores.append(_scores(utterance, sampling, end))
+        track, possible = [], True
+        made: dict[str, list[Tensor]] = defaultdict(list)
+        for step in range(len(codes) + 1):
+            state, frame = utterance.state, codes[step] if step < len(codes) else None
+            track.append(model._cache.lengths[0])
+            made["talker.last_hidden"].append(state.hidden)
+            made["talker.logits"].append(state.logits)
+            scores = talker_scores(state.logits, state.history, sampling, end=end)
+            made["talker.scores"].append(scores)
+            if frame is None:
+                best.append(int(scores.argmax()))
+                possible &= bool(scores[expected["talker.tokens"][number, step]].isfinite())
+                break
+            possible &= bool(scores[frame[0]].isfinite())
 
             def choose(group: int, _: Tensor, frame: Tensor = frame) -> Tensor:
                 return frame[None, group]
 
-            with _recorded() as seen:
+            with watched() as seen:
                 model.advance([utterance], [int(frame[0])], choose)
-            inputs.append(seen["predictor.inputs"][0][0])
+            made["predictor.inputs"].append(seen["predictor.inputs"][0][0])
             guess = torch.cat(seen["predictor.logits"])
-            guesses.append(guess)
-            guess_scores.append(predictor_scores(guess, sampling))
-            possible &= bool(scores[-1][frame[0]].isfinite())
-            possible &= bool(guess_scores[-1].gather(1, frame[1:, None]).isfinite().all())
-            logits.append(utterance.state.logits)
-            hidden.append(utterance.state.hidden)
-            track.append(model._cache.lengths[0])
-        scores.append(_scores(utterance, sampling, end))
-        best.append(int(scores[-1].argmax()))
-        possible &= bool(scores[-1][expected["talker.tokens"][number, len(codes)]].isfinite())
+            made["predictor.logits"].append(guess)
+            made["predictor.scores"].append(predictor_scores(guess, sampling))
+            possible &= bool(made["predictor.scores"][-1].gather(1, frame[1:, None]).isfinite().all())
         lengths.append(track)
-        report.check(case, f"codes.{number} survive the filters", possible)
-        for key, values, limit in (
-            ("talker.last_hidden", hidden, HIDDEN),
-            ("talker.logits", logits, LOGITS),
-            ("talker.scores", scores, SCORES),
-            ("predictor.inputs", inputs, HIDDEN),
-            ("predictor.logits", guesses, PREDICTOR),
-            ("predictor.scores", guess_scores, SCORES),
-        ):
-            if key in expected:
-                compared.add(key)
-                wanted = expected[key][number, : len(values)]
-                found = torch.stack(values[: len(wanted)])
-                report.close(case, key + tag, found, wanted, limit)
+        kit.report.check(case, f"codes.{number} survive the filters", possible)
+        # The recording may end before or after what was made of a row.
+        recorded = {key: expected[key][number, : len(made[key])] for key in made if key in expected}
+        found = {key: torch.stack(made[key][: len(wanted)]) for key, wanted in recorded.items()}
+        tag = "" if len(rows) == 1 else f"[{number}]"
+        compared |= kit.compare("steps", case, recorded, found, title=f"{{}}{tag}")
     return lengths, best
 
 
-def _prefill(
-    case: str, seen: Mapping[str, list[Tensor]], expected: Tensors, report: KitReport, compared: set[str]
-) -> None:
-    last = sum(1 for key in expected if key.startswith("prefill.hidden.")) - 1
-    for index in range(last + 1):
-        key = f"prefill.hidden.{index}"
-        found = seen["talker.norm" if index == last else f"talker.layer.{index}.in"][0]
-        compared.add(key)
-        report.close(case, key, found, expected[key], HIDDEN)
-
-
-def _scores(utterance: Utterance, sampling: Sampling, end: int) -> Tensor:
-    return talker_scores(utterance.state.logits, utterance.state.history, sampling, end=end)
-
-
-def _tracks(steps: Sequence[Sequence[int]], lengths: Sequence[int], longest: int) -> tuple[Tensor, Tensor]:
+def _tracks(steps: Sequence[Sequence[int]], lengths: Sequence[int], longest: int) -> dict[str, Tensor]:
     """Cache length after each pass, pads counted as the original does; last position of each pass [B, S].
 
     Rows that ended take part in the passes of the others, so their positions go on.
@@ -520,7 +414,7 @@ def _tracks(steps: Sequence[Sequence[int]], lengths: Sequence[int], longest: int
     number = max(range(len(steps)), key=lambda row: len(steps[row]))
     cache = torch.tensor([length + longest - lengths[number] for length in steps[number]])
     whole = [[*track, *range(track[-1] + 1, track[-1] + 1 + len(cache) - len(track))] for track in steps]
-    return cache, torch.tensor(whole) - 1
+    return {"talker.kv_len": cache, "talker.decode_positions": torch.tensor(whole) - 1}
 
 
 def _free(rows: Sequence[Row], model: Qwen3TTS) -> tuple[list[Tensor], list[bool]]:

@@ -12,7 +12,7 @@ import torch
 
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.cosyvoice3 import front, networks
-from sonant.parity.kits.cosyvoice3.folder import Kit
+from sonant.parity.kits.cosyvoice3.folder import CosyKit
 
 
 def recognises(folder: Path) -> bool:
@@ -30,21 +30,17 @@ def recognises(folder: Path) -> bool:
 def run(folder: Path, report: KitReport) -> None:
     """Check everything the kit records, in order of computation."""
     with torch.inference_mode():
-        kit = Kit(folder)
-        with report.section("tensors.json"):
-            _listing(kit, report)
-        for check in (*front.CHECKS, *networks.CHECKS):
+        kit = CosyKit(folder, report)
+        for check in (listing, *front.CHECKS, *networks.CHECKS):
             with report.section(check.__name__):
-                check(kit, report)
-        unread = sorted(f"{name}: {key}" for name, tensors in kit.tensors.items() for key in tensors.unread)
-        report.equal("coverage", "tensors that no check has read", unread, [])
+                check(kit)
+        kit.files.check_coverage(report)
 
 
-def _listing(kit: Kit, report: KitReport) -> None:
+def listing(kit: CosyKit) -> None:
     """The files hold what the kit lists, in number and in shape."""
-    if (kit.folder / "tensors.json").is_file():
-        for name, listed in kit.json("tensors.json").items():
-            expected = {key: shape for key, (shape, _) in listed.items()}
-            report.equal("tensors.json", name, kit.tensors[Path(name).stem].shapes(), expected)
+    for name, listed in (kit.json("tensors") or {}).items():
+        expected = {key: shape for key, (shape, _) in listed.items()}
+        kit.report.equal("tensors.json", name, kit.files[Path(name).stem].shapes(), expected)
     for name, count in kit.manifest.get("files", {}).items():
-        report.equal("manifest", f"tensors in {name}", len(kit.tensors[Path(name).stem]), count)
+        kit.report.equal("manifest", f"tensors in {name}", len(kit.files[Path(name).stem]), count)

@@ -12,7 +12,7 @@ from torch import Tensor
 from sonant.audio.fbank import fbank
 from sonant.audio.mel import WHISPER_128, log_mel
 from sonant.checkpoints.tensors import read_pickle, read_tensors
-from sonant.families.cosyvoice3.config import QWEN_FOLDER
+from sonant.families.cosyvoice3.config import MAX_SILENT_RUN, QWEN_FOLDER, SILENT_TOKENS
 from sonant.families.cosyvoice3.encoders import ENCODER_RATE, PROMPT_MEL, at_rate
 from sonant.families.cosyvoice3.noise import ReferenceNoise
 from sonant.families.cosyvoice3.prompt import trimmed
@@ -32,25 +32,27 @@ from sonant.families.cosyvoice3.text import (
     special_tokens,
 )
 from sonant.parity.kit import KitReport
-from sonant.parity.kits.cosyvoice3.folder import Kit
+from sonant.parity.kits.cosyvoice3.folder import CosyKit
 from sonant.request.audio import Audio
 
-RESAMPLED, MEL, WHISPER, FBANK, SPEAKER = 1e-5, 1e-4, 1e-4, 1e-3, 1e-3  # tolerances the kit states
-ROUNDED_DRAW = 5e-6
-"""A normal draw of other instructions: some units in the last place."""
+RENAMED = (
+    ("llm.model.model.embed_tokens.", "text_embedding."),
+    ("llm_decoder.", "head."),
+    ("llm.model.model.", "decoder."),
+)
 CLIPS = {"mono24k": "prompt_24k", "stereo44k": "prompt_44k_stereo", "mono16k": "source_16k"}
 
 
-def weights(kit: Kit, report: KitReport) -> None:
+def weights(kit: CosyKit) -> None:
     """`llm.pt` wins over the decoy values in the Qwen2 folder; sizes are as the manifest says."""
+    report, model = kit.report, kit.model
     official = read_pickle(kit.folder / "model" / "llm.pt")
     decoy = read_tensors(kit.folder / "model" / QWEN_FOLDER / "model.safetensors")
-    loaded = kit.model.language.state_dict()
+    loaded = model.language.state_dict()
     for key in sorted(official):
-        name = key.replace("llm.model.model.embed_tokens.", "text_embedding.").replace(
-            "llm_decoder.", "head."
-        )
-        name = name.replace("llm.model.model.", "decoder.")
+        name = key
+        for old, new in RENAMED:
+            name = name.replace(old, new)
         if name in loaded:
             report.equal("weights", key, loaded[name], official[key])
     for key, tensor in decoy.items():
@@ -58,25 +60,20 @@ def weights(kit: Kit, report: KitReport) -> None:
         if name in official and tensor.shape == official[name].shape and tensor.float().std() > 0:
             is_other = not torch.equal(tensor.float(), official[name])
             report.check("weights", f"decoy differs: {key}", is_other)
-    special = kit.manifest["special_speech_ids"]
-    config = kit.model.config.language
-    for name, found in (
-        ("sos", config.start),
-        ("eos", config.end),
-        ("task_id", config.task),
-        ("fill", config.fill),
-        ("stop_ids", [config.start, kit.model.language.speech_embedding.num_embeddings - 1]),
-    ):
-        report.equal("weights", f"special id {name}", found, special[name])
-    report.equal("weights", "speech_token_size", config.speech_tokens, kit.manifest["speech_token_size"])
-    end = kit.model.tokenizer.id(END_OF_PROMPT)
-    report.equal("weights", "endofprompt_id", end, kit.manifest["endofprompt_id"])
+    config = model.config.language
+    stops = [config.start, model.language.speech_embedding.num_embeddings - 1]
+    special: dict[str, Any] = {"sos": config.start, "eos": config.end, "task_id": config.task}
+    special |= {"fill": config.fill, "stop_ids": stops}
+    for name, found in special.items():
+        report.equal("weights", f"special id {name}", found, kit.manifest["special_speech_ids"][name])
+    sizes = {"speech_token_size": config.speech_tokens, "endofprompt_id": model.tokenizer.id(END_OF_PROMPT)}
+    for name, found in sizes.items():
+        report.equal("weights", name, found, kit.manifest[name])
 
 
-def text(kit: Kit, report: KitReport) -> None:
+def text(kit: CosyKit) -> None:
     """Normalisation, splitting and token ids."""
-    data = kit.json("frontend.json")
-    tokenizer = kit.model.tokenizer
+    data, report, tokenizer = kit.json("frontend"), kit.report, kit.model.tokenizer
     rules = TextRules(lambda text: len(tokenizer.encode(text)), as_original=True)
     modes: tuple[Normalizer, ...] = ("off", "none", "wetext")
     for row in data["normalisation"]:
@@ -109,47 +106,42 @@ def _normalised(report: KitReport, rules: TextRules, row: Any, mode: Normalizer)
             report.equal("text", f"{title} {key}", found, expected)
 
 
-def features(kit: Kit, report: KitReport) -> None:
+def features(kit: CosyKit) -> None:
     """Resampling, the three features, the two encoders and the trim, for each clip."""
-    recorded = kit.tensors["frontend"]
-    encoders = kit.model.encoders
+    recorded, encoders = kit.files["frontend"], kit.model.encoders
     for clip in recorded.groups():
         audio = Audio.read(kit.folder / "audio" / f"{CLIPS.get(clip, clip)}.wav")
         waveform = at_rate(audio, ENCODER_RATE)
-        report.close(clip, "speech_16k", waveform[None], recorded[f"{clip}.speech_16k"], RESAMPLED)
-        if f"{clip}.speech_24k" in recorded:
-            found = at_rate(audio, PROMPT_MEL.sample_rate)[None]
-            report.close(clip, "speech_24k", found, recorded[f"{clip}.speech_24k"], RESAMPLED)
-        logmel = log_mel(waveform, WHISPER_128)
-        report.close(clip, "whisper_logmel", logmel[None], recorded[f"{clip}.whisper_logmel"], WHISPER)
         raw = fbank(waveform)
-        if f"{clip}.fbank_raw" in recorded:
-            report.close(clip, "fbank_raw", raw, recorded[f"{clip}.fbank_raw"], FBANK)
-        centred = raw - raw.mean(dim=0, keepdim=True)
-        report.close(clip, "fbank", centred, recorded[f"{clip}.fbank"], FBANK)
-        report.close(clip, "embedding", encoders.speaker(audio)[None], recorded[f"{clip}.embedding"], SPEAKER)
         tokens, mel = encoders.speech_tokens(audio), encoders.mel(audio)
-        expected = recorded[f"{clip}.speech_token_untrimmed"]
-        report.equal(clip, "speech_token_untrimmed", tokens[None].to(expected.dtype), expected)
-        report.close(clip, "mel24_untrimmed", mel[None], recorded[f"{clip}.mel24_untrimmed"], MEL)
-        tokens, mel = trimmed(tokens, mel, kit.model.config.flow.frames_per_token)
-        expected = recorded[f"{clip}.prompt_speech_token"]
-        report.equal(clip, "prompt_speech_token", tokens[None].to(expected.dtype), expected)
-        length = recorded[f"{clip}.prompt_speech_feat_len"]
-        report.equal(clip, "prompt_speech_feat_len", mel.shape[0], int(length))
+        prompt, prompt_mel = trimmed(tokens, mel, kit.model.config.flow.frames_per_token)
+        found = {
+            "speech_16k": waveform,
+            "speech_24k": at_rate(audio, PROMPT_MEL.sample_rate),
+            "whisper_logmel": log_mel(waveform, WHISPER_128),
+            "fbank_raw": raw,
+            "fbank": raw - raw.mean(dim=0, keepdim=True),
+            "embedding": encoders.speaker(audio),
+            "speech_token_untrimmed": tokens,
+            "mel24_untrimmed": mel,
+            "prompt_speech_token": prompt,
+        }
+        kit.compare("clip", clip, recorded, found, prefix=f"{clip}.")
+        length = int(recorded[f"{clip}.prompt_speech_feat_len"])
+        kit.report.equal(clip, "prompt_speech_feat_len", prompt_mel.shape[0], length)
 
 
-def noise(kit: Kit, report: KitReport) -> None:
+def noise(kit: CosyKit) -> None:
     """The constructor noise, bit for bit: the stored beginnings and the hashes of the whole buffers."""
-    recorded, config = kit.tensors["noise"], kit.model.config
-    made = ReferenceNoise(config)
+    recorded, config, report = kit.files["noise"], kit.model.config, kit.report
+    made, rounded = ReferenceNoise(config), kit.limits["rounded_draw"]
     frames = recorded["flow.rand_noise"].shape[-1]
     found = made.flow(frames)[None]
     # Normal draws come from uniform ones by logarithm and cosine, which other instructions round otherwise;
     # then they are compared by value, and what is said of their bits cannot be.
     has_other_bits = not torch.equal(found, recorded["flow.rand_noise"])
     if has_other_bits:
-        report.close("noise", "flow.rand_noise", found, recorded["flow.rand_noise"], ROUNDED_DRAW)
+        report.close("noise", "flow.rand_noise", found, recorded["flow.rand_noise"], rounded)
     else:
         report.equal("noise", "flow.rand_noise", found, recorded["flow.rand_noise"])
     report.equal("noise", "hift.rand_ini", made.start_phases[None], recorded["hift.rand_ini"])
@@ -160,7 +152,7 @@ def noise(kit: Kit, report: KitReport) -> None:
     for title, digest in _digests(ReferenceNoise(config), config.vocoder.harmonics):
         expected = [value for key, value in kit.manifest["noise_sha256"].items() if key.startswith(title)]
         if title == "flow.rand_noise" and has_other_bits:
-            near = float((found - recorded["flow.rand_noise"]).abs().max()) <= ROUNDED_DRAW
+            near = float((found - recorded["flow.rand_noise"]).abs().max()) <= rounded
             detail = "this processor rounds normal draws otherwise: compared by value"
             report.check("noise", f"{title}, SHA-256 of the whole", near, detail)
             continue
@@ -195,19 +187,15 @@ def inverse_cdf(uniforms: Iterator[float]) -> Pick:
     return pick
 
 
-def sampling(kit: Kit, report: KitReport) -> None:
+def sampling(kit: CosyKit) -> None:
     """Repetition-aware sampling with given uniforms and with torch's own draws; masks; silences."""
-    data, recorded = kit.json("sampling.json"), kit.tensors["sampling"]
+    data, recorded, report = kit.json("sampling"), kit.files["sampling"], kit.report
     params = data["params"]
     sampler = kit.model.config.language.sampler
     for name, value in params.items():
         report.equal("sampling", f"config {name}", getattr(sampler, name), value)
-    settings = {
-        "top_p": params["top_p"],
-        "top_k": params["top_k"],
-        "window": params["win_size"],
-        "share": params["tau_r"],
-    }
+    names = {"top_p": "top_p", "top_k": "top_k", "win_size": "window", "tau_r": "share"}
+    settings = {name: params[key] for key, name in names.items()}
     for index, case in enumerate(data["cases"]):
         scores, title = recorded["log_probs"][index], f"case {index}"
         _, ids = nucleus(scores.softmax(dim=0), params["top_p"], params["top_k"])
@@ -228,8 +216,6 @@ def sampling(kit: Kit, report: KitReport) -> None:
         silence = SilenceFilter()
         kept = [token for token in row["in"] if silence.keeps(token)]
         report.equal("sampling", f"silent_filter {index}", kept, row["out"])
-    from sonant.families.cosyvoice3.config import MAX_SILENT_RUN, SILENT_TOKENS
-
     report.equal("sampling", "silent ids", sorted(SILENT_TOKENS), sorted(data["silent_token_ids"]))
     report.equal("sampling", "longest silence", MAX_SILENT_RUN, data["max_consecutive_silent"])
 
@@ -242,4 +228,4 @@ def _counted(pick: Pick, draws: list[Tensor]) -> Pick:
     return counting
 
 
-CHECKS: tuple[Callable[[Kit, KitReport], None], ...] = (weights, text, features, noise, sampling)
+CHECKS: tuple[Callable[[CosyKit], None], ...] = (weights, text, features, noise, sampling)

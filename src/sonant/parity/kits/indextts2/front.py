@@ -12,12 +12,12 @@ from sonant.families.indextts2.classifier import NAMES, EmotionClassifier, parse
 from sonant.families.indextts2.segments import split_segments
 from sonant.families.indextts2.text import PINYIN, TextFrontEnd, correct_pinyin, reads_as_chinese
 from sonant.parity.kit import KitReport
-from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit
+from sonant.parity.kits.indextts2.folder import IndexKit
 
 
-def check_text(kit: Kit, report: KitReport) -> None:
+def check_text(kit: IndexKit) -> None:
     """Normalised text, pieces, ids and segments of every row."""
-    data = kit.data("text")
+    data, report = kit.json("text"), kit.report
     if data is None:
         return
     text = kit.model.parts.text
@@ -56,18 +56,18 @@ def check_text(kit: Kit, report: KitReport) -> None:
         report.equal(f"decode.{number}", "lower case", text.spell(row["ids"], lower=True), row["lower"])
 
 
-def check_emotion(kit: Kit, report: KitReport) -> None:
+def check_emotion(kit: IndexKit) -> None:
     """The arithmetic of the eight numbers, the chosen rows and the mixed vectors."""
-    data = kit.data("emotion")
+    data, report = kit.json("emotion"), kit.report
     if data is None:
         return
     parts = kit.model.parts
     report.equal("emotion", "order", list(NAMES), data["order"])
     for number, row in enumerate(data["normalize"]):
         case = f"emotion.{number}"
-        report.close(case, "biased", emotion.balanced(row["vector"]), row["biased"], 1e-12)
+        report.close(case, "biased", emotion.balanced(row["vector"]), row["biased"], kit.limits["numbers"])
         unbiased = emotion.balanced(row["vector"], bias=False)
-        report.close(case, "unbiased", unbiased, row["unbiased"], 1e-12)
+        report.close(case, "unbiased", unbiased, row["unbiased"], kit.limits["numbers"])
         for strength, expected in row["scaled"].items():
             report.equal(case, f"scaled {strength}", emotion.scaled(row["vector"], float(strength)), expected)
     for name, expected in data["nearest"].items():
@@ -78,11 +78,11 @@ def check_emotion(kit: Kit, report: KitReport) -> None:
     rng = random.Random(data["random_seed"])
     chosen = emotion.random_rows(rng, [len(group) for group in parts.emotion_groups])
     report.equal("emotion", "random rows", chosen, data["random_index"])
-    _check_mixing(kit, report, data)
+    _check_mixing(kit, data)
 
 
-def _check_mixing(kit: Kit, report: KitReport, data: Any) -> None:
-    tensors = kit.tensors("emotion")
+def _check_mixing(kit: IndexKit, data: Any) -> None:
+    tensors, report, limit = kit.tensors("emotion"), kit.report, kit.limits["emotion"]
     groups = kit.model.parts.emotion_groups
     for key in tensors:
         if not key.startswith("base_emovec_"):
@@ -100,15 +100,15 @@ def _check_mixing(kit: Kit, report: KitReport, data: Any) -> None:
                     continue
                 vector = emotion.balanced(row["vector"])
                 mixed = emotion.mixed_rows(vector, groups, chosen)[None]
-                case, tolerance = f"emotion.{number}", TOLERANCES["emovec"]
-                report.close(case, f"{kind} mixed", mixed, tensors[f"v{number}_{kind}_mat"], tolerance)
+                case, stem = f"emotion.{number}", f"v{number}_{kind}"
+                report.close(case, f"{kind} mixed", mixed, tensors[f"{stem}_mat"], limit)
                 final = emotion.add_vector(base, mixed, vector)
-                report.close(case, f"{kind} final", final, tensors[f"v{number}_{kind}_final"], tolerance)
+                report.close(case, f"{kind} final", final, tensors[f"{stem}_final"], limit)
 
 
-def check_classifier(kit: Kit, report: KitReport) -> None:
+def check_classifier(kit: IndexKit) -> None:
     """The emotion model's prompts and answers, and the reading of answers of every kind."""
-    data = kit.data("emotion")
+    data, report = kit.json("emotion"), kit.report
     if data is None:
         return
     classifier = kit.model.parts.classifier

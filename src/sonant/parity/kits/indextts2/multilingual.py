@@ -19,16 +19,16 @@ from sonant.families.indextts2.segments import split_by_punctuation, split_by_to
 from sonant.families.indextts2.text import Normaliser
 from sonant.families.indextts2.vocabulary import LANGUAGES, SPECIAL_TOKENS, Vocabulary, language_row
 from sonant.parity.kit import KitReport
-from sonant.parity.kits.indextts2.folder import Kit
+from sonant.parity.kits.indextts2.folder import IndexKit
 
 
-def check_text(kit: Kit, report: KitReport) -> None:
+def check_text(kit: IndexKit) -> None:
     """Everything between a text and the ids of its segments."""
     front = kit.model.parts.text
     assert isinstance(front, MultilingualFrontEnd)
-    _check_vocabulary(kit, report, front)
-    _check_real_vocabulary(kit, report)
-    data = kit.data("text")
+    _check_vocabulary(kit, front)
+    _check_real_vocabulary(kit)
+    data, report = kit.json("text"), kit.report
     if data is None:
         return
     for number, row in enumerate(data["rows"]):
@@ -57,8 +57,8 @@ def check_text(kit: Kit, report: KitReport) -> None:
         report.equal(f"pieces.{number}", f"at {row['max_chars']} characters", found, row["segments"])
 
 
-def _check_vocabulary(kit: Kit, report: KitReport, front: MultilingualFrontEnd) -> None:
-    data = kit.data("tokenizer")
+def _check_vocabulary(kit: IndexKit, front: MultilingualFrontEnd) -> None:
+    data, report = kit.json("tokenizer"), kit.report
     if data is None:
         return
     vocabulary, case = front.vocabulary, "vocabulary"
@@ -72,9 +72,9 @@ def _check_vocabulary(kit: Kit, report: KitReport, front: MultilingualFrontEnd) 
         report.equal(f"vocabulary.{number}", "text", vocabulary.decode(row["ids"]), row["decoded"])
 
 
-def _check_real_vocabulary(kit: Kit, report: KitReport) -> None:
+def _check_real_vocabulary(kit: IndexKit) -> None:
     """Ids of the full-size vocabulary: of the special tokens always, of texts where the file is beside it."""
-    data = kit.data("real_vocab")
+    data, report = kit.json("real_vocab"), kit.report
     if data is None:
         return
     for token, value in data["special_ids"].items():
@@ -125,9 +125,9 @@ def _check_row(
     report.equal(case, "language row", {s.language for s in segments}, {row["lang_id"]})
 
 
-def check_lengths(kit: Kit, report: KitReport) -> None:
+def check_lengths(kit: IndexKit) -> None:
     """Mel frames of so many codes at every recorded duration."""
-    data = kit.data("length")
+    data, report = kit.json("length"), kit.report
     if not data:
         return
     for codes, factor, frames in data["rows"]:

@@ -15,61 +15,20 @@ from sonant.families.indextts2.speaker_rows import ResampledSpeaker
 from sonant.families.indextts2.text import TextFrontEnd
 from sonant.parity.kit import KitReport, Recorded
 from sonant.parity.kits.indextts2 import front, listen, multilingual, sound, speak, whole
-from sonant.parity.kits.indextts2.folder import Kit
+from sonant.parity.kits.indextts2.folder import IndexKit
 
 
-def _check_text(kit: Kit, report: KitReport) -> None:
+def _check_text(kit: IndexKit) -> None:
     check = multilingual.check_text if kit.is_multilingual else front.check_text
-    check(kit, report)
+    check(kit)
 
 
-STAGES: tuple[tuple[str, Callable[[Kit, KitReport], None]], ...] = (
-    ("checkpoint", whole.check_keys),
-    ("text", _check_text),
-    ("references", listen.check_references),
-    ("recorded inputs", listen.check_recorded_inputs),
-    ("conditioning", listen.check_conditioning),
-    ("emotion", front.check_emotion),
-    ("classifier", front.check_classifier),
-    ("prefix", speak.check_prefix),
-    ("decode", speak.check_decode),
-    ("sampling", speak.check_sampling),
-    ("codec", sound.check_codec),
-    ("length", multilingual.check_lengths),
-    ("length regulator", sound.check_regulator),
-    ("dit", sound.check_dit),
-    ("s2mel", sound.check_s2mel),
-    ("bigvgan", sound.check_bigvgan),
-    ("end to end", whole.check_whole),
-    ("cache", whole.check_cache),
-)
-
-
-def recognises(folder: Path) -> bool:
-    """True when the folder is a kit of this family."""
-    return (folder / "fixtures").is_dir() and read_version(folder / "checkpoint" / CONFIG_NAME) is not None
-
-
-def run(folder: Path, report: KitReport) -> None:
-    """Check everything the kit records."""
-    kit = Kit(folder)
-    with report.section("checkpoint"):
-        _check_sizes(kit, report)
-    for name, check in STAGES:
-        with report.section(name):
-            check(kit, report)
-    # What only listens to the recordings comes last, and does not count as a check of them.
-    kit.fixtures.check_coverage(report)
-    with report.section("noise"):
-        _check_noise(kit, report)
-
-
-def _check_sizes(kit: Kit, report: KitReport) -> None:
+def _check_sizes(kit: IndexKit) -> None:
     """Sizes that the kit states, as they are read from config and tensors."""
     path = kit.folder / "index.json"
     if not path.is_file():
         return
-    index = json.loads(path.read_text(encoding="utf-8"))
+    index, report = json.loads(path.read_text(encoding="utf-8")), kit.report
     sizes, parts = index.get("sizes", {}), kit.model.parts
     config = parts.config
     found: dict[str, Any] = {
@@ -104,9 +63,9 @@ def _check_sizes(kit: Kit, report: KitReport) -> None:
         report.equal("index", name, shapes, {key: shape for key, (_, shape) in tensors.items()})
 
 
-def _check_noise(kit: Kit, report: KitReport) -> None:
+def _check_noise(kit: IndexKit) -> None:
     """The largest values that the kit's table of tolerances is based on, from the recorded tensors."""
-    table = kit.data("noise")
+    table, report = kit.json("noise"), kit.report
     if not table:
         return
     places = {
@@ -135,7 +94,7 @@ def _check_noise(kit: Kit, report: KitReport) -> None:
         )
         held = [
             float(tensors[places[quantity]].abs().max())
-            for name in kit.names()
+            for name in kit.files.names()
             if quantity in places
             and places[quantity] in (tensors := kit.tensors(name))
             and tensors[places[quantity]].dtype == torch.float32
@@ -143,3 +102,43 @@ def _check_noise(kit: Kit, report: KitReport) -> None:
         if held:
             nearest = min(abs(value - record["ref_max"]) for value in held)
             report.close("noise", f"{quantity} largest value", nearest, 0.0, 1e-4 * record["ref_max"])
+
+
+STAGES: tuple[tuple[str, Callable[[IndexKit], None]], ...] = (
+    ("sizes", _check_sizes),
+    ("checkpoint", whole.check_keys),
+    ("text", _check_text),
+    ("references", listen.check_references),
+    ("recorded inputs", listen.check_recorded_inputs),
+    ("conditioning", listen.check_conditioning),
+    ("emotion", front.check_emotion),
+    ("classifier", front.check_classifier),
+    ("prefix", speak.check_prefix),
+    ("decode", speak.check_decode),
+    ("sampling", speak.check_sampling),
+    ("codec", sound.check_codec),
+    ("length", multilingual.check_lengths),
+    ("length regulator", sound.check_regulator),
+    ("dit", sound.check_dit),
+    ("s2mel", sound.check_s2mel),
+    ("bigvgan", sound.check_bigvgan),
+    ("end to end", whole.check_whole),
+    ("cache", whole.check_cache),
+)
+
+
+def recognises(folder: Path) -> bool:
+    """True when the folder is a kit of this family."""
+    return (folder / "fixtures").is_dir() and read_version(folder / "checkpoint" / CONFIG_NAME) is not None
+
+
+def run(folder: Path, report: KitReport) -> None:
+    """Check everything the kit records."""
+    kit = IndexKit(folder, report)
+    for name, check in STAGES:
+        with report.section(name):
+            check(kit)
+    # What only listens to the recordings comes last, and does not count as a check of them.
+    kit.files.check_coverage(report)
+    with report.section("noise"):
+        _check_noise(kit)

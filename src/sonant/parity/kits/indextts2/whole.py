@@ -18,18 +18,18 @@ from sonant.families.indextts2.model import IndexInputs
 from sonant.families.indextts2.multilingual import STOP
 from sonant.families.indextts2.text import TextFrontEnd
 from sonant.families.indextts2.weights import read_any
-from sonant.parity.kit import KitReport
-from sonant.parity.kits.indextts2.folder import TOLERANCES, Kit, recorded
+from sonant.parity.kits.driver import watched
+from sonant.parity.kits.indextts2.folder import IndexKit
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling, SpeechRequest, Style
 from sonant.request.voice import Voice
 from sonant.voices.casting import Casting
 
-T = TOLERANCES
 FULL_SCALE = 32767.0
 LOW_MEMORY_PIECE = 40  # characters. Source: the original's low-memory mode
 DEFAULT_SILENCE = 200  # milliseconds. Source: the original's `infer`
 
+STAGES = {"latent": "latent.out", "S": "s2mel.features"}
 _SAMPLING = {
     "num_beams": "beams",
     "max_mel_tokens": "max_frames",
@@ -59,7 +59,7 @@ _OTHER = {
 }
 
 
-def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
+def request_of(kit: IndexKit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
     """The request that means the same as the original's keyword arguments."""
     given = dict(case["kwargs"])
     unknown = given.keys() - _SAMPLING.keys() - _OPTIONS.keys() - _OTHER
@@ -101,18 +101,19 @@ def request_of(kit: Kit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
     )
 
 
-def check_whole(kit: Kit, report: KitReport) -> None:
+def check_whole(kit: IndexKit) -> None:
     """Every end-to-end case, from the wav files and the text to 16-bit samples."""
     voices: dict[str, Voice] = {}
-    for case in kit.data("e2e") or []:
-        with report.section(f"e2e {case['name']}"), torch.inference_mode():
+    for case in kit.json("e2e") or []:
+        with kit.report.section(f"e2e {case['name']}"), torch.inference_mode():
             name = case["ref"]
             if name not in voices:
                 voices[name] = kit.model.encode_voice(Audio.read(kit.audio(name)), None)
-            _check_case(kit, report, case, voices[name])
+            _check_case(kit, case, voices[name])
 
 
-def _check_case(kit: Kit, report: KitReport, case: dict[str, Any], voice: Voice) -> None:
+def _check_case(kit: IndexKit, case: dict[str, Any], voice: Voice) -> None:
+    report = kit.report
     name, tensors = f"e2e {case['name']}", kit.tensors(f"e2e_{case['name']}")
     prompts = kit.model.prepare(request_of(kit, case, voice))
     report.equal(name, "segments", len(prompts), case["segments"])
@@ -130,86 +131,65 @@ def _check_case(kit: Kit, report: KitReport, case: dict[str, Any], voice: Voice)
     spoken: list[Tensor] = []
     lengths: list[int] = []
     for index, prompt in enumerate(prompts):
-        waveform, count = _check_segment(kit, report, name, tensors, index, prompt, rng)
+        waveform, count = _check_segment(kit, name, tensors, index, prompt, rng)
         spoken.append(waveform)
         lengths.append(count)
     report.equal(name, "code lengths", lengths, case["code_lengths"])
-    _check_samples(report, name, case, tensors, spoken, kit.model.spec.sample_rate)
+    _check_samples(kit, name, case, tensors, spoken)
 
 
-def _generator(kit: Kit, seed: int) -> torch.Generator:
+def _generator(kit: IndexKit, seed: int) -> torch.Generator:
     """The original's global generator as it stands when the first code is drawn.
 
     Its w2v-bert draws one number a layer for a layer drop that only training uses, and both the speaker's
     and the emotion's features were made after seeding; IndexTTS-2.5 makes the speaker's twice.
     """
     rng = torch.Generator().manual_seed(seed)
-    layers = W2vBertConfig.read(read_json(kit.files.w2v_bert / "config.json")).num_hidden_layers
+    layers = W2vBertConfig.read(read_json(kit.layout.w2v_bert / "config.json")).num_hidden_layers
     for _ in range((3 if kit.is_multilingual else 2) * layers):
         torch.rand([], generator=rng)
     return rng
 
 
 def _check_segment(
-    kit: Kit,
-    report: KitReport,
-    name: str,
-    tensors: Mapping[str, Tensor],
-    index: int,
-    prompt: Prompt,
-    rng: torch.Generator,
+    kit: IndexKit, name: str, tensors: Mapping[str, Tensor], index: int, prompt: Prompt, rng: torch.Generator
 ) -> tuple[Tensor, int]:
     model, inputs = kit.model, prompt.inputs
     assert isinstance(inputs, IndexInputs)
     model.allocate(prompt.rows, prompt.positions)
-    emotion = inputs.decode.emotion[None]
-    report.close(name, f"emovec_{index}", emotion, tensors[f"emovec_{index}"], T["end to end"])
     utterance = model.start(prompt, range(prompt.rows))
-    if f"rng_state_{index}" in tensors:
-        report.equal(name, f"rng_state_{index}", rng.get_state(), tensors[f"rng_state_{index}"])
+    found = {"emovec": inputs.decode.emotion[None], "rng_state": rng.get_state()}
     utterance.generator = rng  # the original draws everything from the one global generator
     while True:
         (step,) = model.step([utterance])
         if step.is_final:
             break
-    codes = torch.tensor([utterance.state.search.result])
-    report.equal(name, f"codes_{index}", codes, tensors[f"codes_{index}"])
-    expected_noise = tensors[f"noise_{index}"]
-    drawn = torch.randn(expected_noise.shape, generator=rng)
-    report.close(name, f"noise_{index}", drawn, expected_noise, 1e-6)
-    decoder = model.decoder(prompt, streaming=False, noise=expected_noise)
+    found["codes"] = torch.tensor([utterance.state.search.result])
+    noise = tensors[f"noise_{index}"]
+    found["noise"] = torch.randn(noise.shape, generator=rng)
+    decoder = model.decoder(prompt, streaming=False, noise=noise)
     decoder.push(step.tokens)
-    with recorded() as seen:
+    with watched() as seen:
         waveform = decoder.finish()
-    for key, stage in ((f"latent_{index}", "latent.out"), (f"S_{index}", "s2mel.features")):
-        if key in tensors:
-            report.close(name, key, seen[stage][0], tensors[key], T["end to end"])
-    if f"cond_{index}" in tensors:
-        joined = torch.cat((inputs.decode.condition, seen["s2mel.condition"][0]), dim=1)
-        report.close(name, f"cond_{index}", joined, tensors[f"cond_{index}"], T["end to end"])
-    mel = seen["s2mel.mel"][0][..., inputs.decode.mel.shape[-1] :]
-    report.close(name, f"mel_{index}", mel, tensors[f"mel_{index}"], T["end to end"])
-    if f"wav_{index}" in tensors:
-        expected = tensors[f"wav_{index}"]
-        made = waveform.reshape(expected.shape)
-        report.close(name, f"wav_{index}", made, expected, T["end to end wav"])
+    found |= {key: seen[stage][0] for key, stage in STAGES.items() if stage in seen}
+    found["cond"] = torch.cat((inputs.decode.condition, seen["s2mel.condition"][0]), dim=1)
+    found["mel"] = seen["s2mel.mel"][0][..., inputs.decode.mel.shape[-1] :]
+    found["wav"] = waveform
+    ours = {f"{key}_{index}": value for key, value in found.items()}
+    kit.compare("segment", name, {key: tensors[key] for key in ours if key in tensors}, ours)
     return waveform, len(step.tokens)
 
 
 def _check_samples(
-    report: KitReport,
-    name: str,
-    case: dict[str, Any],
-    tensors: Mapping[str, Tensor],
-    spoken: list[Tensor],
-    sample_rate: int,
+    kit: IndexKit, name: str, case: dict[str, Any], tensors: Mapping[str, Tensor], spoken: list[Tensor]
 ) -> None:
     """Segments joined with their silence, as 16-bit samples; a stream also ends with silence.
 
     Where the original took pieces of the text one by one, silence is only between those.
     """
+    report, limit = kit.report, kit.limits["int16"]
     milliseconds = case["kwargs"].get("interval_silence", DEFAULT_SILENCE)
-    silence = torch.zeros(max(0, int(sample_rate * milliseconds / 1000.0)))
+    silence = torch.zeros(max(0, int(kit.model.spec.sample_rate * milliseconds / 1000.0)))
     chunks: list[tuple[Tensor, bool]] = []
     pauses = set(range(1, len(spoken)))
     if case.get("low_vram"):
@@ -230,24 +210,24 @@ def _check_samples(
     integers = scaled.numpy().astype(np.int16)[:, None]  # cut towards zero, as the original does
     report.equal(name, "samples", len(integers), case["samples"])
     expected = tensors["wav_int16"].to(torch.int32)
-    report.close(name, "wav_int16", integers.astype(np.int32), expected, T["int16"])
+    report.close(name, "wav_int16", integers.astype(np.int32), expected, limit)
     peak = int(np.abs(integers.astype(np.int32)).max())
-    report.close(name, "peak", peak, case["peak"], T["int16"])
+    report.close(name, "peak", peak, case["peak"], limit)
     rms = float(np.sqrt(np.mean(integers.astype(np.float64) ** 2)))
-    report.close(name, "rms", rms, case["rms"], T["int16"])
+    report.close(name, "rms", rms, case["rms"], limit)
 
 
-def check_cache(kit: Kit, report: KitReport) -> None:
+def check_cache(kit: IndexKit) -> None:
     """Encoder runs of a sequence of calls: every clip is encoded once, whoever uses it again."""
-    calls = kit.data("cache")
+    calls, report = kit.json("cache"), kit.report
     if not calls:
         return
-    fresh = Kit(kit.folder).model
+    fresh = IndexKit(kit.folder, report).model
     casting = Casting(fresh, None)
     seen_voices: set[str] = set()
     seen_clips: set[str] = set()
     for number, call in enumerate(calls):
-        with torch.inference_mode(), recorded() as seen:
+        with watched() as seen:
             audio = Audio.read(kit.audio(call["ref"]))
             voice = casting.encode(audio)
             clip = Audio.read(kit.audio(call["emo"])) if call["emo"] else None
@@ -265,7 +245,7 @@ def check_cache(kit: Kit, report: KitReport) -> None:
             report.equal("cache", f"call {number} runs no encoder", runs, 0)
 
 
-def check_keys(kit: Kit, report: KitReport) -> None:
+def check_keys(kit: IndexKit) -> None:
     """The readers find exactly the tensors that the kit lists, with their types and shapes."""
     path = kit.folder / "checkpoint_keys.json"
     if not path.is_file():
@@ -275,7 +255,7 @@ def check_keys(kit: Kit, report: KitReport) -> None:
         wanted = {name: (_type(kind), list(shape)) for name, (kind, shape) in expected.items()}
         if set(wanted) == {""} or len(wanted) == len(found) == 1:  # a file that is one tensor
             found = dict(zip(wanted, found.values(), strict=True))
-        report.equal("checkpoint", file, found, wanted)
+        kit.report.equal("checkpoint", file, found, wanted)
 
 
 def _type(name: str) -> str:

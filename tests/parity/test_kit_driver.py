@@ -1,0 +1,131 @@
+"""The driver of conformance kits: rows of a data file, what they allow, and what they never let pass."""
+
+from importlib.resources import files
+
+import pytest
+import torch
+
+from sonant.nn.tap import tap
+from sonant.parity.kit import KitReport
+from sonant.parity.kits import driver
+
+TABLE = """
+[limits]
+close = 1e-3
+[rows]
+net = [
+    ["layer{n}_{part}", "net.{n}.{part}", "close"],
+    ["ids", "=", "exact"],
+    ["begin", "wave", "close", "head"],
+    ["end", "wave", "close", "tail"],
+    ["end_rows", "frames", "close", "tail rows"],
+    ["flipped", "frames", "close", "turned"],
+    ["big", "=", "close", "share"],
+    ["part", "=", "close", "scaled"],
+    ["scores", "=", "close", "finite"],
+    ["answer_ids", "answer ids", "exact", "named"],
+]
+"""
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch):
+    """A function: recorded and found values -> the lines of the report."""
+    (tmp_path / "toy.toml").write_text(TABLE, encoding="utf-8")
+    monkeypatch.setattr(driver, "files", lambda package: tmp_path)
+
+    def check(recorded, found, **options):
+        lines = []
+        kit = driver.Kit(tmp_path, tmp_path, KitReport(lines.append), "toy")
+        check.keys = kit.compare("net", "case", recorded, found, **options)
+        return [(line[:4], line[47:91].strip(), line) for line in lines]
+
+    return check
+
+
+def verdicts(lines):
+    return {name: verdict for verdict, name, _ in lines}
+
+
+WAVE, FRAMES = torch.arange(6.0)[None], torch.arange(12.0).reshape(1, 4, 3)
+GOOD = [
+    ("ids", torch.tensor([1, 2]), torch.tensor([[1, 2]])),
+    ("begin", WAVE, WAVE[:, :2]),
+    ("end", WAVE, WAVE[0, 4:]),
+    ("end_rows", FRAMES, FRAMES[:, 1:]),
+    ("flipped", FRAMES, FRAMES.mT),
+    ("big", torch.tensor([1000.5]), torch.tensor([1000.0])),
+    ("part", torch.tensor([1000.5]), torch.tensor([1000.0])),
+    ("scores", torch.tensor([0.5, float("-inf")]), torch.tensor([0.5, -3e38])),
+    ("answer_ids", [1, 2], [1, 2]),
+]
+NAMES = {
+    "begin": "wave",
+    "end": "wave",
+    "end_rows": "frames",
+    "flipped": "frames",
+    "answer_ids": "answer ids",
+}
+
+
+@pytest.mark.parametrize(("key", "found", "recorded"), GOOD)
+def test_what_fits_passes(checked, key, found, recorded):
+    lines = checked({key: recorded}, {NAMES.get(key, key): found})
+    assert {verdict for verdict, _, _ in lines} == {"PASS"}
+    assert checked.keys == {key}
+
+
+@pytest.mark.parametrize(
+    ("key", "found", "recorded"),
+    [
+        ("ids", torch.tensor([1, 3]), torch.tensor([1, 2])),
+        ("begin", WAVE, WAVE[:, 4:]),
+        ("begin", WAVE[:, :1], WAVE[:, :2]),
+        ("begin", FRAMES, FRAMES[:, 1:]),
+        ("end", WAVE, WAVE[:, :2]),
+        ("flipped", FRAMES, FRAMES),
+        ("big", torch.tensor([1002.0]), torch.tensor([1000.0])),
+        ("part", torch.tensor([0.5]), torch.tensor([0.502])),
+        ("scores", torch.tensor([0.5, 0.1]), torch.tensor([0.5, -3e38])),
+        ("scores", torch.tensor([float("-inf"), float("-inf")]), torch.tensor([0.5, -3e38])),
+        ("answer_ids", [1, 2], [1, 3]),
+    ],
+)
+def test_what_does_not_fit_fails(checked, key, found, recorded):
+    lines = checked({key: recorded}, {NAMES.get(key, key): found})
+    assert "FAIL" in {verdict for verdict, _, _ in lines}
+
+
+def test_numbers_and_words_go_from_key_to_stage_in_the_order_of_computation(checked):
+    with driver.watched() as seen:
+        for layer in (0, 1):
+            for part in ("norm", "attn"):
+                tap(f"net.{layer}.{part}", torch.tensor([layer + 0.5]))
+    recorded = {f"case.layer{n}_{part}": torch.tensor([n + 0.5]) for part in ("attn", "norm") for n in (1, 0)}
+    lines = checked(recorded, seen, prefix="case.", title="{}, again")
+    assert [name for _, name, _ in lines] == [
+        f"layer{n}_{part}, again" for n in (0, 1) for part in ("norm", "attn")
+    ]
+    assert set(verdicts(lines).values()) == {"PASS"}
+
+
+def test_a_recorded_stage_that_was_not_computed_is_a_failure(checked):
+    ((verdict, name, line),) = checked({"layer7_attn": torch.zeros(1)}, {})
+    assert (verdict, name) == ("FAIL", "layer7_attn")
+    assert "'net.7.attn' was not computed" in line
+
+
+def test_a_key_that_no_row_knows_is_left_for_the_coverage(checked):
+    assert checked({"unheard": torch.zeros(1)}, {"unheard": torch.zeros(1)}) == []
+    assert checked.keys == set()
+
+
+def test_every_data_file_is_whole():
+    """Each tolerance of a row is one of the file's limits, and no word of a fit is unknown."""
+    known = {"head", "tail", "rows", "turned", "share", "scaled", "finite", "named"}
+    folder = files("sonant.parity.kits")
+    names = [path.name.removesuffix(".toml") for path in folder.iterdir() if path.name.endswith(".toml")]
+    assert names
+    for name in names:
+        kit = driver.Kit(folder, folder, KitReport(print), name)
+        assert all(row.fit <= known for rows in kit.rows.values() for row in rows)
