@@ -230,6 +230,81 @@ static int frame(void) {
   return status;
 }
 
+/* A stack of the GPT-2 kind: rows that share positions are rows of their own, and what does not fit is refused. */
+typedef struct Gpt2 Gpt2;
+Gpt2 *sonant_gpt2_new(int layers, int width, int heads, int middle, int scored, float eps, int max_rows,
+                      const float *const *norms, const Linear *head, const float *head_bias);
+void sonant_gpt2_free(Gpt2 *g);
+int sonant_gpt2_layer(Gpt2 *g, int index, const Linear *qkv, const Linear *out, const Linear *up, const Linear *down,
+                      const float *const *vectors);
+int sonant_gpt2_run(Gpt2 *g, int count, const float *x, const int32_t *rows, const int32_t *positions,
+                    const int32_t *origins, float *const *keys, float *const *values, int slots, int capacity,
+                    float *scores, int threads);
+
+static int gpt2(void) {
+  enum { MOST_ROWS = 3, STEPS = 5 };
+  Linear *m[4 * LAYERS] = {NULL}, *head = NULL;
+  float *vector = random_floats(4 * MIDDLE, 1), *x = random_floats(STEPS * WIDTH, 1), *cache[2 * LAYERS];
+  const float *vectors[8] = {vector, vector + 1, vector + 2, vector + 3, vector, NULL, vector, vector};
+  float shared[MOST_ROWS * VOCABULARY], own[MOST_ROWS * VOCABULARY];
+  for (int i = 0; i < 2 * LAYERS; i++) cache[i] = random_floats(SLOTS * CAPACITY * WIDTH, 0);
+  head = packed(TILE, WIDTH);
+  Gpt2 *g = head ? sonant_gpt2_new(LAYERS, WIDTH, HEADS, MIDDLE, VOCABULARY, 1e-5f, MOST_ROWS, vectors, head, vector) : NULL;
+  int status = g ? DONE : NO_MEMORY;
+  for (int l = 0; status == DONE && l < LAYERS; l++) {
+    const int sizes[4][2] = {{3 * WIDTH, WIDTH}, {WIDTH, WIDTH}, {MIDDLE, WIDTH}, {WIDTH, MIDDLE}};
+    for (int i = 0; i < 4; i++)
+      if (!(m[4 * l + i] = packed(sizes[i][0], sizes[i][1]))) status = NO_MEMORY;
+    if (status != DONE) break;
+    Linear **own_of = m + 4 * l;
+    CHECK(sonant_gpt2_layer(g, LAYERS, own_of[0], own_of[1], own_of[2], own_of[3], vectors) == WRONG_SIZE);
+    CHECK(sonant_gpt2_layer(g, l, own_of[1], own_of[1], own_of[2], own_of[3], vectors) == WRONG_SIZE);
+    CHECK(sonant_gpt2_layer(g, l, own_of[0], own_of[1], own_of[2], NULL, vectors) == WRONG_SIZE);
+    CHECK(sonant_gpt2_layer(g, l, own_of[0], own_of[1], own_of[2], own_of[3], vectors) == DONE);
+  }
+  int32_t rows[MOST_ROWS] = {0, 1, 2}, places[MOST_ROWS], origins[SLOTS * CAPACITY] = {0};
+  /* Rows 1 and 2 are fed as row 0 is, row 2 from its own storage and row 1 from row 0's but for its last place. */
+  for (int step = 0; status == DONE && step < STEPS; step++) {
+    float three[MOST_ROWS * WIDTH];
+    for (int r = 0; r < MOST_ROWS; r++) {
+      memcpy(three + r * WIDTH, x + step * WIDTH, sizeof(float) * WIDTH);
+      places[r] = step;
+      origins[r * CAPACITY + step] = r;
+      if (r == 1 && step) origins[CAPACITY + step - 1] = 0;
+    }
+    status = sonant_gpt2_run(g, MOST_ROWS, three, rows, places, origins, cache, cache + LAYERS, SLOTS, CAPACITY, shared, 2);
+    if (status == DONE)
+      status = sonant_gpt2_run(g, 1, three, rows, places, origins, cache, cache + LAYERS, SLOTS, CAPACITY, own, 1);
+    for (int i = 0; status == DONE && i < VOCABULARY; i++) {
+      CHECK(isfinite(own[i]) && fabsf(own[i] - shared[i]) < 1e-4f);
+      CHECK(shared[i] == shared[VOCABULARY + i] && shared[i] == shared[2 * VOCABULARY + i]);
+    }
+  }
+  if (status == DONE) {
+    const int32_t zero = 0, low = -1, slots = SLOTS, end = CAPACITY, last = STEPS;
+#define RUN(count, row, place) \
+  sonant_gpt2_run(g, count, x, row, place, origins, cache, cache + LAYERS, SLOTS, CAPACITY, own, 1)
+    CHECK(RUN(1, &slots, &zero) == WRONG_SIZE && RUN(1, &low, &zero) == WRONG_SIZE);
+    CHECK(RUN(1, &zero, &end) == WRONG_SIZE && RUN(1, &zero, &low) == WRONG_SIZE);
+    CHECK(RUN(0, &zero, &zero) == WRONG_SIZE && RUN(MOST_ROWS + 1, rows, places) == WRONG_SIZE);
+    origins[last] = 1; /* a new place is the row's own */
+    CHECK(RUN(1, &zero, &last) == WRONG_SIZE);
+    origins[last] = 0;
+    origins[1] = SLOTS; /* and old ones are somebody's */
+    CHECK(RUN(1, &zero, &last) == WRONG_SIZE);
+#undef RUN
+    CHECK(!sonant_gpt2_new(1, WIDTH, 3, MIDDLE, VOCABULARY, 1e-5f, 1, vectors, head, NULL));
+    CHECK(!sonant_gpt2_new(1, WIDTH, HEADS, MIDDLE, TILE + 1, 1e-5f, 1, vectors, head, NULL));
+    CHECK(fast_exp(-1000) < 1e-37f && fast_exp(1000) > 1e38f && fast_exp(0) == 1);
+  }
+  sonant_gpt2_free(g);
+  sonant_linear_free(head);
+  for (int i = 0; i < 4 * LAYERS; i++) sonant_linear_free(m[i]);
+  for (int i = 0; i < 2 * LAYERS; i++) free(cache[i]);
+  free(vector); free(x);
+  return status;
+}
+
 /* Convolutions in pieces are the convolution of the whole, to the bit, and near the plain sum. */
 static int convolution(void) {
   const int inputs = 10, outputs = 37, taps = 3, dilation = 2, length = 40, context = (taps - 1) * dilation;
@@ -285,7 +360,7 @@ static int oversampled(void) {
 
 int main(void) {
   const struct { const char *name; int (*part)(void); } parts[] = {
-      {"matrices", matrices}, {"stack", stack}, {"frame", frame}, {"convolution", convolution}, {"oversampled", oversampled}};
+      {"matrices", matrices}, {"stack", stack}, {"frame", frame}, {"gpt2", gpt2}, {"convolution", convolution}, {"oversampled", oversampled}};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
     CHECK(parts[i].part() == DONE);
     /* A slab is filled at once when it is made; after the first part one is held, so that it is not made anew for

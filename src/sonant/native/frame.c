@@ -79,15 +79,14 @@ int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int gr
   const Cache cache = {keys, values, slots, capacity, cosines, sines};
   const Choice choice = {greedy, top_k, temperature, race};
   const int width = early->width, scored = heads[0]->rows, most = 2 * batch;
-  const int parts = project ? source / project->group : 1;
   float *x = malloc(sizeof(float) * most * source), *out = malloc(sizeof(float) * most * width);
   float *scores = malloc(sizeof(float) * batch * scored), *scratch = malloc(sizeof(float) * batch * vocabulary);
   int32_t *rows = malloc(sizeof(int32_t) * most), *positions = malloc(sizeof(int32_t) * most);
-  Input in = {malloc(sizeof(float) * most * source), malloc((size_t)2 * most * source),
-              malloc(sizeof(float) * most * parts), malloc(sizeof(int32_t) * 2 * most * parts)};
+  Input in;
+  const int has_input = sonant_input_fill(&in, most, source);
   const size_t each = sonant_layer_scratch(early, groups + 1);
   float *own = malloc(sizeof(float) * each * threads);
-  const int fits = own && x && out && scores && scratch && rows && positions && in.x && in.codes && in.scales && in.sums;
+  const int fits = has_input && own && x && out && scores && scratch && rows && positions;
   for (int b = 0; fits && b < batch; b++) {
     memcpy(x + (size_t)(2 * b) * source, hidden + (size_t)b * source, sizeof(float) * source);
     memcpy(x + (size_t)(2 * b + 1) * source, first + (size_t)b * source, sizeof(float) * source);
@@ -136,6 +135,6 @@ int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int gr
     }
   }
   free(x); free(out); free(scores); free(scratch); free(rows); free(positions);
-  free(in.x); free(in.codes); free(in.scales); free(in.sums); free(own);
+  sonant_input_drop(&in); free(own);
   return fits ? DONE : NO_MEMORY;
 }

@@ -52,6 +52,10 @@ static inline float wide_scale(uint16_t scale) {
   return wide.value;
 }
 
+/* Room for `tokens` of up to `inputs` values, whatever matrix takes them; 0 when memory runs out. */
+int sonant_input_fill(Input *in, int tokens, int inputs);
+void sonant_input_drop(Input *in);
+
 /* x [inputs] becomes token m of the input. */
 void sonant_put(const Linear *l, const Input *in, int m, const float *x);
 

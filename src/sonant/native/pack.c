@@ -151,6 +151,15 @@ static void quantise(const float *x, int inputs, int group, int planes, int8_t *
   }
 }
 
+int sonant_input_fill(Input *in, int tokens, int inputs) {
+  const size_t values = (size_t)tokens * inputs, groups = (size_t)tokens * ((inputs + 31) / 32);
+  *in = (Input){malloc(sizeof(float) * values), malloc(2 * values), malloc(sizeof(float) * groups),
+                malloc(sizeof(int32_t) * 2 * groups)};
+  return in->x && in->codes && in->scales && in->sums;
+}
+
+void sonant_input_drop(Input *in) { free(in->x); free(in->codes); free(in->scales); free(in->sums); }
+
 void sonant_put(const Linear *l, const Input *in, int m, const float *x) {
   const int groups = l->inputs / l->group;
   if (l->bits == 16)

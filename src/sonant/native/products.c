@@ -133,62 +133,91 @@ static inline int32_t code_of(const int8_t *code, int planes, int inputs) {
   return planes == 2 ? 256 * code[0] + code[inputs] : code[0];
 }
 
-#if defined(__AVX2__)
-/* Eight rows x four inputs: unsigned w times a of 8 or 16 bits. maddubs would saturate at int16 with 255 x 127
-   twice, so the bytes are widened first. */
-static inline __m256i dot_avx2(__m256i acc, __m256i w, __m256i a_even, __m256i a_odd) {
-  const __m256i mask = _mm256_set1_epi16(0x00ff);
-  __m256i even = _mm256_madd_epi16(_mm256_and_si256(w, mask), a_even);
-  __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16(w, 8), a_odd);
-  return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+#if defined(__AVX2__) && defined(__FMA__)
+/* Codes of a group in 16 bits, four inputs as 0, 2, 1, 3: what `dots_avx2` meets the even and the odd bytes of a weight
+   with. */
+static inline void widen_avx2(const int8_t *code, int planes, int inputs, int group, int16_t *to) {
+  const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7, 8,
+                                         9, 12, 13, 10, 11, 14, 15);
+  for (int k = 0; k < group; k += 16) {
+    __m256i q = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(code + k)));
+    if (planes == 2)
+      q = _mm256_add_epi16(_mm256_slli_epi16(q, 8),
+                           _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(code + inputs + k))));
+    _mm256_storeu_si256((__m256i *)(to + k), _mm256_shuffle_epi8(q, order));
+  }
 }
 
-static void tiles_avx2(const Linear *l, int count, int bits, int planes, const int8_t *codes, const float *code_scales,
-                       const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
-  const int groups = l->inputs / l->group, group = l->group;
-  const __m256i low = _mm256_set1_epi8(15);
-  for (int m = 0; m < count; m++)
-    for (int tile = first; tile < last; tile++)
-      for (int part = 0; part < 2; part++) { /* 32 rows at a time fit the registers */
-        const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits) + part * 128;
-        const uint16_t *s = l->scales + (size_t)tile * groups * TILE + part * 32;
-        __m256 total[4];
-        float *to = out + (size_t)m * out_stride + tile * TILE + part * 32;
-        for (int j = 0; j < 4; j++) total[j] = adds ? _mm256_loadu_ps(to + j * 8) : _mm256_setzero_ps();
-        for (int g = 0; g < groups; g++, s += TILE) {
-          __m256i acc[4];
-          for (int j = 0; j < 4; j++)
-            acc[j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g]);
-          const int8_t *a = codes + (size_t)m * 2 * l->inputs + g * group;
-          const int step = bits == 8 ? 4 : 8;
-          for (int k = 0; k < group; k += step, w += 256) {
-            __m256i even[2], odd[2];
-            for (int h = 0; h < step / 4; h++) {
-              const int8_t *c = a + k + 4 * h;
-              int32_t q[4];
-              for (int i = 0; i < 4; i++) q[i] = code_of(c + i, planes, l->inputs);
-              even[h] = _mm256_set1_epi32((int32_t)(((uint32_t)q[2] << 16) | (uint16_t)q[0]));
-              odd[h] = _mm256_set1_epi32((int32_t)(((uint32_t)q[3] << 16) | (uint16_t)q[1]));
-            }
-            for (int j = 0; j < 4; j++) {
-              __m256i v = _mm256_loadu_si256((const __m256i *)(w + j * 32));
-              if (bits == 8) {
-                acc[j] = dot_avx2(acc[j], v, even[0], odd[0]);
-              } else {
-                acc[j] = dot_avx2(acc[j], _mm256_and_si256(v, low), even[0], odd[0]);
-                acc[j] = dot_avx2(acc[j], _mm256_and_si256(_mm256_srli_epi16(v, 4), low), even[1], odd[1]);
-              }
-            }
-          }
-          __m256 by = _mm256_set1_ps(code_scales[(size_t)m * groups + g] * l->part);
-          for (int j = 0; j < 4; j++) {
-            __m256i eight = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(s + j * 8)));
-            __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(eight, 16));
-            total[j] = _mm256_add_ps(total[j], _mm256_mul_ps(_mm256_cvtepi32_ps(acc[j]), _mm256_mul_ps(scale, by)));
+/* acc + unsigned bytes (the even ones of each four, the odd ones) times codes of 8 or 16 bits. maddubs would saturate at
+   int16 with 255 x 127 twice, so the bytes are widened first. */
+static inline __m256i dot_avx2(__m256i acc, __m256i even, __m256i odd, __m256i a_even, __m256i a_odd) {
+  return _mm256_add_epi32(acc, _mm256_add_epi32(_mm256_madd_epi16(even, a_even), _mm256_madd_epi16(odd, a_odd)));
+}
+
+/* Adds to acc the products of a group of a tile, from 8 * wide rows of it, with `count` tokens: each weight is read and
+   widened once for all of them. */
+static inline __attribute__((always_inline)) void dots_avx2(__m256i (*acc)[4], int count, int wide, int bits,
+                                                            const uint8_t *w, const int16_t (*a)[128], int group) {
+  const __m256i low = _mm256_set1_epi16(bits == 8 ? 0x00ff : 0x000f);
+  const int step = bits == 8 ? 4 : 8;
+  for (int k = 0; k < group; k += step, w += 256)
+    for (int half = 0; half < step / 4; half++) {
+      __m256i even[4], odd[4];
+      for (int j = 0; j < wide; j++) {
+        const __m256i v = _mm256_loadu_si256((const __m256i *)(w + j * 32));
+        if (bits == 8) {
+          even[j] = _mm256_and_si256(v, low);
+          odd[j] = _mm256_srli_epi16(v, 8);
+        } else if (half == 0) {
+          even[j] = _mm256_and_si256(v, low);
+          odd[j] = _mm256_and_si256(_mm256_srli_epi16(v, 8), low);
+        } else {
+          even[j] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+          odd[j] = _mm256_srli_epi16(v, 12);
+        }
+      }
+      for (int m = 0; m < count; m++) {
+        int32_t pair[2];
+        memcpy(pair, a[m] + k + 4 * half, sizeof pair);
+        const __m256i a_even = _mm256_set1_epi32(pair[0]), a_odd = _mm256_set1_epi32(pair[1]);
+        for (int j = 0; j < wide; j++) acc[m][j] = dot_avx2(acc[m][j], even[j], odd[j], a_even, a_odd);
+      }
+    }
+}
+
+/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. Always added by the same
+   instruction, so that a token's are the same in any company. */
+static inline __attribute__((always_inline)) void tiles_avx2(
+    const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales, const int32_t *code_sums,
+    int adds, float *out, int out_stride, int first, int last) {
+  const int groups = l->inputs / l->group, group = l->group, bytes = TILE * group * bits / 8;
+  const int wide = count <= 2 ? 4 : 2; /* vectors of eight rows that fit the registers */
+  int16_t a[MAX_BLOCK][128];
+  for (int tile = first; tile < last; tile++) {
+    const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
+    const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
+    for (int m = 0; !adds && m < count; m++) memset(out + (size_t)m * out_stride + tile * TILE, 0, sizeof(float) * TILE);
+    for (int g = 0; g < groups; g++, s += TILE, w += bytes) {
+      for (int m = 0; m < count; m++)
+        widen_avx2(codes + (size_t)m * 2 * l->inputs + g * group, l->planes, l->inputs, group, a[m]);
+      for (int part = 0; part < TILE / 8; part += wide) {
+        __m256i acc[MAX_BLOCK][4];
+        for (int m = 0; m < count; m++)
+          for (int j = 0; j < wide; j++)
+            acc[m][j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g]);
+        dots_avx2(acc, count, wide, bits, w + part * 32, a, group);
+        for (int j = 0; j < wide; j++) {
+          const __m256i eight = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(s + (part + j) * 8)));
+          const __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(eight, 16));
+          for (int m = 0; m < count; m++) {
+            float *to = out + (size_t)m * out_stride + tile * TILE + (part + j) * 8;
+            const __m256 by = _mm256_mul_ps(scale, _mm256_set1_ps(code_scales[(size_t)m * groups + g] * l->part));
+            _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[m][j]), by, _mm256_loadu_ps(to)));
           }
         }
-        for (int j = 0; j < 4; j++) _mm256_storeu_ps(to + j * 8, total[j]);
       }
+    }
+  }
 }
 #endif
 
@@ -227,7 +256,7 @@ static int chosen_path = -1; /* 0 plain, 1 AVX2, 2 AVX512-VNNI; -1 the best that
 int sonant_best_path(void) {
 #if defined(__AVX512VNNI__)
   return 2;
-#elif defined(__AVX2__)
+#elif defined(__AVX2__) && defined(__FMA__)
   return 1;
 #else
   return 0;
@@ -255,10 +284,15 @@ static void narrow_tiles(const Linear *l, int count, const int8_t *codes, const 
 #undef CASE
   }
 #endif
-#if defined(__AVX2__)
+#if defined(__AVX2__) && defined(__FMA__)
   if (path >= 1) {
-    tiles_avx2(l, count, l->bits, l->planes, codes, scales, sums, adds, out, out_stride, first, last);
-    return;
+#define CASE(M, B) \
+  if (count == M && l->bits == B) { \
+    tiles_avx2(l, M, B, codes, scales, sums, adds, out, out_stride, first, last); \
+    return; \
+  }
+    CASE(1, 8) CASE(2, 8) CASE(3, 8) CASE(4, 8) CASE(1, 4) CASE(2, 4) CASE(3, 4) CASE(4, 4)
+#undef CASE
   }
 #endif
   (void)path;

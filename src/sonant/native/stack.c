@@ -5,9 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include "stack.h"
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
 
 void sonant_stack_free(Stack *st);
 
@@ -33,15 +30,7 @@ Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head
   st->attended = malloc(sizeof(float) * max_tokens * inner);
   st->active = malloc(sizeof(float) * max_tokens * intermediate);
   int fits = st->layer && st->input && st->x && st->wide && st->attended && st->active;
-  if (fits) {
-    const size_t groups = (size_t)max_tokens * ((input + 31) / 32);
-    st->input->x = malloc(sizeof(float) * max_tokens * input);
-    st->input->codes = malloc((size_t)2 * max_tokens * input);
-    st->input->scales = malloc(sizeof(float) * groups);
-    st->input->sums = malloc(sizeof(int32_t) * 2 * groups);
-    fits = st->input->x && st->input->codes && st->input->scales && st->input->sums;
-  }
-  if (fits) return st;
+  if (fits && sonant_input_fill(st->input, max_tokens, input)) return st;
   sonant_stack_free(st);
   return NULL;
 }
@@ -49,7 +38,7 @@ Stack *sonant_stack_new(int layers, int width, int heads, int kv_heads, int head
 void sonant_stack_free(Stack *st) {
   if (!st) return;
   free(st->layer); free(st->x); free(st->wide); free(st->attended); free(st->active);
-  if (st->input) { free(st->input->x); free(st->input->codes); free(st->input->scales); free(st->input->sums); }
+  if (st->input) sonant_input_drop(st->input);
   free(st->input); free(st);
 }
 
@@ -76,44 +65,6 @@ static void rms_norm(const float *x, const float *weight, float *y, int n, float
   for (int i = 0; i < n; i++) sum += x[i] * x[i];
   float r = 1 / sqrtf(sum / n + eps);
   for (int i = 0; i < n; i++) y[i] = x[i] * r * weight[i];
-}
-
-/* e^x for x <= 88, relative error below 2e-7: 2^n times a polynomial; vectorises, unlike expf. */
-static inline float fast_exp(float x) {
-  x = x < -87.0f ? -87.0f : x;
-  float n = rintf(x * 1.44269504f);
-  float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  int32_t bits = ((int32_t)n + 127) << 23;
-  float two;
-  memcpy(&two, &bits, 4);
-  return p * two;
-}
-
-/* Softmax weights of far-off positions are next to nothing, and their products with values are subnormal
-   numbers, on which x86 takes a hundred times as long. They count as zero until `allow_subnormals`. */
-static unsigned flush_subnormals(void) {
-#if defined(__SSE2__)
-  unsigned before = _mm_getcsr();
-  _mm_setcsr(before | 0x8040);
-  return before;
-#else
-  return 0;
-#endif
-}
-
-static void allow_subnormals(unsigned before) {
-#if defined(__SSE2__)
-  _mm_setcsr(before);
-#else
-  (void)before;
-#endif
 }
 
 size_t sonant_layer_scratch(const Stack *st, int longest) {

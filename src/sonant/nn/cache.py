@@ -6,10 +6,11 @@ waits for the device. `rows(...)` gives the view that one forward pass works wit
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -36,7 +37,12 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 
 class KVCache:
-    """Keys and values of `layers` attention layers for `slots` rows of up to `capacity` positions."""
+    """Keys and values of `layers` attention layers for `slots` rows of up to `capacity` positions.
+
+    A cache that `shares` keeps for each row and position the row whose storage holds it, and `reorder` moves
+    these numbers instead of keys and values. A place of the storage is written by its own row, and not again
+    before that row is freed: rows that were one stay right as they part, and have to be freed together.
+    """
 
     def __init__(
         self,
@@ -48,12 +54,22 @@ class KVCache:
         capacity: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        shares: bool = False,
     ) -> None:
         shape = (slots, heads, capacity, head_dim)
         self.keys = [_zeros(shape, dtype, torch.device(device)) for _ in range(layers)]
         self.values = [_zeros(shape, dtype, torch.device(device)) for _ in range(layers)]
         self.lengths = [0] * slots
         self.capacity = capacity
+        self.origins = np.zeros((slots, capacity), np.int32) if shares else None
+        """[slots, capacity]: the row that holds each position of a row, or None: its own, always."""
+
+    def pointers(self) -> tuple[Any, Any]:
+        """Where the keys and the values of each layer lie, for C."""
+        pointers = ctypes.c_void_p * len(self.keys)
+        return tuple(  # type: ignore[return-value]
+            pointers(*(storage.data_ptr() for storage in stored)) for stored in (self.keys, self.values)
+        )
 
     def grown(self, capacity: int) -> KVCache:
         """A cache of longer rows, with what is in these; this one holds nothing any more."""
@@ -67,7 +83,10 @@ class KVCache:
             capacity=capacity,
             dtype=like.dtype,
             device=like.device,
+            shares=self.origins is not None,
         )
+        if self.origins is not None and made.origins is not None:
+            made.origins[:, :longest] = self.origins[:, :longest]
         for old, new in ((self.keys, made.keys), (self.values, made.values)):
             for layer, fresh in enumerate(new):
                 fresh[:, :, :longest] = old[layer][:, :, :longest]
@@ -86,7 +105,11 @@ class KVCache:
 
     def rows(self, slots: Sequence[int], new: int) -> CacheRows:
         """The rows `slots`, about to receive `new` positions each in one forward pass."""
-        return CacheRows(self, slots, new)
+        rows = CacheRows(self, slots, new)
+        if self.origins is not None:
+            for slot, start in zip(rows.slots, rows.starts, strict=True):
+                self.origins[slot, start : start + new] = slot
+        return rows
 
     def reorder(self, slots: Sequence[int], sources: Sequence[int], *, start: int = 0) -> None:
         """Row slots[i] becomes a copy of row sources[i], all at once (beam search).
@@ -96,9 +119,17 @@ class KVCache:
         moved = [(to, source) for to, source in zip(slots, sources, strict=True) if to != source]
         if not moved:
             return
-        targets = {to for to, _ in moved}
         lengths = [self.lengths[source] for _, source in moved]
         stop = max(lengths)
+        if self.origins is not None:
+            self.origins[list(slots), start:stop] = self.origins[list(sources), start:stop]
+        else:
+            self._copy(moved, start, stop)
+        for (to, _), length in zip(moved, lengths, strict=True):
+            self.lengths[to] = length
+
+    def _copy(self, moved: Sequence[tuple[int, int]], start: int, stop: int) -> None:
+        targets = {to for to, _ in moved}
         for storage in (*self.keys, *self.values):
             # What is overwritten before it was read is set aside.
             fresh = [storage[source, :, start:stop] for _, source in moved]
@@ -107,8 +138,6 @@ class KVCache:
             ]
             for (to, _), x in zip(moved, fresh, strict=True):
                 storage[to, :, start:stop] = x
-        for (to, _), length in zip(moved, lengths, strict=True):
-            self.lengths[to] = length
 
 
 class CacheRows:
@@ -164,7 +193,19 @@ class CacheRows:
             self._write(self.cache.values[layer], values),
         )
 
+    @cached_property
+    def _holders(self) -> Tensor | None:
+        """[B, total]: the row that holds each position, where it is not the row itself."""
+        origins = self.cache.origins
+        if origins is None or not any(self.starts):
+            return None
+        return torch.from_numpy(origins[self.slots, : self.total].astype(np.int64))
+
     def _write(self, storage: Tensor, fresh: Tensor) -> Tensor:
+        if self._holders is not None:
+            for row, (slot, start) in enumerate(zip(self.slots, self.starts, strict=True)):
+                storage[slot, :, start : start + self.new] = fresh[row]
+            return storage[self._holders, :, torch.arange(self.total)].transpose(1, 2)  # from [B, T, H, D]
         if self._is_range:
             first, count = self.slots[0], len(self.slots)
             view = storage[first : first + count]

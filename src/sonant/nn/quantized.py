@@ -194,7 +194,7 @@ class NativeLinear(nn.Module):
         store: PackedStore | None = None,
     ) -> None:
         super().__init__()
-        self._library = library
+        self.library = library
         self.out_features, self.in_features = weight.shape
         surplus = -self.out_features % TILE  # rows of zeros fill the last tile
         self._packed = _Packed(
@@ -209,7 +209,7 @@ class NativeLinear(nn.Module):
         packed = self._packed
         flat = x.reshape(-1, packed.inputs).float().contiguous()
         out = torch.empty(flat.shape[0], packed.rows)
-        done = self._library.sonant_linear_run(
+        done = self.library.sonant_linear_run(
             packed.handle,
             flat.shape[0],
             flat.data_ptr(),
@@ -356,12 +356,7 @@ class NativeDecoder(nn.Module):
     def storage(self, cache: KVCache) -> tuple[Any, Any]:
         """Where keys and values of each layer lie; gathered once for a cache."""
         if self._cache is None or self._cache() is not cache:
-            pointers = ctypes.c_void_p * self.config.layers
-            self._storage = (
-                pointers(*(keys.data_ptr() for keys in cache.keys)),
-                pointers(*(values.data_ptr() for values in cache.values)),
-            )
-            self._cache = weakref.ref(cache)
+            self._storage, self._cache = cache.pointers(), weakref.ref(cache)
         return self._storage
 
 

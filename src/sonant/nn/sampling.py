@@ -59,17 +59,14 @@ def chance_of(token: int, scores: Tensor) -> tuple[int, float]:
 
 
 def penalise_repetition(scores: Tensor, history: Tensor, penalty: float) -> Tensor:
-    """Scores [V] with each distinct id of `history` [n] divided (or multiplied, below 0) by `penalty`.
+    """Scores [..., V] with each id of `history` [..., n] divided (or multiplied, below 0) by `penalty`, once.
 
     Source: CTRL, arXiv 1909.05858; the sign rule is transformers'.
     """
     if penalty == 1.0 or history.numel() == 0:
         return scores
-    scores = scores.clone()
-    ids = torch.unique(history)
-    chosen = scores[ids]
-    scores[ids] = torch.where(chosen < 0, chosen * penalty, chosen / penalty)
-    return scores
+    chosen = scores.gather(-1, history)  # an id that comes twice is given the same value twice
+    return scores.scatter(-1, history, torch.where(chosen < 0, chosen * penalty, chosen / penalty))
 
 
 def keep_top_k(scores: Tensor, k: int, *, at_least: int = 1) -> Tensor:
@@ -93,6 +90,23 @@ def keep_top_p(scores: Tensor, p: float, *, at_least: int = 1) -> Tensor:
     remove = cumulative <= 1 - p
     remove[..., -at_least:] = False
     return scores.masked_fill(remove.scatter(-1, order, remove), NEGATIVE_INFINITY)
+
+
+def keep_top_k_and_p(scores: Tensor, k: int, p: float, *, at_least: int = 1) -> Tensor:
+    """`keep_top_p` of `keep_top_k`, to the bit, mostly without sorting more than what the first leaves."""
+    if k > 0 and p < 1.0 and max(k, at_least) < scores.shape[-1]:
+        best, places = scores.topk(max(k, at_least), dim=-1)
+        is_kept = scores >= best[..., -1:]
+        # Among equal scores the sort decides which go; and a k-th that has equals keeps them all.
+        if int(is_kept.count_nonzero()) == best.numel() and not bool((best[..., 1:] == best[..., :-1]).any()):
+            ordered = torch.full_like(scores, NEGATIVE_INFINITY)
+            ordered[..., -best.shape[-1] :] = best.flip(-1)  # as long as ever, so that sums are the same
+            cumulative = ordered.softmax(dim=-1)[..., -best.shape[-1] :].cumsum(dim=-1)
+            remove = cumulative <= 1 - p
+            remove[..., -at_least:] = False
+            left = best.masked_fill(remove.flip(-1), NEGATIVE_INFINITY)
+            return torch.full_like(scores, NEGATIVE_INFINITY).scatter(-1, places, left)
+    return keep_top_p(keep_top_k(scores, k, at_least=at_least), p, at_least=at_least)
 
 
 def draw(probabilities: Tensor, rng: torch.Generator) -> Tensor:

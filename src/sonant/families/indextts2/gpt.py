@@ -23,9 +23,10 @@ from sonant.families.indextts2.conditioning import Conditioner
 from sonant.families.indextts2.config import GptConfig
 from sonant.families.indextts2.speaker_rows import FOLLOWERS, ProjectedSpeaker, ResampledSpeaker
 from sonant.nn.cache import CacheRows, KVCache
+from sonant.nn.native_gpt2 import NativeGpt2
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.step_stack import Reach
-from sonant.nn.tap import tap, tap_scope
+from sonant.nn.tap import is_tapped, tap, tap_scope
 
 NORM_EPS = 1e-5
 
@@ -183,6 +184,13 @@ class IndexGpt(nn.Module):
         self.ln_f = nn.LayerNorm(width, NORM_EPS)
         self.final_norm = nn.LayerNorm(width, NORM_EPS)
         self.code_head: nn.Module = nn.Linear(width, config.number_mel_codes)
+        self.native: NativeGpt2 | None = None
+        """All of a step from the blocks on, where their weights are in C."""
+
+    def join_steps(self) -> None:
+        """Have steps run in one call into C, where all layers are there."""
+        norms = [norm for norm in (self.ln_f, self.final_norm) if isinstance(norm, nn.LayerNorm)]
+        self.native = NativeGpt2.of(list(self.h), norms, self.code_head, heads=self.config.heads)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -247,6 +255,8 @@ class IndexGpt(nn.Module):
         """Logits [B, V] after one more code [B] in each row; `indices` count codes, the start code is 0."""
         places = torch.tensor([cached_code_position(index) for index in indices], device=codes.device)
         x = self.code_embedding(codes) + self.code_positions(places)
+        if self.native is not None and rows.cache.origins is not None and not is_tapped():
+            return self.native(x, rows)
         return self._logits(self._blocks(x[:, None], rows)[:, -1])
 
     def row_steps(self, cache: KVCache, *, slots: int) -> RowSteps:

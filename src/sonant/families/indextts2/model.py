@@ -331,6 +331,7 @@ class IndexTTS2:
             capacity=positions + self._steps_in_one_piece,  # one for rows that rest
             dtype=self.parts.gpt.dtype,
             device=self.device,
+            shares=self.parts.gpt.native is not None and not self._steps_in_one_piece,
         )
         if self._steps_in_one_piece:
             self._steps = self.parts.gpt.row_steps(self._cache, slots=slots)

@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from sonant.nn.sampling import check_finite, keep_top_k, keep_top_p, penalise_repetition
+from sonant.nn.sampling import check_finite, keep_top_k_and_p, penalise_repetition
 from sonant.nn.tap import tap
 
 NOT_YET = -1e9  # score of the beams that are copies of the first one. Source: transformers
@@ -75,12 +75,9 @@ def filter_scores(scores: Tensor, history: Tensor, settings: SearchSettings) -> 
     Beams keep at least two candidates. Greedy choice runs the repetition penalty only.
     """
     s = settings
-    rows = [
-        penalise_repetition(row, seen, s.repetition_penalty)
-        for row, seen in zip(scores, history, strict=True)
-    ]
-    scores = torch.stack(rows)
+    scores = penalise_repetition(scores, history, s.repetition_penalty)
     if s.mask_start:
+        scores = scores.clone()
         scores[:, s.start] = float("-inf")
     if s.greedy:
         return scores
@@ -89,7 +86,7 @@ def filter_scores(scores: Tensor, history: Tensor, settings: SearchSettings) -> 
         scores = keep_typical(scores, s.typical_mass, at_least=at_least)
     if s.temperature != 1.0:
         scores = scores / s.temperature
-    return keep_top_p(keep_top_k(scores, s.top_k, at_least=at_least), s.top_p, at_least=at_least)
+    return keep_top_k_and_p(scores, s.top_k, s.top_p, at_least=at_least)
 
 
 def keep_typical(scores: Tensor, mass: float, *, at_least: int = 1) -> Tensor:

@@ -259,6 +259,7 @@ def load_gpt(
     )
     if precision is not None:
         _narrow(network, precision, store)
+        network.join_steps()
     # What keeps its float32 weights: all of it, or a lossless precision of weights that are no bfloat16.
     pack(network.h, rows=BEAMS)
     network.code_head = packed(network.code_head, rows=BEAMS)

@@ -12,8 +12,7 @@ from sonant.nn.sampling import (
     NEGATIVE_INFINITY,
     check_finite,
     draw,
-    keep_top_k,
-    keep_top_p,
+    keep_top_k_and_p,
     penalise_repetition,
 )
 from sonant.nn.tap import tap
@@ -54,7 +53,7 @@ def predictor_scores(logits: Tensor, sampling: Sampling) -> Tensor:
 
 def _shape(scores: Tensor, temperature: float | None, top_k: int | None, top_p: float | None) -> Tensor:
     scores = scores / (1.0 if temperature is None else temperature)
-    return keep_top_p(keep_top_k(scores, top_k or 0), 1.0 if top_p is None else top_p)
+    return keep_top_k_and_p(scores, top_k or 0, 1.0 if top_p is None else top_p)
 
 
 def quick_choices(
