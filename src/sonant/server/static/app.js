@@ -1,63 +1,110 @@
-// Starts the studio: theme, sections, key, then each section.
-import { setKey } from "/static/api.js";
-import * as comparing from "/static/comparing.js";
-import * as health from "/static/health.js";
-import { $, alertUser, models, refreshModels } from "/static/page.js";
-import * as speaking from "/static/speaking.js";
-import * as voicing from "/static/voicing.js";
+// The studio's frame: header, pages by their address (#speak, #clone, ...), theme, language, key, and the server's state.
+import { get, hasKey, setKey } from "./core/api.js";
+import { refreshCatalogue } from "./core/catalogue.js";
+import { icon, make, problemLine, select } from "./core/dom.js";
+import { LANGUAGES, language, t, useLanguage } from "./core/i18n.js";
+import { redrawAll } from "./core/soundview.js";
+import { prefs } from "./core/store.js";
 
-const root = document.documentElement;
-const stored = localStorage.getItem("sonant-theme");
+const PAGES = ["speak", "clone", "design", "cast", "books", "compare", "server"];
+const root = document.documentElement, main = document.querySelector("#main");
+const opened = new Map(); // name -> {element, page}
+const watchers = new Set();
+let current = null, timer = 0;
+
+// -- theme ------------------------------------------------------------------------------------
 const dark = matchMedia("(prefers-color-scheme: dark)");
-root.dataset.theme = stored ?? (dark.matches ? "dark" : "light");
-const redraw = () => { speaking.redraw(); voicing.redraw(); comparing.redraw(); };
-dark.addEventListener("change", () => { if (!localStorage.getItem("sonant-theme")) { root.dataset.theme = dark.matches ? "dark" : "light"; redraw(); } });
-$("#theme-button").addEventListener("click", () => {
-  root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-  localStorage.setItem("sonant-theme", root.dataset.theme);
-  redraw();
-});
+const theme = () => prefs.get("theme") ?? (dark.matches ? "dark" : "light");
+function dress() { root.dataset.theme = theme(); redraw(); }
+function redraw() { redrawAll(); for (const { page } of opened.values()) page.redraw?.(); }
+dark.addEventListener("change", dress);
 
-const tabs = [...document.querySelectorAll('[role="tab"]')];
-function show(tab, focus) {
-  for (const one of tabs) {
-    const chosen = one === tab;
-    one.setAttribute("aria-selected", String(chosen));
-    one.tabIndex = chosen ? 0 : -1;
-    $(`#${one.getAttribute("aria-controls")}`).hidden = !chosen;
+// -- what pages may do ------------------------------------------------------------------------
+export const app = {
+  status: null,
+  go(name, wish) { if (wish) wishes.set(name, wish); if (location.hash === `#${name}`) show(name); else location.hash = name; },
+  async refresh() { await refreshCatalogue(); for (const { page } of opened.values()) page.refresh?.(); },
+  watch(work) { watchers.add(work); if (this.status) work(this.status); },
+  say(message) { note.textContent = message; note.hidden = false; clearTimeout(noteTimer); noteTimer = setTimeout(() => { note.hidden = true; }, 7000); },
+  look: () => look(),
+};
+const wishes = new Map();
+let noteTimer = 0;
+
+// -- the frame --------------------------------------------------------------------------------
+const note = make("p", { class: "note", role: "status", hidden: true });
+const problem = problemLine();
+const stateText = make("span", {}, t("state.connecting"));
+const state = make("a", { class: "state", href: "#server", role: "status" }, make("span", { class: "dot", "aria-hidden": "true" }), stateText);
+const links = new Map(PAGES.map((name) => [name, make("a", { href: `#${name}` }, icon(name), make("span", {}, t(`nav.${name}`)))]));
+const tongue = select(Object.entries(LANGUAGES), language, useLanguage);
+tongue.setAttribute("aria-label", t("language")); tongue.id = "tongue";
+document.querySelector("#top").append(
+  make("a", { class: "skip", href: "#main", onclick: (event) => { event.preventDefault(); main.focus(); } }, t("skip")),
+  make("h1", { class: "brand" }, make("img", { src: "/static/icon.svg", alt: "", width: "30", height: "30" }), make("span", {}, "Sonant")),
+  make("nav", { "aria-label": t("nav") }, ...links.values()),
+  make("div", { class: "tools" }, state, tongue, make("button", { type: "button", class: "icon-button", id: "theme", "aria-label": t("theme"), title: t("theme"), onclick: () => { prefs.set("theme", theme() === "dark" ? "light" : "dark"); dress(); } }, icon("sun"))));
+main.append(problem, note);
+
+// -- pages ------------------------------------------------------------------------------------
+async function show(name) {
+  if (current !== name) opened.get(current)?.page.hidden?.();
+  current = name;
+  document.title = `${t(`nav.${name}`)} · Sonant`;
+  for (const [one, link] of links) { if (one === name) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current"); }
+  links.get(name).scrollIntoView?.({ block: "nearest", inline: "nearest" });
+  for (const [one, { element }] of opened) element.hidden = one !== name;
+  if (!opened.has(name)) {
+    const element = make("section", { class: "page", id: `page-${name}`, "aria-label": t(`nav.${name}`) });
+    opened.set(name, { element, page: {} });
+    main.append(element);
+    const { mount } = await import(`./pages/${name}.js`);
+    opened.get(name).page = mount(element, app);
+    element.dataset.ready = "true";
   }
-  if (focus) tab.focus();
-  history.replaceState(null, "", `#${tab.id.slice(4)}`);
-  redraw();
-  if (tab.id === "tab-health") health.refresh();
+  if (current !== name) return;
+  opened.get(name).page.shown?.(wishes.get(name));
+  wishes.delete(name);
+  scrollTo(0, 0);
 }
-for (const tab of tabs) {
-  tab.addEventListener("click", () => show(tab));
-  tab.addEventListener("keydown", (event) => {
-    const at = tabs.indexOf(tab), to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: tabs.length - 1 }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    show(tabs[(to + tabs.length) % tabs.length], true);
-  });
+const asked = () => (PAGES.includes(location.hash.slice(1)) ? location.hash.slice(1) : "speak");
+addEventListener("hashchange", () => { if (document.body.dataset.ready) show(asked()).catch(problem.show); });
+
+// -- the key ----------------------------------------------------------------------------------
+document.addEventListener("sonant-key", askKey);
+export function askKey() {
+  if (document.querySelector("dialog[open]")) return;
+  const input = make("input", { type: "password", autocomplete: "off", id: "key", "aria-label": t("key.title") });
+  const dialog = make("dialog", { "aria-label": t("key.title"), id: "key-dialog" }, make("form", { method: "dialog" }, make("h2", {}, t("key.title")), make("p", { class: "hint" }, t("key.hint")), input,
+    make("div", { class: "actions" }, make("button", { value: "ok", class: "primary" }, t("key.use")), make("button", { value: "no", formnovalidate: true }, t("cancel")))));
+  dialog.addEventListener("close", () => { dialog.remove(); if (dialog.returnValue === "ok") { setKey(input.value); location.reload(); } });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+app.askKey = askKey;
+
+// -- the server's state -----------------------------------------------------------------------
+function tell(kind, text) { if (stateText.textContent !== text) stateText.textContent = text; state.className = `state ${kind}`; state.title = text; }
+async function look() {
+  clearTimeout(timer);
+  try {
+    if (!document.hidden) {
+      const status = app.status = await get("/v1/status");
+      const speaking = status.models.reduce((sum, model) => sum + model.running, 0), waiting = status.models.reduce((sum, model) => sum + model.waiting, 0);
+      if (status.problem) tell("bad", t("state.problem"));
+      else if (!status.ready) tell("warn", t("state.loading"));
+      else if (waiting) tell("warn", t("state.busy", { speaking, waiting }));
+      else tell("good", t(speaking ? "state.speaking" : "state.ready"));
+      for (const work of watchers) work(status);
+    }
+  } catch (error) { tell("bad", t(error.status === 401 ? "state.key" : "state.gone")); if (error.status === 401 && !hasKey()) problem.show(error); }
+  timer = setTimeout(look, current === "server" ? 1500 : 5000);
 }
 
-$("#key-button").addEventListener("click", () => $("#key-dialog").showModal());
-$("#key-dialog").addEventListener("close", () => {
-  if ($("#key-dialog").returnValue !== "ok") return;
-  setKey($("#key").value);
-  location.reload();
-});
-
-const refreshAll = async () => { await speaking.refresh(); await comparing.refresh(); await voicing.refresh(); };
-
-const wanted = $(`#tab-${location.hash.slice(1)}`);
-if (wanted) show(wanted);
-health.start(refreshAll);
+dress();
+look();
 try {
-  await refreshModels();
-  if (!models.size) throw new Error("The server has no model.");
-  await speaking.start();
-  await comparing.start();
-  await voicing.start(refreshAll);
+  await refreshCatalogue();
+  await show(asked());
   document.body.dataset.ready = "true";
-} catch (error) { alertUser(error); }
+} catch (error) { problem.show(error); }

@@ -1,8 +1,9 @@
 // Draws the OpenAPI document of this server.
-import { make } from "/static/page.js";
+import { make } from "/static/core/dom.js";
+import { prefs } from "/static/core/store.js";
 
 const dark = matchMedia("(prefers-color-scheme: dark)");
-document.documentElement.dataset.theme = localStorage.getItem("sonant-theme") ?? (dark.matches ? "dark" : "light");
+document.documentElement.dataset.theme = prefs.get("theme") ?? (dark.matches ? "dark" : "light");
 const document_ = await (await fetch("/openapi.json")).json();
 const named = (schema) => (schema?.$ref ? document_.components.schemas[schema.$ref.split("/").pop()] : schema) ?? {};
 

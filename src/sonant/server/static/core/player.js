@@ -1,5 +1,7 @@
 // Plays samples while they arrive, and again afterwards.
-import { joined } from "/static/sound.js";
+import { joined } from "./sound.js";
+
+let speaking = null; // one sound at a time on a page
 
 export class Player {
   constructor() { this.context = null; this.onchange = () => {}; this.reset(24000); }
@@ -16,7 +18,8 @@ export class Player {
     if (this.context.state === "suspended") await this.context.resume();
   }
 
-  begin() { this.playing = true; this.offset = 0; this.begun = null; this.onchange(); }
+  // From now on samples sound as they come.
+  begin() { this.#alone(); this.playing = true; this.offset = 0; this.begun = null; this.onchange(); }
 
   // Samples from the network: kept, and scheduled behind what already sounds.
   add(samples) {
@@ -56,6 +59,7 @@ export class Player {
 
   async play(from = this.offset) {
     await this.wake();
+    this.#alone();
     this.#silence();
     const all = this.samples();
     const start = Math.min(all.length, Math.max(0, Math.round(from * this.rate)));
@@ -66,6 +70,10 @@ export class Player {
     this.next += (all.length - start) / this.rate;
     this.onchange(); this.#watch();
   }
+
+  #alone() { if (speaking !== this && speaking?.playing) speaking.pause(); speaking = this; }
+
+  load(samples, rate) { this.reset(rate); this.pieces = [samples]; this.length = samples.length; this.isComplete = true; this.onchange(); }
 
   pause() { this.offset = this.position; this.#silence(); this.playing = false; this.onchange(); }
 

@@ -1,4 +1,4 @@
-// Samples: wav files, pictures of sound, and the verdict on a clip. No page elements but canvases.
+// Samples: wav files, pictures of sound, captions. No page elements but canvases.
 
 export function wavBytes(samples, rate) {
   const view = new DataView(new ArrayBuffer(44 + 2 * samples.length));
@@ -44,22 +44,26 @@ export class Peaks {
   }
 }
 
+// Rounded bars; what was played already in the accent colour.
 export function drawWave(canvas, peaks, position = null) {
   const [brush, width, height] = fitted(canvas);
-  const style = getComputedStyle(document.documentElement);
+  const style = getComputedStyle(document.documentElement), ratio = window.devicePixelRatio || 1;
+  const bar = 3 * ratio, gap = 2 * ratio, bars = Math.floor(width / (bar + gap)), count = peaks.low.length;
   brush.clearRect(0, 0, width, height);
-  brush.fillStyle = style.getPropertyValue("--wave");
-  const count = peaks.low.length;
-  for (let x = 0; x < width && count; x++) {
-    const from = Math.floor((x * count) / width), to = Math.max(from + 1, Math.floor(((x + 1) * count) / width));
-    let low = 0, high = 0;
-    for (let i = from; i < to && i < count; i++) { low = Math.min(low, peaks.low[i]); high = Math.max(high, peaks.high[i]); }
-    const top = (0.5 - high * 0.48) * height;
-    brush.fillRect(x, top, 1, Math.max(1, (0.5 - low * 0.48) * height - top));
+  const quiet = style.getPropertyValue("--wave"), loud = style.getPropertyValue("--accent");
+  for (let n = 0; n < bars && count; n++) {
+    const from = Math.floor((n * count) / bars), to = Math.max(from + 1, Math.floor(((n + 1) * count) / bars));
+    let most = 0;
+    for (let i = from; i < to && i < count; i++) most = Math.max(most, peaks.high[i], -peaks.low[i]);
+    const tall = Math.max(bar, most * 0.96 * height), place = n / bars;
+    brush.fillStyle = position !== null && place <= position ? loud : quiet;
+    brush.beginPath();
+    brush.roundRect(n * (bar + gap), (height - tall) / 2, bar, tall, bar / 2);
+    brush.fill();
   }
   if (position !== null && count) {
-    brush.fillStyle = style.getPropertyValue("--bad");
-    brush.fillRect(Math.min(width - 2, position * width), 0, 2 * (window.devicePixelRatio || 1), height);
+    brush.fillStyle = style.getPropertyValue("--ink");
+    brush.fillRect(Math.min(width - 2 * ratio, position * width), 0, 1.5 * ratio, height);
   }
 }
 
@@ -141,38 +145,46 @@ export function drawSpectrogram(canvas, picture) {
   brush.drawImage(small, 0, 0, width, height);
 }
 
-// What is good or wrong with a reference clip: {grade: good | fair | bad, lines: [...]}.
-export function verdict(samples, rate, longest = 60) {
-  const seconds = samples.length / rate, frame = Math.max(1, Math.round(rate / 50));
-  const levels = [];
-  let peak = 0, clipped = 0, run = 0;
+const stamp = (value, mark) => {
+  const whole = Math.round(value * 1000), two = (n) => String(n).padStart(2, "0");
+  return `${two(Math.floor(whole / 3600000))}:${two(Math.floor(whole / 60000) % 60)}:${two(Math.floor(whole / 1000) % 60)}${mark}${String(whole % 1000).padStart(3, "0")}`;
+};
+
+// Subtitles of words with their times: lines of at most 84 letters and 7 s, which end with a sentence.
+export function captions(words, form) {
+  const cues = [];
+  for (const word of words) {
+    const cue = cues.at(-1);
+    const isFull = !cue || cue.text.length + word.written.length > 84 || word.end - cue.start > 7 || /[.!?…。！？]/.test(cue.last);
+    if (isFull) cues.push({ text: word.written, start: word.start, end: word.end, last: word.written });
+    else { cue.text += word.written; cue.end = word.end; cue.last = word.written; }
+  }
+  const mark = form === "srt" ? "," : ".";
+  const blocks = cues.map((cue, at) => `${form === "srt" ? `${at + 1}\n` : ""}${stamp(cue.start, mark)} --> ${stamp(cue.end, mark)}\n${cue.text.trim().replace(/\s+/g, " ").replaceAll("-->", "→")}\n`);
+  return (form === "srt" ? "" : "WEBVTT\n\n") + blocks.join("\n");
+}
+
+// How loud speech is: dB of its loud frames, and how far its quiet ones lie below.
+export function levels(samples, rate) {
+  const frame = Math.max(1, Math.round(rate / 50)), found = [];
+  let peak = 0;
   for (let at = 0; at + frame <= samples.length; at += frame) {
     let power = 0;
-    for (let i = at; i < at + frame; i++) power += samples[i] ** 2;
-    levels.push(10 * Math.log10(power / frame + 1e-10));
+    for (let i = at; i < at + frame; i++) { power += samples[i] ** 2; peak = Math.max(peak, Math.abs(samples[i])); }
+    found.push(10 * Math.log10(power / frame + 1e-10));
   }
-  for (const value of samples) {
-    const size = Math.abs(value);
-    if (size > peak) peak = size;
-    run = size > 0.985 ? run + 1 : 0;
-    if (run === 3) clipped++;
-  }
-  const sorted = [...levels].sort((a, b) => a - b), at = (part) => sorted[Math.floor(part * (sorted.length - 1))] ?? -100;
-  const top = sorted.slice(Math.floor(sorted.length * 0.9)).map((level) => 10 ** (level / 10));
-  const loud = top.length ? 10 * Math.log10(top.reduce((sum, power) => sum + power, 0) / top.length) : -100;
-  const floor = at(0.1), threshold = Math.max(loud - 25, -60);
-  const silent = levels.length ? levels.filter((level) => level < threshold).length / levels.length : 1;
-  const bad = [], fair = [], lines = [`${seconds.toFixed(1)} s, speech at ${loud.toFixed(0)} dB, peak ${(20 * Math.log10(peak + 1e-5)).toFixed(0)} dB, ${(silent * 100).toFixed(0)} % silence.`];
-  if (seconds < 1) bad.push("Too short: record at least 3 seconds, best 5 to 15.");
-  else if (seconds < 3) fair.push("Short: 5 to 15 seconds give a better likeness.");
-  if (seconds > longest) bad.push(`Too long: the model takes at most ${longest} seconds.`);
-  else if (seconds > 30) fair.push("Long: a clear passage of 5 to 15 seconds is enough.");
-  if (loud < -55) bad.push("Silent: nothing was heard. Is it the right microphone?");
-  else if (loud < -35) fair.push("Quiet: come nearer, or raise the level.");
-  if (clipped > 20) bad.push(`Clipped in ${clipped} places: lower the level and record again.`);
-  else if (clipped > 0) fair.push(`Clipped in ${clipped} ${clipped === 1 ? "place" : "places"}: a lower level is safer.`);
-  if (silent > 0.6) fair.push("Mostly silence: cut the pauses.");
-  if (loud >= -55 && loud - floor < 15 && silent < 0.05 && seconds >= 1) fair.push("No pause is quiet: there may be noise or music behind the voice.");
-  const grade = bad.length ? "bad" : fair.length ? "fair" : "good";
-  return { grade, lines: [...lines, ...bad, ...fair], title: { good: "Good clip", fair: "Usable clip", bad: "Not usable yet" }[grade] };
+  found.sort((a, b) => a - b);
+  const at = (part) => found[Math.floor(part * (found.length - 1))] ?? -100;
+  return { loud: at(0.9), floor: at(0.1), peak: 20 * Math.log10(peak + 1e-5) };
+}
+
+// The samples of a file as this browser reads it, mixed to one channel; null where it cannot.
+export async function decoded(blob) {
+  const context = new OfflineAudioContext(1, 1, 48000);
+  try {
+    const sound = await context.decodeAudioData(await blob.arrayBuffer());
+    const samples = new Float32Array(sound.length);
+    for (let channel = 0; channel < sound.numberOfChannels; channel++) sound.getChannelData(channel).forEach((value, i) => { samples[i] += value / sound.numberOfChannels; });
+    return { samples, rate: sound.sampleRate };
+  } catch { return null; }
 }

@@ -1,14 +1,15 @@
 // The microphone as samples, with its level in dB while it records.
-import { joined } from "/static/sound.js";
+import { t } from "./i18n.js";
+import { joined } from "./sound.js";
 
 export class Recorder {
   constructor(onlevel) { this.onlevel = onlevel; this.context = null; }
 
   async start() {
-    if (!navigator.mediaDevices?.getUserMedia) throw new Error("This page may not use the microphone: open it as localhost or over https.");
+    if (!navigator.mediaDevices?.getUserMedia) throw new Error(t("record.forbidden"));
     this.stream = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
     this.context = new AudioContext();
-    await this.context.audioWorklet.addModule("/static/recorder-worklet.js");
+    await this.context.audioWorklet.addModule("/static/core/recorder-worklet.js");
     this.pieces = []; this.length = 0;
     const source = this.context.createMediaStreamSource(this.stream);
     this.node = new AudioWorkletNode(this.context, "tap", { numberOfOutputs: 0 });

@@ -1,0 +1,106 @@
+"""The studio: its pages, and the routes that it needs beside those of speech, voices, books and models.
+
+Everything else a page shows comes from the routes that other programs use too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, FastAPI, File, Form, UploadFile
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from sonant.audio.encode import FORMATS, open_encoder
+from sonant.request.settings import EMOTIONS, SETTINGS, Setting
+from sonant.server.delivery import encode
+from sonant.server.problems import json_response
+from sonant.server.schemas import ResponseFormat
+from sonant.server.service import SpeechService
+
+STATIC = Path(__file__).parent / "static"
+PAGE_POLICY = (
+    "default-src 'self'; media-src 'self' blob:; img-src 'self' data: blob:; object-src 'none'; "
+    "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
+)
+
+
+def studio_routes(service: SpeechService) -> APIRouter:
+    """The router; its routes close over the service."""
+    router = APIRouter(tags=["studio"])
+
+    @router.get("/v1/settings", summary="List the settings of speech")
+    async def settings() -> Response:
+        """The table of settings that HTTP bodies take: kind, range, default and the capabilities each needs.
+        `field` is its name in a body; one without a field belongs into `sampling`."""
+        rows = [_row(row) for row in SETTINGS if row.field is not None or row.home == "sampling"]
+        return json_response({"object": "list", "data": rows, "emotions": list(EMOTIONS)})
+
+    @router.post("/v1/audio/encode", summary="Turn a sound file into another format", response_class=Response)
+    async def encoded(
+        audio: Annotated[UploadFile, File(description="A sound file, such as wav.")],
+        response_format: Annotated[ResponseFormat, Form()] = "mp3",
+    ) -> Response:
+        """The same sound as mp3, opus, aac, flac, wav or pcm: nothing is spoken again."""
+        data = await audio.read(service.settings.max_body + 1)
+        sound = await service.clips.decode(data, "audio", limits=service.own_sound_limits)
+        encoder = open_encoder(response_format, sound.sample_rate)
+        body = await encode(encoder, np.ascontiguousarray(sound.samples), is_final=True)
+        header = encoder.final_header()
+        return Response(header + body[len(header) :], media_type=FORMATS[response_format].media_type)
+
+    return router
+
+
+def _row(row: Setting) -> dict[str, Any]:
+    panel = row.flag.panel if row.flag is not None else "How it sounds"
+    return {
+        "name": row.name,
+        "field": row.field_name if row.field is not None else None,
+        "home": row.home,
+        "kind": row.kind,
+        "panel": panel,
+        "help": (row.field.help if row.field is not None else None) or row.help,
+        "default": row.default,
+        "least": row.least,
+        "most": row.most,
+        "above": row.above,
+        "choices": list(row.choices),
+        "unit": row.unit,
+        "needs": list(row.needs),
+    }
+
+
+def add_pages(app: FastAPI) -> None:
+    """The studio at `/`, the list of routes at `/docs`, and their files at `/static`."""
+    headers = {
+        "Content-Security-Policy": PAGE_POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",
+    }
+
+    @app.get("/", include_in_schema=False)
+    async def studio() -> Response:
+        return FileResponse(STATIC / "index.html", headers=headers)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(STATIC / "docs.html", headers=headers)
+
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return FileResponse(STATIC / "icon.svg", media_type="image/svg+xml")
+
+    app.mount("/static", Revalidated(directory=STATIC), name="static")
+
+
+class Revalidated(StaticFiles):
+    """Files that a browser asks about each time: a page never runs with parts of an older version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """The file, or 304 where the browser's copy is the same."""
+        answer = super().file_response(*args, **kwargs)
+        answer.headers["Cache-Control"] = "no-cache"
+        return answer
