@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from sonant.bench import qwen3_tts_checkpoint
 from sonant.bench.checkpoints import folder_for
 from sonant.bench.compare import compare, merge, run_rival
-from sonant.bench.worker import Job, measure
+from sonant.bench.worker import Workload, measure
 from sonant.cli.app import app
 from sonant.errors import CheckpointError, DependencyError, GenerationError
 
@@ -41,7 +41,7 @@ def test_the_codec_has_496_tensors():
 
 
 def test_a_run_gives_every_documented_figure():
-    figures = measure(Job(model="builtin", runs=1, threads=1))
+    figures = measure(Workload(model="builtin", runs=1, threads=1))
     documented = "model precision batch threads device load_s ttfa_ms rtf ms_per_frame peak_mb"
     assert set(documented.split()) <= figures.keys()
     assert figures["audio_s"] > 3
@@ -71,10 +71,12 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
     monkeypatch.delenv("SONANT_RIVAL_PYTHON", raising=False)
     with pytest.raises(CheckpointError, match="neither a folder"):
         folder_for("no-such-model", tmp_path)
-    job = Job(model="builtin", runs=1)
+    workload = Workload(model="builtin", runs=1)
     with pytest.raises(DependencyError, match="--rival-python"):
-        run_rival("qwen-tts", job, tmp_path, python=None, dtype="float32")
+        run_rival("qwen-tts", workload, tmp_path, python=None, dtype="float32")
     with pytest.raises(GenerationError, match="failed"):
-        run_rival(f"{sys.executable} -c 'raise SystemExit(3)'", job, tmp_path, python=None, dtype="float32")
+        run_rival(
+            f"{sys.executable} -c 'raise SystemExit(3)'", workload, tmp_path, python=None, dtype="float32"
+        )
     with pytest.raises(GenerationError, match="the measurement failed"):
-        compare(Job(model=str(tmp_path)), tmp_path, None, python=None, dtype="float32", rounds=1)
+        compare(Workload(model=str(tmp_path)), tmp_path, None, python=None, dtype="float32", rounds=1)

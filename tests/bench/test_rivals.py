@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from sonant.bench.compare import run_rival
-from sonant.bench.worker import Job
+from sonant.bench.worker import Workload
 
 DOCUMENTED = {"model", "precision", "batch", "threads", "load_s", "ttfa_ms", "rtf", "ms_per_frame", "peak_mb"}
 
@@ -96,8 +96,8 @@ def interpreter(tmp_path):
     ],
 )
 def test_an_original_speaks_as_long_as_asked_and_every_stage_is_told(rival, stages, interpreter, tmp_path):
-    job = Job(model="", threads=1, seconds=2.0, runs=1)
-    figures = run_rival(rival, job, tmp_path, python=interpreter, dtype="float32")
+    workload = Workload(model="", threads=1, seconds=2.0, runs=1)
+    figures = run_rival(rival, workload, tmp_path, python=interpreter, dtype="float32")
     assert figures.keys() >= DOCUMENTED
     assert list(figures["ms_per_frame"]) == stages
     assert figures["audio_s"] == pytest.approx(2.0, abs=0.03)

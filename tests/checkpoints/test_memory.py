@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from sonant.bench.compare import run_job
-from sonant.bench.worker import Job
+from sonant.bench.compare import run_workload
+from sonant.bench.worker import Workload
 from sonant.catalogue import registry
 from sonant.checkpoints.memory import MIB, Candidate, Footprint, choose, parse_size
 from sonant.checkpoints.tensors import load_strict, read_tensors, write_tensors
@@ -162,8 +162,8 @@ def mapped_kilobytes(file):
 )
 def test_the_estimate_is_above_the_true_peak_and_not_by_much(precision):
     # Peaks of equal runs differ by 5 %; what an estimate has to cover is the largest.
-    job = Job(model="nano", device="cpu", precision=precision, threads=1, seconds=2.0, runs=1)
-    runs = [run_job(job) for _ in range(3)]
+    job = Workload(model="nano", device="cpu", precision=precision, threads=1, seconds=2.0, runs=1)
+    runs = [run_workload(job) for _ in range(3)]
     peaks = [figures["peak_mb"] for figures in runs]
     assert max(peaks) <= min(figures["estimate_mb"] for figures in runs), runs
     assert max(figures["estimate_mb"] for figures in runs) <= 1.15 * max(peaks), runs

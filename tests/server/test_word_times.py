@@ -13,7 +13,7 @@ import soundfile
 import soxr
 from websockets.sync.client import connect
 
-from sonant.server.captions import Spoken, captions
+from sonant.server.captions import TimedWord, captions
 from tests.server.conftest import KEY
 from tests.server.test_live import hear, tell, url
 
@@ -97,9 +97,9 @@ def test_captions_come_with_the_sound(served, form):
 
 def test_captions_are_well_formed():
     words = [
-        Spoken("One", 0.0, 0.5, "One --> "),
-        Spoken("two", 3599.9996, 3600.25, "two. "),
-        Spoken("3", 3601, 3602, "3"),
+        TimedWord("One", 0.0, 0.5, "One --> "),
+        TimedWord("two", 3599.9996, 3600.25, "two. "),
+        TimedWord("3", 3601, 3602, "3"),
     ]
     assert captions(words[1:], "srt") == (
         "1\n01:00:00,000 --> 01:00:00,250\ntwo.\n\n2\n01:00:01,000 --> 01:00:02,000\n3\n"

@@ -18,21 +18,25 @@ from typing import Any
 
 from sonant.bench.reference_clip import reference_clip
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
-from sonant.bench.worker import Job
+from sonant.bench.worker import Workload
 from sonant.errors import DependencyError, GenerationError, RequestError
 
 RIVALS = ("qwen-tts", "cosyvoice", "indextts")
 """Originals with a runner of their own in `sonant/bench/rivals`."""
 
 
-def run_job(job: Job) -> dict[str, Any]:
+def run_workload(workload: Workload) -> dict[str, Any]:
     """The figures of one measurement, made in a fresh process."""
     return _json_of(
-        [sys.executable, "-m", "sonant.bench.worker", json.dumps(asdict(job))], "the measurement", job.threads
+        [sys.executable, "-m", "sonant.bench.worker", json.dumps(asdict(workload))],
+        "the measurement",
+        workload.threads,
     )
 
 
-def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: str) -> dict[str, Any]:
+def run_rival(
+    rival: str, workload: Workload, folder: Path, *, python: str | None, dtype: str
+) -> dict[str, Any]:
     """The same figures of a rival: a known original in its own environment, or any command line.
 
     A known original runs in the environment of `python` (or SONANT_RIVAL_PYTHON). A command line is timed
@@ -49,10 +53,10 @@ def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: 
         arguments = {
             "folder": str(folder),
             "dtype": dtype,
-            "threads": job.threads,
-            "batch": job.batch,
-            "seconds": job.seconds,
-            "runs": job.runs,
+            "threads": workload.threads,
+            "batch": workload.batch,
+            "seconds": workload.seconds,
+            "runs": workload.runs,
             "text": TEXT,
             "first_text": FIRST_AUDIO_TEXT,
         }
@@ -60,7 +64,7 @@ def run_rival(rival: str, job: Job, folder: Path, *, python: str | None, dtype: 
             clip = Path(scratch) / "clip.wav"
             reference_clip().write(clip)
             given = json.dumps({**arguments, "clip": str(clip)})
-            return _json_of([interpreter, str(path), given], rival, job.threads)
+            return _json_of([interpreter, str(path), given], rival, workload.threads)
     command = [part.replace("{model}", str(folder)) for part in shlex.split(rival)]
     if not command:
         raise RequestError("--compare is empty; give a rival's name or a command line.", field="compare")
@@ -97,9 +101,9 @@ def merge(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def compare(
-    job: Job, folder: Path, rival: str | None, *, python: str | None, dtype: str, rounds: int
+    workload: Workload, folder: Path, rival: str | None, *, python: str | None, dtype: str, rounds: int
 ) -> dict[str, Any]:
-    """Figures of the job; with a rival also its figures and `ratio` (above 1: Sonant is faster).
+    """Figures of the workload; with a rival also its figures and `ratio` (above 1: Sonant is faster).
 
     The two run in turn, round by round, so that a machine that slows down slows both. `ratio` is the
     median over rounds of rival RTF / own RTF (of whole times where the rival is a command line).
@@ -107,10 +111,10 @@ def compare(
     own, other, ratios = [], [], []
     for _ in range(rounds):
         began = time.perf_counter()
-        own.append(run_job(job))
+        own.append(run_workload(workload))
         spent = time.perf_counter() - began
         if rival is not None:
-            other.append(run_rival(rival, job, folder, python=python, dtype=dtype))
+            other.append(run_rival(rival, workload, folder, python=python, dtype=dtype))
             theirs = other[-1]
             ratios.append(theirs["rtf"] / own[-1]["rtf"] if "rtf" in theirs else theirs["command_s"] / spent)
     result = merge(own)

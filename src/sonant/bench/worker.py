@@ -20,7 +20,7 @@ UNLIMITED = "1000TB"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Workload:
     """What to measure."""
 
     model: str
@@ -61,43 +61,43 @@ class Stopwatch:
             del owner.__dict__[method]
 
 
-def measure(job: Job) -> dict[str, Any]:
+def measure(workload: Workload) -> dict[str, Any]:
     """Load the model, speak, and return the figures documented in docs/benchmarks.md."""
     import torch
 
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(workload.threads)
     began = time.perf_counter()
     from sonant.bench.reference_clip import reference_voice
     from sonant.catalogue.registry import choose_device, limit_device, load, plan
     from sonant.checkpoints.memory import resident_bytes
     from sonant.request.speech import Sampling, SpeechRequest, Style
 
-    is_cpu = choose_device(job.device).type == "cpu"
+    is_cpu = choose_device(workload.device).type == "cpu"
     taken = resident_bytes() if is_cpu else 0
     planned = plan(
-        job.model,
-        memory_limit=job.memory_limit or UNLIMITED,
-        device=job.device,
-        dtype=job.dtype,
-        precision=job.precision,
-        slots=job.batch,
+        workload.model,
+        memory_limit=workload.memory_limit or UNLIMITED,
+        device=workload.device,
+        dtype=workload.dtype,
+        precision=workload.precision,
+        slots=workload.batch,
         taken=taken,
     )
-    is_limited = job.memory_limit is not None
-    if job.memory_limit is not None:
-        limit_device(job.device, job.memory_limit)
+    is_limited = workload.memory_limit is not None
+    if workload.memory_limit is not None:
+        limit_device(workload.device, workload.memory_limit)
     engine = load(
-        job.model,
-        device=job.device,
-        dtype=planned.dtype if is_limited else job.dtype,
-        precision=planned.precision if is_limited else job.precision,
+        workload.model,
+        device=workload.device,
+        dtype=planned.dtype if is_limited else workload.dtype,
+        precision=planned.precision if is_limited else workload.precision,
         slots=planned.slots,
         cache_positions=planned.cache_positions if is_limited else None,
         records_ahead=True,
     )
     load_seconds = time.perf_counter() - began
     spec = engine.spec
-    frames = max(4, round(job.seconds * spec.frame_rate))
+    frames = max(4, round(workload.seconds * spec.frame_rate))
     voice = reference_voice(engine) if spec.needs_voice else (spec.voices[0] if spec.voices else None)
     style = Style(instruction="a calm, low voice") if spec.needs_instruction else Style()
 
@@ -110,7 +110,7 @@ def measure(job: Job) -> dict[str, Any]:
     firsts, results = [], []
     # Enough for the first chunk; a model that streams by the segment has nothing before its end.
     first_frames = 8 if spec.streams_by == "frame" else round(2 * spec.frame_rate)
-    for number in range(job.runs):
+    for number in range(workload.runs):
         if spec.streams_by != "segment":
             with engine.stream(request(FIRST_AUDIO_TEXT, first_frames, number)) as stream:
                 stream.get()
@@ -121,8 +121,8 @@ def measure(job: Job) -> dict[str, Any]:
             # A cancelled stream of frames leaves at the next step.
         began = time.perf_counter()
         streams = [
-            engine.submit(request(TEXT, frames, number * job.batch + row), streaming=False)
-            for row in range(job.batch)
+            engine.submit(request(TEXT, frames, number * workload.batch + row), streaming=False)
+            for row in range(workload.batch)
         ]
         audio = 0.0
         stages: dict[str, float] = {}
@@ -136,19 +136,19 @@ def measure(job: Job) -> dict[str, Any]:
         wall = time.perf_counter() - began
         if spec.streams_by == "segment":
             firsts.append(wall)
-        results.append(_run_figures(wall, audio, spoken, stages, job.batch))
+        results.append(_run_figures(wall, audio, spoken, stages, workload.batch))
     engine.close()
     return {
         "model": spec.name,
         "family": spec.family,
         "precision": planned.precision
         if is_limited
-        else job.dtype
-        if job.precision == "full"
-        else job.precision,
-        "batch": job.batch,
-        "threads": job.threads,
-        "device": _device_name(job.device),
+        else workload.dtype
+        if workload.precision == "full"
+        else workload.precision,
+        "batch": workload.batch,
+        "threads": workload.threads,
+        "device": _device_name(workload.device),
         "load_s": round(load_seconds, 3),
         "ttfa_ms": round(median(firsts) * 1000, 1),
         "rtf": round(median(r["rtf"] for r in results), 4),
@@ -205,4 +205,4 @@ def _device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(measure(Job(**json.loads(sys.argv[1])))) + "\n")
+    sys.stdout.write(json.dumps(measure(Workload(**json.loads(sys.argv[1])))) + "\n")

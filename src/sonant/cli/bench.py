@@ -46,7 +46,7 @@ def bench(
 
     from sonant.bench.checkpoints import folder_for
     from sonant.bench.compare import compare
-    from sonant.bench.worker import Job
+    from sonant.bench.worker import Workload
 
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="sonant-bench-") as scratch:
@@ -54,7 +54,7 @@ def bench(
             typer.echo(f"preparing {model} ...", err=True)
         folder = folder_for(model, Path(scratch))
         for size in batch or [1]:
-            job = Job(
+            workload = Workload(
                 model=str(folder),
                 device=device,
                 dtype=dtype,
@@ -65,7 +65,7 @@ def bench(
                 runs=runs,
                 memory_limit=memory_limit,
             )
-            figures = compare(job, folder, rival, python=rival_python, dtype=rival_dtype, rounds=rounds)
+            figures = compare(workload, folder, rival, python=rival_python, dtype=rival_dtype, rounds=rounds)
             results.append({**figures, "model": model})
     if as_json:
         typer.echo(json.dumps(results[0] if len(results) == 1 else results))

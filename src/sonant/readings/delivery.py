@@ -24,7 +24,7 @@ from sonant.request.audio import Samples
 from sonant.request.speech import AudioChunk, GuardEvent
 
 
-class Spoken(Protocol):
+class ChunkSource(Protocol):
     """What is delivered: a SpeechStream, or a Narration."""
 
     sample_rate: int
@@ -89,7 +89,7 @@ def check_target(target: Path, format: str | None) -> str:
 
 
 def deliver(
-    spoken: Spoken,
+    spoken: ChunkSource,
     job: Job,
     *,
     target: Path | BinaryIO | None,

@@ -21,7 +21,7 @@ _SENTENCE_ENDS = ".!?…。！？"
 
 
 @dataclass(frozen=True)
-class Spoken:
+class TimedWord:
     """A word, when it is said in seconds of the answer, and how the text writes it with what follows."""
 
     word: str
@@ -44,9 +44,9 @@ class WordClock:
         self._start = 0.0
         self._pieces: list[Samples] = []
 
-    async def take(self, chunk: AudioChunk) -> list[Spoken]:
+    async def take(self, chunk: AudioChunk) -> list[TimedWord]:
         """Words of the segments that are over with this chunk."""
-        found: list[Spoken] = []
+        found: list[TimedWord] = []
         if chunk.text is not None:
             found += await self._close(chunk.sample_rate)
             self._text, self._start = chunk.text, self.begin + chunk.start
@@ -56,7 +56,7 @@ class WordClock:
             self.begin += chunk.start + len(chunk.samples) / chunk.sample_rate
         return found
 
-    async def _close(self, sample_rate: int) -> list[Spoken]:
+    async def _close(self, sample_rate: int) -> list[TimedWord]:
         pieces, text, start = self._pieces, self._text, self._start
         self._pieces, self._text = [], ""
         if not text or not pieces:
@@ -64,14 +64,14 @@ class WordClock:
         words = await asyncio.to_thread(word_times, np.concatenate(pieces), sample_rate, text)
         ends = [*(word.first for word in words[1:]), len(text)]
         return [
-            Spoken(
+            TimedWord(
                 word.text, round(start + word.start, 3), round(start + word.end, 3), text[word.first : end]
             )
             for word, end in zip(words, ends, strict=True)
         ]
 
 
-def captions(words: Sequence[Spoken], form: CaptionFormat) -> str:
+def captions(words: Sequence[TimedWord], form: CaptionFormat) -> str:
     """The words as WebVTT or SRT."""
     blocks = []
     for number, cue in enumerate(_cues(words), 1):
@@ -82,8 +82,8 @@ def captions(words: Sequence[Spoken], form: CaptionFormat) -> str:
     return "\n".join(blocks) if form == "srt" else "\n".join(["WEBVTT\n", *blocks])
 
 
-def _cues(words: Sequence[Spoken]) -> list[list[Spoken]]:
-    cues: list[list[Spoken]] = []
+def _cues(words: Sequence[TimedWord]) -> list[list[TimedWord]]:
+    cues: list[list[TimedWord]] = []
     for word in words:
         cue = cues[-1] if cues else []
         length = sum(len(one.written) for one in cue) + len(word.written)

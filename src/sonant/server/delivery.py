@@ -25,7 +25,7 @@ from sonant.audio.encode import Encoder, open_encoder
 from sonant.errors import SonantError
 from sonant.request.audio import Samples
 from sonant.server.auth import caller_of
-from sonant.server.captions import Spoken, WordClock, captions
+from sonant.server.captions import TimedWord, WordClock, captions
 from sonant.server.problems import HttpProblem, describe_error
 from sonant.server.schemas import CaptionedBody, SpeechBody
 from sonant.server.service import Speaking, SpeechService
@@ -69,7 +69,7 @@ class SpeechAnswer(Response):
         self._send: Send
         self._encoder: Encoder | None = None
         self._clock = WordClock() if self._body.timestamps == "word" else None
-        self._words: list[Spoken] = []
+        self._words: list[TimedWord] = []
         """Those that are known and not told yet."""
         self._is_started = False
 
@@ -177,7 +177,7 @@ class SpeechAnswer(Response):
         await self._write(data, last=True)
         speaking.sent()
 
-    def _document(self, sound: bytes, encoder: Encoder, words: Sequence[Spoken]) -> dict[str, Any]:
+    def _document(self, sound: bytes, encoder: Encoder, words: Sequence[TimedWord]) -> dict[str, Any]:
         audio = base64.b64encode(sound).decode()
         body = self._body
         if not isinstance(body, CaptionedBody):
@@ -295,14 +295,14 @@ async def encode(encoder: Encoder, samples: Samples, *, is_final: bool) -> bytes
 
 def usage(speaking: Speaking) -> dict[str, int]:
     """OpenAI's token counts: characters taken, and frames of speech made."""
-    stream = speaking.job.stream
+    stream = speaking.chunks.stream
     made = int(stream.timings.get("frames", 0))
     taken = speaking.record.characters
     return {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
 
 
 async def collect(speaking: Speaking, encoder: Encoder) -> bytes:
-    """The whole finished file of a job, with true lengths in its header."""
+    """The whole finished file, with true lengths in its header."""
     pieces = []
     is_final = False
     while not is_final:

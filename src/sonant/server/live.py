@@ -346,7 +346,7 @@ class LiveSession:
                         told = [word.public() for word in words]
                         await self._wire.tell({"type": "words", "segment": number, "words": told})
                 heard.is_whole = True
-                self._usage[1] += int(speaking.job.stream.timings.get("frames", 0))
+                self._usage[1] += int(speaking.chunks.stream.timings.get("frames", 0))
                 self._guards += [{**guard, "segment": number} for guard in speaking.guards()]
         except CancelledError:
             return

@@ -23,7 +23,7 @@ from sonant.nn.replay import free_memory
 from sonant.request.audio import Audio
 from sonant.request.speech import ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
-from sonant.server.jobs import EngineDesk
+from sonant.server.desk import EngineDesk
 from sonant.server.problems import HttpProblem
 from sonant.server.settings import OPENAI_MODELS
 from sonant.voices.library import VoiceLibrary

@@ -1,4 +1,4 @@
-"""Speaking for HTTP: a body becomes a running job, with its model, voice, limits and record."""
+"""Speaking for HTTP: a body becomes running speech, with its model, voice, limits and record."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sonant.request.settings import SETTINGS
 from sonant.request.speech import AudioChunk, SpeechRequest, TextFeed
 from sonant.request.voice import Voice
 from sonant.server.auth import Caller
-from sonant.server.jobs import Job
+from sonant.server.desk import AsyncStream
 from sonant.server.metrics import Metrics, Record
 from sonant.server.models import LoadedModel, ModelPool
 from sonant.server.problems import HttpProblem
@@ -34,9 +34,9 @@ _TASKS = {"CustomVoice": "preset_voice", "VoiceDesign": "voice_design", "Base": 
 
 @dataclass
 class Speaking:
-    """A job under way, and what is known of it."""
+    """Speech under way, and what is known of it."""
 
-    job: Job
+    chunks: AsyncStream
     record: Record
     arrived: float
     sample_rate: int
@@ -48,7 +48,7 @@ class Speaking:
 
     async def next(self) -> AudioChunk:
         """The next chunk."""
-        chunk = await self.job.next()
+        chunk = await self.chunks.next()
         if self.volume == 1.0:
             return chunk
         louder = chunk.samples * np.float32(self.volume)
@@ -60,7 +60,7 @@ class Speaking:
         """What the engine stopped or mended so far, as plain data."""
         found = [
             {"kind": guard.kind, "message": guard.message, "segment": guard.segment}
-            for guard in list(self.job.stream.guards)
+            for guard in list(self.chunks.stream.guards)
         ]
         if self.is_limited:
             message = f"volume {self.volume:g} took samples beyond full scale, where they were held"
@@ -104,7 +104,7 @@ class SpeechService:
         response_format: str = "",
         text_feed: TextFeed | None = None,
     ) -> AsyncIterator[Speaking]:
-        """The request as a running job; however the block is left, the work stops and the record is kept."""
+        """The request being spoken; however the block is left, work stops and the record is kept."""
         unused = self.check_fields(body)
         model = self.model_for(body, caller)
         self._check_text(text)
@@ -119,15 +119,15 @@ class SpeechService:
                     submitted = loaded.desk.submit(
                         request, streaming=streaming, client=caller.id, priority=caller.priority
                     )
-                    async with await submitted as job:
-                        record.seed = job.stream.seed
-                        voice = job.stream.request.voice
+                    async with await submitted as chunks:
+                        record.seed = chunks.stream.seed
+                        voice = chunks.stream.request.voice
                         record.voice = (
                             voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
                         )
                         unused += [name for name in unused_fields(body, loaded.spec) if name not in unused]
                         speaking = Speaking(
-                            job, record, arrived, job.stream.sample_rate, volume, tuple(unused)
+                            chunks, record, arrived, chunks.stream.sample_rate, volume, tuple(unused)
                         )
                         try:
                             yield speaking
@@ -322,7 +322,7 @@ def volume_of(body: Manner) -> float:
 
 
 def _take_timings(speaking: Speaking) -> None:
-    record, stream = speaking.record, speaking.job.stream
+    record, stream = speaking.record, speaking.chunks.stream
     record.timings = {name: round(value, 6) for name, value in stream.timings.items()}
     record.segments = len(stream.segments)
     record.segments = len(stream.segments)

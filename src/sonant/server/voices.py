@@ -146,7 +146,7 @@ def voice_routes(service: SpeechService) -> APIRouter:
                     chunk = await speaking.next()
                     is_final = chunk.is_final
                     pieces.append(chunk.samples)
-                stream = speaking.job.stream
+                stream = speaking.chunks.stream
                 speech = Audio(np.concatenate(pieces), speaking.sample_rate)
             voice = designed_voice(speech, stream.guards, stream.request, loaded.spec, name=body.name)
         await _keep(service, voice, caller, is_shared=body.shared)

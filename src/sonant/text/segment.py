@@ -1,6 +1,6 @@
 """Long text -> segments that fit a model, none of it lost, each with the pause after it.
 
-    text -> sentences (and pause tags) -> sentences joined or cut to `limit` -> Segment, Segment, ...
+    text -> sentences (and pause tags) -> sentences joined or cut to `limit` -> Stretch, Stretch, ...
 
 The segments' texts joined are the text, character by character.
 """
@@ -29,7 +29,7 @@ class Pauses:
 
 
 @dataclass(frozen=True)
-class Segment:
+class Stretch:
     """A stretch of the text exactly as it stands there, blanks and pause tags included."""
 
     text: str
@@ -49,7 +49,7 @@ class Segment:
 
 def segment(
     text: str, *, limit: int = 300, length: Length = len, pauses: Pauses | None = None
-) -> list[Segment]:
+) -> list[Stretch]:
     """Segments of at most `limit` by `length` (characters, or a token count).
 
     Sentences of a paragraph share a segment while they fit. A longer sentence is cut after a clause mark,
@@ -57,29 +57,29 @@ def segment(
     segment; a tag or an inline pronunciation is never cut, so one longer than `limit` stands alone.
     """
     pauses = pauses or Pauses()
-    segments: list[Segment] = []
+    segments: list[Stretch] = []
     pending = ""
     for sentence, end in _sentences(text):
         is_long = length(sentence) > limit
         if pending and (is_long or length(pending + sentence) > limit):
-            segments.append(Segment(pending, pauses.sentence))
+            segments.append(Stretch(pending, pauses.sentence))
             pending = ""
         if is_long:
             *first, pending = _cut(sentence, limit, length)
             segments.extend(
-                Segment(part, pauses.clause if _CLAUSE_END.search(part[-16:]) else pauses.cut)
+                Stretch(part, pauses.clause if _CLAUSE_END.search(part[-16:]) else pauses.cut)
                 for part in first
             )
         else:
             pending += sentence
         if end == "paragraph":
-            segments.append(Segment(pending, pauses.paragraph))
+            segments.append(Stretch(pending, pauses.paragraph))
             pending = ""
         elif end == "tag":
-            segments.append(Segment(pending, 0.0))
+            segments.append(Stretch(pending, 0.0))
             pending = ""
     if pending:
-        segments.append(Segment(pending, 0.0))
+        segments.append(Stretch(pending, 0.0))
     return _joined(segments, limit, length)
 
 
@@ -249,16 +249,16 @@ def _packed(pieces: Sequence[str], limit: int, length: Length) -> Iterator[str]:
         start += good
 
 
-def _joined(segments: list[Segment], limit: int, length: Length) -> list[Segment]:
+def _joined(segments: list[Stretch], limit: int, length: Length) -> list[Stretch]:
     """Segments with nothing to say join a neighbour where they fit; tags replace the pause of an end."""
-    joined: list[Segment] = []
+    joined: list[Stretch] = []
     for current in segments:
         last = joined[-1] if joined else None
         if last is None or (last.is_spoken and current.is_spoken) or length(last.text + current.text) > limit:
             joined.append(current)
         else:
             pause = max(last.pause, current.pause) if last.is_spoken else current.pause
-            joined[-1] = Segment(last.text + current.text, pause)
+            joined[-1] = Stretch(last.text + current.text, pause)
     if joined:
-        joined[-1] = Segment(joined[-1].text, 0.0)
-    return [Segment(one.text, _tagged(one.text) or one.pause) for one in joined]
+        joined[-1] = Stretch(joined[-1].text, 0.0)
+    return [Stretch(one.text, _tagged(one.text) or one.pause) for one in joined]

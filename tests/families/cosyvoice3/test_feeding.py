@@ -11,7 +11,7 @@ import torch
 from sonant.engine.engine import Engine
 from sonant.errors import GenerationError, RequestError, UnsupportedError
 from sonant.families.builtin.model import BuiltinModel
-from sonant.families.cosyvoice3.speaking import Speaking, word_end
+from sonant.families.cosyvoice3.speaking import TokenState, word_end
 from sonant.request.speech import Sampling, SpeechRequest, TextFeed
 
 TEXT = "The lake is quiet today, and a small boat crosses it slowly under a pale morning sun."
@@ -184,7 +184,7 @@ def test_state_of_a_feed_belongs_to_the_utterance(shared_model, untold):
     (prompt,) = shared_model.prepare(request(fed(TEXT), untold))
     shared_model.allocate(1, prompt.positions)
     state = shared_model.start(prompt, [0]).state
-    assert isinstance(state, Speaking)
+    assert isinstance(state, TokenState)
     assert state.feeding.feed is prompt.inputs.feed
     assert torch.is_tensor(state.feeding.ready[0])
 

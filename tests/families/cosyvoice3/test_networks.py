@@ -8,7 +8,7 @@ from sonant.families.cosyvoice3 import generate
 from sonant.families.cosyvoice3.estimator import chunk_mask, rotate_first_head
 from sonant.families.cosyvoice3.noise import ReferenceNoise
 from sonant.families.cosyvoice3.sampler import greedy
-from sonant.families.cosyvoice3.speaking import Speaking
+from sonant.families.cosyvoice3.speaking import TokenState
 from sonant.nn.tap import tapped
 from sonant.parity.kits.cosyvoice3.front import inverse_cdf
 from sonant.request.speech import Sampling
@@ -29,7 +29,7 @@ def steps(model, x, text_tokens, pick, count):
     sampling = Sampling(greedy=pick is greedy).over(model.spec.sampling)
     prompt = Prompt(text="", sampling=sampling, seed=0, ceiling=count, inputs=None)
     utterance = Utterance(prompt=prompt, slots=(0,), generator=torch.Generator())
-    state = utterance.state = Speaking(pick=pick, minimum=2 * text_tokens)
+    state = utterance.state = TokenState(pick=pick, minimum=2 * text_tokens)
     state.logits = generate.prefill(model.language, model._cache, 0, x)
     scores = []
     for _ in range(count):

@@ -10,7 +10,7 @@ from sonant.families.cosyvoice3.stream import (
     CONTEXT_TOKENS,
     ChunkSchedule,
     DecodeOptions,
-    Reference,
+    FlowVoice,
     SpeechDecoder,
     VocoderStream,
 )
@@ -58,7 +58,7 @@ def test_vocoder_in_pieces_equals_whole_with_bounded_context(shared_model, mel, 
 
 def reference(model, prompt_tokens=30):
     rng = torch.Generator().manual_seed(1)
-    return Reference(
+    return FlowVoice(
         tokens=torch.randint(0, 729, (prompt_tokens,), generator=rng),
         mel=torch.randn(2 * prompt_tokens, 80, generator=rng) - 4,
         speaker=torch.randn(192, generator=rng),
@@ -185,7 +185,7 @@ def test_stages_are_timed(shared_model):
 
 
 def test_stream_of_the_official_code_is_matched_chunk_by_chunk(shared_model, told, expected):
-    voice = Reference(
+    voice = FlowVoice(
         **{name: told.tensors[name] for name in ("mel", "speaker")}, tokens=told.tensors["tokens"].long()
     )
     made = SpeechDecoder(

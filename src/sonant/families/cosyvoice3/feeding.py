@@ -18,7 +18,7 @@ from sonant.engine.model import Step, Utterance
 from sonant.families.cosyvoice3 import generate
 from sonant.families.cosyvoice3.config import LanguageConfig
 from sonant.families.cosyvoice3.lm import LanguageModel
-from sonant.families.cosyvoice3.speaking import Feeding, Speaking, Stage
+from sonant.families.cosyvoice3.speaking import Feeding, Stage, TokenState
 from sonant.nn.cache import KVCache
 from sonant.request.speech import TextFeed
 from sonant.text.tokenizer import BytePairTokenizer
@@ -57,7 +57,7 @@ def begin(
 
 def provide(model: LanguageModel, cache: KVCache, utterance: Utterance) -> bool:
     """Feed the text there is; False when nothing can be chosen, for want of text or because it is over."""
-    state: Speaking = utterance.state
+    state: TokenState = utterance.state
     feeding = state.feeding
     assert feeding is not None
     feeding.take()
@@ -110,7 +110,7 @@ def _gather(model: LanguageModel, feeding: Feeding) -> None:
 
 def advance(config: LanguageConfig, utterance: Utterance) -> Step:
     """Choose the next id: a token, a wish for text, or the end."""
-    state: Speaking = utterance.state
+    state: TokenState = utterance.state
     feeding = state.feeding
     assert feeding is not None
     is_last = feeding.stage is Stage.LAST

@@ -17,7 +17,7 @@ from sonant.families.cosyvoice3.sampler import (
     race,
     repetition_aware,
 )
-from sonant.families.cosyvoice3.speaking import Speaking
+from sonant.families.cosyvoice3.speaking import TokenState
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import check_finite
@@ -67,7 +67,7 @@ def next_scores(
         utterance.state.logits = scores
 
 
-def choose(config: LanguageConfig, state: Speaking, sampling: Sampling) -> int:
+def choose(config: LanguageConfig, state: TokenState, sampling: Sampling) -> int:
     """The next id of one utterance, which uses up its scores. Raises NotFiniteError."""
     assert state.logits is not None
     state.seen = check_finite(state.logits)
@@ -94,7 +94,7 @@ def choose(config: LanguageConfig, state: Speaking, sampling: Sampling) -> int:
 
 def advance(config: LanguageConfig, utterance: Utterance) -> Step:
     """Choose the next id and tell what became of it: a token, a silence that is dropped, or the end."""
-    state: Speaking = utterance.state
+    state: TokenState = utterance.state
     chosen = int(tap("lm.token", torch.tensor(choose(config, state, utterance.prompt.sampling))))
     if chosen >= config.speech_tokens:
         return spoken([], is_final=True)

@@ -25,8 +25,8 @@ from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
 from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
-from sonant.families.cosyvoice3.speaking import Feeding, Speaking
-from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, Reference, SpeechDecoder
+from sonant.families.cosyvoice3.speaking import Feeding, TokenState
+from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, FlowVoice, SpeechDecoder
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, TextRules, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
@@ -332,8 +332,8 @@ class CosyVoice3Model:
             positions=length + 2 * ceiling + 2 * self.config.language.mix_ratio[0],
         )  # fmt: skip
 
-    def _reference(self, tokens: Tensor, mel: Tensor, speaker: Tensor) -> Reference:
-        return Reference(
+    def _reference(self, tokens: Tensor, mel: Tensor, speaker: Tensor) -> FlowVoice:
+        return FlowVoice(
             tokens=tokens.long().to(self.device), mel=mel.to(self.device), speaker=speaker.to(self.device)
         )
 
@@ -413,7 +413,7 @@ class CosyVoice3Model:
         if inputs.feed is not None:
             assert self._cache is not None, "allocate comes before start"
             self._cache.free(slots[0])
-            utterance.state = Speaking(
+            utterance.state = TokenState(
                 pick=generate.picker(prompt.sampling, rng),
                 minimum=0,
                 feeding=self._begin(prompt, inputs.feed),
@@ -422,7 +422,7 @@ class CosyVoice3Model:
             assert self._cache is not None, "allocate comes before start"
             text = torch.cat((inputs.prompt_text, inputs.text)).to(self.device)
             x = self.language.prompt(text, inputs.prompt_speech.to(self.device))
-            utterance.state = Speaking(
+            utterance.state = TokenState(
                 pick=generate.picker(prompt.sampling, rng),
                 minimum=generate.minimum_length(len(inputs.text)),
                 logits=generate.prefill(self.language, self._cache, slots[0], x),

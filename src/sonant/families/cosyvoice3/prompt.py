@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sonant.checkpoints.tensors import read_pickle, read_tensors
 from sonant.errors import CheckpointError, RequestError
-from sonant.families.cosyvoice3.stream import DecodeOptions, Reference
+from sonant.families.cosyvoice3.stream import DecodeOptions, FlowVoice
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, SYSTEM_SENTENCE
 from sonant.request.speech import TextFeed
 
@@ -35,7 +35,7 @@ class Inputs:
     prompt_text: Tensor
     text: Tensor
     prompt_speech: Tensor
-    reference: Reference
+    reference: FlowVoice
     options: DecodeOptions
     noise: str
     source: Tensor | None = None

@@ -66,7 +66,7 @@ def word_end(text: str) -> int:
 
 
 @dataclass(kw_only=True, eq=False)
-class Speaking:
+class TokenState:
     """What one utterance remembers: every id the model gave, and its scores for the next one."""
 
     pick: Pick

@@ -146,7 +146,7 @@ class VocoderStream:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Reference:
+class FlowVoice:
     """The voice as the flow hears it: speech tokens [P], mel [T, M], speaker [D]."""
 
     tokens: Tensor
@@ -175,7 +175,7 @@ class SpeechDecoder:
         config: CosyVoice3Config,
         flow: Flow,
         vocoder: Vocoder,
-        reference: Reference,
+        reference: FlowVoice,
         noise: Noise,
         options: DecodeOptions,
         *,

@@ -10,7 +10,7 @@ from sonant.request.speech import Normalize
 
 
 @dataclass(frozen=True)
-class Segment:
+class SegmentIds:
     """What is spoken at once."""
 
     text: str
@@ -43,6 +43,6 @@ class FrontEnd(Protocol):
 
     def segments_of(
         self, text: str, language: str | None, options: IndexOptions, *, limit: int, reading: ReadingMode
-    ) -> list[Segment]:
+    ) -> list[SegmentIds]:
         """Segments of at most `limit` pieces; `language` is a name or a code, None finds it."""
         ...

@@ -21,7 +21,7 @@ from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.classifier import EmotionClassifier
 from sonant.families.indextts2.config import IndexConfig
 from sonant.families.indextts2.decoder import CodeFeatures, DecodeInputs, IndexDecoder
-from sonant.families.indextts2.front_end import FrontEnd, ReadingMode, Segment
+from sonant.families.indextts2.front_end import FrontEnd, ReadingMode, SegmentIds
 from sonant.families.indextts2.gpt import IndexGpt, cached_code_position
 from sonant.families.indextts2.options import SAMPLING, IndexOptions
 from sonant.families.indextts2.reference import ReferenceEncoder
@@ -80,7 +80,7 @@ class IndexInputs:
 
 
 @dataclass(eq=False)
-class _Speaking:
+class _SearchState:
     """State of one utterance: its search, and the logits [beams, V] that the next choice is made from."""
 
     search: Search
@@ -216,7 +216,7 @@ class IndexTTS2:
 
     def _segments(
         self, request: SpeechRequest, voice: Voice, options: IndexOptions, *, limit: int, seed: int
-    ) -> Iterator[tuple[Segment, Tensor]]:
+    ) -> Iterator[tuple[SegmentIds, Tensor]]:
         """Segments of the text, each with the emotion vector [D] of the stretch of text that it is from."""
         most = options.piece_characters
         texts = [request.text] if most is None else split_by_punctuation(request.text, most)
@@ -259,7 +259,7 @@ class IndexTTS2:
 
     def _prompt(
         self,
-        segment: Segment,
+        segment: SegmentIds,
         voice: dict[str, Tensor],
         vector: Tensor,
         request: SpeechRequest,
@@ -377,7 +377,7 @@ class IndexTTS2:
         self.cache.reorder(list(slots), [first] * len(slots))
         settings = replace(inputs.search, limit=min(inputs.search.limit, prompt.ceiling))
         search = make_search(settings, inputs.prefix_length)
-        state = _Speaking(search, logits.expand(len(slots), -1))
+        state = _SearchState(search, logits.expand(len(slots), -1))
         return Utterance(
             prompt=prompt,
             slots=tuple(slots),
@@ -391,7 +391,7 @@ class IndexTTS2:
         steps: list[Step] = []
         going: list[tuple[Utterance, Turn]] = []
         for utterance in utterances:
-            state: _Speaking = utterance.state
+            state: _SearchState = utterance.state
             turn = state.search.advance(state.logits, utterance.generator)
             if turn is None:
                 steps.append(self._ended(utterance))

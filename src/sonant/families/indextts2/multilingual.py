@@ -18,7 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from sonant.errors import RequestError
-from sonant.families.indextts2.front_end import ReadingMode, Segment
+from sonant.families.indextts2.front_end import ReadingMode, SegmentIds
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_by_tokens
 from sonant.families.indextts2.text import ANNOTATION, Normaliser, Shelf, map_characters
@@ -123,7 +123,7 @@ class MultilingualFrontEnd:
 
     def segments_of(
         self, text: str, language: str | None, options: IndexOptions, *, limit: int, reading: ReadingMode
-    ) -> list[Segment]:
+    ) -> list[SegmentIds]:
         """Segments of a request, see `FrontEnd`."""
         code = options.language_code or CODES.get(language_name(language) or "") or find_language(text)
         spoken = self.spoken(text, code.lower(), read_out=reading.out, original=reading.original)
@@ -227,7 +227,7 @@ class MultilingualFrontEnd:
         """
         return _SPECIAL.sub(lambda found: f"<|{found[1].upper()}|>", text)
 
-    def segments(self, spoken: str, code: str, limit: int) -> list[Segment]:
+    def segments(self, spoken: str, code: str, limit: int) -> list[SegmentIds]:
         """Segments of at most `limit` ids each, the language's prefix included, the appended stop not.
 
         Raises RequestError where an annotation, which is never cut, does not fit the model.
@@ -236,7 +236,7 @@ class MultilingualFrontEnd:
         encode = self.vocabulary.encode
         taken = len(encode(prefix))
         budget = max(1, min(limit, self.positions - 2) - taken)
-        made: list[Segment] = []
+        made: list[SegmentIds] = []
         for part in split_by_tokens(spoken, budget, lambda text: len(encode(text))):
             ids = encode(prefix + part)
             if len(ids) + 2 > self.positions:
@@ -245,5 +245,5 @@ class MultilingualFrontEnd:
                     f"most {self.positions - 2 - taken}. Annotate shorter stretches.",
                     field="text",
                 )
-            made.append(Segment(part, (*ids, STOP), language_row(code)))
+            made.append(SegmentIds(part, (*ids, STOP), language_row(code)))
         return made

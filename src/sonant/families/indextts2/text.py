@@ -16,7 +16,7 @@ from typing import Any
 
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.indextts2 import grammar
-from sonant.families.indextts2.front_end import ReadingMode, Segment
+from sonant.families.indextts2.front_end import ReadingMode, SegmentIds
 from sonant.families.indextts2.grammar import Reading
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_segments
@@ -233,19 +233,19 @@ class TextFrontEnd:
 
     def segments_of(
         self, text: str, language: str | None, options: IndexOptions, *, limit: int, reading: ReadingMode
-    ) -> list[Segment]:
+    ) -> list[SegmentIds]:
         """Segments of a request, see `FrontEnd`."""
         path = READINGS.get(language_name(language) or "")
         pieces = self.pieces(text, path=path, read_out=reading.out)
         parts = split_segments(pieces, limit, quick=options.quick_pieces)
         return [self._segment(part) for part in parts]
 
-    def _segment(self, pieces: list[str]) -> Segment:
+    def _segment(self, pieces: list[str]) -> SegmentIds:
         ids = self.ids_of(pieces)
         unknown = dict.fromkeys(
             p.strip("▁") for p, id_ in zip(pieces, ids, strict=True) if id_ == self.unknown_id
         )
-        return Segment("".join(pieces).replace("▁", " ").strip(), tuple(ids), unknown=tuple(unknown))
+        return SegmentIds("".join(pieces).replace("▁", " ").strip(), tuple(ids), unknown=tuple(unknown))
 
     @staticmethod
     def split_ideographs(text: str) -> str:

@@ -26,7 +26,7 @@ from sonant.nn.transformer import Decoder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class PrecisionPlan:
     """The precision of both stacks; heads have that of the stack before them.
 
     From group `late_from` on (group 0 is the talker's) the code predictor runs as `late`, if it is set.
@@ -64,7 +64,7 @@ class Plan:
         )
 
 
-def plan_of(precision: str, config: ModelConfig) -> Plan:
+def plan_of(precision: str, config: ModelConfig) -> PrecisionPlan:
     """The plan of "lossless", "int8", "mixed" or "int4"."""
     # Measured on random weights of the released shapes, 28 and 5 layers: of what int8 piles up in the logits
     # (squared), the talker's first layer alone makes half and the next six most of the rest; in the code
@@ -73,20 +73,20 @@ def plan_of(precision: str, config: ModelConfig) -> Plan:
     predictor = StackPlan(rest=INT8, careful=INT12, attentions=1)
     # Mixed: int4 for the last ten of sixteen groups, whose tokens correct what the ones before left over.
     plans = {
-        "lossless": Plan(talker=StackPlan(rest=LOSSLESS), predictor=StackPlan(rest=LOSSLESS)),
-        "int8": Plan(talker=talker, predictor=predictor),
-        "mixed": Plan(
+        "lossless": PrecisionPlan(talker=StackPlan(rest=LOSSLESS), predictor=StackPlan(rest=LOSSLESS)),
+        "int8": PrecisionPlan(talker=talker, predictor=predictor),
+        "mixed": PrecisionPlan(
             talker=talker,
             predictor=predictor,
             late=StackPlan(rest=INT4),
             late_from=max(2, 3 * config.talker.groups // 8),
         ),
-        "int4": Plan(talker=StackPlan(rest=INT4), predictor=StackPlan(rest=INT4)),
+        "int4": PrecisionPlan(talker=StackPlan(rest=INT4), predictor=StackPlan(rest=INT4)),
     }
     return plans[precision]
 
 
-def quantize(network: Network, plan: Plan, store: PackedStore | None = None) -> None:
+def quantize(network: Network, plan: PrecisionPlan, store: PackedStore | None = None) -> None:
     """Talker and code predictor with narrow weights, in C where sizes allow it; changed in place."""
     talker, predictor = network.talker, network.predictor
     talker.decoder = quantize_decoder(talker.decoder, "talker", plan.talker, store=store)
@@ -117,7 +117,7 @@ def quantize(network: Network, plan: Plan, store: PackedStore | None = None) -> 
         store.save()
 
 
-def state_plainly(network: Network, plan: Plan) -> None:
+def state_plainly(network: Network, plan: PrecisionPlan) -> None:
     """The same arithmetic in torch alone, where every stage can be seen; changed in place."""
     talker, predictor = network.talker, network.predictor
     assert isinstance(talker.decoder, Decoder)

@@ -27,7 +27,7 @@ from sonant.families.qwen3_tts.config import (
     read_codec_config,
     read_model_config,
 )
-from sonant.families.qwen3_tts.plans import Plan, quantize
+from sonant.families.qwen3_tts.plans import PrecisionPlan, quantize
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.channel_last import arrange
 from sonant.nn.mapped import give_back
@@ -147,7 +147,7 @@ def load_network(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    plan: Plan | None = None,
+    plan: PrecisionPlan | None = None,
     store: PackedStore | None = None,
 ) -> Network:
     """Talker, code predictor and speaker encoder with the weights of `folder`.

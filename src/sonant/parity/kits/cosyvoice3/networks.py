@@ -15,7 +15,7 @@ from sonant.families.cosyvoice3 import generate
 from sonant.families.cosyvoice3.estimator import chunk_mask
 from sonant.families.cosyvoice3.noise import GivenNoise
 from sonant.families.cosyvoice3.sampler import Pick, greedy
-from sonant.families.cosyvoice3.speaking import Speaking
+from sonant.families.cosyvoice3.speaking import TokenState
 from sonant.families.cosyvoice3.stream import LARGEST_HOP, ChunkSchedule, SpeechDecoder, VocoderStream
 from sonant.nn.flow import cosine_times
 from sonant.nn.tap import tapped
@@ -72,7 +72,7 @@ def _steps(
     prompt = Prompt(text="", sampling=sampling, seed=0, ceiling=count + 1, inputs=None)
     utterance = Utterance(prompt=prompt, slots=(0,), generator=torch.Generator())
     minimum = generate.minimum_length(recorded[f"{mode}.text"].shape[1])
-    state = utterance.state = Speaking(pick=pick, minimum=minimum)
+    state = utterance.state = TokenState(pick=pick, minimum=minimum)
     states, scores = [], []
     for step in range(count):
         with watched() as seen:

@@ -17,8 +17,8 @@ from sonant.request.speech import AudioChunk, SpeechRequest
 from sonant.request.voice import Voice
 
 
-class Job:
-    """One request being spoken, readable from asyncio: `async for chunk in job`.
+class AsyncStream:
+    """One request being spoken, readable from asyncio: `async for chunk in stream`.
 
     Leaving the `async with` block, for whatever reason, stops the work before the model's next step.
     """
@@ -27,7 +27,7 @@ class Job:
         self.stream = stream
         self._ready = ready
 
-    async def __aenter__(self) -> Job:
+    async def __aenter__(self) -> AsyncStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -60,7 +60,7 @@ class EngineDesk:
 
     async def submit(
         self, request: SpeechRequest, *, streaming: bool, client: str | None = None, priority: int = 0
-    ) -> Job:
+    ) -> AsyncStream:
         """Start speaking. The text is prepared off the event loop; a caller who leaves meanwhile cancels.
 
         `client` and `priority` are the engine's: whose turn comes next.
@@ -77,7 +77,7 @@ class EngineDesk:
         )
         future: Future[SpeechStream] = self._submitting.submit(work)
         try:
-            return Job(await asyncio.wrap_future(future), ready)
+            return AsyncStream(await asyncio.wrap_future(future), ready)
         except asyncio.CancelledError:
             future.add_done_callback(_cancel_result)
             raise
