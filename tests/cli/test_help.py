@@ -12,6 +12,7 @@ import pytest
 import typer
 from typer.main import get_command
 
+from sonant import __version__
 from sonant.cli.app import app
 
 HEAVY = {
@@ -97,6 +98,8 @@ def test_every_command_and_option_says_what_it_is():
         ("sonant sa", "say"),
         ("sonant say --format fl", "flac"),
         ("sonant say --model qwen3-tts-0.6b-b", "qwen3-tts-0.6b-base"),
+        ("sonant say --voice he", "heart"),
+        ("sonant say --model nano --voice s", "sona"),
     ],
 )
 def test_the_shell_completes_commands_and_names(words, offered):
@@ -111,6 +114,22 @@ def test_the_shell_completes_commands_and_names(words, offered):
     script = "import sys; sys.argv = ['sonant']; from sonant.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert offered in done.stdout.split()
+
+
+def test_the_version_is_told(sonant):
+    result = sonant("--version")
+    assert (result.code, result.text) == (0, f"sonant {__version__}\n")
+
+
+@pytest.mark.parametrize("command", [("serve",), ("studio", "--no-browser"), ("key", "keys.txt")], ids=str)
+def test_without_the_server_extra_one_line_says_so(sonant, monkeypatch, command):
+    for name in ("fastapi", "multipart"):
+        monkeypatch.setitem(sys.modules, name, None)
+    result = sonant(*command)
+    assert result.code == 9
+    assert result.err.count("\n") == 1
+    assert "needs fastapi, multipart" in result.err
+    assert "pip install 'sonant[server]'" in result.err
 
 
 def documented():

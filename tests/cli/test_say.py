@@ -13,8 +13,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from sonant.audio.loudness import measure_loudness
 from sonant.checkpoints.memory import Plan
 from sonant.request.audio import Audio
+from sonant.request.settings import LOUDNESS
 from sonant.request.speech import EMOTIONS
 
 
@@ -27,7 +29,7 @@ def test_say_writes_speech_and_prints_where(sonant, tmp_path):
     assert np.abs(audio.samples).max() > 0.05
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "opus", "aac", "pcm"])
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "opus", "aac", "m4a", "pcm"])
 def test_the_ending_says_the_format(sonant, toy, tmp_path, suffix):
     assert sonant("say", "hello", "-o", f"out.{suffix}", "--seed", 1).code == 0
     head = (tmp_path / f"out.{suffix}").read_bytes()[:4]
@@ -57,12 +59,41 @@ def test_audio_to_standard_output_is_nothing_but_audio(sonant, toy, flags):
 
 def test_streamed_and_whole_files_have_the_same_samples(sonant, toy, tmp_path):
     toy.end_bias = float("-inf")
-    sonant("say", "hello. there", "--seed", 1, "-o", "whole.wav", "--de-rumble", "off")
-    result = sonant("say", "hello. there", "--seed", 1, "-o", "pieces.wav", "--stream", "--json")
+    sonant("say", "hello. there", "--seed", 1, "-o", "whole.wav", "--de-rumble", "off", "--loudness", "off")
+    result = sonant(
+        "say", "hello. there", "--seed", 1, "-o", "pieces.wav", "--stream", "--json", "--loudness", "off"
+    )
     assert json.loads(result.text)["chunks"] > 4
     whole, pieces = (Audio.read(tmp_path / name).samples for name in ("whole.wav", "pieces.wav"))
     assert whole.shape == pieces.shape
     assert np.abs(whole - pieces).max() <= 1 / 32768  # sums of another order may round to the next step
+
+
+def test_speech_leaves_at_a_loudness_of_its_own_unless_it_is_off(sonant, toy, tmp_path):
+    toy.end_bias = float("-inf")
+    levels = {}
+    for name, flags in {
+        "default": (), "given": ("--loudness", "-25"), "off": ("--loudness", "off"),
+        "streamed": ("--stream",), "resumed": ("--resume",),
+    }.items():  # fmt: skip
+        said = sonant("say", "hello. there. " * 6, "--seed", 1, "-o", f"{name}.wav", "--receipt", *flags)
+        assert said.code == 0, said.err
+        audio = Audio.read(tmp_path / f"{name}.wav")
+        levels[name] = measure_loudness(audio.samples, audio.sample_rate)
+        assert np.abs(audio.samples).max() < 0.98
+        assert sonant("replay", f"{name}.wav.receipt.json").code == 0
+    assert levels["default"] == pytest.approx(LOUDNESS, abs=0.2)
+    assert levels["given"] == pytest.approx(-25, abs=0.2)
+    for name in ("streamed", "resumed"):  # under a second: the leveller has only begun
+        assert abs(levels[name] - LOUDNESS) < abs(levels["off"] - LOUDNESS) - 1
+
+
+def test_a_receipt_from_before_loudness_was_a_default_replays_as_it_was():
+    from sonant.readings.job import Job
+
+    old = Job(text="hello").to_data() | {"loudness": None}
+    assert Job.from_data(old).loudness is None
+    assert Job.from_data(Job(text="hello").to_data()).loudness == LOUDNESS
 
 
 def test_json_tells_seed_guards_and_timings(sonant, toy):
@@ -103,7 +134,8 @@ def test_timings_are_printed_beside_the_result(sonant, toy):
         (["say", "x", "--option", "nope=1"], 4, "nope"),
         (["say", "x", "--glossary", "nowhere"], 2, "nowhere"),
         (["say", "x", "--de-rumble", "much"], 2, "de-rumble"),
-        (["say", "x", "--loudness", "-20", "--stream"], 2, "whole recording"),
+        (["say", "x", "--loudness", "loud"], 2, "off or -70 to 0"),
+        (["say", "x", "--loudness", "3"], 2, "off or -70 to 0"),
         (["say", "x", "--text-layout", "both"], 2, "progressive"),
         (["say", "x", "-o", "-", "--receipt"], 2, "--receipt"),
         (["say", "x", "--design-model", "m"], 2, "description"),
@@ -124,6 +156,65 @@ def test_a_wrong_command_ends_with_the_code_of_its_error_and_no_file(
     assert not list(tmp_path.glob("*.wav"))
 
 
+@pytest.mark.parametrize("name", ["text.txt", "a book.epub"])
+def test_a_file_given_as_the_text_is_asked_about(sonant, toy, tmp_path, name):
+    (tmp_path / name).write_text("hello", encoding="utf-8")
+    result = sonant("say", name)
+    assert result.code == 2
+    assert ("sonant read" if name.endswith("epub") else f"@{name}") in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "speech.wav").exists()
+    assert sonant("say", "-", stdin=name.encode()).code == 0, "the name itself can be said"
+
+
+@pytest.mark.parametrize(("answer", "said"), [("\n", "hello"), ("y\n", "hello"), ("n\n", "text.txt")])
+def test_on_a_terminal_a_question_is_asked(tmp_path, answer, said):
+    """A real terminal: the question is on stderr, and what is decided is spoken."""
+    import pty
+
+    (tmp_path / "text.txt").write_text("hello", encoding="utf-8")
+    script = (
+        "import os, sys; os.chdir(sys.argv[1]); from sonant.cli.say import meant_file, read_text;"
+        "sys.stderr.write('said ' + read_text(meant_file('text.txt')))"
+    )
+    main, side = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdin=side, stderr=side, env=environment
+    )
+    os.close(side)
+    shown = b""
+    while b"Read it?" not in shown:
+        shown += os.read(main, 1000)
+    os.write(main, answer.encode())
+    assert process.wait(timeout=60) == 0
+    while b"said" not in shown:
+        shown += os.read(main, 1000)
+    os.close(main)
+    assert f"said {said}".encode() in shown
+
+
+def test_a_player_that_fails_fails_the_command(sonant, toy, tmp_path, monkeypatch):
+    from sonant.audio.player import Program
+
+    script = tmp_path / "aplay"
+    script.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
+    script.chmod(0o755)
+    monkeypatch.setattr("sonant.audio.player.PROGRAMS", [Program((str(script),))])
+    result = sonant("say", "hello", "--play", "--seed", 1)
+    assert result.code == 6
+    assert "ended with status 3" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_phonemes_say_a_word_otherwise(sonant, tmp_path):
+    for name, text in {"plain": "I said tomato.", "given": "I said [tomato](/təmˈɑːtəʊ/)."}.items():
+        assert sonant("say", text, "-o", f"{name}.wav", "--seed", 1).code == 0
+    plain, given = (Audio.read(tmp_path / f"{name}.wav") for name in ("plain", "given"))
+    assert abs(plain.seconds - given.seconds) < 0.5
+    assert plain.samples.shape != given.samples.shape or np.abs(plain.samples - given.samples).max() > 0.05
+
+
 def test_emotion_words_become_eight_numbers():
     from sonant.readings.job import parse_emotion
 
@@ -131,6 +222,8 @@ def test_emotion_words_become_eight_numbers():
     assert vector[EMOTIONS.index("happy")] == 0.6
     assert vector[EMOTIONS.index("calm")] == 0.2
     assert sum(vector) == pytest.approx(0.8)
+    assert parse_emotion("happy") == parse_emotion("Happy = 1") == (1.0, *[0.0] * 7)
+    assert parse_emotion("happy=0.6, calm")[EMOTIONS.index("calm")] == 1.0
     assert parse_emotion("0.1,0,0,0,0,0,0,1") == (0.1, 0, 0, 0, 0, 0, 0, 1.0)
 
 
@@ -188,12 +281,12 @@ def test_play_hands_a_wav_to_the_player(sonant, toy, tmp_path, monkeypatch):
     player.chmod(player.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{player.parent}:/bin:/usr/bin")
     monkeypatch.setattr("sonant.audio.player.PROGRAMS", [p for p in _programs() if p.command[0] == "aplay"])
-    result = sonant("say", "hello", "--play", "--seed", 1, "--de-rumble", "off")
+    result = sonant("say", "hello", "--play", "--seed", 1)
     assert result.code == 0
     assert not (tmp_path / "speech.wav").exists()
-    sonant("say", "hello", "--seed", 1, "--de-rumble", "off")
+    sonant("say", "hello", "--seed", 1, "--stream")
     heard = Audio.read(tmp_path / "heard.wav")
-    assert np.array_equal(heard.samples, Audio.read(tmp_path / "speech.wav").samples)
+    assert np.abs(heard.samples - Audio.read(tmp_path / "speech.wav").samples).max() <= 1 / 32768
 
 
 def _programs():

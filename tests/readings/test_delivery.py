@@ -1,14 +1,17 @@
 """Delivery: rumble is found and taken away, loudness is reached, in pieces as on the whole."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from sonant.audio.loudness import at_loudness, measure_loudness
+from sonant.audio.loudness import Leveller, at_loudness, measure_loudness
 from sonant.audio.rumble import HighPass, RumbleMeter
 from sonant.errors import CancelledError, RequestError
 from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
 from sonant.request.audio import Audio
+from sonant.request.settings import LOUDNESS
 from sonant.request.speech import AudioChunk, GuardEvent
 
 RATE = 16_000
@@ -47,7 +50,7 @@ def rumble_of(samples):
 
 
 def test_clean_speech_has_no_rumble_and_stays_as_it_was(tmp_path):
-    outcome = deliver(Recorded(VOICE), Job(text="x"), target=tmp_path / "a.wav")
+    outcome = deliver(Recorded(VOICE), Job(text="x", loudness=None), target=tmp_path / "a.wav")
     assert not outcome.rumble.is_excessive
     assert [guard.kind for guard in outcome.guards] == ["note"]
     assert np.abs(Audio.read(tmp_path / "a.wav").samples - VOICE).max() < 1e-4
@@ -55,7 +58,7 @@ def test_clean_speech_has_no_rumble_and_stays_as_it_was(tmp_path):
 
 @pytest.mark.parametrize("trouble", [RUMBLE, np.full_like(VOICE, 0.05)], ids=["rumble", "offset"])
 def test_rumble_is_taken_away_with_a_warning(tmp_path, trouble):
-    outcome = deliver(Recorded(VOICE + trouble), Job(text="x"), target=tmp_path / "a.wav")
+    outcome = deliver(Recorded(VOICE + trouble), Job(text="x", loudness=None), target=tmp_path / "a.wav")
     assert outcome.rumble.is_excessive
     assert outcome.is_filtered
     assert "60 Hz was applied" in outcome.guards[-1].message
@@ -66,14 +69,16 @@ def test_rumble_is_taken_away_with_a_warning(tmp_path, trouble):
 
 
 def test_a_streamed_file_is_only_warned_about(tmp_path):
-    job = Job(text="x", is_streamed=True)
+    job = Job(text="x", is_streamed=True, loudness=None)
     outcome = deliver(Recorded(VOICE + RUMBLE), job, target=tmp_path / "a.wav")
     assert not outcome.is_filtered
     assert "--de-rumble 60" in outcome.guards[-1].message
 
 
 def test_de_rumble_off_leaves_everything(tmp_path):
-    outcome = deliver(Recorded(VOICE + RUMBLE), Job(text="x", de_rumble="off"), target=tmp_path / "a.wav")
+    outcome = deliver(
+        Recorded(VOICE + RUMBLE), Job(text="x", de_rumble="off", loudness=None), target=tmp_path / "a.wav"
+    )
     assert [guard.kind for guard in outcome.guards] == ["note"]
     assert rumble_of(Audio.read(tmp_path / "a.wav").samples).is_excessive
 
@@ -107,7 +112,7 @@ def test_loudness_is_reached_and_never_clips(tmp_path, caplog):
 def test_ctrl_c_closes_the_file_and_cancels_the_speech(tmp_path):
     spoken = Recorded(VOICE, pieces=4, stop_at=2)
     with pytest.raises(CancelledError, match=r"1\.0 s were spoken and are kept in"):
-        deliver(spoken, Job(text="x"), target=tmp_path / "a.wav")
+        deliver(spoken, Job(text="x", loudness=None), target=tmp_path / "a.wav")
     assert spoken.was_cancelled
     assert Audio.read(tmp_path / "a.wav").seconds == pytest.approx(1.0)
 
@@ -115,5 +120,15 @@ def test_ctrl_c_closes_the_file_and_cancels_the_speech(tmp_path):
 def test_ctrl_c_before_any_sound_leaves_an_older_file_alone(tmp_path):
     (tmp_path / "a.wav").write_bytes(b"older")
     with pytest.raises(CancelledError):
-        deliver(Recorded(VOICE, stop_at=0), Job(text="x"), target=tmp_path / "a.wav")
+        deliver(Recorded(VOICE, stop_at=0), Job(text="x", loudness=None), target=tmp_path / "a.wav")
     assert (tmp_path / "a.wav").read_bytes() == b"older"
+
+
+def test_listeners_and_a_streamed_file_are_levelled_on_the_way(tmp_path):
+    heard = []
+    ear = SimpleNamespace(write=heard.append)
+    job = Job(text="x", is_streamed=True)
+    deliver(Recorded(VOICE * 0.1), job, target=tmp_path / "a.wav", listeners=(ear,))
+    levelled = np.concatenate(heard)
+    np.testing.assert_array_equal(levelled, Leveller(LOUDNESS, RATE).push(VOICE * 0.1))
+    assert np.abs(Audio.read(tmp_path / "a.wav").samples - levelled).max() < 1e-4

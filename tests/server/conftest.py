@@ -18,6 +18,7 @@ from sonant.cli.serve import open_socket
 from sonant.engine.engine import Engine
 from sonant.server.app import create_app
 from sonant.server.models import ModelPool, ModelSource
+from sonant.server.settings import ServerSettings
 from sonant.voices.library import VoiceLibrary
 from tests.toy import ToyModel
 
@@ -106,6 +107,7 @@ def start(library):
     running = []
 
     def begin(*sources, settings=None, pool=None, **options):
+        settings = settings or ServerSettings(loudness=None)
         made = ModelPool(sources or [toy_source()], **(pool or {}))
         server = ThreadServer(create_app(made, library, settings, **options))
         running.append(server)

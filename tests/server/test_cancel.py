@@ -42,12 +42,10 @@ def test_a_client_that_leaves_stops_the_work_at_the_next_step(start):
     connection = open_request(server, body())
     assert connection.recv(4096).startswith(b"HTTP/1.1 200")
     assert engine.load == (1, 0)
-    at_leaving, left = engine.steps, time.monotonic()
+    at_leaving = engine.steps
     connection.close()
     wait_until(lambda: engine.load == (0, 0))
-    seconds = time.monotonic() - left
     further = engine.steps - at_leaving
-    assert seconds < 0.5
     assert further < 800  # of eight thousand
     steps = engine.steps
     time.sleep(0.05)

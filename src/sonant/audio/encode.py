@@ -1,4 +1,4 @@
-"""Encode sound piece by piece: wav, flac, mp3, opus, aac and raw pcm, to bytes or to a file.
+"""Encode sound piece by piece: wav, flac, mp3, opus, aac, m4a and raw pcm, to bytes or to a file.
 
     samples [S] at the model's rate -> (resampled where a codec needs it) -> bytes
 
@@ -79,6 +79,15 @@ FORMATS: Mapping[str, AudioFormat] = {
             rates=(*_MP3_RATES, 64_000, 88_200, 96_000),
             codec="aac",
             container="adts",
+            bit_rate=96_000,
+        ),
+        AudioFormat(
+            name="m4a",
+            media_type="audio/mp4",
+            suffixes=(".m4a",),
+            rates=_MP3_RATES,
+            codec="aac",
+            container="mp4",
             bit_rate=96_000,
         ),
         # Raw 16-bit little-endian at 24 kHz, as OpenAI's "pcm" is defined.
@@ -267,7 +276,7 @@ class _Sink:
 
 
 class FFmpegEncoder:
-    """flac, mp3, opus and aac through FFmpeg's encoders."""
+    """flac, mp3, opus and aac, bare or in MP4, through FFmpeg's encoders."""
 
     def __init__(self, form: AudioFormat, sample_rate: int) -> None:
         import av
@@ -345,6 +354,8 @@ class FFmpegEncoder:
 
 _CONTAINER_OPTIONS: Mapping[str, Mapping[str, str]] = {
     "mp3": {"write_xing": "0", "id3v2_version": "0"},  # the Xing header needs the length
+    # In fragments, as nothing can go back to the start; each is whole, so a file that broke off plays.
+    "m4a": {"movflags": "+empty_moov+default_base_moof", "frag_duration": "250000", "brand": "M4A "},
     "opus": {"page_duration": "100000"},  # microseconds; the default of a second would delay the first sound
 }
 

@@ -56,15 +56,13 @@ class _Container:
 def _container(path: Path) -> _Container | None:
     """How FFmpeg writes a file of this ending; None for wav, which has no chapters."""
     ending = path.suffix.lower()
-    name = "aac" if ending in (".m4b", ".m4a") else format_of_path(path).name
-    form = find_format(name)
+    form = find_format("m4a") if ending == ".m4b" else format_of_path(path)
     if form.name in ("wav", "pcm"):
         return None
-    container = "mp4" if form.name == "aac" else form.container
-    if form.name == "aac" and ending == ".aac":
+    if form.name == "aac":
         raise RequestError(f"{path} would have no chapters, as raw AAC has none; expected .m4b. Name it so.")
     kind = {"flac": "s16", "opus": "flt"}.get(form.name, "fltp")
-    return _Container(container, form.codec, form.rates, form.bit_rate, kind)
+    return _Container(form.container, form.codec, form.rates, form.bit_rate, kind)
 
 
 def check_binding(path: Path) -> None:

@@ -5,19 +5,37 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
+from sonant import __version__
 from sonant.cli import batch, bench, codec, measure, models, parity, read, replay, say, serve, suite, voice
 from sonant.cli import text as text_command
 
+
+def _tell_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"sonant {__version__}")
+        raise typer.Exit
+
+
 app = typer.Typer(
     name="sonant",
-    help="Speak with the open voice-cloning speech models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def sonant(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Speak with the open voice-cloning speech models."""
+
+
 # Every command is registered here, and only here.
 app.command("say")(say.say)
 app.command("read")(read.read)

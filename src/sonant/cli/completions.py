@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 
 def model_names(incomplete: str) -> list[str]:
     """Known models; folders are completed by the shell."""
@@ -17,6 +19,18 @@ def voice_names(incomplete: str) -> list[str]:
     from sonant.voices.library import VoiceLibrary
 
     return [name for name in VoiceLibrary().names() if name.startswith(incomplete)]
+
+
+def voices_to_speak_with(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Voices of the model that the command names, then those of the library."""
+    from sonant.catalogue.registry import DEFAULT_MODEL, describe
+    from sonant.errors import SonantError
+
+    try:
+        own = describe(ctx.params.get("model") or DEFAULT_MODEL).voices
+    except SonantError:  # not on this machine: there is nothing to offer
+        own = ()
+    return [*(name for name in own if name.startswith(incomplete)), *voice_names(incomplete)]
 
 
 def format_names(incomplete: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar, get_args
 
 import typer
 
-from sonant.cli.completions import model_names, voice_names
+from sonant.cli.completions import model_names, voices_to_speak_with
 from sonant.request.settings import SETTINGS, Setting
 
 Command = TypeVar("Command", bound=Callable[..., None])
@@ -19,7 +19,7 @@ PANELS = ("", "Output", "How it sounds", "Decoding", "Model and machine")
 _TYPES: Mapping[str, Any] = {
     "switch": bool, "whole": int, "number": float, "clip": Path, "glossary": Path, "options": list[str],
 }  # fmt: skip
-_OFFERS = {"models": model_names, "voices": voice_names}
+_OFFERS: Mapping[str, Callable[..., list[str]]] = {"models": model_names, "voices": voices_to_speak_with}
 
 
 def with_settings(command: Command) -> Command:
@@ -50,7 +50,7 @@ def _option(row: Setting) -> inspect.Parameter:
     return inspect.Parameter(
         row.key,
         inspect.Parameter.KEYWORD_ONLY,
-        default=row.default if has_default else None,
+        default=(str(row.default) if row.kind == "level" else row.default) if has_default else None,
         annotation=Annotated[kind if has_default else kind | None, declared],
     )
 

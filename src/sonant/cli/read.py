@@ -85,7 +85,6 @@ def read(
     _need_books()
     if given["seed"] is None:
         given["seed"] = 0
-    loudness = given.pop("loudness", None)  # of the whole book, once it is there
     job = Job(
         text="", model=model, device=device, dtype=dtype, precision=precision, in_pieces=True,
         **job_settings(given),
@@ -104,7 +103,7 @@ def read(
         return
     _read(
         book, output, job, chosen=chapters, paragraphs=paragraphs, everything=everything, show=show,
-        dry_run=dry_run, subtitles=subtitles, report=report, loudness=loudness, cast_file=cast,
+        dry_run=dry_run, subtitles=subtitles, report=report, cast_file=cast,
         memory_limit=memory_limit,
     )  # fmt: skip
 
@@ -165,7 +164,7 @@ def _need_books() -> None:
 def _read(
     path: Path, output: Path | None, job: Job, *, chosen: str | None, paragraphs: str | None,
     everything: bool, show: bool, dry_run: bool, subtitles: Path | None, report: Path | None,
-    loudness: float | None, cast_file: Path | None, memory_limit: str | None,
+    cast_file: Path | None, memory_limit: str | None,
 ) -> None:  # fmt: skip
     from sonant.books.binding import bind, bind_folder, chapter_marks, check_binding, sound_of
     from sonant.books.cast import Cast, read_cast
@@ -193,7 +192,7 @@ def _read(
         reading = stage.speak(lines, on_line=on_line)
         _tell_verdicts(stage)
         rate = stage.sample_rate
-        gain = level_gain((stage.samples_of(one.line) for one in reading.heard), rate, loudness)
+        gain = level_gain((stage.samples_of(one.line) for one in reading.heard), rate, job.loudness)
         marks = chapter_marks(titles, reading.heard, reading.seconds)
         if target.suffix:
             pieces = sound_of(reading.heard, stage.samples_of, rate, gain=gain, until=reading.seconds)
@@ -281,7 +280,7 @@ def _dub(
     from sonant.books.cast import Cast
     from sonant.books.document import Book
     from sonant.books.dubbing import dub, dubbed
-    from sonant.books.report import dub_report
+    from sonant.books.report import dub_report, level_gain
     from sonant.books.subtitles import cues_of, read_subtitles, write_subtitles
     from sonant.cli.speaking import warn
 
@@ -292,9 +291,11 @@ def _dub(
         can_hurry = "speed" in spec.capabilities
         with _going_on(target):
             reading, fitted, speeds = dub(cues, store, spec.sample_rate, can_hurry=can_hurry, on_line=on_line)
-        samples_of = dubbed(reading, speeds, store, spec.sample_rate)
-        pieces = sound_of(reading.heard, samples_of, spec.sample_rate, until=reading.seconds)
-        written = bind(target, pieces, spec.sample_rate, (), Book(title=path.stem, chapters=()))
+        rate = spec.sample_rate
+        samples_of = dubbed(reading, speeds, store, rate)
+        gain = level_gain((samples_of(one.line) for one in reading.heard), rate, job.loudness)
+        pieces = sound_of(reading.heard, samples_of, rate, gain=gain, until=reading.seconds)
+        written = bind(target, pieces, rate, (), Book(title=path.stem, chapters=()))
     if subtitles is not None:
         write_subtitles(subtitles, cues_of(reading.heard))
     if report is not None:

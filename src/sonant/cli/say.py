@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
     from sonant.readings.job import Job
 
+BOOKS = (".epub", ".docx", ".pdf", ".html", ".htm", ".srt", ".vtt")
+"""Endings of files that are no plain text."""
+
 Output = partial(typer.Option, rich_help_panel="Output")
 Machine = partial(typer.Option, rich_help_panel="Model and machine")
 
@@ -42,7 +45,7 @@ def say(
     format: Annotated[
         str | None,
         Output(
-            help="wav, flac, mp3, opus, aac or pcm, where no file ending says it.",
+            help="wav, flac, mp3, opus, aac, m4a or pcm, where no file ending says it.",
             autocompletion=format_names,
         ),
     ] = None,
@@ -101,7 +104,7 @@ def say(
     if resume and given["seed"] is None:
         given["seed"] = 0
     job = Job(
-        text=read_text(text) if text is not None else "",
+        text=read_text(meant_file(text)) if text is not None else "",
         model=model if variant is None else f"{model}:{variant}",
         device=device,
         dtype=dtype,
@@ -121,6 +124,34 @@ def say(
         job, target=target, play=play, pieces=pieces, cache_positions=cache_positions, strict=strict
     )
     report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
+
+
+def meant_file(argument: str) -> str:
+    """The argument, or "@" before it where it is a file here and was meant to be read: a terminal is asked.
+
+    Raises RequestError, with both ways to say it, where nobody can be asked.
+    """
+    from sonant.errors import RequestError
+
+    try:
+        is_file = "\n" not in argument and Path(argument).is_file()
+    except (OSError, ValueError):  # longer than any path, or with a null in it
+        is_file = False
+    if not is_file:
+        return argument
+    if Path(argument).suffix.lower() in BOOKS:
+        raise RequestError(
+            f"{argument} is a book here, not a text; read it with: sonant read {argument}", field="text"
+        )
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return (
+            f"@{argument}" if typer.confirm(f"{argument} is a file. Read it?", True, err=True) else argument
+        )
+    raise RequestError(
+        f"{argument} is a file here; expected a text, or @{argument} for what the file says. To say the name "
+        f"itself: echo {argument} | sonant say -",
+        field="text",
+    )
 
 
 def read_text(argument: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sonant.cli.speaking import STRICT
+from sonant.request.settings import BY_NAME, LOUDNESS, read_level
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -40,6 +41,23 @@ MemoryLimit = Annotated[
 ]
 Strict = Annotated[bool, typer.Option("--strict", help=STRICT)]
 Voices = Annotated[Path | None, typer.Option(help="Folder of stored voices.")]
+
+
+SERVER_NEEDS = ("fastapi", "uvicorn", "multipart", "prometheus_client", "httpx")
+
+
+def _check_extra() -> None:
+    """Raise DependencyError, in one line, where the server extra is not installed."""
+    from importlib.util import find_spec
+
+    from sonant.errors import DependencyError
+
+    absent = [name for name in SERVER_NEEDS if find_spec(name) is None]
+    if absent:
+        raise DependencyError(
+            f"the server needs {', '.join(absent)}, which is absent. Install it with: pip install "
+            "'sonant[server]'"
+        )
 
 
 def serve(
@@ -96,6 +114,9 @@ def serve(
         bool, typer.Option("--wyoming", help="Speak Home Assistant's Wyoming protocol too. It knows no keys.")
     ] = False,
     wyoming_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --wyoming.")] = 10200,
+    loudness: Annotated[
+        str, typer.Option(help="LUFS of answers that do not ask for another, or off.", metavar="LUFS|off")
+    ] = str(LOUDNESS),
     strict_fields: Annotated[
         bool,
         typer.Option("--strict-fields", help="Refuse unknown fields instead of naming them in a header."),
@@ -104,6 +125,7 @@ def serve(
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Serve speech over HTTP in OpenAI's format, with the studio at /."""
+    _check_extra()
     from sonant.errors import ConfigError
     from sonant.server.auth import keys_of, read_key_file
     from sonant.server.settings import RIGHTS, DoorLimits, ServerSettings, UploadLimits
@@ -149,6 +171,7 @@ def serve(
         deadline=deadline,
         allow_urls=allow_urls,
         strict_fields=strict_fields,
+        loudness=read_level(BY_NAME["loudness"], loudness),
     )
     home = open_socket(host, wyoming_port) if wyoming else None
     app = build_app(
@@ -185,6 +208,7 @@ def studio(
     browser: Annotated[bool, typer.Option(help="Open the page in the web browser.")] = True,
 ) -> None:
     """Open the studio: a page in the browser to speak, record, clone and compare. For this machine only."""
+    _check_extra()
     from sonant.server.settings import ServerSettings
 
     app = build_app(
@@ -213,6 +237,7 @@ def key(
     priority: Annotated[int, typer.Option(help="Requests of a higher one are begun first.")] = 0,
 ) -> None:
     """Make an API key: printed once, kept only as a hash."""
+    _check_extra()
     from sonant.server.auth import hash_key, new_key, parse_rights, read_key_file
 
     told = f" rights={','.join(sorted(parse_rights(rights)))}" if rights is not None else ""
@@ -246,17 +271,10 @@ def build_app(
     wyoming: socket.socket | None = None,
 ) -> FastAPI:
     """The app with its models found, not yet loaded."""
-    from sonant.errors import DependencyError
-
-    try:
-        from sonant.server.app import create_app
-        from sonant.server.models import ModelPool, find_sources
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"the server needs {error.name}, which is absent. Install it with: pip install 'sonant[server]'"
-        ) from error
     from sonant.catalogue import registry
     from sonant.checkpoints.memory import parse_size, resident_bytes
+    from sonant.server.app import create_app
+    from sonant.server.models import ModelPool, find_sources
     from sonant.voices.library import VoiceLibrary
 
     library = VoiceLibrary(voices)

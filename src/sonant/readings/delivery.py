@@ -1,7 +1,8 @@
 """Carries spoken chunks to a file, a pipe or a player, mends what must be mended, and tells how it went.
 
-A file grows chunk by chunk, so whatever ends the run, what is on disk plays. Settings that need the whole
-recording (loudness, an automatic high-pass) write it once more at the end.
+A file grows chunk by chunk, levelled by what has passed, so whatever ends the run, what is on disk plays. A
+recording that is whole is written once more at the end: with one gain, and with an automatic high-pass where
+it needs one.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from sonant.audio.encode import AudioWriter, find_format, format_of_path
-from sonant.audio.loudness import at_loudness
+from sonant.audio.loudness import Leveller, at_loudness
 from sonant.audio.rumble import CUTOFF_HZ, HighPass, Rumble, RumbleMeter
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.readings.job import Job
@@ -106,6 +107,7 @@ def deliver(
     meter = RumbleMeter(rate)
     cutoff = None if job.de_rumble in {"off", "auto"} else float(job.de_rumble)
     high_pass = HighPass(cutoff, rate) if cutoff is not None else None
+    leveller = Leveller(job.loudness, rate) if job.loudness is not None else None
     is_whole = not (job.is_streamed or job.in_pieces)
     may_rewrite = is_whole and (job.loudness is not None or job.de_rumble == "auto")
     is_pipe = target is not None and not isinstance(target, Path)
@@ -121,6 +123,8 @@ def deliver(
             samples = high_pass.push(chunk.samples) if high_pass is not None else chunk.samples
             if may_rewrite:
                 kept.append(samples)
+            if leveller is not None:
+                samples = leveller.push(samples)
             if target is not None and not (is_pipe and may_rewrite):
                 writer = writer or AudioWriter(target, rate, format=job.format)
                 writer.write(samples)

@@ -9,7 +9,7 @@ from typing import Any
 
 from sonant.errors import RequestError
 from sonant.readings.job import parse_emotion, parse_option, read_glossary
-from sonant.request.settings import EMOTIONS, SETTINGS, Setting, check_value
+from sonant.request.settings import EMOTIONS, SETTINGS, Setting, check_value, read_level
 
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 BY_ANY_NAME: Mapping[str, Setting] = {
@@ -76,6 +76,8 @@ def _refuse_file(row: Setting, raw: Any) -> None:
 def _value(row: Setting, raw: Any, folder: Path | None) -> Any:
     """A value of the row's kind from what was written."""
     match row.kind:
+        case "level":
+            return read_level(row, raw)
         case "emotions":
             return _emotions(raw)
         case "glossary":

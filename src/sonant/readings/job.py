@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sonant.catalogue.registry import DEFAULT_MODEL
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
-from sonant.request.settings import EMOTIONS, Setting, check_all, settings_of
+from sonant.request.settings import EMOTIONS, LOUDNESS, Setting, check_all, settings_of
 from sonant.request.speech import SpeechRequest, request_from
 from sonant.request.voice import Voice
 from sonant.voices.design import design_request
@@ -60,8 +60,8 @@ class Job:
     format: str = "wav"
     de_rumble: str = "auto"
     """"off", "auto" (on when the result needs it) or the cutoff in Hz."""
-    loudness: float | None = None
-    """Integrated loudness of the result in LUFS."""
+    loudness: float | None = LOUDNESS
+    """Integrated loudness of the result in LUFS; None leaves it as the model speaks."""
 
     verify: bool = False
     """Listened to by a recogniser, segment by segment."""
@@ -86,12 +86,6 @@ class Job:
                     f"de-rumble is {self.de_rumble!r}; expected off, auto or a cutoff in Hz. Try 60.",
                     field="de_rumble",
                 ) from None
-        if self.loudness is not None and (self.is_streamed or self.in_pieces):
-            raise RequestError(
-                "a loudness can be set only for a whole recording; this one is written as it is spoken. "
-                "Leave out --loudness, or --stream and --resume.",
-                field="loudness",
-            )
         if self.design_model is not None and not (self.get("instruction") or "").strip():
             raise RequestError(
                 f"{self.design_model} designs a voice from a description and none was given. Add one with "
@@ -201,21 +195,22 @@ def file_hash(path: str | Path) -> str:
 
 
 def parse_emotion(text: str) -> tuple[float, ...]:
-    """Eight numbers from "happy=0.6,calm=0.2", or from eight numbers in the order of EMOTIONS."""
+    """Eight numbers from "happy=0.6,calm=0.2", "happy" (that is 1), or eight in the order of EMOTIONS."""
     parts = [part.strip() for part in text.split(",") if part.strip()]
     try:
-        if parts and not any("=" in part for part in parts):
+        if parts and not any("=" in part or part.lower() in EMOTIONS for part in parts):
             return tuple(float(part) for part in parts)
         given: dict[str, float] = {}
         for part in parts:
-            name, _, value = part.partition("=")
+            name, equals, value = part.partition("=")
             if name.strip().lower() not in EMOTIONS:
                 raise ValueError(f"{name.strip()!r} is none of them")
-            given[name.strip().lower()] = float(value)
+            given[name.strip().lower()] = float(value) if equals else 1.0
     except ValueError as error:
         raise RequestError(
-            f"cannot read the emotion {text!r} ({error}); expected name=number pairs with names among "
-            f"{', '.join(EMOTIONS)}, or eight numbers. Write, for example: happy=0.6,calm=0.2",
+            f"cannot read the emotion {text!r} ({error}); expected names among "
+            f"{', '.join(EMOTIONS)}, each with a number if it is not 1, or eight numbers. Write, for "
+            "example: happy=0.6,calm=0.2",
             field="emotion_vector",
         ) from error
     if not given:

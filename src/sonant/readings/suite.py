@@ -124,7 +124,7 @@ def _speak(engine: Engine, mode: Mode, folder: Path) -> Take:
     path = folder / f"{mode.name}.wav"
     try:
         stream = engine.submit(mode.request, streaming=mode.is_streamed)
-        job = Job(text=mode.request.text, is_streamed=mode.is_streamed, de_rumble="off")
+        job = Job(text=mode.request.text, is_streamed=mode.is_streamed, de_rumble="off", loudness=None)
         outcome = deliver(stream, job, target=path)
         audio = Audio.read(path)
         return Take(

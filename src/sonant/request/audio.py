@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -76,6 +76,12 @@ class Audio:
         target = BytesIO()
         self.write(target, format=format)
         return target.getvalue()
+
+    def at_loudness(self, loudness: float) -> Self:
+        """The same with one gain, so that its loudness is this many LUFS, or as near as its peak allows."""
+        from sonant.audio.loudness import at_loudness
+
+        return replace(self, samples=at_loudness(self.samples, self.sample_rate, loudness))
 
     def play(self) -> None:
         """Play through whichever player program this machine has, to the end.

@@ -9,6 +9,7 @@ option of one family needs no field), and write docs/settings.md anew: python -m
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ USUAL_GUARDS = frozenset(GUARDS) - {"runaway"}
 Normalize = Literal["sonant", "original", "off"]
 """Which front end reads numbers, signs and mark-up: Sonant's, the family's own, or none."""
 
+LOUDNESS = -19.0
+"""LUFS at which speech leaves where nothing else is asked for: what mono podcasts are made at."""
+
 EMOTIONS = ("happy", "angry", "sad", "afraid", "disgusted", "melancholic", "surprised", "calm")
 """Order of the numbers in `Style.emotion_vector`. Source: IndexTTS2's eight emotion groups."""
 
@@ -38,6 +42,7 @@ Kind = Literal[
     "switch",  # true or false
     "whole",  # a whole number
     "number",
+    "level",  # a number, or off, which is None
     "text",
     "name",  # short text: a language, a preset
     "choice",  # one of `choices`
@@ -121,6 +126,8 @@ class Setting:
         """The values it takes, in words, such as "0.25 to 4"; empty where any will do."""
         if self.choices:
             return " or ".join(self.choices)
+        if self.kind == "level":
+            return f"off or {self.least:g} to {self.most:g}"
         if self.most is None:
             return f"more than {self.above:g}" if self.above is not None else ""
         assert self.least is not None
@@ -153,9 +160,11 @@ _DECODING = Flag(panel="Decoding")
 SETTINGS: tuple[Setting, ...] = (
     # -- the recording ------------------------------------------------------------------------
     Setting(
-        name="loudness", kind="number", home="job", help="Integrated loudness of the recording.",
-        least=-70.0, most=0.0, unit="LUFS", said="the loudness", remark=". Speech is usually at -23 to -16.",
-        flag=Flag(panel="Output", metavar="LUFS"), field=None,
+        name="loudness", kind="level", home="job", default=LOUDNESS, least=-70.0, most=0.0, unit="LUFS",
+        said="the loudness", remark=". Speech is usually at -23 to -16.",
+        help="Integrated loudness of the recording, or off for the model's own.",
+        flag=Flag(panel="Output", metavar="LUFS|off"),
+        field=Field(help="LUFS of the sound, or off for the model's own; the server's setting by default."),
     ),
     Setting(
         name="de_rumble", kind="text", home="job", default="auto",
@@ -209,7 +218,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         name="emotion_vector", kind="emotions", home="style", needs=("emotion_vector",), word="emotion",
         help=f"Eight numbers in 0..1, or some of them by name: {', '.join(EMOTIONS)}.",
-        flag=Flag(help=f'Such as "happy=0.6,calm=0.2"; also {" ".join(EMOTIONS[1:-1])}.'),
+        flag=Flag(help=f'Such as happy, or "happy=0.6,calm=0.2"; also {" ".join(EMOTIONS[1:-1])}.'),
     ),
     Setting(
         name="emotion_audio", kind="clip", home="style", needs=("emotion_audio",),
@@ -402,6 +411,8 @@ def check_value(row: Setting, value: Any) -> None:
     def refuse(expected: str) -> RequestError:
         return RequestError(f"{said} is {value!r}; expected {expected}", field=row.name)
 
+    if value is None and row.kind == "level":
+        return
     match row.kind:
         case "switch":
             if not isinstance(value, bool):
@@ -417,8 +428,10 @@ def check_value(row: Setting, value: Any) -> None:
                 raise refuse("names with values")
         case "emotions":
             _check_emotions(tuple(value), row.name)
-        case "whole" | "number":
+        case "whole" | "number" | "level":
             is_number = isinstance(value, Integral if row.kind == "whole" else Real)
+            if row.kind == "level" and (isinstance(value, bool) or not is_number):
+                raise refuse(f"{row.range}{row.remark}")
             if isinstance(value, bool) or not is_number:
                 raise refuse("a whole number" if row.kind == "whole" else "a number")
             if not _is_within(row, value):
@@ -426,6 +439,17 @@ def check_value(row: Setting, value: Any) -> None:
                 raise RequestError(
                     f"{said} is {value}{unit}; expected {row.range}{row.remark}", field=row.name
                 )
+
+
+def read_level(row: Setting, value: object) -> float | None:
+    """The number of a setting of kind "level", or None for "off". Raises RequestError."""
+    if isinstance(value, str):
+        if value.strip().lower() in ("off", "none"):
+            return None
+        with contextlib.suppress(ValueError):  # other text is refused below
+            value = float(value)
+    check_value(row, value)
+    return None if value is None else float(value)  # type: ignore[arg-type]
 
 
 def _is_within(row: Setting, value: float) -> bool:

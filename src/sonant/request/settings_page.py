@@ -17,6 +17,7 @@ _VALUES = {
     "switch": "true or false",
     "whole": "a whole number",
     "number": "a number",
+    "level": "a number or off",
     "text": "text",
     "name": "a name",
     "voice": "a name",

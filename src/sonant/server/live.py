@@ -19,6 +19,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from sonant.audio.encode import Encoder, open_encoder
+from sonant.audio.loudness import Leveller
 from sonant.engine.stream import NO_SAMPLES
 from sonant.errors import CancelledError, RequestError, SonantError
 from sonant.nn.sampling import segment_seed
@@ -150,6 +151,8 @@ class LiveSession:
         self._fed = 0
         self._fed_texts: dict[TextFeed, str] = {}
         self._encoder: Encoder | None = None
+        self._leveller: Leveller | None = None
+        """Of the whole session: what was heard of one sentence levels the next."""
         self._cutter = SentenceCutter()
         self._sentences: asyncio.Queue[str | TextFeed | None] = asyncio.Queue()
         self._queued = 0
@@ -209,6 +212,7 @@ class LiveSession:
             exclude={"type", "response_format", "text_mode", "timestamps"}, exclude_unset=True
         )
         self._manner = Manner.model_validate(values)
+        self._leveller = None
         self._service.pool.resolve(self._manner.model)
 
     def _take(self, text: str) -> None:
@@ -314,6 +318,7 @@ class LiveSession:
                 response_format=self._format,
                 text_feed=None if isinstance(sentence, str) else sentence,
             ) as speaking:
+                self._leveller = speaking.leveller = self._leveller or speaking.leveller
                 if self._encoder is None:
                     self._encoder = open_encoder(self._format, speaking.sample_rate)
                     await self._wire.tell(

@@ -451,7 +451,6 @@ class ReadingDesk:
             for name, role in cast.roles.items()
         }
         fields = job_fields(options.get("settings") or {}, files=False)
-        fields.pop("loudness", None)  # of the whole, once it is there
         fields["settings"] = {"seed": 0, **fields["settings"]}
         base = Job(text="", model=resolve(options.get("model")), in_pieces=True, **fields)
         return replace(cast, roles=roles), base
@@ -517,7 +516,7 @@ class ReadingDesk:
 
         heard = stage.speak(lines, on_line=on_line)
         self._tell(reading, heard)
-        loudness = (reading.options.get("settings") or {}).get("loudness")
+        loudness = stage.base.loudness
         gain = level_gain((stage.samples_of(one.line) for one in heard.heard), stage.sample_rate, loudness)
         marks = chapter_marks(titles, heard.heard, heard.seconds)
         pieces = sound_of(heard.heard, stage.samples_of, stage.sample_rate, gain=gain, until=heard.seconds)

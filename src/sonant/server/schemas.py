@@ -63,6 +63,7 @@ _KINDS: Mapping[Kind, Any] = {
     "switch": bool,
     "whole": int,
     "number": float,
+    "level": float | Literal["off"],
     "text": Words,
     "name": Name,
     "voice": Name | VoiceId,
@@ -81,7 +82,8 @@ def _with(base: type[Body], rows: Iterable[tuple[str, Setting]], name: str) -> t
         least = row.field.least if row.field is not None and row.field.least is not None else row.least
         bounds = {"minimum": least, "maximum": row.most, "exclusiveMinimum": row.above}
         told: dict[str, Any] = {word: bound for word, bound in bounds.items() if bound is not None}
-        has_default = row.default is not None and row.default != {}
+        # What is sent wins over the server's own loudness, so that nothing sent is not the table's default.
+        has_default = row.default is not None and row.default != {} and row.kind != "level"
         about = (row.field.help if row.field is not None else None) or row.help_with_range
         default: Any = row.default if has_default else None
         fields[field] = (

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from sonant.audio.loudness import Leveller
 from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
-from sonant.request.settings import SETTINGS
+from sonant.request.settings import BY_NAME, SETTINGS, read_level
 from sonant.request.speech import AudioChunk, SpeechRequest, TextFeed
 from sonant.request.voice import Voice
 from sonant.server.auth import Caller
@@ -40,6 +41,8 @@ class Speaking:
     record: Record
     arrived: float
     sample_rate: int
+    leveller: Leveller | None = None
+    """Brings the sound to the loudness asked for; None leaves it."""
     volume: float = 1.0
     unused: tuple[str, ...] = ()
     """Fields of the body that do nothing here."""
@@ -49,6 +52,8 @@ class Speaking:
     async def next(self) -> AudioChunk:
         """The next chunk."""
         chunk = await self.chunks.next()
+        if self.leveller is not None:
+            chunk = replace(chunk, samples=self.leveller.push(chunk.samples))
         if self.volume == 1.0:
             return chunk
         louder = chunk.samples * np.float32(self.volume)
@@ -109,6 +114,9 @@ class SpeechService:
         model = self.model_for(body, caller)
         self._check_text(text)
         volume = volume_of(body)
+        loudness = self.settings.loudness
+        if body.loudness is not None:
+            loudness = read_level(BY_NAME["loudness"], body.loudness)
         record = Record(id=request_id, model=model, response_format=response_format, characters=len(text))
         record.owner = caller.id
         with self._turn(caller.id):
@@ -126,9 +134,9 @@ class SpeechService:
                             voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
                         )
                         unused += [name for name in unused_fields(body, loaded.spec) if name not in unused]
-                        speaking = Speaking(
-                            chunks, record, arrived, chunks.stream.sample_rate, volume, tuple(unused)
-                        )
+                        rate = chunks.stream.sample_rate
+                        leveller = Leveller(loudness, rate) if loudness is not None else None
+                        speaking = Speaking(chunks, record, arrived, rate, leveller, volume, tuple(unused))
                         try:
                             yield speaking
                         finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sonant.request.settings import LOUDNESS
+
 OPENAI_MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts", "gpt-4o-mini-tts-2025-12-15")
 OPENAI_VOICES = (
     "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage",
@@ -113,6 +115,8 @@ class ServerSettings:
     """Fetch reference clips from web addresses. Private addresses are refused even then."""
     strict_fields: bool = False
     """Refuse fields that do nothing here; otherwise the answer's X-Sonant-Warning names them."""
+    loudness: float | None = LOUDNESS
+    """LUFS at which answers leave where the body does not say it; None is as the model speaks."""
     stored_voices: int = 1_000
     """Most voices that uploads may leave in the library."""
 

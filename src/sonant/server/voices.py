@@ -122,9 +122,9 @@ def voice_routes(service: SpeechService) -> APIRouter:
         """Speak a sentence in the described voice and keep it as the clip of a new voice."""
         caller = caller_of(request.scope)
         _check_name(service, body.name, caller)
-        manner = Manner.model_validate(
-            body.model_dump(include={"model", "instructions", "language", "seed"}, exclude_none=True)
-        )
+        # The clip of a voice is what the model said.
+        said = body.model_dump(include={"model", "instructions", "language", "seed"}, exclude_none=True)
+        manner = Manner.model_validate(said | {"loudness": "off"})
         name = service.pool.resolve(body.model)
         async with service.pool.use(name) as loaded:
             if "voice_design" not in loaded.spec.capabilities:
