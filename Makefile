@@ -2,28 +2,46 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+, := ,
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 
 .PHONY: say serve test test-native test-slow test-clients test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
+# What speaking needs, what the server adds, and the tools of the tests: each is installed when it is first asked for.
+SPEAK := $(VENV)/.speaks
+SERVE := $(VENV)/.serves
+STAMP := $(VENV)/.installed
+
 setup: $(STAMP)
 
+# $(1): what it is for and how large; $(2): what to install. pip shows each download with its size.
 # torch is named with its exact version first: a bare requirement could bring gigabytes of CUDA.
+define install
+	@test -x $(BIN)/python || { echo "Making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing $(1)."
+	@began=$$(date +%s); pip="$(BIN)/python -m pip install --disable-pip-version-check"; \
+	  { $$pip "$$(grep -E '^torch==' constraints.txt)" && $$pip -c constraints.txt -e '$(2)'; } \
+	  | grep -v -e '^Requirement already' -e '^  Preparing' -e '^  Getting' -e '^  Installing build'; \
+	  test $${PIPESTATUS[0]} -eq 0 \
+	  && echo "Installed in $$(( $$(date +%s) - began )) s; $(VENV) takes $$(du -sh $(VENV) | cut -f 1)."
+	@touch $@
+endef
+$(SPEAK) $(SERVE) $(STAMP): SHELL := bash
+$(SPEAK): pyproject.toml constraints.txt
+	$(call install,what speaking needs: about 420 MB to download and 1.5 GB on disk,.)
+$(SERVE): $(SPEAK)
+	$(call install,the server: about 10 MB more,.[server])
 $(STAMP): pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -E '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[server,books,dev]'
-	touch $@
+	$(call install,what the tests need too: about 600 MB to download and 2.2 GB on disk,.[server$(,)books$(,)dev])
 
 # $(value ...): a dollar in the text is a dollar.
-say: setup
+say: $(SPEAK)
 	@mkdir -p $(dir $(OUT))
 	@$(BIN)/sonant say "$$SONANT_TEXT" $(if $(MODEL),--model $(MODEL)) -o $(OUT)
 say: export SONANT_TEXT = $(value TEXT)
 
-serve: setup
+serve: $(SERVE)
 	$(BIN)/sonant serve
 
 test: setup
