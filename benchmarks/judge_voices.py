@@ -1,0 +1,102 @@
+"""Voices of several models judged over the same sentences: words by Whisper tiny.en, sound by DNSMOS.
+
+    python benchmarks/judge_voices.py OUT.jsonl --voice builtin --voice nano --voice FOLDER=af_heart
+    python benchmarks/judge_voices.py OUT.jsonl --sentences 2 --voice FOLDER   # every voice of a model
+
+One JSON line for each voice and sentence; what is in OUT.jsonl is not spoken again, so the whole can be done
+in pieces (`--seconds`). The sentences are the first of recipes/nano/sentences.txt, all of them for 100. Every
+clip is judged as it leaves, at the default loudness; `--mos-every` says how many of them for sound. Needs the
+dev extra, and for sound `pip install --no-deps speechmos`. No package ships UTMOS's or NISQA's weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import numpy as np
+
+import sonant
+from recipes.nano.hearing import Ear, Mos, Score
+from recipes.nano.texts import held_out
+from sonant.request.settings import LOUDNESS
+
+
+def judged(text: str, speech: sonant.Speech, ear: Ear, mos: Mos | None) -> dict[str, object]:
+    """What the judges say of one clip."""
+    score = Score()
+    levelled = speech.at_loudness(LOUDNESS)
+    heard = ear.score(levelled.samples, levelled.sample_rate, text, score)
+    row: dict[str, object] = {"seconds": round(speech.seconds, 2), "heard": heard, **vars(score)}
+    if mos is not None:
+        overall, p808 = mos.score(levelled.samples, levelled.sample_rate)
+        row |= {"dnsmos": round(float(overall), 3), "p808": round(float(p808), 3)}
+    return row
+
+
+def table(rows: list[dict]) -> str:
+    """A line for each voice, as Markdown."""
+    by_voice = defaultdict(list)
+    for row in rows:
+        by_voice[row["model"], row["voice"]].append(row)
+    lines = [
+        "| model | voice | sentences | words | WER % | CER % | DNSMOS | P.808 | rated | work / speech |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for (model, voice), mine in by_voice.items():
+        total = Score(*(sum(row[name] for row in mine) for name in vars(Score())))
+        rated = [row for row in mine if "dnsmos" in row]
+        sound = [
+            f"{np.mean([row[name] for row in rated]):.2f}" if rated else "" for name in ("dnsmos", "p808")
+        ]
+        pace = sum(row["worked"] for row in mine) / sum(row["seconds"] for row in mine)
+        lines.append(
+            f"| {model} | {voice} | {len(mine)} | {total.words} | {total.wer:.1f} | {total.cer:.1f} | "
+            f"{sound[0]} | {sound[1]} | {len(rated)} | {pace:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Judge what is missing, within the time given, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--voice", action="append", default=[], help="MODEL (all its voices) or MODEL=VOICE")
+    parser.add_argument("--sentences", type=int, default=100)
+    parser.add_argument("--mos-every", type=int, default=1, help="rate every N-th clip for sound")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no further clip after these")
+    given = parser.parse_args()
+    until = time.monotonic() + given.seconds
+    kept = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []
+    rows = [json.loads(line) for line in kept]
+    done = {(row["model"], row["voice"], row["sentence"]) for row in rows}
+    sentences = held_out()[: given.sentences]
+    ear, mos = Ear(), Mos.find()
+    for asked in given.voice:
+        folder, _, voice = asked.partition("=")
+        engine = sonant.load(folder, slots=1)
+        name = engine.spec.name if Path(folder).is_dir() else folder
+        for one in [voice] if voice else engine.spec.voices:
+            for number, text in enumerate(sentences):
+                if time.monotonic() > until or (name, one, number) in done:
+                    continue
+                began = time.process_time()
+                speech = engine.synthesize(text, voice=one, seed=1, language="english")
+                worked = round(time.process_time() - began, 3)
+                rater = mos if number % given.mos_every == 0 else None
+                row = {"model": name, "voice": one, "sentence": number, "worked": worked}
+                rows.append(row | judged(text, speech, ear, rater))
+                with given.out.open("a", encoding="utf-8") as out:
+                    out.write(json.dumps(rows[-1]) + "\n")
+        engine.close()
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
