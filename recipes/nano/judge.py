@@ -1,7 +1,7 @@
 """Judge a checkpoint as a user would run it: Sonant speaks the held-out sentences, Whisper and DNSMOS listen.
 
 judge/table.json, judge/heard.json and judge/NNN.wav. `judge` reads `work/model`; the sentences are in
-`sentences.txt`. The real-time factor is measured with one thread.
+`sonant.bench.sentences.txt`. The real-time factor is measured with one thread.
 """
 
 from __future__ import annotations

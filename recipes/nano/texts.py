@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from recipes.nano.settings import Settings
+from sonant.bench.quality import sentences
 
 FUNCTION_WORDS = re.findall(
     r"\w+",
@@ -119,8 +120,7 @@ def word_string(dice: random.Random, words: list[str]) -> str:
 
 def held_out() -> list[str]:
     """The judge's sentences; never trained on."""
-    path = Path(__file__).with_name("sentences.txt")
-    return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return list(sentences())
 
 
 def make(s: Settings, packages: Path) -> None:

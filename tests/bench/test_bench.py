@@ -11,6 +11,7 @@ from sonant.bench.checkpoints import folder_for
 from sonant.bench.compare import compare, merge, run_rival
 from sonant.bench.worker import Workload, measure
 from sonant.cli.app import app
+from sonant.cli.bench import _figure
 from sonant.errors import CheckpointError, DependencyError, GenerationError
 
 
@@ -80,3 +81,14 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         )
     with pytest.raises(GenerationError, match="the measurement failed"):
         compare(Workload(model=str(tmp_path)), tmp_path, None, python=None, dtype="float32", rounds=1)
+
+
+def test_several_rounds_tell_the_least_and_the_most_of_what_is_compared():
+    rounds = [{"rtf": 0.9, "ttfa_ms": 300.0, "load_s": 2.0}, {"rtf": 0.8, "ttfa_ms": 400.0, "load_s": 3.0}]
+    found = merge([*rounds, {"rtf": 1.4, "ttfa_ms": 350.0, "load_s": 2.5}])
+    assert found["rtf"] == 0.9
+    assert found["spread"] == {"rtf": [0.8, 1.4], "ttfa_ms": [300.0, 400.0]}
+    assert "spread" not in merge(rounds[:1])
+    assert _figure(found, "rtf", ".2f") == "0.90 (0.80 to 1.40)"
+    assert _figure(rounds[0], "rtf", ".2f") == "0.90"
+    assert _figure(found, "ratio", ".2f") == ""

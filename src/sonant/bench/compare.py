@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -85,13 +85,34 @@ def _json_of(command: Sequence[str], what: str, threads: int) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+SPREAD = ("rtf", "ttfa_ms", "tokens_per_s", "command_s")
+"""Figures of which the least and the most of all rounds are told beside the median."""
+
+
 def merge(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The rounds as one: the median of every number, everything else from the first."""
+    """The rounds as one: the median of every number, everything else from the first.
+
+    Of several rounds `spread` tells the least and the most of the figures that are compared.
+    """
+    merged = _medians(rounds)
+    compared = [name for name in SPREAD if name in rounds[0]]
+    if len(rounds) > 1 and compared:
+        merged["spread"] = {name: extent(one[name] for one in rounds) for name in compared}
+    return merged
+
+
+def extent(values: Iterable[float]) -> list[float]:
+    """The least and the most."""
+    found = list(values)
+    return [min(found), max(found)]
+
+
+def _medians(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for key, value in rounds[0].items():
         values = [one[key] for one in rounds]
         if isinstance(value, Mapping):
-            merged[key] = merge(values)
+            merged[key] = _medians(values)
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
             middle = median(values)
             merged[key] = int(middle) if middle in values and isinstance(value, int) else round(middle, 4)
@@ -106,7 +127,8 @@ def compare(
     """Figures of the workload; with a rival also its figures and `ratio` (above 1: Sonant is faster).
 
     The two run in turn, round by round, so that a machine that slows down slows both. `ratio` is the
-    median over rounds of rival RTF / own RTF (of whole times where the rival is a command line).
+    median over rounds of rival RTF / own RTF (of whole times where the rival is a command line). Of several
+    rounds `spread` has the least and the most of each figure.
     """
     own, other, ratios = [], [], []
     for _ in range(rounds):
@@ -121,4 +143,6 @@ def compare(
     if rival is not None:
         result["rival"] = {"name": rival, **merge(other)}
         result["ratio"] = round(median(ratios), 3)
+        if rounds > 1:
+            result.setdefault("spread", {})["ratio"] = extent(round(ratio, 3) for ratio in ratios)
     return result

@@ -32,6 +32,21 @@ def bench(
     ] = None,
     rival_python: Annotated[str | None, typer.Option(help="Python of the rival's environment.")] = None,
     rival_dtype: Annotated[str, typer.Option(help="float32 or bfloat16 for the rival.")] = "float32",
+    quality: Annotated[
+        Path | None,
+        typer.Option(
+            help="Instead of speed: what precision costs in what is said. Sentences are spoken into this "
+            "folder in every precision (or --precision and the widest); a run that was stopped goes on.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    sentences: Annotated[int, typer.Option(min=1, help="Of --quality: how many.")] = 100,
+    texts: Annotated[
+        Path | None, typer.Option(help="Of --quality: your own sentences, one a line.", metavar="FILE")
+    ] = None,
+    for_seconds: Annotated[
+        float | None, typer.Option(help="Of --quality: stop after so long; call again to go on.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object (a list with many batches).")
     ] = False,
@@ -45,6 +60,12 @@ def bench(
     import tempfile
 
     from sonant.bench.checkpoints import folder_for
+
+    if quality is not None:
+        _quality(
+            model, quality, precision, sentences, texts, seconds=for_seconds, threads=threads, as_json=as_json
+        )
+        return
     from sonant.bench.compare import compare
     from sonant.bench.worker import Workload
 
@@ -73,6 +94,67 @@ def bench(
     _print(results)
 
 
+def _quality(
+    model: str,
+    folder: Path,
+    precision: str,
+    count: int,
+    texts: Path | None,
+    *,
+    seconds: float | None,
+    threads: int,
+    as_json: bool,
+) -> None:
+    import json
+    from dataclasses import asdict
+
+    from sonant.bench import quality
+    from sonant.catalogue import registry
+
+    said = quality.sentences() if texts is None else quality.read_texts(texts)
+    trial = quality.Trial(
+        model=model,
+        fingerprint=registry.describe(model).fingerprint,
+        precisions=quality.choose_precisions(model, precision),
+        texts=said[:count],
+    )
+    done = quality.speak(
+        trial, folder, threads=threads, seconds=seconds, tell=lambda line: typer.echo(line, err=True)
+    )
+    found = quality.shares(trial, folder)
+    if as_json:
+        typer.echo(
+            json.dumps({"done": done, "base": trial.precisions[0], "shares": [asdict(s) for s in found]})
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = ("codes", "sentences", "equal codes", "first difference", "sentences alike", "length")
+    table = Table("precision", *columns, title=f"{model}, against {trial.precisions[0]}")
+    for one in found:
+        table.add_row(
+            one.precision,
+            one.mode,
+            str(one.sentences),
+            f"{one.equal:.1%}",
+            f"frame {one.first:g}",
+            str(one.whole),
+            f"{one.length:.1%}",
+        )
+    Console().print(table)
+    if not done:
+        typer.echo("not all of it is spoken yet; call again to go on", err=True)
+
+
+def _figure(row: dict[str, Any], name: str, form: str) -> str:
+    """A figure, and of several rounds the least and the most of it; empty where there is none."""
+    if name not in row:
+        return ""
+    least, most = row.get("spread", {}).get(name, (None, None))
+    return f"{row[name]:{form}}" + ("" if least is None else f" ({least:{form}} to {most:{form}})")
+
+
 def _print(results: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
@@ -89,12 +171,14 @@ def _print(results: list[dict[str, Any]]) -> None:
                 str(row.get("precision", "")),
                 str(row.get("batch", "")),
                 f"{row['load_s']:.2f}" if "load_s" in row else "",
-                f"{row['ttfa_ms']:.0f}" if "ttfa_ms" in row else "",
-                f"{row['rtf']:.3f}" if "rtf" in row else f"{row.get('command_s', 0):.2f} s in all",
+                _figure(row, "ttfa_ms", ".0f"),
+                _figure(row, "rtf", ".3f") or _figure(row, "command_s", ".2f") + " s in all",
                 f"{row['peak_mb']:.0f}" if "peak_mb" in row else "",
             )
         if "ratio" in result:
-            table.add_row("", "", "", "", "", f"[bold]{result['ratio']:.2f}x[/bold]", "rival / sonant")
+            table.add_row(
+                "", "", "", "", "", f"[bold]{_figure(result, 'ratio', '.2f')}x[/bold]", "rival / sonant"
+            )
         own, other = result["ms_per_frame"], result.get("rival", {}).get("ms_per_frame", {})
         for stage in dict.fromkeys((*own, *other)):
             both = own.get(stage) and stage in other
