@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from sonant.bench.checkpoints import folder_for
-from sonant.bench.worker import Job, measure
+from sonant.bench.worker import Workload, measure
 from sonant.nn.replay import Replay
 
 DATA = Path(__file__).parents[1] / "tests/data"
@@ -72,7 +72,7 @@ def speak(folder, *, device, batch, unrecorded, small):
         usual = Replay.__init__
         Replay.__init__ = lambda self, device, *, records=None: usual(self, device, records=False)
     is_flow_bound = not folder.name.startswith("qwen3")
-    job = Job(
+    workload = Workload(
         model=str(folder),
         device=device,
         dtype="float32" if is_flow_bound or device == "cpu" else "bfloat16",
@@ -81,7 +81,7 @@ def speak(folder, *, device, batch, unrecorded, small):
         seconds=0.3 if small else 4.0 if is_flow_bound else 8.0,
         runs=1 if small else 2,
     )
-    figures = measure(job)
+    figures = measure(workload)
     figures["recorded"] = device != "cpu" and not unrecorded
     print(json.dumps(figures))
 
