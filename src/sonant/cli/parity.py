@@ -417,6 +417,8 @@ def bisect(
             typer.echo(f"  {fault.stage}: {fault.wrong} of {fault.of}, first {fault.first}; {fault.detail}")
             for line in fault.diagnosis:
                 typer.echo(f"    {line}")
+            if fault.between:
+                typer.echo(f"    or on the way to it over {', '.join(fault.between)}, which the file lacks")
         for warning in found.comparison.warnings:
             typer.echo(f"  note: {warning}")
         if found.uncovered:

@@ -42,6 +42,8 @@ class Fault:
     """In budget every time, but far above what right runs differ by."""
     diagnosis: tuple[str, ...] = ()
     """What is wrong, in words."""
+    between: tuple[str, ...] = ()
+    """Stages on the way to it that the reference does not hold: the fault may be there as well."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,7 @@ def faults_of(
                     else f"{describe(worst.distance)}; {worst.suspicion}",
                     is_suspicious=not failed,
                     diagnosis=_words(wrong[0].key, reference, found, table),
+                    between=wrong[0].between,
                 )
             )
     return tuple(faults)

@@ -22,6 +22,7 @@ from sonant.parity.coverage import unexercised
 from sonant.parity.diagnosis import diagnose
 from sonant.parity.measure import UNITS, Distance, distance, storage_unit
 from sonant.parity.pieces import in_equal_pieces
+from sonant.parity.reference.tracefile import split_key
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable, pattern_of
 from sonant.parity.trace import Entry, Trace
@@ -32,6 +33,8 @@ FAR = 0.5
 """Of another program's run, a share of the budget that rounding alone has not been seen to reach."""
 NEAR = 0.1
 """Inputs below this share of their budgets count as equal but for rounding."""
+CACHED = ("key", "c_attn")
+"""Last words of stages that later steps attend to as well, from the last pass of several positions on."""
 MEASURED = ("float32", "float64")
 """Precisions whose budgets are ten times the measured loss; the others' are three times."""
 
@@ -397,6 +400,10 @@ class _Judge:
         a = self.reference.by_key[entry.key]
         b = self.other.by_key[self.draws.get(entry.key, entry.key)]
         inputs, between = self._inputs(entry, previous)
+        earlier = self._remembered(inputs)
+        forgotten = tuple(key for key in earlier if key not in self.differs)
+        inputs += tuple(key for key in earlier if self.differs.get(key, False))
+        between += forgotten
         found = self._distance(a, b, inputs)
         is_uneven = entry.kind == "draw" and (
             entry.key not in self.draws or (found.status == "shape" and not self.reference.is_foreign)
@@ -405,6 +412,8 @@ class _Judge:
         # Of a run that ended elsewhere nothing after it is judged, but what was fed with right values.
         is_after = is_parted or (has_ended and (not self.own or found.status == "shape"))
         is_after = is_after or (self.is_loose and (bool(between) or not inputs))
+        # What the reference lacks of a cache, the run has computed itself: perhaps otherwise.
+        is_after = is_after or (self.own and bool(forgotten))
         is_bad = found.status != "ok"
         uneven = any(key in self.uneven for key in inputs)
         if entry.kind == "token":
@@ -539,6 +548,23 @@ class _Judge:
             return ((previous,) if previous else ()), ()
         visit(inputs, True)
         return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(between))
+
+    def _remembered(self, inputs: Iterable[str]) -> tuple[str, ...]:
+        """Earlier keys of the caches among these inputs, back to the pass that began them."""
+        found: list[str] = []
+        for key in inputs:
+            name, occurrence = split_key(key)
+            if name.rpartition(".")[2] not in CACHED:
+                continue
+            while occurrence and self._positions(key) == 1:
+                occurrence -= 1
+                key = f"{name}@{occurrence}" if occurrence else name
+                found.append(key)
+        return tuple(found)
+
+    def _positions(self, key: str) -> int:
+        entry = self.reference.by_key.get(key) or self.other.by_key.get(key)
+        return entry.shape[-2] if entry is not None and len(entry.shape) > 1 else 1
 
     def _may_be(self, name: str, entry: Entry) -> bool:
         """Was `name` perhaps computed before `entry` and not kept?"""

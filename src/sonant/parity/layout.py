@@ -17,6 +17,7 @@ from torch import Tensor
 MOST_AXES = 4
 MOST_ITEMS = 8
 """A leading axis up to this may be a batch axis that the other side lacks."""
+MOST_AT_ONCE = 50_000_000
 ALIKE = 0.05
 """A part of a tensor is taken for a part of the reference below this relative distance only."""
 
@@ -136,12 +137,28 @@ def _part(reference: Tensor, found: Tensor, names: Sequence[str]) -> Arrangement
             if score <= ALIKE and is_better:
                 best = score, Arrangement(values=piece.reshape(reference.shape), words=words, is_part=True)
             continue
-        flat = torch.arange(prod(sizes)).reshape(sizes)
-        for start in range(sizes[axis] - count + 1):
-            score = relative(whole.narrow(axis, start, count), piece)
-            if score <= ALIKE and (best is None or score < best[0]):
-                span = f"{start}" if count == 1 else f"{start} to {start + count - 1}"
-                words = f"{span} of {sizes[axis]} along {kept[axis]} only"
-                positions = flat.narrow(axis, start, count).flatten()
-                best = score, Arrangement(values=piece.flatten(), words=words, kept=positions, is_part=True)
+        score, start = _nearest(whole, piece, axis)
+        if score <= ALIKE and (best is None or score < best[0]):
+            span = f"{start}" if count == 1 else f"{start} to {start + count - 1}"
+            words = f"{span} of {sizes[axis]} along {kept[axis]} only"
+            positions = torch.arange(prod(sizes)).reshape(sizes).narrow(axis, start, count).flatten()
+            best = score, Arrangement(values=piece.flatten(), words=words, kept=positions, is_part=True)
     return best[1] if best else None
+
+
+def _nearest(whole: Tensor, piece: Tensor, axis: int) -> tuple[float, int]:
+    """Where along an axis `piece` is most like a part of `whole`: relative distance and first index."""
+    count = piece.shape[axis]
+    starts = whole.shape[axis] - count + 1
+    is_plain = bool(torch.isfinite(whole).all()) and bool(torch.isfinite(piece).all())
+    if not is_plain or starts * piece.numel() > MOST_AT_ONCE:
+        scores = [relative(whole.narrow(axis, start, count), piece) for start in range(starts)]
+        best = min(range(starts), key=lambda start: scores[start])
+        return scores[best], best
+    windows = whole.double().unfold(axis, count, 1).movedim(axis, 0).reshape(starts, -1)
+    wanted = piece.double().movedim(axis, -1).reshape(1, -1)
+    lengths = windows.norm(dim=1)
+    apart = (windows - wanted).norm(dim=1)
+    found = torch.where(lengths > 0, apart / lengths.clamp(min=1e-300), apart)
+    start = int(found.argmin())
+    return float(found[start]), start

@@ -15,6 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from sonant.parity.layout import arranged, axis_names, relative, squeezed
+from sonant.parity.naming import by_kind, hint, skeleton
 from sonant.parity.stages.table import StageTable, pattern_of, resolve
 from sonant.parity.trace import Entry, Trace
 
@@ -46,7 +47,8 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
     open_stages = {
         e.key: e for e in reference.entries if e.kind in {"stage", "token"} and e.key not in other.by_key
     }
-    found = _by_values(unknown, open_stages, table)
+    scored = _scored(unknown, open_stages, table)
+    found = _by_equal_values(scored)
     rules = _rules(found.values())
     taken = {match.ours for match in found.values()}
     for entry in unknown:
@@ -58,6 +60,9 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
             why = "by the pattern of other names"
             found[entry.key] = Match(theirs=entry.key, ours=ours, certainty=LIKELY, why=why)
             taken.add(ours)
+    for told in by_kind(unknown, open_stages, {m.theirs: m.ours for m in found.values()}, table):
+        found[told.theirs] = Match(theirs=told.theirs, ours=told.ours, certainty=LIKELY, why=told.why)
+    _by_similar_values(scored, found)
     _by_place(unknown, open_stages, found, reference)
     for entry in unknown:
         if entry.key not in found:
@@ -128,53 +133,70 @@ def _distance(stage: Entry, entry: Entry, table: StageTable) -> tuple[float, str
     return relative(right, fit.values), fit.words
 
 
-def _by_values(unknown: Sequence[Entry], stages: Mapping[str, Entry], table: StageTable) -> dict[str, Match]:
-    scored: list[tuple[float, int, int, str, str, str]] = []
-    order = {key: index for index, key in enumerate(stages)}
+@dataclass(frozen=True, order=True)
+class _Scored:
+    """A tensor, a stage that it may be, and their relative distance."""
+
+    score: float
+    index: int
+    place: int
+    theirs: str
+    ours: str
+    words: str
+
+
+def _scored(unknown: Sequence[Entry], stages: Mapping[str, Entry], table: StageTable) -> list[_Scored]:
+    scored: list[_Scored] = []
     for index, entry in enumerate(unknown):
-        for key, stage in stages.items():
+        for place, (key, stage) in enumerate(stages.items()):
             if _fits(stage, entry) and (_are_like(stage, entry) or stage.elements != entry.elements):
                 score, words = _distance(stage, entry, table)
                 if score <= CLOSE:
-                    scored.append((score, index, order[key], entry.key, key, words))
-    equal: dict[str, dict[str, tuple[float, str]]] = {}
-    for score, _, _, theirs, ours, words in sorted(scored):
-        if score <= EXACT:
-            equal.setdefault(theirs, {})[ours] = score, words
-    found = _by_equal_values(equal)
+                    scored.append(_Scored(score, index, place, entry.key, key, words))
+    return sorted(scored)
+
+
+def _by_similar_values(scored: Sequence[_Scored], found: dict[str, Match]) -> None:
+    """Stages of tensors that neither values nor names told, where only one stage is nearly the same."""
+    exact = {item.theirs for item in scored if item.score <= EXACT}
     taken = {match.ours for match in found.values()}
-    for score, _, _, theirs, ours, words in sorted(scored):
-        if theirs in found or theirs in equal or ours in taken:
+    for item in scored:
+        if item.theirs in found or item.theirs in exact or item.ours in taken:
             continue
         rivals = [
-            s for s in scored if s[3] == theirs and s[4] not in {ours, *taken} and s[0] <= BETTER * score
+            s
+            for s in scored
+            if s.theirs == item.theirs
+            and s.ours not in {item.ours, *taken}
+            and s.score <= BETTER * item.score
         ]
         if not rivals:
-            why = f"similar values (relative distance {score:.1e}){f', {words}' if words else ''}"
-            found[theirs] = Match(theirs=theirs, ours=ours, certainty=LIKELY, why=why)
-            taken.add(ours)
-    return found
+            why = f"similar values (relative distance {item.score:.1e}){f', {item.words}' * bool(item.words)}"
+            found[item.theirs] = Match(theirs=item.theirs, ours=item.ours, certainty=LIKELY, why=why)
+            taken.add(item.ours)
 
 
-def _skeleton(name: str) -> str:
-    return _NUMBER.sub("#", name)
-
-
-def _by_equal_values(equal: Mapping[str, Mapping[str, tuple[float, str]]]) -> dict[str, Match]:
+def _by_equal_values(scored: Sequence[_Scored]) -> dict[str, Match]:
     """One stage for each tensor that has the values of one or of several.
 
     A layer's output is the next one's input: which of them was meant, is told by what the tensors of the
     same kind of name have in common.
     """
+    equal: dict[str, dict[str, tuple[float, str]]] = {}
+    for item in scored:
+        if item.score <= EXACT:
+            equal.setdefault(item.theirs, {})[item.ours] = item.score, item.words
     votes: dict[str, Counter[str]] = {}
     for theirs, stages in equal.items():
-        kinds = {_skeleton(f"{ours}@0" if "@" not in ours else ours) for ours in stages}
-        votes.setdefault(_skeleton(theirs), Counter()).update(kinds)
+        kinds = {skeleton(f"{ours}@0" if "@" not in ours else ours) for ours in stages}
+        votes.setdefault(skeleton(theirs), Counter()).update(kinds)
     chosen: dict[str, str] = {}
     # First the kinds of names for which one kind of stage fits better than any other.
     by_margin = sorted(votes, key=lambda k: -_margin(votes[k]))
     for kind in by_margin:
-        free = [k for k, _ in votes[kind].most_common() if k not in chosen.values()]
+        # Of equal ones, what the name says.
+        liked = sorted(votes[kind].items(), key=lambda item: (-item[1], -hint(kind, item[0])))
+        free = [k for k, _ in liked if k not in chosen.values()]
         chosen[kind] = free[0] if free else votes[kind].most_common(1)[0][0]
     found: dict[str, Match] = {}
     taken: set[str] = set()
@@ -182,7 +204,7 @@ def _by_equal_values(equal: Mapping[str, Mapping[str, tuple[float, str]]]) -> di
         wanted = [
             o
             for o in stages
-            if o not in taken and _skeleton(o if "@" in o else f"{o}@0") == chosen[_skeleton(theirs)]
+            if o not in taken and skeleton(o if "@" in o else f"{o}@0") == chosen[skeleton(theirs)]
         ]
         left = [o for o in stages if o not in taken]
         ours = next(iter(wanted or left), None)

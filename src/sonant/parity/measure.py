@@ -167,7 +167,7 @@ def _exact(left: Tensor, right: Tensor, note: str) -> Distance:
         max_abs=float(difference.max()),
         mean_abs=float(difference.mean()),
         relative=wrong / left.numel(),
-        cosine=_cosine(left.double(), right.double()),
+        cosine=cosine(left.double(), right.double()),
         note=note,
         is_exact=True,
     )
@@ -203,7 +203,7 @@ def _close(left: Tensor, right: Tensor, budget: Budget, own: bool, unit: float, 
         mean_abs=float(difference.mean()),
         relative=_ratio(largest, scale),
         l2=_ratio(float(difference.norm()), float(left.norm())),
-        cosine=_cosine(left, right),
+        cosine=cosine(left, right),
         allowed=allowed + unit * scale,
         share=share,
         note=note,
@@ -214,7 +214,8 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else (0.0 if part == 0 else math.inf)
 
 
-def _cosine(left: Tensor, right: Tensor) -> float:
+def cosine(left: Tensor, right: Tensor) -> float:
+    """Cosine of two flat float64 tensors; 1 when both are zero."""
     length = float(left.norm() * right.norm())
     if length == 0:
         return 1.0 if torch.equal(left, right) else 0.0

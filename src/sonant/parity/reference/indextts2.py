@@ -38,15 +38,17 @@ def item(index: int) -> Any:
 def watch_reference(hooks: Hooks, original: Any, code: Any, *, has_emotion_clip: bool) -> None:
     """What is made of the clips; `code` is the module of the original's class."""
     load, features = original._load_and_cut_audio, original.extract_features
-    clips = 0
+    heard = ""
 
     def loaded(*args: Any, **kwargs: Any) -> Any:
-        nonlocal clips
+        nonlocal heard
         found = load(*args, **kwargs)
-        clips += 1
-        if clips == 1:
-            hooks.put("reference.audio_22k", found[0])
+        if kwargs.get("sr") is None:
+            if not heard:  # IndexTTS-2.5 reads the speaker's clip twice
+                hooks.put("reference.audio_22k", found[0])
+            heard = "speaker"
             return found
+        heard = "emotion"
         if has_emotion_clip:
             # The speaker's clip, which would be the second one, is not listened to as an emotion then.
             for names in ("w2v.*", "reference.semantic", "reference.emotion_16k"):
@@ -55,7 +57,7 @@ def watch_reference(hooks: Hooks, original: Any, code: Any, *, has_emotion_clip:
         return found
 
     def extracted(waveform: torch.Tensor, **kwargs: Any) -> Any:
-        if clips == 1:
+        if heard == "speaker":
             hooks.put("reference.audio_16k", waveform)
         found = features(waveform, **kwargs)
         hooks.put("w2v.features", found["input_features"])
