@@ -8,7 +8,7 @@ import numpy as np
 
 from sonant.errors import RequestError, UnsupportedError
 from sonant.request.audio import Audio
-from sonant.request.settings import SETTINGS
+from sonant.request.settings import BY_NAME, SETTINGS, check_value
 from sonant.request.speech import ModelSpec, SpeechRequest, Style, language_name
 from sonant.text.markup import PRONUNCIATION
 
@@ -58,13 +58,14 @@ def check_request(request: SpeechRequest, spec: ModelSpec) -> None:
             raise UnsupportedError(
                 f"{spec.name} has no sampling setting {name}; it has: {known}. Leave {name} out.", field=name
             )
-    for name in request.options:
+    for name, value in request.options.items():
         if name not in spec.options:
             raise UnsupportedError(
                 f"{spec.name} has no option {name!r}{_nearest(name, list(spec.options))}; "
                 f"it has: {', '.join(spec.options) or 'none'}.",
                 field=name,
             )
+        check_value(BY_NAME[name], value)
     _check_emotion(style)
     if style.emotion_audio is not None:
         check_clip(style.emotion_audio, spec, field="emotion_audio", what="emotion clip")

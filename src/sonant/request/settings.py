@@ -151,6 +151,11 @@ def _sampling(name: str, kind: Kind, help: str, **more: Any) -> Setting:
     return Setting(name=name, kind=kind, home="sampling", help=help, **more)
 
 
+def _option(name: str, kind: Kind, help: str, **more: Any) -> Setting:
+    """A row of `SpeechRequest.options`: what one family has. Over HTTP all are in the field `options`."""
+    return Setting(name=name, kind=kind, home="options", help=help, **{"field": None, "flag": None, **more})
+
+
 _EMOTIONAL = ("emotion_vector", "emotion_audio", "emotion_text")
 _TEMPERATURE = {"least": 1e-3, "most": 10.0}
 _TOP_K = {"least": 0, "most": 1_000_000}
@@ -354,14 +359,78 @@ SETTINGS: tuple[Setting, ...] = (
         "max_frames", "whole", "Most frames of one segment.", least=1, most=1_000_000,
         field=Field(name="max_new_tokens"),
     ),
-    Setting(
-        name="duration_factor", kind="number", home="options", field=None, least=0.25, most=4.0,
-        flag=Flag(panel="How it sounds"),
-        help="Length of the speech as a multiple of the model's own: 1 / speed, as IndexTTS-2.5 calls it.",
+    # -- switches of one family, taken by the models that list them in `ModelSpec.options` -------
+    _option(
+        "duration_factor", "number",
+        "Length of the speech as a multiple of the model's own: 1 / speed, as IndexTTS-2.5 calls it.",
+        least=0.25, most=4.0, flag=Flag(panel="How it sounds"),
     ),
-    Setting(
-        name="noise", kind="text", home="options", field=None, flag=_DECODING,
-        help='"reference": the noise of the original\'s constructors, bit for bit (CosyVoice3).',
+    _option(
+        "noise", "choice",
+        '"reference": the noise of the original\'s constructors, bit for bit, for 300 s (CosyVoice3).',
+        choices=("reference", "seeded"), flag=_DECODING,
+    ),
+    _option(
+        "stream_hop", "whole",
+        "First hop of a stream in tokens; the original starts a later stream with 50 or 100.",
+        least=1, most=100_000,
+    ),
+    _option(
+        "reference_stream", "switch",
+        "Each chunk runs flow and vocoder on everything so far, as the original does.", default=False,
+    ),
+    _option(
+        "codec_chunks", "switch",
+        "Decode 300 frames at a time with 25 of context, as the original's interface does; audio then comes"
+        " at the end of a segment only.",
+        default=False,
+    ),
+    _option(
+        "speaker_vector_only", "switch",
+        "Use a voice's speaker vector alone, even if its clip has a transcript.", default=False,
+    ),
+    _option(
+        "emotion_bias", "switch",
+        "Weigh and cap an emotion vector as the original's web page does; false takes the numbers as they"
+        " are, as the original's Python interface does.",
+        default=True,
+    ),
+    _option(
+        "emotion_random_seed", "whole",
+        "Seed of Python's generator for emotion_random; the request's seed where it is left out.",
+        least=0, most=2**63 - 1,
+    ),
+    _option(
+        "segment_pieces", "whole",
+        "Pieces or tokens of text in one segment at most, no more than the model's limit.",
+        default=120, least=1, most=100_000,
+    ),
+    _option(
+        "quick_pieces", "whole",
+        "Join the first this many pieces less, for an earlier first sound.", default=0, least=0, most=100_000,
+    ),
+    _option(
+        "interval_silence_ms", "number", "Silence between segments.",
+        default=200.0, least=0.0, most=10_000.0, unit="ms",
+    ),
+    _option("typical_mass", "number", "Locally typical sampling with this mass.", least=1e-6, most=1.0),
+    _option(
+        "early_stopping", "switch", "Beams stop as soon as enough of them ended.", default=False,
+    ),
+    _option(
+        "mask_start_code", "switch",
+        "Never choose the start code, which ends in an error; changes parity.", default=False,
+    ),
+    _option(
+        "language_code", "name",
+        "A code of the original's table that is no language of the list, such as zhen for Chinese mixed with"
+        " English, yue or fr.",
+    ),
+    _option(
+        "piece_characters", "whole",
+        "First cut the text at marks into pieces of so many characters, each with an emotion of its own"
+        " words; the original does so with 40 on small GPUs.",
+        least=1, most=100_000,
     ),
     Setting(
         name="options", kind="options", home="request", default={},
@@ -379,6 +448,11 @@ BY_NAME: Mapping[str, Setting] = {row.name: row for row in SETTINGS}
 def settings_of(*homes: Home) -> tuple[Setting, ...]:
     """The rows that live in these places, in the table's order."""
     return tuple(row for row in SETTINGS if row.home in homes)
+
+
+def options_of(*names: str) -> Mapping[str, str]:
+    """What these switches of a family do, for its `ModelSpec.options`."""
+    return {name: BY_NAME[name].help_with_range for name in names}
 
 
 def guards_of(text: str) -> frozenset[str]:

@@ -32,13 +32,17 @@ _VALUES = {
 def settings_page() -> str:
     """The page, as Markdown."""
     parts = [HEAD]
-    for panel in ("How it sounds", "Decoding", "Output"):
+    for panel in ("How it sounds", "Decoding", "Output", "Switches of one family"):
         parts.append(f"## {panel}\n")
         parts.append("| setting | `sonant say` | HTTP | values | default | needs | what it does |")
         parts.append("| --- | --- | --- | --- | --- | --- | --- |")
-        parts += [_line(row) for row in SETTINGS if (row.flag or Flag()).panel == panel]
+        parts += [_line(row) for row in SETTINGS if _panel(row) == panel]
         parts.append("")
     return "\n".join(parts)
+
+
+def _panel(row: Setting) -> str:
+    return "Switches of one family" if row.home == "options" else (row.flag or Flag()).panel
 
 
 def _line(row: Setting) -> str:
@@ -46,6 +50,8 @@ def _line(row: Setting) -> str:
     field = "" if row.field is None else f"`{row.field_name}`"
     if row.home == "sampling":
         field = f"{field}, `sampling.{row.name}`".removeprefix(", ")
+    if row.home == "options":
+        field = f"`options.{row.name}`"
     values = row.range or _VALUES[row.kind]
     default = "" if row.default is None or row.default == {} else f"`{_plain(row.default)}`"
     needs = " or ".join(f"`{name}`" for name in row.needs)

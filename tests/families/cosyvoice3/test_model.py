@@ -247,7 +247,7 @@ def test_voices_of_other_models_are_refused(shared_model, told):
 )  # fmt: skip
 def test_options_are_checked(shared_model, told, options, word):
     with pytest.raises(RequestError, match=word):
-        shared_model.prepare(SpeechRequest("Hi.", voice=told, options=options))
+        Engine(shared_model).segments(SpeechRequest("Hi.", voice=told, options=options))
 
 
 def test_a_voice_survives_its_file(shared_model, told, tmp_path):

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,6 +34,7 @@ from sonant.nn.sampling import chance_of, generator, segment_seed
 from sonant.nn.step_stack import StepStack
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
+from sonant.request.settings import options_of
 from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.request.voice import Voice
 from sonant.text.tokenizer import BytePairTokenizer
@@ -45,11 +45,7 @@ LANGUAGES = (
 )  # fmt: skip
 IDLE_SECONDS = 0.02
 """How long a step waits for text when no utterance has anything else to do."""
-OPTIONS = {
-    "noise": '"reference": the noise that the original fixes in its constructors, bit for bit (300 s)',
-    "stream_hop": "first hop of a stream in tokens; the original starts a later stream with 50 or 100",
-    "reference_stream": "true: each chunk runs flow and vocoder on everything so far, as the original does",
-}
+OPTIONS = options_of("noise", "stream_hop", "reference_stream")
 
 
 def make_spec(
@@ -192,9 +188,7 @@ class CosyVoice3Model:
         tensors, transcript = self._tensors(request.voice)
         sampling = request.sampling.over(self.spec.sampling)
         options = self._options(request, sampling.flow_steps, sampling.guidance)
-        noise = str(request.options.get("noise", "seeded"))
-        if noise not in ("seeded", "reference"):
-            raise RequestError(f'noise is {noise!r}; expected "reference" or "seeded".', field="noise")
+        noise = request.options.get("noise", "seeded")
         seed = request.seed or 0
         request = replace(request, sampling=sampling)
         if request.source_audio is not None:
@@ -340,15 +334,13 @@ class CosyVoice3Model:
     def _options(self, request: SpeechRequest, steps: int | None, guidance: float | None) -> DecodeOptions:
         hop = request.options.get("stream_hop")
         chunk = self.config.chunk_tokens
-        if hop is not None:
-            hop = _whole(hop, "stream_hop")
-            if hop not in (chunk, 2 * chunk, 4 * chunk):
-                raise RequestError(
-                    f"stream_hop is {hop}; the original's hops are {chunk}, {2 * chunk} and "
-                    f"{4 * chunk} tokens. Choose one of them.",
-                    field="stream_hop",
-                )
-        whole = _switch(request.options.get("reference_stream", False), "reference_stream")
+        if hop not in (None, chunk, 2 * chunk, 4 * chunk):
+            raise RequestError(
+                f"stream_hop is {hop}; the original's hops are {chunk}, {2 * chunk} and "
+                f"{4 * chunk} tokens. Choose one of them.",
+                field="stream_hop",
+            )
+        whole = request.options.get("reference_stream", False)
         return DecodeOptions(
             steps=steps,
             guidance=guidance,
@@ -499,18 +491,3 @@ class CosyVoice3Model:
 def load_tokenizer(folder: Path) -> BytePairTokenizer:
     """The tokenizer of a checkpoint folder, with the release's own markers."""
     return BytePairTokenizer.load(folder / QWEN_FOLDER, extra=special_tokens())
-
-
-def _switch(value: Any, name: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
-    found = value if isinstance(value, bool) else words.get(str(value).lower())
-    if found is None:
-        raise RequestError(f"{name} is {value!r}; expected true or false.", field=name)
-    return found
-
-
-def _whole(value: Any, name: str) -> int:
-    try:
-        return int(str(value))
-    except ValueError as error:
-        raise RequestError(f"{name} is {value!r}; expected a whole number.", field=name) from error

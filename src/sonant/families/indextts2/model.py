@@ -183,7 +183,7 @@ class IndexTTS2:
     def units(self, text: str) -> list[str]:
         """The segments that the text becomes, as the vocabulary spells them."""
         longest = self.parts.config.gpt.max_text_tokens - 2
-        options = IndexOptions.read({}, spec=self.spec, longest_segment=longest)
+        options = IndexOptions()
         limit = min(options.segment_pieces, longest)
         found = self.parts.text.segments_of(
             text, None, options, limit=limit, reading=ReadingMode(out=False, original=False)
@@ -200,7 +200,7 @@ class IndexTTS2:
         voice = self._checked(request)
         gpt = self.parts.config.gpt
         longest = gpt.max_text_tokens if self.parts.config.is_multilingual else gpt.max_text_tokens - 2
-        options = IndexOptions.read(request.options, spec=self.spec, longest_segment=longest)
+        options = IndexOptions.of(request.options, longest_segment=longest)
         seed = request.seed if request.seed is not None else 0
         tensors = {name: tensor.to(self.device) for name, tensor in voice.tensors.items()}
         found = self._segments(request, voice, options, limit=min(options.segment_pieces, longest), seed=seed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sonant.errors import RequestError
-from sonant.request.speech import ModelSpec
+from sonant.request.settings import options_of
 
 # Source: the defaults of the original's `infer`.
 SAMPLING: Mapping[str, Any] = {
@@ -45,33 +45,25 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "cfg_e": _sweep(0, 1.0, 0.85, 1.00),
 }
 
-OPTIONS: Mapping[str, str] = {
-    "emotion_bias": "weigh and cap an emotion vector as the original's web page does (default true); "
-    "false takes the numbers as they are, as the original's Python interface does",
-    "emotion_random_seed": "seed of Python's generator for emotion_random (default: the request's seed)",
-    "segment_pieces": "text pieces in one segment at most, 1 to the model's limit (default 120)",
-    "quick_pieces": "join the first this many pieces less, for an earlier first sound (default 0)",
-    "interval_silence_ms": "silence between segments in milliseconds, 0 to 10000 (default 200)",
-    "typical_mass": "locally typical sampling with this mass, 0 to 1 (default off)",
-    "early_stopping": "beams stop as soon as enough of them ended (default false)",
-    "mask_start_code": "never choose the start code, which ends in an error (default false; changes parity)",
-}
-
-MULTILINGUAL_OPTIONS: Mapping[str, str] = {
+OPTIONS = options_of(
+    "emotion_bias",
+    "emotion_random_seed",
+    "segment_pieces",
+    "quick_pieces",
+    "interval_silence_ms",
+    "typical_mass",
+    "early_stopping",
+    "mask_start_code",
+)
+MULTILINGUAL_OPTIONS = {
     **{name: told for name, told in OPTIONS.items() if name != "quick_pieces"},
-    "segment_pieces": "text tokens in one segment at most, the language's prefix included (default 120)",
-    "duration_factor": "length of the speech as a multiple of the model's own, 0.25 to 4; the same as "
-    "1 / speed (default 1)",
-    "language_code": "a code of the original's table that is no language of this list, such as zhen for "
-    "Chinese mixed with English, yue or fr (default: by language)",
-    "piece_characters": "first cut the text at marks into pieces of so many characters, each with an emotion "
-    "of its own words; the original does so with 40 on small GPUs (default off)",
+    **options_of("duration_factor", "language_code", "piece_characters"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexOptions:
-    """`SpeechRequest.options`, checked."""
+    """`SpeechRequest.options` by name, each with its default."""
 
     emotion_bias: bool = True
     emotion_random_seed: int | None = None
@@ -86,43 +78,17 @@ class IndexOptions:
     piece_characters: int | None = None
 
     @staticmethod
-    def read(given: Mapping[str, Any], *, spec: ModelSpec, longest_segment: int) -> IndexOptions:
-        """The options of a request. Raises RequestError naming the first wrong one."""
-        unknown = sorted(given.keys() - spec.options.keys())
-        if unknown:
+    def of(given: Mapping[str, Any], *, longest_segment: int) -> IndexOptions:
+        """The options of a request. Raises RequestError for what this very model cannot take."""
+        options = IndexOptions(**given)
+        if "segment_pieces" in given and options.segment_pieces > longest_segment:
             raise RequestError(
-                f"unknown option {unknown[0]!r}; {spec.name} has: {', '.join(spec.options)}.", field="options"
+                f"segment_pieces is {options.segment_pieces}; this model takes 1 to {longest_segment}",
+                field="segment_pieces",
             )
-        limits: dict[str, tuple[float, float]] = {
-            "emotion_random_seed": (0, 2**63 - 1),
-            "segment_pieces": (1, longest_segment),
-            "quick_pieces": (0, 100_000),
-            "interval_silence_ms": (0, 10_000),
-            "typical_mass": (1e-6, 1),
-            "duration_factor": (0.25, 4),
-            "piece_characters": (1, 100_000),
-        }
-        values: dict[str, Any] = {}
-        for name, value in given.items():
-            if name in limits:
-                low, high = limits[name]
-                whole = name not in ("interval_silence_ms", "typical_mass", "duration_factor")
-                is_number = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-                if not is_number or not low <= value <= high:
-                    raise RequestError(
-                        f"option {name} is {value!r}; expected {'a whole number ' if whole else ''}"
-                        f"{low:g} to {high:g}",
-                        field=f"options.{name}",
-                    )
-            elif name == "language_code":
-                if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z/]{1,20}", value):
-                    raise RequestError(
-                        f"option {name} is {value!r}; expected a code such as zhen, yue or fr",
-                        field=f"options.{name}",
-                    )
-            elif not isinstance(value, bool):
-                raise RequestError(
-                    f"option {name} is {value!r}; expected true or false", field=f"options.{name}"
-                )
-            values[name] = value
-        return IndexOptions(**values)
+        code = options.language_code
+        if code is not None and not re.fullmatch(r"[A-Za-z/]{1,20}", code):
+            raise RequestError(
+                f"language_code is {code!r}; expected a code such as zhen, yue or fr", field="language_code"
+            )
+        return options

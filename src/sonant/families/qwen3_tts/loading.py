@@ -38,17 +38,13 @@ from sonant.families.qwen3_tts.weights import (
     weight_names,
 )
 from sonant.nn.quantized import PackedStore
+from sonant.request.settings import options_of
 from sonant.request.speech import ModelSpec
 from sonant.text.paced_phonemes import PacedPhonemes
 from sonant.text.tokenizer import BytePairTokenizer
 
-OPTIONS: Mapping[str, str] = {
-    "codec_chunks": "decode 300 frames at a time with 25 of context, as the original's interface does; "
-    "audio then comes at the end of a segment only",
-}
-BASE_OPTIONS: Mapping[str, str] = {
-    "speaker_vector_only": "use a voice's speaker vector alone, even if its clip has a transcript",
-}
+OPTIONS = options_of("codec_chunks")
+BASE_OPTIONS = options_of("speaker_vector_only")
 
 
 def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Mapping[str, Any]) -> ModelSpec:

@@ -202,7 +202,11 @@ class Qwen3TTS:
             voice = self._cloned_voice(request.voice)
             speaker = voice.tensors["xvector"].to(self.device)
             tokens = voice.tensors.get("codes")
-            if voice.transcript and tokens is not None and not _is_on(request, "speaker_vector_only"):
+            if (
+                voice.transcript
+                and tokens is not None
+                and not request.options.get("speaker_vector_only", False)
+            ):
                 ids = prompts.reference_ids(self.tokenizer, voice.transcript.strip())
                 reference = prompts.Reference(ids, tokens.to(self.device, torch.int64))
         elif kind == "custom_voice":
@@ -240,7 +244,7 @@ class Qwen3TTS:
         inputs = self._builder(request)(ids, request.text_layout or layout)
         return self.make_prompt(
             text,
-            replace(inputs, in_chunks=_is_on(request, "codec_chunks")),
+            replace(inputs, in_chunks=request.options.get("codec_chunks", False)),
             request=request,
             words=len(ids),
             seed=seed,
@@ -288,7 +292,7 @@ class Qwen3TTS:
                 longest.ceiling, CEILING_FRAMES + CEILING_FRAMES_PER_TOKEN * (words + wrapping)
             ),
             reference=reference,
-            in_chunks=_is_on(request, "codec_chunks"),
+            in_chunks=request.options.get("codec_chunks", False),
         )
         return replace(longest, inputs=inputs)
 
@@ -603,14 +607,6 @@ def _ceiling(utterance: Utterance) -> int:
     if fed is None or not fed.is_closed:
         return utterance.prompt.ceiling
     return fed.inputs.ceiling(len(fed.words))
-
-
-def _is_on(request: SpeechRequest, name: str) -> bool:
-    """A switch of this family, off unless given. Raises RequestError for what is no switch."""
-    value = request.options.get(name, False)
-    if not isinstance(value, bool):
-        raise RequestError(f"option {name} is {value!r}; expected true or false.", field=f"options.{name}")
-    return value
 
 
 def _segments(text: str, limit: int) -> list[tuple[str, float]]:
