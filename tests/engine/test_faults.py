@@ -3,6 +3,7 @@
 import contextlib
 import threading
 import time
+from collections import deque
 from functools import partial
 
 import numpy as np
@@ -136,6 +137,47 @@ def test_a_request_cancelled_while_its_end_is_decoded_leaves_the_engine_speaking
         with contextlib.suppress(CancelledError):  # which of the two was first is a matter of luck
             read(stream)
         assert engine.load == (0, 0)
+
+
+def watching(kind, threads):
+    """A list or a deque that notes the name of every thread that looks into it or changes it."""
+
+    def noting(method):
+        def noted(self, *given):
+            threads.add(threading.current_thread().name)
+            return method(self, *given)
+
+        return noted
+
+    names = ("append", "remove", "clear", "pop", "popleft", "__contains__", "__iter__", "__getitem__")
+    return type(
+        "Watched", (kind,), {name: noting(getattr(kind, name)) for name in names if hasattr(kind, name)}
+    )
+
+
+def test_only_the_stepping_thread_touches_what_is_running(caplog):
+    """The decoding thread once found its segment in a list, the stepping thread emptied the list, and the
+    removal that followed ended the decoding thread: ever after, nothing was heard."""
+    model, threads = FaultyToy(end_bias=ENDLESS), set()
+    with Engine(model, slots=3, pipelined=True, chunk_limit=1000) as engine:
+        enter = engine._loop.enter
+
+        def entering(progress):
+            progress.running = watching(list, threads)(progress.running)
+            progress.waiting = watching(deque, threads)(progress.waiting)
+            enter(progress)
+
+        engine._loop.enter = entering
+        streams = [engine.submit(say(f"one. two. three {number}", number)) for number in range(6)]
+        streams[0].get(timeout=PATIENCE)
+        streams[0].cancel()
+        failing = engine.submit(say("first. decodefault"))
+        for stream in streams[1:]:
+            assert len(read(stream))
+        with pytest.raises(GenerationError):
+            read(failing)
+        assert len(read(engine.submit(say("and later"))))
+    assert threads == {"sonant-engine"}
 
 
 def test_what_escapes_the_loop_ends_every_request_and_the_engine_goes_on(caplog, monkeypatch):

@@ -78,3 +78,22 @@ def test_pasts_follow_the_order_of_the_layers():
     second, _ = run(x[:, 2:], kept)
     assert (torch.cat((first, second), dim=1) - whole).abs().max() < 1e-5
     assert all(torch.equal(a, b) for a, b in zip(before, kept, strict=True))  # a past is never changed
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 1, 1), (3, 1, 4), (4, 2, 1), (8, 4, 1), (1, 1, 1)]
+)
+def test_a_plain_convolution_in_pieces_equals_the_whole_for_any_stride(kernel, stride, dilation):
+    layer = CausalConv1d(3, 4, kernel, stride, dilation=dilation).requires_grad_(False)
+    x = torch.randn(2, 3, 27, generator=torch.Generator().manual_seed(1))
+    whole, _ = layer(x)
+    assert whole.shape == (2, 4, -(-27 // stride))
+    past, pieces = None, []
+    for start, end in ((0, 4), (4, 8), (8, 20), (20, 27)):
+        y, past = layer(x[..., start:end], past)
+        pieces.append(y)
+        assert past.shape[-1] == layer.context
+    assert (torch.cat(pieces, dim=-1) - whole).abs().max() < 1e-5
+    changed = x.clone()
+    changed[..., 13:] += 1  # nothing before it hears what comes later
+    assert torch.equal(layer(changed)[0][..., : 13 // stride], whole[..., : 13 // stride])

@@ -222,6 +222,20 @@ def used(
     return kept
 
 
+def within(
+    module: nn.Module, parts: Iterable[nn.Module], tensors: Mapping[str, Tensor], *, rules: Rules = ()
+) -> dict[str, Tensor]:
+    """Those tensors of a file that are the weights of linear layers and convolutions inside `parts`.
+
+    `parts` are submodules of `module`, which may be on `meta`; both halves of a weight-normed pair count.
+    """
+    layers = {id(m) for part in parts for m in part.modules() if isinstance(m, nn.Linear | nn.Conv1d)}
+    names = {f"{name}.weight" for name, layer in module.named_modules() if id(layer) in layers}
+    return {
+        key: t for key, t in tensors.items() if _renamed(_WEIGHT_NORM.sub(".weight", key), rules) in names
+    }
+
+
 @contextmanager
 def collecting_unread() -> Iterator[Unread]:
     """What `load_strict` or `used` find in files beyond what modules read, gathered over a whole checkpoint.

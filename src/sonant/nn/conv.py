@@ -10,22 +10,25 @@ from torch import Tensor, nn
 
 
 class CausalConv1d(nn.Conv1d):
-    """1-D convolution that sees only the past (stride 1), and can be fed in pieces.
+    """1-D convolution that sees only the past, and can be fed in pieces that are multiples of its stride.
 
-    forward: x [B, C_in, T], past [B, C_in, (k - 1) * dilation] or None -> y [B, C_out, T], past.
-    Pieces concatenated equal one call on the whole input.
+    forward: x [B, C_in, T], past [B, C_in, (k - 1) * dilation + 1 - stride] or None
+    -> y [B, C_out, ceil(T / stride)], past. Pieces concatenated equal one call on the whole input; only the
+    last may be no multiple of the stride: its end is filled with zeros.
     """
 
-    def __init__(self, inner: int, outer: int, kernel: int, **options: Any) -> None:
-        super().__init__(inner, outer, kernel, **options)
-        assert self.stride == (1,), "streaming needs stride 1"
-        self.context = (kernel - 1) * self.dilation[0]
+    def __init__(self, inner: int, outer: int, kernel: int, stride: int = 1, **options: Any) -> None:
+        super().__init__(inner, outer, kernel, stride=stride, **options)
+        self.context = (kernel - 1) * self.dilation[0] + 1 - stride
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         if past is None:
             past = x.new_zeros(x.shape[0], x.shape[1], self.context)
         x = torch.cat((past, x), dim=-1)
-        return super().forward(x), x[..., x.shape[-1] - self.context :]
+        past = x[..., x.shape[-1] - self.context :].clone()  # a copy, so that the rest can be freed
+        if surplus := -(x.shape[-1] - self.context) % self.stride[0]:
+            x = F.pad(x, (0, surplus))
+        return super().forward(x), past
 
 
 class CausalConvTranspose1d(nn.ConvTranspose1d):

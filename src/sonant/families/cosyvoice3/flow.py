@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sonant.families.cosyvoice3.config import FlowConfig
 from sonant.families.cosyvoice3.estimator import Estimator
+from sonant.nn.conv import CausalConv1d
 from sonant.nn.flow import cosine_times, guided, linear_times, solve_euler
 from sonant.nn.tap import tap, tap_scope
 
@@ -30,14 +31,14 @@ class LookaheadBlock(nn.Module):
         super().__init__()
         self.lookahead = lookahead
         self.conv1 = nn.Conv1d(width, inner, lookahead + 1)
-        self.conv2 = nn.Conv1d(inner, width, 3)
+        self.conv2 = CausalConv1d(inner, width, 3)
 
     def forward(self, x: Tensor, *, is_final: bool) -> Tensor:
         ahead = x.transpose(1, 2)
         if is_final:
             ahead = F.pad(ahead, (0, self.lookahead))
         h = F.leaky_relu(tap("flow.lookahead.conv1", self.conv1(ahead)))
-        h = self.conv2(F.pad(h, (self.conv2.kernel_size[0] - 1, 0)))
+        h, _ = self.conv2(h)
         return h.transpose(1, 2) + x[:, : h.shape[-1]]
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import torch
 
 from sonant import native
 from sonant.checkpoints.memory import MIB, Footprint, bytes_in
+from sonant.checkpoints.tensors import build, within
 from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
-from sonant.families.cosyvoice3.weights import F0_PREFIX, part_tensors
+from sonant.families.cosyvoice3.flow import Flow
+from sonant.families.cosyvoice3.lm import LanguageModel
+from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, halved, narrowed, part_tensors
 from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
-NARROWED = re.compile(r"^(llm\.model\.model\.layers\.|llm_decoder\.)")
-"""Matrices that a precision narrows."""
-HALVED = re.compile(r"^decoder\.estimator\.transformer_blocks\.\d+\.(attn|ff)\..*weight$")
-"""Of the flow, what int8 and int4 keep in bfloat16."""
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
 TEXT_ROWS = 16 * MIB
 POSITIONS = 900
@@ -41,10 +39,13 @@ def footprint(
     itemsize = 4 if form is not None else dtype.itemsize
     has_kernel = form is not None and native.library() is not None
     weights = stored = 0
-    for name, tensor in part_tensors(folder, config, "llm", variant).items():
+    language = build(lambda: LanguageModel(config.language))
+    llm = part_tensors(folder, config, "llm", variant)
+    narrow = within(language, narrowed(language), llm, rules=LANGUAGE_RULES)
+    for name, tensor in llm.items():
         if name == TEXT_TABLE and device.type == "cpu" and tensor.dtype.itemsize == itemsize:
             weights += TEXT_ROWS
-        elif form is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
+        elif form is not None and has_kernel and name in narrow:
             stored += stored_bytes(tensor, form)
         else:
             weights += tensor.numel() * itemsize
@@ -52,7 +53,8 @@ def footprint(
     flow = part_tensors(folder, config, "flow")
     weights += bytes_in(flow, 8 if dtype == torch.float64 else 4)
     if form is not None and not form.is_lossless and multiplies_bfloat16():
-        weights -= bytes_in({key: t for key, t in flow.items() if HALVED.match(key)}, 2)
+        network = build(lambda: Flow(config.flow))
+        weights -= bytes_in(within(network, halved(network), flow), 2)
     vocoder = part_tensors(folder, config, "hift")
     pitch = {key: t for key, t in vocoder.items() if key.startswith(F0_PREFIX)}
     weights += bytes_in(vocoder, 4) + bytes_in(pitch, 4)  # float64

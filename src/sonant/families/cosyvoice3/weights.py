@@ -7,12 +7,12 @@ release replaces every value of it by `llm.pt`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, read_pickle, read_tensors, used
 from sonant.errors import CheckpointError
@@ -106,6 +106,11 @@ def folded_vocoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return fold_weight_norm(wide)
 
 
+def narrowed(model: LanguageModel) -> tuple[nn.Module, ...]:
+    """Of the language model, what a precision narrows."""
+    return model.decoder, model.head
+
+
 def load_language(
     folder: Path,
     config: CosyVoice3Config,
@@ -139,6 +144,13 @@ def load_language(
     return model
 
 
+def halved(model: Flow) -> Iterator[nn.Module]:
+    """Of the flow, what a precision with losses multiplies in bfloat16 where the processor has it."""
+    estimator: Any = model.decoder.estimator
+    for block in estimator.transformer_blocks:
+        yield from (block.attn, block.ff)
+
+
 def load_flow(
     folder: Path,
     config: CosyVoice3Config,
@@ -155,10 +167,10 @@ def load_flow(
     estimator: Any = model.decoder.estimator
     for block in estimator.transformer_blocks:
         pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
-        found = library() if narrow else None
-        if found is not None and found.sonant_conv_has_bfloat16():
-            native_products(block.attn, found, narrow=True)
-            native_products(block.ff, found, narrow=True)
+    found = library() if narrow else None
+    if found is not None and found.sonant_conv_has_bfloat16():
+        for part in halved(model):
+            native_products(part, found, narrow=True)
     pack(estimator.transformer_blocks, rows=FLOW_ROWS)
     let_go(model)
     return model

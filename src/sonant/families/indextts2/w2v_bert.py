@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sonant.errors import RequestError
 from sonant.families.indextts2.config import W2vBertConfig
+from sonant.nn.conv import CausalConv1d
 from sonant.nn.tap import tap
 
 SEMANTIC_LAYER = 17  # hidden_states[17]: index 0 enters layer 0. Source: the original's get_emb
@@ -132,17 +133,17 @@ class ConvolutionModule(nn.Module):
 
     def __init__(self, config: W2vBertConfig) -> None:
         super().__init__()
-        width, self.kernel = config.hidden_size, config.conv_depthwise_kernel_size
+        width, kernel = config.hidden_size, config.conv_depthwise_kernel_size
         self.layer_norm = nn.LayerNorm(width, config.layer_norm_eps)
         self.pointwise_conv1 = nn.Conv1d(width, 2 * width, 1, bias=False)
-        self.depthwise_conv = nn.Conv1d(width, width, self.kernel, groups=width, bias=False)
+        self.depthwise_conv = CausalConv1d(width, width, kernel, groups=width, bias=False)
         self.depthwise_layer_norm = nn.LayerNorm(width, config.layer_norm_eps)
         self.pointwise_conv2 = nn.Conv1d(width, width, 1, bias=False)
 
     def forward(self, x: Tensor, whole: Tensor) -> Tensor:
         x = self.layer_norm(x).masked_fill(~whole[..., None], 0.0)
         x = F.glu(self.pointwise_conv1(x.transpose(1, 2)), dim=1)
-        x = self.depthwise_conv(F.pad(x, (self.kernel - 1, 0)))
+        x, _ = self.depthwise_conv(x)
         x = F.silu(self.depthwise_layer_norm(x.transpose(1, 2)))
         return self.pointwise_conv2(x.transpose(1, 2)).transpose(1, 2)
 

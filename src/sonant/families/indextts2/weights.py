@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,19 @@ def load_gpt(
     return network
 
 
+def narrowed(network: IndexGpt) -> tuple[nn.Module, ...]:
+    """Of the GPT, what a precision narrows."""
+    return network.h, network.code_head
+
+
+def halved(network: Dit) -> Iterator[nn.Module]:
+    """Of the velocity network, what a precision with losses multiplies in bfloat16 where there is such."""
+    yield from (network.wavenet.in_layers, network.wavenet.res_skip_layers)
+    for block in network.transformer.layers:
+        assert isinstance(block, Block)
+        yield from (block.attention, block.feed_forward)
+
+
 def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) -> None:
     """Narrow weights for what a step reads; all of it stays as it is where not even the head is bfloat16."""
     head = network.code_head
@@ -311,10 +324,8 @@ def _quicken(network: Dit, found: ctypes.CDLL, *, narrow: bool) -> None:
             assert isinstance(layer, nn.Conv1d)
             layers[index] = NativeConv1d(found, layer, narrow=narrow)
     if narrow:
-        for block in network.transformer.layers:
-            assert isinstance(block, Block)
-            native_products(block.attention, found, narrow=True)
-            native_products(block.feed_forward, found, narrow=True)
+        for part in halved(network):
+            native_products(part, found, narrow=True)
 
 
 def load_codec(path: Path, config: IndexConfig, *, device: Device) -> SemanticCodec | HalfRateCodec:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.families.qwen3_tts.config import CodecEncoderConfig
+from sonant.nn.conv import CausalConv1d
 from sonant.nn.norm import LayerScale
 from sonant.nn.quantize import ResidualCodebooks
 from sonant.nn.rope import rope_table, rotate_half_split
@@ -24,33 +25,14 @@ from sonant.nn.tap import tap
 PIECE_SECONDS = 10
 
 
-class StridedConv(nn.Conv1d):
-    """Causal convolution with stride, fed in pieces that are multiples of the stride.
-
-    forward: x [B, C_in, T], past [B, C_in, k - stride] or None -> y [B, C_out, ceil(T / stride)], past.
-    Only the last piece may be no multiple: its end is filled with zeros.
-    """
-
-    def __init__(self, inner: int, outer: int, kernel: int, stride: int = 1) -> None:
-        super().__init__(inner, outer, kernel, stride=stride)
-        self.context = kernel - stride
-
-    def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        if past is None:
-            past = x.new_zeros(x.shape[0], x.shape[1], self.context)
-        x = torch.cat((past, x), dim=-1)
-        past = x[..., x.shape[-1] - self.context :].clone()
-        return super().forward(F.pad(x, (0, -(x.shape[-1] - self.context) % self.stride[0]))), past
-
-
 class ResidualBlock(nn.Module):
     """x + conv1(elu(conv_k(elu(x)))), narrower in the middle."""
 
     def __init__(self, width: int, config: CodecEncoderConfig) -> None:
         super().__init__()
         inner = width // config.compress
-        self.first = StridedConv(width, inner, config.residual_kernel_size)
-        self.second = StridedConv(inner, width, 1)
+        self.first = CausalConv1d(width, inner, config.residual_kernel_size)
+        self.second = CausalConv1d(inner, width, 1)
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         y, past = self.first(F.elu(x), past)
@@ -64,13 +46,13 @@ class ConvolutionStack(nn.Module):
     def __init__(self, config: CodecEncoderConfig) -> None:
         super().__init__()
         width = config.filters
-        self.first = StridedConv(1, width, config.kernel_size)
+        self.first = CausalConv1d(1, width, config.kernel_size)
         self.residuals, self.strided = nn.ModuleList(), nn.ModuleList()
         for ratio in reversed(config.upsampling_ratios):
             self.residuals.append(ResidualBlock(width, config))
-            self.strided.append(StridedConv(width, 2 * width, 2 * ratio, ratio))
+            self.strided.append(CausalConv1d(width, 2 * width, 2 * ratio, ratio))
             width *= 2
-        self.last = StridedConv(width, config.width, config.last_kernel_size)
+        self.last = CausalConv1d(width, config.width, config.last_kernel_size)
         self.stride = math.prod(config.upsampling_ratios)
 
     def forward(self, x: Tensor, pasts: list[Tensor] | None = None) -> tuple[Tensor, list[Tensor]]:

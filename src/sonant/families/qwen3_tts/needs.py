@@ -9,7 +9,7 @@ import torch
 
 from sonant import native
 from sonant.checkpoints.memory import MIB, Footprint, bytes_in
-from sonant.checkpoints.tensors import read_json
+from sonant.checkpoints.tensors import build, read_json, within
 from sonant.families.qwen3_tts.config import (
     CODEC_FOLDER,
     CODEC_MODEL_TYPE,
@@ -17,14 +17,17 @@ from sonant.families.qwen3_tts.config import (
     read_codec_config,
     read_model_config,
 )
-from sonant.families.qwen3_tts.plans import plan_of
-from sonant.families.qwen3_tts.weights import codec_tensors, has_bfloat16, network_tensors
+from sonant.families.qwen3_tts.plans import narrowed, plan_of
+from sonant.families.qwen3_tts.talker import Network
+from sonant.families.qwen3_tts.weights import (
+    MODEL_RULES,
+    codec_tensors,
+    dtype_of,
+    has_bfloat16,
+    network_tensors,
+)
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
-NARROWED = re.compile(
-    r"^talker\.(codec_head|model\.layers\.|code_predictor\.(model\.layers\.|lm_head\.|small_to_mtp))"
-)
-"""Matrices that a precision narrows."""
 TEXT_TABLE = "talker.model.text_embedding.weight"
 TEXT_ROWS = 16 * MIB
 """What is read of the text table while it stays mapped: some hundred rows, by pages."""
@@ -48,13 +51,16 @@ def footprint(
     itemsize = 4 if plan is not None else dtype.itemsize
     has_kernel = plan is not None and native.library() is not None
     weights = stored = 0
-    for name, tensor in network_tensors(folder, config).items():
+    network: Network = build(lambda: Network(config))
+    tensors = network_tensors(folder, config)
+    narrow = within(network, narrowed(network), tensors, rules=MODEL_RULES)
+    for name, tensor in tensors.items():
         if name == TEXT_TABLE and tensor.dtype.itemsize <= itemsize:
             weights += TEXT_ROWS if device.type == "cpu" else tensor.nbytes
-        elif plan is not None and has_kernel and tensor.ndim == 2 and NARROWED.match(name):
+        elif plan is not None and has_kernel and name in narrow:
             stored += sum(stored_bytes(tensor, form) for form in plan.forms(name))
         else:
-            weights += tensor.numel() * (itemsize if NARROWED.match(name) or itemsize > 4 else 4)
+            weights += tensor.numel() * dtype_of(name, dtype if plan is None else torch.float32).itemsize
     codec = folder / CODEC_FOLDER
     is_narrow = plan is not None and not plan.is_lossless and has_bfloat16()
     encodes = config.kind == "base"

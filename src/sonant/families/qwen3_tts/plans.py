@@ -86,6 +86,13 @@ def plan_of(precision: str, config: ModelConfig) -> PrecisionPlan:
     return plans[precision]
 
 
+def narrowed(network: Network) -> tuple[nn.Module, ...]:
+    """What a plan narrows."""
+    talker, predictor = network.talker, network.predictor
+    others = (predictor.decoder, predictor.lm_head, predictor.small_to_mtp_projection)
+    return (talker.decoder, talker.codec_head, *others)
+
+
 def quantize(network: Network, plan: PrecisionPlan, store: PackedStore | None = None) -> None:
     """Talker and code predictor with narrow weights, in C where sizes allow it; changed in place."""
     talker, predictor = network.talker, network.predictor

@@ -141,6 +141,11 @@ def _by_file(folder: Path, prefix: str, tensors: dict[str, Tensor]) -> dict[str,
     }
 
 
+def dtype_of(name: str, dtype: torch.dtype) -> torch.dtype:
+    """What a parameter is kept in, the text table aside; the speaker encoder is never narrow."""
+    return torch.float32 if name.startswith("speaker_encoder.") and dtype.itemsize < 4 else dtype
+
+
 def load_network(
     folder: Path,
     config: ModelConfig,
@@ -167,9 +172,8 @@ def load_network(
     for name, parameter in network.named_parameters():
         if keeps_text and parameter is text:
             continue
-        wanted = torch.float32 if name.startswith("speaker_encoder.") and dtype.itemsize < 4 else dtype
         stored = parameter.data
-        parameter.data = stored.to(wanted)
+        parameter.data = stored.to(dtype_of(name, dtype))
         if parameter.data is not stored:
             give_back(stored)
     return network
