@@ -45,6 +45,27 @@ def write_atomically(path: Path, data: bytes, *, is_private: bool = True) -> Non
         raise
 
 
+class Held:
+    """A folder that one process has for itself, by a locked file in it; no more than that on Windows.
+
+    Raises OSError where the file cannot be made, BlockingIOError while another process has it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._handle)
+            raise
+
+    def close(self) -> None:
+        """Let others have it."""
+        os.close(self._handle)
+
+
 def sweep_parts(folder: Path) -> list[Path]:
     """Remove what `write_atomically` left where its process was killed; the files removed.
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from sonant.books.narration import TURN, lines_of
 from sonant.books.script import find_roles, roles_found, spans_of
 from sonant.books.stage import Stage
 from sonant.engine.engine import Engine
-from sonant.errors import CancelledError, RequestError
+from sonant.errors import BusyError, CancelledError, RequestError
 from sonant.readings.job import Job
+from sonant.readings.pieces import PieceStore
+from sonant.request.audio import Audio
 from sonant.request.speech import ModelSpec
+from sonant.request.voice import Voice
 from sonant.text.voice_tags import split_voices
 from tests.toy import ToyModel
 
@@ -241,8 +245,6 @@ class HighToy(ToyModel):
 
     def __init__(self):
         super().__init__()
-        from dataclasses import replace
-
         self.spec = replace(
             self.spec, name="high", fingerprint="high", sample_rate=12_000, voices=("ann", "bea")
         )
@@ -314,3 +316,66 @@ def test_a_wrong_voice_of_any_role_is_told_before_the_first_word(tmp_path):
     )  # fmt: skip
     with pytest.raises(RequestError, match="no sampling setting top_k"):
         stage.check(lines, lambda name: ToyModel().spec)
+
+
+class InContext(ToyModel):
+    """A toy that clones in context; what it was asked to continue is kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.spec = replace(self.spec, capabilities=frozenset({"clone", "clone_in_context", "preset_voice"}))
+        self.continued = []
+
+    def encode_voice(self, audio, transcript):
+        self.continued.append((round(audio.seconds, 3), transcript))
+        return Voice(name="v", family="toy", fingerprint="toy", clip=audio, transcript=transcript)
+
+
+def test_a_line_goes_on_from_the_one_before_it_in_its_paragraph(tmp_path):
+    chance = np.random.default_rng(1)
+    clip = Audio(chance.standard_normal(8000).astype(np.float32) * 0.1, 8000)
+    voice = Voice(name="ann", clip=clip, transcript="What Ann says.")
+    model = InContext()
+    paragraphs = (
+        "This is the first sentence of all. This is the second sentence here. And this is the third of them.",
+        "Another paragraph begins here now.",
+    )
+
+    def read(*texts, carries=True):
+        with Engine(model) as engine:
+            stage = Stage(
+                Job(text=""), Cast(), tmp_path, open_engine=lambda job: contextlib.nullcontext(engine),
+                voice_of=lambda job, spec: voice, carries=carries,
+            )  # fmt: skip
+            return stage.speak(lines_of([chapter(*texts)]))
+
+    first = read(*paragraphs)
+    transcripts = [transcript for _, transcript in model.continued]
+    assert transcripts == [
+        "What Ann says.",
+        "What Ann says. This is the first sentence of all.",
+        "What Ann says. This is the second sentence here.",
+    ]
+    spoken = first.heard[0]
+    assert model.continued[1][0] == pytest.approx(1.0 + 0.25 + spoken.end - spoken.start, abs=0.01)
+    assert read(*paragraphs).kept == 4
+    # The second goes on from another first; the toy says it as before, so the third is kept.
+    assert read(paragraphs[0].replace("first", "very first"), paragraphs[1]).kept == 2
+    assert read(*paragraphs, carries=False).kept == 2  # the first of each paragraph goes on from nothing
+
+
+def test_a_line_waits_where_the_queue_is_full(tmp_path, monkeypatch):
+    tell, refused = PieceStore.tell, iter([True, True, False, False])
+
+    def busy(store, text, **pace):
+        if next(refused):
+            raise BusyError("the queue is full", retry_after=0.01)
+        return tell(store, text, **pace)
+
+    monkeypatch.setattr(PieceStore, "tell", busy)
+    with Engine(ToyModel()) as engine:
+        stage = Stage(
+            Job(text=""), Cast(), tmp_path, open_engine=lambda job: contextlib.nullcontext(engine),
+            voice_of=lambda job, spec: None,
+        )  # fmt: skip
+        assert len(stage.speak(lines_of([chapter("It rained.")])).heard) == 1

@@ -29,3 +29,62 @@ def test_the_command_reads_lists_resumes_and_reports(sonant, tmp_path):
         assert refused.code == 2
         assert words in refused.err
     assert "would have no chapters" in sonant("read", "b.md", "-o", "b.aac").err
+
+
+SCENE = """# Tea
+
+“Have some wine,” said the Hatter.
+
+“I don't see any wine,” said Alice. “There is none,” said the Hatter.
+
+“None at all,” Alice said.
+
+[voice: narrator | sad] So they had tea, said Alice to nobody.
+"""
+
+
+def test_a_scene_is_read_by_a_cast_that_the_command_began(sonant, tmp_path):
+    (tmp_path / "scene.md").write_text(SCENE, encoding="utf-8")
+    listed = sonant("cast", "scene.md", "-o", "cast.toml")
+    assert listed.code == 0, listed.err
+    assert "The Hatter" in listed.text
+    made = (tmp_path / "cast.toml").read_text(encoding="utf-8")
+    assert sonant("cast", "scene.md", "-o", "cast.toml").code == 2  # somebody's work may be in it
+    made = made.replace("# voice", "speed = 1.25\n# voice", 1)
+    (tmp_path / "cast.toml").write_text(
+        made.replace('[roles."Alice"]', '[roles."Alice"]\ngain = 3.0'), "utf-8"
+    )
+    shown = sonant("cast", "scene.md", "--cast", "cast.toml", "--lines")
+    assert "The Hatter: “Have some wine,”" in shown.text
+    assert "narrator (sad): So they had tea, said Alice to nobody." in shown.text
+    read = sonant(
+        "read", "scene.md", "--cast", "cast.toml", "-o", "s.wav", "--report", "s.json", "--drift", "s.svg"
+    )
+    assert read.code == 0, read.err
+    report = json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))
+    assert {role["name"] for role in report["roles"]} == {"narrator", "Alice", "The Hatter"}
+    assert [guard["kind"] for guard in report["guards"]] == ["manner_unused"]
+    assert report["drift"]["changes"] == []
+    assert (tmp_path / "s.svg").read_text().startswith("<svg")
+    (tmp_path / "bad.toml").write_text('[roles.Alice]\nvoice = "zed"\n', encoding="utf-8")
+    refused = sonant("read", "scene.md", "--cast", "bad.toml", "-o", "t.wav")
+    assert refused.code == 4
+    assert "zed" in refused.err
+    assert not (tmp_path / "t.wav").exists()
+
+
+def test_every_dubbed_line_is_in_its_slot(sonant, tmp_path):
+    cues = [(0.5, 2.0, "Good morning."), (2.0, 3.5, "The ferry leaves at seven."), (3.6, 9.0, "Run!")]
+    (tmp_path / "f.srt").write_text(
+        "\n\n".join(
+            f"{n}\n00:00:{a:06.3f} --> 00:00:{b:06.3f}\n{text}".replace(".", ",", 2)
+            for n, (a, b, text) in enumerate(cues, 1)
+        ),
+        encoding="utf-8",
+    )
+    result = sonant("read", "f.srt", "-o", "d.wav", "--subtitles", "d.srt", "--report", "d.json")
+    assert result.code == 0, result.err
+    lines = json.loads((tmp_path / "d.json").read_text(encoding="utf-8"))["lines"]
+    assert [line["start"] for line in lines] == [0.5, 2.0, 3.6]
+    assert all(line["over"] <= 0.01 for line in lines)
+    assert (tmp_path / "d.srt").read_text(encoding="utf-8").count("-->") == 3

@@ -146,7 +146,7 @@ def test_files_that_are_no_books_are_refused_and_leave_nothing(start, library):
         assert str(library.folder.parent) not in answer.text
     assert httpx.post(f"{server.url}/v1/audio/books", data={"name": "x"}).status_code == 400
     assert httpx.get(f"{server.url}/v1/audio/books").json()["data"] == []
-    assert not list((library.folder.parent / "readings").rglob("*.*"))
+    assert [path.name for path in (library.folder.parent / "readings").rglob("*.*")] == [".lock"]
     script = httpx.post(
         f"{server.url}/v1/audio/books", data={"text": "Ann: Hi there.\nAnn: Bye.", "name": "a"}
     )
@@ -187,6 +187,7 @@ def test_numbers_and_disk_are_bounded(start, monkeypatch):
     monkeypatch.setattr("sonant.server.bookshelf.Bookshelf.free", lambda shelf: 10)
     full = httpx.post(f"{server.url}/v1/audio/readings", json={"book": book})
     assert (full.status_code, full.json()["error"]["code"]) == (507, "storage_unavailable")
+    server.stop()
     small = start(settings=ServerSettings(readings=ReadingLimits(owner_bytes=100)))
     kept = httpx.post(f"{small.url}/v1/audio/books", files={"file": ("a.txt", SCENE.encode())})
     assert (kept.status_code, kept.json()["error"]["code"]) == (413, "too_much_kept")
@@ -320,3 +321,13 @@ def test_a_file_that_takes_for_ever_to_read_is_given_up(start):
     answer = httpx.post(f"{server.url}/v1/audio/books", files={"file": ("a.txt", SCENE.encode())})
     assert answer.status_code == 400
     assert "within 0.01 s" in answer.json()["error"]["message"]
+
+
+def test_two_servers_do_not_read_the_same_books(start):
+    first, second = start(), start()
+    book = send(first)["id"]
+    for method, path in (("GET", "books"), ("GET", f"books/{book}"), ("POST", "readings")):
+        answer = httpx.request(method, f"{second.url}/v1/audio/{path}", json={"book": book})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "books_elsewhere")
+    first.stop()
+    assert httpx.get(f"{second.url}/v1/audio/books/{book}").status_code == 200  # it takes over

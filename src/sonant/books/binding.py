@@ -110,7 +110,8 @@ def sound_of(
         if gain != 1.0:
             samples = np.clip(samples * np.float32(gain), -1.0, 1.0)
         position += len(samples)
-        yield samples
+        if len(samples):  # FFmpeg makes no empty frame
+            yield samples
     if until is not None:
         yield from silence(until)
 

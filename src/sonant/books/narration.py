@@ -40,6 +40,8 @@ class Line:
     """Who says it."""
     manner: str = ""
     """How, in the words of the script."""
+    number: int = 0
+    """Its place in the reading: the same words may be said twice."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def lines_of(
                 lines.extend(_block_lines(block, spans, index, number))
         if lines[first:]:
             _pause(lines, CHAPTER)
-    return lines
+    return [replace(line, number=number) for number, line in enumerate(lines)]
 
 
 def _pause(lines: list[Line], seconds: float) -> None:

@@ -19,6 +19,7 @@ from sonant.request.speech import ModelSpec
 
 if TYPE_CHECKING:  # they load a model's libraries, which a report has no need of
     from sonant.books.binding import Mark
+    from sonant.books.drift import Drift
     from sonant.books.dubbing import Fitted
 
 LETTERS_A_SECOND, SIGNS_A_SECOND = 15.0, 4.5
@@ -56,7 +57,7 @@ def level_gain(pieces: Iterable[Samples], sample_rate: int, loudness: float | No
 
 def book_report(
     book: Book, job: Job, specs: Sequence[ModelSpec], reading: Reading, marks: Sequence[Mark],
-    titles: Sequence[str], written: Sequence[Path],
+    titles: Sequence[str], written: Sequence[Path], drift: Drift | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Chapters with their times, every line with its own, what was left out and why."""
     return {
@@ -67,6 +68,7 @@ def book_report(
         "chapters": [asdict(mark) for mark in marks],
         **_common(job, specs, reading),
         "roles": _roles(reading),
+        "drift": drift.as_dict() if drift is not None else None,
         "lines": [
             {
                 "chapter": titles[one.line.chapter],

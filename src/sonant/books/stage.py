@@ -6,6 +6,7 @@ which lines are spoken. Afterwards the samples of each line are read back at one
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -17,14 +18,19 @@ from sonant.audio.resample import resample_soxr
 from sonant.books.cast import NARRATOR, Cast
 from sonant.books.narration import Failure, Line, Reading, Said, arrange, say_all
 from sonant.engine.engine import Engine
-from sonant.errors import CancelledError, GenerationError
+from sonant.errors import BusyError, CancelledError, GenerationError
 from sonant.readings.job import Job
-from sonant.readings.pieces import PieceStore, read_piece
-from sonant.request.audio import Samples
+from sonant.readings.pieces import PieceStore, Told, read_piece
+from sonant.readings.verifying import Recognisers, Verdict
+from sonant.request.audio import Audio, Samples
 from sonant.request.checks import check_request
 from sonant.request.speech import ModelSpec
 from sonant.request.voice import Voice
 
+LONGEST_CONTEXT = 30.0
+"""Seconds of clip and earlier speech together that a line may go on from."""
+BUSY_SECONDS = 600.0
+"""How long a line waits for a place in the engine's queue."""
 OpenEngine = Callable[[Job], AbstractContextManager[Engine]]
 """The engine of a job's model, for as long as the block runs."""
 VoiceOf = Callable[[Job, ModelSpec], "Voice | str | None"]
@@ -43,6 +49,10 @@ class Stage:
 
     `voice_of` finds a job's voice; `fitted` makes a model's job one that fits the machine; `client` and
     `priority` are the engine's. `cancel` may be called from another thread.
+
+    With `carries`, a line goes on from the one before it in its paragraph, where the same role says both and
+    the model clones in context: what was said is put behind the role's clip and transcript. A changed line
+    then costs the rest of its paragraph.
     """
 
     def __init__(
@@ -54,9 +64,11 @@ class Stage:
         open_engine: OpenEngine,
         voice_of: VoiceOf,
         fitted: Callable[[Job], Job] = lambda job: job,
+        carries: bool = False,
         client: Hashable = None,
         priority: int = 0,
     ) -> None:
+        self.carries = carries
         self.base = base
         self.cast = cast
         self.folder = folder
@@ -68,10 +80,13 @@ class Stage:
         self._voice_of = voice_of
         self._fitted = fitted
         self._client, self._priority = client, priority
-        self._kept: dict[tuple[str, str, str], _Kept] = {}
+        self._kept: dict[Line, _Kept] = {}
         self._store: PieceStore | None = None
-        self.stores: list[PieceStore] = []
-        """All that were opened."""
+        self._recognisers = Recognisers()
+        self.verdicts: list[Verdict] = []
+        """Of what was listened to in this run (--verify)."""
+        self.timings: dict[str, float] = {}
+        """Seconds of work in this run, by stage of it."""
         self.is_cancelled = False
 
     def job(self, role: str) -> Job:
@@ -117,7 +132,7 @@ class Stage:
         """The samples of a line that was spoken, at `sample_rate`, with its role's gain."""
         if self.is_cancelled:
             raise CancelledError("the reading was cancelled; what was spoken is kept.")
-        kept = self._kept[_key(line)]
+        kept = self._kept[line]
         told = read_piece(kept.path)
         if told is None:
             raise GenerationError(
@@ -139,13 +154,23 @@ class Stage:
             try:
                 yield self._store, engine.spec
             finally:
+                self.collect(self._store)
                 self._store = None
+
+    def collect(self, store: PieceStore) -> None:
+        """Take what a store noted; none is kept, as it would keep its model in memory."""
+        self.verdicts += store.verdicts
+        store.verdicts.clear()
+        for name, seconds in store.timings.items():
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
+        store.timings.clear()
 
     def pieces(self, engine: Engine, job: Job, voice: Voice | str | None) -> PieceStore:
         """A store in this stage's folder."""
-        made = PieceStore(engine, job, voice, self.folder, client=self._client, priority=self._priority)
-        self.stores.append(made)
-        return made
+        return PieceStore(
+            engine, job, voice, self.folder, client=self._client, priority=self._priority,
+            recognisers=self._recognisers,
+        )  # fmt: skip
 
     def cancel(self) -> None:
         """Stop at the next step; `speak` raises CancelledError."""
@@ -156,10 +181,20 @@ class Stage:
     def _at_one_rate(self, line: Line, said: Said | Failure) -> Said | Failure:
         if isinstance(said, Failure):
             return said
-        rate = self._kept[_key(line)].rate
+        rate = self._kept[line].rate
         if rate == self.sample_rate:
             return said
         return replace(said, frames=len(self.samples_of(line)))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A role in one manner, as the loaded model says it."""
+
+    job: Job
+    voice: Voice | str | None
+    store: PieceStore
+    notes: tuple[tuple[str, str], ...]
 
 
 class _Stores:
@@ -168,22 +203,41 @@ class _Stores:
     def __init__(self, stage: Stage, engine: Engine) -> None:
         self._stage = stage
         self._engine = engine
-        self._stores: dict[tuple[str, str], tuple[PieceStore, tuple[tuple[str, str], ...]]] = {}
+        self._parts: dict[tuple[str, str], _Part] = {}
+        self._last: tuple[Line, Samples] | None = None
+        """What was said last, to go on from."""
 
     def say(self, line: Line) -> Said:
         """Say the line or find it kept."""
-        stage = self._stage
-        store, notes = self._store(line.role, line.manner)
+        stage, rate = self._stage, self._engine.spec.sample_rate
+        part = self._part(line.role, line.manner)
+        before, self._last = self._last, None
+        store = part.store
+        if stage.carries and before is not None:
+            going_on = self._going_on(part, line, before)
+            store = store if going_on is None else stage.pieces(self._engine, part.job, going_on)
         stage._store = store
         if stage.is_cancelled:
             raise CancelledError("the reading was cancelled; what was spoken is kept.")
-        told = store.tell(line.text)
-        rate = self._engine.spec.sample_rate
-        stage._kept[_key(line)] = _Kept(store.entry(line.text), rate, stage.cast.gain(line.role))
-        return Said(len(told.samples), (*told.guards, *notes), told.is_kept)
+        told = self._tell(store, line.text)
+        stage.collect(store)
+        stage._kept[line] = _Kept(store.entry(line.text), rate, stage.cast.gain(line.role))
+        self._last = (line, told.samples)
+        return Said(len(told.samples), (*told.guards, *part.notes), told.is_kept)
 
-    def _store(self, role: str, manner: str) -> tuple[PieceStore, tuple[tuple[str, str], ...]]:
-        if (role, manner) not in self._stores:
+    def _tell(self, store: PieceStore, text: str) -> Told:
+        """The piece; a full queue is no fault of the line, which waits for its turn."""
+        until = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                return store.tell(text)
+            except BusyError as error:
+                if self._stage.is_cancelled or time.monotonic() > until:
+                    raise
+                time.sleep(min(error.retry_after, 2.0))
+
+    def _part(self, role: str, manner: str) -> _Part:
+        if (role, manner) not in self._parts:
             stage, spec = self._stage, self._engine.spec
             job = stage.job(role)
             voice = stage._voice_of(job, spec)
@@ -192,9 +246,23 @@ class _Stores:
             if spoken is None:
                 spoken = job
                 notes = (("manner_unused", f"{spec.name} takes no emotions: {manner!r} was not used"),)
-            self._stores[role, manner] = (stage.pieces(self._engine, spoken, voice), notes)
-        return self._stores[role, manner]
+            self._parts[role, manner] = _Part(spoken, voice, stage.pieces(self._engine, spoken, voice), notes)
+        return self._parts[role, manner]
 
-
-def _key(line: Line) -> tuple[str, str, str]:
-    return line.role, line.manner, line.text
+    def _going_on(self, part: _Part, line: Line, before: tuple[Line, Samples]) -> Voice | None:
+        """The role's voice with what was said before behind its clip; None where it cannot go on."""
+        spec, voice = self._engine.spec, part.voice
+        last, samples = before
+        places = [(one.chapter, one.paragraph, one.role, one.manner) for one in (last, line)]
+        if places[0] != places[1] or "clone_in_context" not in spec.capabilities:
+            return None
+        if not isinstance(voice, Voice) or voice.clip is None or not voice.transcript:
+            return None
+        rate = voice.clip.sample_rate
+        said = resample_soxr(samples, spec.sample_rate, rate)
+        gap = np.zeros(round(last.pause_after * rate), np.float32)
+        clip = Audio(np.concatenate([voice.clip.samples, gap, said]), rate)
+        if clip.seconds > min(LONGEST_CONTEXT, spec.max_reference_seconds):
+            return None
+        transcript = f"{voice.transcript} {last.text}"
+        return replace(voice, clip=clip, transcript=transcript, tensors={}, family="", fingerprint="")

@@ -65,6 +65,18 @@ def read(
             rich_help_panel="How it sounds",
         ),
     ] = None,
+    carry: Annotated[
+        bool,
+        typer.Option(
+            "--carry",
+            help="Let a line go on from the one before in its paragraph, where the model can.",
+            rich_help_panel="How it sounds",
+        ),
+    ] = False,
+    drift: Annotated[
+        Path | None,
+        Output(help="Plot pace, pitch, loudness and likeness of each voice over the book: NAME.svg."),
+    ] = None,
     model: Annotated[
         str, Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names)
     ] = DEFAULT_MODEL,
@@ -103,8 +115,8 @@ def read(
         return
     _read(
         book, output, job, chosen=chapters, paragraphs=paragraphs, everything=everything, show=show,
-        dry_run=dry_run, subtitles=subtitles, report=report, cast_file=cast,
-        memory_limit=memory_limit,
+        dry_run=dry_run, subtitles=subtitles, report=report, cast_file=cast, memory_limit=memory_limit,
+        drift_file=drift, carries=carry,
     )  # fmt: skip
 
 
@@ -164,7 +176,7 @@ def _need_books() -> None:
 def _read(
     path: Path, output: Path | None, job: Job, *, chosen: str | None, paragraphs: str | None,
     everything: bool, show: bool, dry_run: bool, subtitles: Path | None, report: Path | None,
-    cast_file: Path | None, memory_limit: str | None,
+    cast_file: Path | None, memory_limit: str | None, drift_file: Path | None, carries: bool,
 ) -> None:  # fmt: skip
     from sonant.books.binding import bind, bind_folder, chapter_marks, check_binding, sound_of
     from sonant.books.cast import Cast, read_cast
@@ -183,10 +195,12 @@ def _read(
         return
     target = output or path.with_suffix(".m4b")
     check_binding(target)
+    if drift_file is not None and drift_file.suffix.lower() != ".svg":
+        _refuse(f"the plot {drift_file.name} would be a picture in SVG; expected a name that ends in .svg")
     if not lines:
         _refuse(f"nothing is left to read of {path.name} with this choice of chapters and paragraphs")
     titles = [chapter.title for _, chapter in picked]
-    stage = _stage(job, cast or Cast(), target, memory_limit)
+    stage = _stage(job, cast or Cast(), target, memory_limit, carries=carries)
     with _going_on(target), _progress(lines) as on_line:
         _check(stage, lines)
         reading = stage.speak(lines, on_line=on_line)
@@ -201,13 +215,20 @@ def _read(
             written = bind_folder(target, reading.heard, stage.samples_of, rate, titles, whole, gain=gain)
     if subtitles is not None:
         write_subtitles(subtitles, cues_of(reading.heard))
+    drift = None
+    if report is not None or drift_file is not None:
+        from sonant.books.drift import drift_of, plot
+
+        drift = drift_of(reading.heard, stage.samples_of, stage.sample_rate)
+        if drift_file is not None:
+            drift_file.write_text(plot(drift, whole.title), encoding="utf-8")
     if report is not None:
-        data = book_report(whole, job, list(stage.specs.values()), reading, marks, titles, written)
+        data = book_report(whole, job, list(stage.specs.values()), reading, marks, titles, written, drift)
         report.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
     _tell(whole, reading, written)
 
 
-def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None) -> Stage:
+def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None, *, carries: bool = False) -> Stage:
     """The stage of a reading on this machine: one model at a time, each below the memory limit."""
     from sonant.books.stage import Stage
     from sonant.cli.speaking import job_voice, load_engine, plan_engine
@@ -244,18 +265,16 @@ def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None) -> Stag
         return voices[key]
 
     folder = target.with_name(f"{target.name}.pieces")
-    return Stage(job, cast, folder, open_engine=open_engine, voice_of=voice_of, fitted=fitted)
+    return Stage(
+        job, cast, folder, open_engine=open_engine, voice_of=voice_of, fitted=fitted, carries=carries
+    )
 
 
 def _tell_verdicts(stage: Stage) -> None:
     """What --verify found and cost, over all voices."""
     from sonant.cli.speaking import tell_verdicts
 
-    timings = {
-        name: sum(store.timings.get(name, 0.0) for store in stage.stores)
-        for name in ("verify", "verify_again")
-    }
-    tell_verdicts([verdict for store in stage.stores for verdict in store.verdicts], timings)
+    tell_verdicts(stage.verdicts, stage.timings)
 
 
 def _check(stage: Stage, lines: Sequence[Line]) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 import threading
 import time
@@ -28,7 +27,7 @@ from sonant import __version__
 from sonant.catalogue import registry
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError, SonantError, StorageError, describe
-from sonant.files import fcntl, sweep_parts, write_atomically
+from sonant.files import Held, sweep_parts, write_atomically
 from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
 from sonant.readings.job_voice import job_voice
@@ -184,26 +183,22 @@ class Batch:
     def locked(self) -> Iterator[None]:
         """The folder, made if need be, for this process alone. Raises RequestError where another has it."""
         try:
-            (self.folder / "status").mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.folder / "status" / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            held = Held(self.folder / "status")
+        except BlockingIOError as error:
+            raise RequestError(
+                f"another batch is writing to {self.folder}. Wait for it, or choose another folder."
+            ) from error
         except OSError as error:
             raise RequestError(
                 f"cannot write to {self.folder} ({error.strerror or error}); expected a folder for the "
                 "clips. Check its permissions."
             ) from error
         try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError as error:
-                    raise RequestError(
-                        f"another batch is writing to {self.folder}. Wait for it, or choose another folder."
-                    ) from error
             for place in (self.folder, self.folder / "status"):
                 sweep_parts(place)
             yield
         finally:
-            os.close(handle)
+            held.close()
 
     def key(self, item: Item) -> str:
         """A hash of everything that decides an item's bytes. Raises SonantError for what cannot be spoken."""

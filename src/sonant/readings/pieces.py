@@ -96,7 +96,7 @@ class Told:
 class PieceStore:
     """Pieces spoken with one engine, voice and settings, each kept under a hash of all that decides it.
 
-    `client` and `priority` are the engine's: whose turn comes next.
+    `client` and `priority` are the engine's: whose turn comes next. Stores may share their `recognisers`.
     """
 
     def __init__(
@@ -108,13 +108,14 @@ class PieceStore:
         *,
         client: Hashable = None,
         priority: int = 0,
+        recognisers: Recognisers | None = None,
     ) -> None:
         self.seed: int = job.get("seed") or 0
         self.timings: dict[str, float] = {"generate": 0.0, "decode": 0.0}
         self._engine = engine
         self._verify = job.verify
         self._tries = job.verify_tries
-        self._recognisers = Recognisers()
+        self._recognisers = recognisers or Recognisers()
         if job.verify:
             self._recognisers.of(job.get("language"), job.text)  # refused now, not in the middle of a book
         self.verdicts: list[Verdict] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Request, UploadFile
+from fastapi import APIRouter, Depends, File, Form, Request, UploadFile
 from pydantic import ConfigDict, Field
 from starlette.responses import FileResponse, Response
 
@@ -49,12 +49,13 @@ class ReadingBody(Body):
     chapters: Choice | None = None
     paragraphs: Choice | None = None
     everything: bool = False
+    carry: bool = Field(default=False, description="Lines go on from the one before in their paragraph.")
     format: Name | None = Field(default=None, description="m4b (default), m4a, mp3, opus, flac, wav.")
 
 
 def book_routes(desk: ReadingDesk) -> APIRouter:
     """The router; its routes close over the desk."""
-    router = APIRouter(tags=["books"])
+    router = APIRouter(tags=["books"], dependencies=[Depends(desk.take)])
 
     @router.post("/v1/audio/books", summary="Send a book or a script", status_code=201)
     async def add_book(

@@ -28,7 +28,7 @@ from sonant.books.stage import Stage
 from sonant.books.stored import book_of
 from sonant.engine.engine import Engine
 from sonant.errors import BusyError, CancelledError, RequestError, SonantError, StorageError
-from sonant.files import sweep_parts, write_atomically
+from sonant.files import Held, sweep_parts, write_atomically
 from sonant.readings.given import job_fields
 from sonant.readings.job import Job
 from sonant.request.speech import ModelSpec
@@ -90,10 +90,37 @@ class ReadingDesk:
         self._running: dict[str, _Running] = {}
         self._served: dict[str, float] = {}
         self._parsing = asyncio.Semaphore(1)
+        self._looking = asyncio.Semaphore(1)
+        self._taking = asyncio.Lock()
+        self._held: Held | None = None
         self._is_open = False
 
     async def start(self) -> None:
         """Take up what was queued or running when the server ended."""
+        try:
+            await self.take()
+        except HttpProblem as problem:
+            log.warning("%s", problem)
+
+    async def take(self) -> None:
+        """Have the folder for this process alone. Raises HttpProblem 503 while another server has it."""
+        async with self._taking:
+            if self._held is not None:
+                return
+            try:
+                self._held = Held(self.shelf.folder)
+            except BlockingIOError as error:
+                raise HttpProblem(
+                    503,
+                    "books_elsewhere",
+                    "another server on this machine keeps the books of this folder. Ask that one, or start "
+                    "this one with --readings FOLDER.",
+                ) from error
+            except OSError as error:
+                raise no_room(error) or error from error
+            await self._take_up()
+
+    async def _take_up(self) -> None:
         found = await asyncio.to_thread(lambda: list(self.shelf.readings()))
         known = {EVERYBODY, *(f"key-{key.hash[7:19]}" for key in self._service.settings.keys)}
         for reading in found:
@@ -115,6 +142,8 @@ class ReadingDesk:
                 tasks.append(running.task)
         if tasks:
             await asyncio.wait(tasks)
+        if self._held is not None:
+            self._held.close()
 
     # -- books --------------------------------------------------------------------------------
 
@@ -204,7 +233,7 @@ class ReadingDesk:
     ) -> tuple[list[tuple[int, Line]], Cast]:
         """Chapter numbers and lines of a book under a cast. Raises HttpProblem and RequestError."""
         folder = self.shelf.book(owner_of(caller), book)
-        async with self._parsing:  # a long book takes seconds
+        async with self._looking:  # a long book takes seconds
             return await asyncio.to_thread(_lines, folder, options)
 
     # -- readings -----------------------------------------------------------------------------
@@ -432,7 +461,7 @@ class ReadingDesk:
         stage = self._stage(reading, cast, base)
         if not (folder / "book.json").is_file():
             return stage, [], [], None
-        async with self._parsing:
+        async with self._looking:
             numbered, _ = await asyncio.to_thread(_lines, folder, reading.options)
             book = await asyncio.to_thread(_book, folder)
         if not numbered:
@@ -460,14 +489,20 @@ class ReadingDesk:
             id=reading.caller, priority=reading.priority, has_own_shelf=reading.owner != EVERYBODY
         )
         loop = asyncio.get_running_loop()
-        return Stage(
+
+        def open_engine(job: Job) -> contextlib.AbstractContextManager[Engine]:
+            return self._engine(loop, stage, job)
+
+        stage = Stage(
             base, cast, self.shelf.place(reading.owner, "readings", reading.id) / "pieces",
-            open_engine=partial(self._engine, loop), voice_of=partial(self._voice, caller), client=caller.id,
+            open_engine=open_engine, voice_of=partial(self._voice, caller), client=caller.id,
+            carries=bool(reading.options.get("carry")),
             priority=reading.priority - 1,
         )  # fmt: skip
+        return stage
 
     @contextlib.contextmanager
-    def _engine(self, loop: asyncio.AbstractEventLoop, job: Job) -> Iterator[Engine]:
+    def _engine(self, loop: asyncio.AbstractEventLoop, stage: Stage, job: Job) -> Iterator[Engine]:
         """The engine of a model of the pool, for a thread; waits while there is no memory for it."""
         while True:
             use = self._service.pool.use(job.model)
@@ -475,8 +510,8 @@ class ReadingDesk:
                 loaded = asyncio.run_coroutine_threadsafe(use.__aenter__(), loop).result()
                 break
             except BusyError:
-                if not self._is_open:
-                    raise CancelledError("the server ends.") from None
+                if stage.is_cancelled:
+                    raise CancelledError("stopped while there was no memory for its model.") from None
                 time.sleep(BUSY_SECONDS)
         try:
             yield loaded.desk.engine
@@ -504,6 +539,7 @@ class ReadingDesk:
     ) -> None:
         """In a thread: say everything, bind it, write what belongs to it."""
         from sonant.books.binding import bind, chapter_marks, sound_of
+        from sonant.books.drift import drift_of
         from sonant.books.subtitles import cues_of, write_subtitles
 
         folder = self.shelf.reading(reading.owner, reading.id)
@@ -522,7 +558,10 @@ class ReadingDesk:
         pieces = sound_of(heard.heard, stage.samples_of, stage.sample_rate, gain=gain, until=heard.seconds)
         written = bind(folder / f"book.{reading.format}", pieces, stage.sample_rate, marks, book)
         write_subtitles(folder / "book.srt", cues_of(heard.heard))
-        report = book_report(book, stage.base, list(stage.specs.values()), heard, marks, titles, written)
+        drift = drift_of(heard.heard, stage.samples_of, stage.sample_rate)
+        report = book_report(
+            book, stage.base, list(stage.specs.values()), heard, marks, titles, written, drift
+        )
         write_atomically(folder / "report.json", json.dumps(report).encode())
 
     def _dub(self, reading: Reading, running: _Running) -> None:

@@ -71,6 +71,22 @@ def voices_apart(audio: Audio, encoder: SpeakerEncoder) -> float | None:
 
     None where there is too little speech for two groups of two windows.
     """
+    vectors = _window_vectors(audio, encoder)
+    return None if vectors is None or len(vectors) < 4 else _two_groups(vectors)
+
+
+@torch.inference_mode()
+def voice_vector(audio: Audio, encoder: SpeakerEncoder) -> npt.NDArray[np.float32] | None:
+    """Unit vector [256] of the voice in a clip, the mean of its windows. None with too little speech."""
+    vectors = _window_vectors(audio, encoder)
+    if vectors is None:
+        return None
+    mean: npt.NDArray[np.float32] = vectors.mean(axis=0)
+    return mean / np.float32(np.linalg.norm(mean))
+
+
+def _window_vectors(audio: Audio, encoder: SpeakerEncoder) -> npt.NDArray[np.float32] | None:
+    """A vector for each window of speech [N, 256]; None without one."""
     samples = resample_soxr(audio.samples, audio.sample_rate, RATE)
     power = float(np.mean(samples.astype(np.float64) ** 2))
     if power <= 0 or len(samples) < RATE:
@@ -78,10 +94,10 @@ def voices_apart(audio: Audio, encoder: SpeakerEncoder) -> float | None:
     samples = samples * np.float32(10 ** (LEVEL / 20) / np.sqrt(power))
     mel = torch.exp(log_mel(torch.from_numpy(samples), MEL)).T  # [T, 40]
     starts = [start for start in range(0, len(mel) - WINDOW + 1, HOP) if _is_spoken(samples, start)]
-    if len(starts) < 4:
+    if not starts:
         return None
-    vectors = encoder(torch.stack([mel[start : start + WINDOW] for start in starts])).numpy()
-    return _two_groups(vectors)
+    vectors: npt.NDArray[np.float32] = encoder(torch.stack([mel[s : s + WINDOW] for s in starts])).numpy()
+    return vectors
 
 
 def _is_spoken(samples: npt.NDArray[np.float32], start: int) -> bool:
