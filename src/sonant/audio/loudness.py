@@ -60,8 +60,13 @@ def at_loudness(samples: Samples, sample_rate: int, target: float) -> Samples:
     found = measure_loudness(samples, sample_rate)
     if not np.isfinite(found):
         return samples
+    return unclipped(samples * np.float32(gain_to(target, found, float(np.abs(samples).max()))))
+
+
+def gain_to(target: float, found: float, peak: float) -> float:
+    """The factor from a loudness to another, both in LUFS; less where the largest sample would be rounded by
+    more than MOST_ROUNDED, which is told."""
     gain = 10 ** ((target - found) / 20)
-    peak = float(np.abs(samples).max())
     highest = HIGHEST_PEAK * 10 ** (MOST_ROUNDED / 20)
     if peak * gain > highest:
         gain = highest / peak
@@ -72,8 +77,12 @@ def at_loudness(samples: Samples, sample_rate: int, target: float) -> Samples:
                 target,
                 reached,
             )
-    louder = samples * np.float32(gain)
-    return louder if peak * gain <= HIGHEST_PEAK else rounded(louder)
+    return float(gain)
+
+
+def unclipped(samples: Samples) -> Samples:
+    """The samples as they are where none is beyond HIGHEST_PEAK, else with their peaks rounded."""
+    return samples if np.abs(samples).max(initial=0.0) <= HIGHEST_PEAK else rounded(samples)
 
 
 class Leveller:

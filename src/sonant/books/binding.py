@@ -21,6 +21,7 @@ import numpy as np
 from av.stream import Disposition
 
 from sonant.audio.encode import AudioWriter, find_format, format_of_path
+from sonant.audio.loudness import unclipped
 from sonant.books.document import Book
 from sonant.books.narration import Heard, Line
 from sonant.errors import RequestError
@@ -108,7 +109,7 @@ def sound_of(
         yield from silence(one.start)
         samples = samples_of(one.line)
         if gain != 1.0:
-            samples = np.clip(samples * np.float32(gain), -1.0, 1.0)
+            samples = unclipped(samples * np.float32(gain))
         position += len(samples)
         if len(samples):  # FFmpeg makes no empty frame
             yield samples

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sonant.audio.loudness import HIGHEST_PEAK, measure_loudness
+from sonant.audio.loudness import gain_to, measure_loudness
 from sonant.books.document import Book
 from sonant.books.narration import Line, Reading
 from sonant.readings.job import Job
@@ -51,8 +51,7 @@ def level_gain(pieces: Iterable[Samples], sample_rate: int, loudness: float | No
             peak = max(peak, float(np.abs(samples).max()))
     if not seconds:
         return 1.0
-    gain = 10 ** ((loudness - 10 * np.log10(energy / seconds)) / 20)
-    return float(min(gain, HIGHEST_PEAK / peak))
+    return gain_to(loudness, 10 * float(np.log10(energy / seconds)), peak)
 
 
 def book_report(

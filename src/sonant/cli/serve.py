@@ -55,7 +55,7 @@ def _check_extra() -> None:
     absent = [name for name in SERVER_NEEDS if find_spec(name) is None]
     if absent:
         raise DependencyError(
-            f"the server needs {', '.join(absent)}, which is absent. Install it with: pip install "
+            f"the server needs {', '.join(absent)}, not installed here. Install it with: pip install "
             "'sonant[server]'"
         )
 
