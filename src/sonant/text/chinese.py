@@ -31,7 +31,7 @@ _UNITS: dict[str, str] = _TABLE["units"]
 _MONEY: dict[str, str] = _TABLE["currencies"]
 _SIGNS: dict[str, str] = _TABLE["signs"]
 _ADDRESS: dict[str, str] = _TABLE["address"]
-_FRACTIONS = {"½": "二分之一", "⅓": "三分之一", "⅔": "三分之二", "¼": "四分之一", "¾": "四分之三", "⅛": "八分之一", "⅕": "五分之一"}  # fmt: skip
+_FRACTIONS: dict[str, str] = _TABLE["fractions"]
 
 
 def say(written: str) -> str:

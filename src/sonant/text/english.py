@@ -31,25 +31,9 @@ _NUMBERED = (
 )
 _AFTER_PART_I = r" (?:is|of|and|or|has|begins|ends|starts|covers|felon|error|diabetes|device|evidence|rail)"
 _FRACTION_NAMES = {2: ("half", "halves"), 4: ("quarter", "quarters")}
-_DECADES = (
-    "",
-    "tens",
-    "twenties",
-    "thirties",
-    "forties",
-    "fifties",
-    "sixties",
-    "seventies",
-    "eighties",
-    "nineties",
-)
 _STATES = "Ave|Avenue|Blvd|Boulevard|Rd|Road|Ln|Lane|Dr|Drive|Way|Ct|Court|Pl|Place"
 
 
-_DAYS = {
-    "Mon": "Monday", "Tue": "Tuesday", "Tues": "Tuesday", "Wed": "Wednesday", "Thu": "Thursday", "Thur": "Thursday",
-    "Thurs": "Thursday", "Fri": "Friday", "Sat": "Saturday", "Sun": "Sunday",
-}  # fmt: skip
 _BOOKS = (
     "Genesis|Exodus|Leviticus|Numbers|Deuteronomy|Joshua|Judges|Ruth|Samuel|Kings|Chronicles|Ezra|Nehemiah|Esther|Job|"
     "Psalms?|Proverbs|Ecclesiastes|Isaiah|Jeremiah|Ezekiel|Daniel|Hosea|Joel|Amos|Micah|Zechariah|Malachi|Matthew|Mark|"
@@ -94,19 +78,21 @@ class English(Western):
         day = r"(?P<d>0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?"
         year_ = r"(?P<y>\d{4}(?!\d))"
         own = [
-            rule("range of days", "l", days(_DAYS), lambda hit: said_days(hit, _DAYS, "to")),
+            rule(
+                "range of days", "l", days(self.table.days), lambda hit: said_days(hit, self.table.days, "to")
+            ),
             rule(
                 "day",
                 "l",
-                rf"(?P<a>{day_names(_DAYS)})\.?(?=,?␣(?:(?:{_MONTH})(?:\b|␣)|\d{{1,2}}(?:st|nd|rd|th)?␣(?:{_MONTH})))",
-                lambda hit: _DAYS[hit["a"]],
+                rf"(?P<a>{day_names(self.table.days)})\.?(?=,?␣(?:(?:{_MONTH})(?:\b|␣)|\d{{1,2}}(?:st|nd|rd|th)?␣(?:{_MONTH})))",
+                lambda hit: self.table.days[hit["a"]],
             ),
-            rule("day", "l", r"(?P<a>Sat|Sun)\.(?=[,;)])", lambda hit: _DAYS[hit["a"]]),
+            rule("day", "l", r"(?P<a>Sat|Sun)\.(?=[,;)])", lambda hit: self.table.days[hit["a"]]),
             rule(
                 "day",
                 "l",
                 r"(?<=(?:Mon|Tues?|Wed|Thu(?:rs)?|Fri|Sat)\.?,?␣(?:and␣|or␣)?)(?P<a>Sat|Sun)\.(?P<e>␣*$)?",
-                lambda hit: _DAYS[hit["a"]] + ("." if hit["e"] is not None else ""),
+                lambda hit: self.table.days[hit["a"]] + ("." if hit["e"] is not None else ""),
             ),
             rule(
                 "verse",
@@ -492,12 +478,12 @@ class English(Western):
         """1990s, 1800s, 2000s."""
         century, tens = int(hit["c"]), int(hit["t"])
         if tens:
-            return f"{cardinal('en', century)} {_DECADES[tens]}"
+            return f"{cardinal('en', century)} {self.table.decades[tens]}"
         return "two thousands" if century == 20 else f"{cardinal('en', century)} hundreds"
 
     def short_decade(self, hit: Match) -> str | None:
         """'90s, in her 30s."""
-        return _DECADES[int(hit["t"])]
+        return self.table.decades[int(hit["t"])]
 
     def short_year(self, hit: Match) -> str | None:
         """'98."""

@@ -36,18 +36,6 @@ _SPANISH_KINGS = (
 )
 
 
-_GERMAN_DAYS = {
-    "Mo": "Montag", "Di": "Dienstag", "Mi": "Mittwoch", "Do": "Donnerstag", "Fr": "Freitag", "Sa": "Samstag",
-    "So": "Sonntag",
-}  # fmt: skip
-_FRENCH_DAYS = {
-    "lun": "lundi", "mar": "mardi", "mer": "mercredi", "jeu": "jeudi", "ven": "vendredi", "sam": "samedi",
-    "dim": "dimanche",
-}  # fmt: skip
-_SPANISH_DAYS = {
-    "lun": "lunes", "mar": "martes", "mié": "miércoles", "jue": "jueves", "vie": "viernes", "sáb": "sábado",
-    "dom": "domingo",
-}  # fmt: skip
 _SPANISH_FEMININE = (
     r"(?:a|as|ión|iones|dad|dades)$|^(?:mujer|mujeres|vez|veces|noche|noches|tarde|tardes|calle|calles|clase|clases|llave|"
     r"llaves|flor|flores|parte|partes|serie|series|frase|frases|torre|torres|base|bases|voz|voces|luz|luces|red|redes|"
@@ -178,7 +166,12 @@ class German(Western):
                 lambda hit: f"{self.say(hit['a'])} mal ",
             ),
             rule("times", "d", r"(?P<n>\d{1,3})x(?=␣)", lambda hit: f"{self.whole(hit['n'], 'm')}mal"),
-            rule("range of days", "l", days(_GERMAN_DAYS), lambda hit: said_days(hit, _GERMAN_DAYS, "bis")),
+            rule(
+                "range of days",
+                "l",
+                days(self.table.days),
+                lambda hit: said_days(hit, self.table.days, "bis"),
+            ),
             rule("round the clock", "d", r"24/7(?![\d/])", lambda hit: "vierundzwanzig sieben"),
         ]
         return super().rules(own)
@@ -412,7 +405,9 @@ class French(Western):
                 lambda hit: self.whole(hit["n"], "f"),
             ),
             rule("hash tag", "s", r"#(?=\p{L})", lambda hit: "hashtag "),
-            rule("range of days", "l", days(_FRENCH_DAYS), lambda hit: said_days(hit, _FRENCH_DAYS, "à")),
+            rule(
+                "range of days", "l", days(self.table.days), lambda hit: said_days(hit, self.table.days, "à")
+            ),
             rule("round the clock", "d", r"24/7(?![\d/])", lambda hit: "vingt-quatre sept"),
             rule(
                 "slash",
@@ -550,7 +545,9 @@ class Spanish(Western):
                 ),
             ),
             rule("hash tag", "s", r"#(?=\p{L})", lambda hit: "hashtag "),
-            rule("range of days", "l", days(_SPANISH_DAYS), lambda hit: said_days(hit, _SPANISH_DAYS, "a")),
+            rule(
+                "range of days", "l", days(self.table.days), lambda hit: said_days(hit, self.table.days, "a")
+            ),
             rule("round the clock", "d", r"24/7(?![\d/])", lambda hit: "veinticuatro siete"),
             rule(
                 "slash",

@@ -21,7 +21,7 @@ _UNITS: dict[str, str] = _TABLE["units"]
 _MONEY: dict[str, str] = _TABLE["currencies"]
 _SIGNS: dict[str, str] = _TABLE["signs"]
 _ADDRESS: dict[str, str] = _TABLE["address"]
-_FRACTIONS = {"½": "二分の一", "⅓": "三分の一", "⅔": "三分の二", "¼": "四分の一", "¾": "四分の三"}
+_FRACTIONS: dict[str, str] = _TABLE["fractions"]
 
 
 def digits(written: str) -> str:

@@ -49,6 +49,9 @@ class Table:
     day_month: str
     money: str
     months: list[str]
+    days: Mapping[str, str] = field(default_factory=dict)
+    """Shortened names of days in full."""
+    decades: list[str] = field(default_factory=list)
     month_short: Mapping[str, int] = field(default_factory=dict)
     ordinal_marks: str = ""
     year_before: str = ""

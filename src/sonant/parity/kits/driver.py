@@ -11,7 +11,6 @@ fit, several words at will:
     share        the tolerance is a share of the largest recorded value
     scaled       both are divided by the largest recorded value where that is above 1
     finite       minus infinity is recorded as a large negative number; what is removed must agree exactly
-    named        the check has the name of what is found, not of the recording's key
 
 A batch axis of one is added or dropped as the recording has it.
 """
@@ -66,9 +65,10 @@ class Kit:
         self.report = report
         self.files = RecordedFiles(recordings, pattern)
         text = files(__package__).joinpath(f"{family}.toml").read_text(encoding="utf-8")
-        data = tomllib.loads(text)
-        self.limits: dict[str, float] = data["limits"]
-        self.rows = {group: [self._row(*row) for row in rows] for group, rows in data["rows"].items()}
+        self.data: dict[str, Any] = tomllib.loads(text)
+        """The whole data file: its other tables are what the family's own module makes of them."""
+        self.limits: dict[str, float] = self.data["limits"]
+        self.rows = {group: [self._row(*row) for row in rows] for group, rows in self.data["rows"].items()}
 
     def _row(self, key: str, found: str, limit: str, fit: str = "") -> Row:
         parts = re.split(r"\{(\w+)\}", key)
@@ -112,7 +112,7 @@ class Kit:
                         known.append((places.get(name, len(places)), key, name, row))
                     break
         for place, key, name, row in sorted(known, key=lambda entry: entry[0]):
-            check = title.format(name if "named" in row.fit else key.removeprefix(prefix))
+            check = title.format(key.removeprefix(prefix))
             if place < len(places):
                 self._meet(case, check, found[name], recorded[key][:, cut:] if cut else recorded[key], row)
             elif not partial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +31,8 @@ def _check_sizes(kit: IndexKit) -> None:
         return
     index, report = json.loads(path.read_text(encoding="utf-8")), kit.report
     sizes, parts = index.get("sizes", {}), kit.model.parts
-    config = parts.config
-    found: dict[str, Any] = {
-        "H": parts.reference.mean.shape[0],
-        "D": config.gpt.model_dim,
-        "heads": config.gpt.heads,
-        "layers": config.gpt.layers,
-        "codes": config.codec.codebook_size,
-        "code_dim": config.codec.codebook_dim,
-        "dit": config.s2mel.dit.hidden_dim,
-        "dit_depth": config.s2mel.dit.depth,
-        "wn_layers": config.s2mel.wavenet.num_layers,
-        "emo_num": list(config.emo_num),
-        "max_mel": config.gpt.max_mel_tokens,
-        "max_text": config.gpt.max_text_tokens,
-        "bigvgan_ch": parts.vocoder.config.upsample_initial_channel,
-    }
+    found: dict[str, Any] = {name: attrgetter(path)(parts) for name, path in kit.data["sizes"].items()}
+    found |= {"H": found["H"].shape[0], "emo_num": list(found["emo_num"])}
     if isinstance(parts.text, TextFrontEnd):
         found["vocab"] = parts.text.vocabulary_size
     if isinstance(parts.gpt.speaker, ResampledSpeaker):
@@ -68,21 +55,7 @@ def _check_noise(kit: IndexKit) -> None:
     table, report = kit.json("noise"), kit.report
     if not table:
         return
-    places = {
-        "w2v hidden_17": "hidden_17",
-        "spk_cond_emb": "spk_cond_emb",
-        "S_ref": "S_ref",
-        "style": "style",
-        "prompt_condition": "prompt_condition",
-        "spk_latents": "spk_latents",
-        "spk_latent": "spk_latent",
-        "S_infer": "S_infer",
-        "codec quantized (unused)": "enc_even_quantized",
-        "greedy_logits": "greedy_logits",
-        "latent": "latent",
-        "mel (25 steps)": "mel_all",
-        "dit out": "out",
-    }
+    places: dict[str, str] = kit.data["noise"]
     for quantity, record in table.items():
         if quantity == "codec codes mismatches":
             report.equal("noise", quantity, record, 0)

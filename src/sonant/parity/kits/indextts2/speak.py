@@ -271,12 +271,6 @@ def _check_search(
         report.equal(case, "beam_indices", list(made.search.trail), rows)
 
 
-# How the kit describes its further searches; the file does not repeat the settings.
-EXTRA: dict[str, tuple[int, dict[str, Any]]] = {
-    "extra_b1_norep_codes": (1, {"repetition_penalty": 1.0}),
-    "extra_b4_es_codes": (4, {"repetition_penalty": 2.0, "early_stopping": True}),
-    "extra_lp1_b3_codes": (3, {"repetition_penalty": 1.3, "length_penalty": 1.0}),
-}
 EXTRA_LIMIT = 40  # codes at most in the further searches
 
 
@@ -287,7 +281,8 @@ def _check_extra(kit: IndexKit, tensors: Mapping[str, Tensor], said: Recital) ->
         expected = tensors[key]
         case = f"sampling {key.removesuffix('_codes')}"
         with kit.report.section(case):
-            beams, given = EXTRA[key]
+            given = dict(kit.data["searches"][key])
+            beams = given.pop("beams")
             codes = [int(code) for code in expected[0]]
             limit = max(EXTRA_LIMIT, len(codes))
             settings = _settings(kit, beams=beams, greedy=True, limit=limit, settings=given)

@@ -30,43 +30,18 @@ LOW_MEMORY_PIECE = 40  # characters. Source: the original's low-memory mode
 DEFAULT_SILENCE = 200  # milliseconds. Source: the original's `infer`
 
 STAGES = {"latent": "latent.out", "S": "s2mel.features"}
-_SAMPLING = {
-    "num_beams": "beams",
-    "max_mel_tokens": "max_frames",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "temperature": "temperature",
-    "repetition_penalty": "repetition_penalty",
-    "length_penalty": "length_penalty",
-}
-_OPTIONS = {
-    "interval_silence": "interval_silence_ms",
-    "max_text_tokens_per_segment": "segment_pieces",
-    "more_segment_before": "quick_pieces",
-    "typical_mass": "typical_mass",
-    "duration_factor": "duration_factor",
-}
-_OTHER = {
-    "emo_audio_prompt",
-    "emo_alpha",
-    "emo_vector",
-    "use_emo_text",
-    "emo_text",
-    "use_random",
-    "stream_return",
-    "typical_sampling",
-    "text_normalization",
-}
 
 
 def request_of(kit: IndexKit, case: dict[str, Any], voice: Voice) -> SpeechRequest:
     """The request that means the same as the original's keyword arguments."""
-    given = dict(case["kwargs"])
-    unknown = given.keys() - _SAMPLING.keys() - _OPTIONS.keys() - _OTHER
+    given, known = dict(case["kwargs"]), kit.data["arguments"]
+    unknown = given.keys() - known["sampling"].keys() - known["options"].keys() - known["other"].keys()
     if unknown:
         raise ValueError(f"the case has arguments without a counterpart: {sorted(unknown)}")
-    chosen = {_SAMPLING[name]: value for name, value in given.items() if name in _SAMPLING}
-    options = {_OPTIONS[name]: value for name, value in given.items() if name in _OPTIONS}
+    chosen, options = (
+        {name: given[argument] for argument, name in known[home].items() if argument in given}
+        for home in ("sampling", "options")
+    )
     if not given.get("typical_sampling", False):
         options.pop("typical_mass", None)
     elif "typical_mass" not in options:
