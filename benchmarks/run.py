@@ -4,12 +4,12 @@
                              [--precisions int8 int4] [--rival-python PYTHON] [--json FILE]
 
 Without models: the built-in voice, and Qwen3-TTS 0.6B with random weights of the true shapes in every
-precision, int8 also with 4 and 8 utterances at a time; then the back ends in turn where the package `onnx` is
 precision, int8 also with 4 and 8 utterances at a time; then the back ends in turn where `onnx` is
-each length of `--seconds`. With one round of 5 seconds about ten minutes on two cores, 3 GB of disk and up to
-10 GB of memory; `cosyvoice3-0.5b` and `indextts2` take five minutes more each. A rival is the model's own
-original; its python is that of an environment with that original. `--json` keeps the figures, one JSON object
-a line, which `benchmarks/plots.py` draws.
+installed. A figure is the median of `--rounds` fresh processes with the least and the most beside it, made
+for each length of `--seconds`. With one round of 5 seconds about ten minutes on two cores, 3 GB of disk
+and up to 10 GB of memory; `cosyvoice3-0.5b` and `indextts2` take five minutes more each. A rival is the
+model's own original; its python is that of an environment with that original. `--json` keeps the figures,
+one JSON object a line, which `benchmarks/plots.py` draws.
 """
 
 import argparse
