@@ -10,7 +10,7 @@ PYTHON=${2:-python3} VERSION=${VERSION:-3.12} MOST=60000000
 NEEDED=( # an onnxruntime of two thirds the size of today's
   safetensors tokenizers regex PyYAML sentencepiece tiktoken einops platformdirs soundfile cffi pycparser soxr
   onnxruntime==1.20.1 flatbuffers protobuf packaging tqdm huggingface-hub hibari-tts num2words typer click rich
-  shellingham markdown-it-py mdurl pygments pytest pluggy iniconfig
+  shellingham markdown-it-py mdurl pygments pytest pytest-timeout pluggy iniconfig
 )
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -10,11 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from sonant.bench import quality
-from sonant.bench.quality import Trial, choose_precisions, read_texts, sentences, shares, speak
+from sonant.bench.quality import Trial, choose_precisions, listen, read_texts, sentences, shares, speak
 from sonant.catalogue import registry
 from sonant.cli.app import app
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
+from sonant.voices import recogniser
 
 TRIAL = Trial(model="m", fingerprint="f", precisions=("lossless", "int8"), texts=("One.", "Two."), seed=5)
 
@@ -92,7 +93,8 @@ def test_shares_count_equal_codes_and_the_frames_before_the_first_that_differs(s
     assert not speak(TRIAL, tmp_path, threads=1, tell=quiet, seconds=-1.0)
     assert shares(TRIAL, tmp_path) == []
     speak(TRIAL, tmp_path, threads=1, tell=quiet)
-    greedy, seeds = shares(TRIAL, tmp_path)
+    *base, greedy, seeds = shares(TRIAL, tmp_path)
+    assert [(one.precision, one.equal, one.whole, one.wer) for one in base] == [("lossless", 1, 2, None)] * 2
     assert (greedy.mode, seeds.mode, greedy.precision) == ("greedy", "seeds", "int8")
     assert greedy.sentences == 2
     assert greedy.whole == 0
@@ -162,4 +164,47 @@ def test_the_command_prints_a_table_or_json(spoken, tmp_path):
     found = json.loads(done.stdout)
     assert found["done"]
     assert found["base"] == "lossless"
-    assert len(found["shares"]) == 2
+    assert len(found["shares"]) == 4
+
+
+def test_what_was_said_is_heard_once_and_its_errors_add_up(spoken, tmp_path, monkeypatch):
+    heard = []
+
+    class Ear:
+        """Understands everything but the second word of a text."""
+
+        @classmethod
+        def of_language(cls, language):
+            return cls()
+
+        def understands(self, language):
+            return True
+
+        def hear(self, audio, *, language):
+            heard.append(audio.seconds)
+            return SimpleNamespace(text="the cat sleeps" if len(heard) % 2 else "the dog barks")
+
+    monkeypatch.setattr(recogniser, "Recogniser", Ear)
+    trial = Trial(**{**TRIAL.__dict__, "texts": ("The cat sleeps.", "The dogs bark.")})
+    assert not listen(trial, tmp_path, tell=quiet)
+    speak(trial, tmp_path, threads=1, tell=quiet)
+    assert not listen(trial, tmp_path, tell=quiet, seconds=-1.0)
+    assert shares(trial, tmp_path)[0].wer is None
+    assert listen(trial, tmp_path, tell=quiet)
+    assert len(heard) == 8
+    assert listen(trial, tmp_path, tell=quiet)
+    assert len(heard) == 8
+    assert {one.wer for one in shares(trial, tmp_path)} == {round(2 / 6, 4)}
+    assert speak(trial, tmp_path, threads=1, tell=quiet)
+    assert len(spoken) == 8
+
+
+def test_a_recogniser_of_english_does_not_judge_other_languages(spoken, tmp_path, monkeypatch):
+    english = SimpleNamespace(
+        of_language=lambda language: SimpleNamespace(understands=lambda language: False)
+    )
+    monkeypatch.setattr(recogniser, "Recogniser", english)
+    trial = Trial(**{**TRIAL.__dict__, "texts": ("今天的天气非常好。",)})
+    speak(trial, tmp_path, threads=1, tell=quiet)
+    with pytest.raises(RequestError, match="knows English only"):
+        listen(trial, tmp_path, tell=quiet)

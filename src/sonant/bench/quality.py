@@ -1,6 +1,7 @@
 """What a precision costs in what is said: the same sentences and seeds in each; how many codes stay equal?
 
     texts --the model in each precision, greedy and by seeds--> FOLDER/PRECISION/MODE/0001.wav and .json
+    --a recogniser, if asked--> word and letter errors
 
 Logits tell how far two precisions are apart; the codes that are chosen tell what a listener gets of it. One
 code that differs changes all that follow, so the share of equal codes says how soon two readings part, not
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from statistics import median
@@ -58,6 +59,10 @@ class Shares:
     """Sentences without any difference."""
     length: float
     """Frames of all readings over the first precision's."""
+    wer: float | None = None
+    """Word errors over words, of all sentences together; None before all of them were listened to."""
+    cer: float | None = None
+    """The same of letters."""
 
 
 def sentences() -> tuple[str, ...]:
@@ -134,6 +139,39 @@ def speak(
     return True
 
 
+def listen(trial: Trial, folder: Path, *, tell: Callable[[str], None], seconds: float | None = None) -> bool:
+    """Hear what was said wherever it was not heard yet, for `seconds` at most; true when all of it is.
+
+    Raises DependencyError without a recogniser, RequestError where it does not know the sentences' language.
+    """
+    import time
+
+    from sonant.request.audio import Audio
+    from sonant.text.language import detect_language
+    from sonant.voices.recogniser import Recogniser
+
+    until = None if seconds is None else time.monotonic() + seconds
+    said = [item[2] for precision in trial.precisions for item in _items(trial, folder, precision)]
+    missing = [file for file in said if file.is_file() and "heard" not in _reading(file)]
+    if not missing:
+        return all(file.is_file() for file in said)
+    language = detect_language(" ".join(trial.texts))
+    recogniser = Recogniser.of_language(language)
+    if not recogniser.understands(language):
+        raise RequestError(
+            f"the sentences are in {language}, and the recogniser that is installed knows English only. "
+            'Install one of many languages with: pip install "sonant[judge-multilingual]".',
+            field="listen",
+        )
+    tell(f"{len(missing)} to hear")
+    for file in missing:
+        if until is not None and time.monotonic() > until:
+            return False
+        heard = recogniser.hear(Audio.read(file.with_suffix(".wav")), language=language).text
+        write_atomically(file, json.dumps({**_reading(file), "heard": heard}).encode(), is_private=False)
+    return all(file.is_file() for file in said)
+
+
 def _check_trial(trial: Trial, folder: Path) -> None:
     record = json.loads(json.dumps(asdict(trial)))
     path = folder / RECORD
@@ -206,28 +244,43 @@ def _listening(model: SpeechModel) -> Iterator[list[list[int]]]:
 
 
 def shares(trial: Trial, folder: Path) -> list[Shares]:
-    """What is in the folder so far, in the trial's order; where nothing is comparable yet is left out."""
+    """What is in the folder so far, in the trial's order; where nothing is comparable yet is left out.
+
+    The first precision comes first, and is held against itself: of it only the words tell something.
+    """
     found: list[Shares] = []
     base = trial.precisions[0]
-    for precision in trial.precisions[1:]:
+    for precision in trial.precisions:
         for mode in MODES:
             pairs = []
             for number in range(len(trial.texts)):
                 files = [folder / one / mode / f"{number + 1:04}.json" for one in (base, precision)]
                 if all(file.is_file() for file in files):
-                    pairs.append(tuple(_codes(file) for file in files))
+                    pairs.append(tuple(_reading(file) for file in files))
             if pairs:
-                found.append(_compared(precision, mode, pairs))
+                codes = [tuple(reading["codes"] for reading in pair) for pair in pairs]
+                words = _words([pair[1] for pair in pairs])
+                found.append(replace(_compared(precision, mode, codes), **words))
     return found
 
 
-def _codes(file: Path) -> list[list[int]]:
+def _words(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from sonant.text.scoring import Score, score_words
+
+    if not all("heard" in reading for reading in readings):
+        return {}
+    total = sum((score_words(reading["text"], reading["heard"]) for reading in readings), Score())
+    return {"wer": round(total.wer, 4), "cer": round(total.cer, 4)}
+
+
+def _reading(file: Path) -> dict[str, Any]:
     try:
-        codes = json.loads(file.read_text(encoding="utf-8"))["codes"]
-        return [[int(code) for code in frame] for frame in codes]
+        found = json.loads(file.read_text(encoding="utf-8"))
+        codes = [[int(code) for code in frame] for frame in found["codes"]]
+        return {**found, "text": str(found["text"]), "codes": codes}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RequestError(
-            f"cannot read {file} ({error}); expected the codes of a reading. Remove it."
+            f"cannot read {file} ({error}); expected what a reading left. Remove it."
         ) from error
 
 

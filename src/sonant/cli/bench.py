@@ -44,6 +44,9 @@ def bench(
     texts: Annotated[
         Path | None, typer.Option(help="Of --quality: your own sentences, one a line.", metavar="FILE")
     ] = None,
+    listen: Annotated[
+        bool, typer.Option("--listen", help="Of --quality: word errors too, by the judge extra's recogniser.")
+    ] = False,
     for_seconds: Annotated[
         float | None, typer.Option(help="Of --quality: stop after so long; call again to go on.")
     ] = None,
@@ -63,7 +66,15 @@ def bench(
 
     if quality is not None:
         _quality(
-            model, quality, precision, sentences, texts, seconds=for_seconds, threads=threads, as_json=as_json
+            model,
+            quality,
+            precision,
+            sentences,
+            texts,
+            listens=listen,
+            seconds=for_seconds,
+            threads=threads,
+            as_json=as_json,
         )
         return
     from sonant.bench.compare import compare
@@ -101,11 +112,13 @@ def _quality(
     count: int,
     texts: Path | None,
     *,
+    listens: bool,
     seconds: float | None,
     threads: int,
     as_json: bool,
 ) -> None:
     import json
+    import time
     from dataclasses import asdict
 
     from sonant.bench import quality
@@ -118,9 +131,15 @@ def _quality(
         precisions=quality.choose_precisions(model, precision),
         texts=said[:count],
     )
-    done = quality.speak(
-        trial, folder, threads=threads, seconds=seconds, tell=lambda line: typer.echo(line, err=True)
-    )
+    began = time.monotonic()
+
+    def tell(line: str) -> None:
+        typer.echo(line, err=True)
+
+    done = quality.speak(trial, folder, threads=threads, seconds=seconds, tell=tell)
+    if listens:
+        left = None if seconds is None else seconds - (time.monotonic() - began)
+        done = quality.listen(trial, folder, seconds=left, tell=tell) and done
     found = quality.shares(trial, folder)
     if as_json:
         typer.echo(
@@ -130,7 +149,16 @@ def _quality(
     from rich.console import Console
     from rich.table import Table
 
-    columns = ("codes", "sentences", "equal codes", "first difference", "sentences alike", "length")
+    columns = (
+        "codes",
+        "sentences",
+        "equal codes",
+        "first difference",
+        "sentences alike",
+        "length",
+        "WER",
+        "CER",
+    )
     table = Table("precision", *columns, title=f"{model}, against {trial.precisions[0]}")
     for one in found:
         table.add_row(
@@ -141,10 +169,11 @@ def _quality(
             f"frame {one.first:g}",
             str(one.whole),
             f"{one.length:.1%}",
+            *("" if share is None else f"{share:.1%}" for share in (one.wer, one.cer)),
         )
     Console().print(table)
     if not done:
-        typer.echo("not all of it is spoken yet; call again to go on", err=True)
+        typer.echo("not all of it is done yet; call again to go on", err=True)
 
 
 def _figure(row: dict[str, Any], name: str, form: str) -> str:
