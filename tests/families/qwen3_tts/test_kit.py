@@ -7,6 +7,7 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
+from sonant.errors import CheckpointError
 from sonant.parity.kit import run_kit
 from sonant.parity.kits.qwen3_tts_rows import read_rows
 from sonant.request.speech import Sampling
@@ -51,6 +52,12 @@ def failures(folder):
     lines = []
     assert not run_kit(folder, lines.append)
     return [line for line in lines if line.startswith("FAIL")]
+
+
+def test_a_kit_without_checkpoints_is_refused_with_words(one_case):
+    shutil.rmtree(one_case / "checkpoints")
+    with pytest.raises(CheckpointError, match="has no checkpoints"):
+        run_kit(one_case, lambda line: None)
 
 
 def test_one_case_alone_passes(one_case):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sonant.checkpoints.tensors import build, load_strict, read_tensors
 from sonant.engine.model import Prompt, Utterance
+from sonant.errors import CheckpointError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import (
     BUILT_IN_GENERATION,
@@ -67,7 +68,12 @@ def run(folder: Path, report: KitReport) -> None:
         return loaded
 
     kit = Kit(folder, folder / "expected", report, "qwen3_tts")
-    names = sorted(path.name for path in (folder / "checkpoints").iterdir() if path.is_dir())
+    names = sorted(path.name for path in (folder / "checkpoints").glob("*/"))
+    if not names:
+        raise CheckpointError(
+            f"{folder} has no checkpoints; expected a folder for each in {folder / 'checkpoints'}. "
+            "The kit is incomplete: fetch it again."
+        )
     with torch.inference_mode():
         parts: tuple[tuple[str, Callable[[Any], None]], ...] = (
             ("tensor_names", partial(_tensor_names, kit, names)),
