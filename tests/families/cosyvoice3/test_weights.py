@@ -10,11 +10,15 @@ from safetensors.torch import save_file
 
 from sonant import native
 from sonant.catalogue import registry
+from sonant.checkpoints.tensors import build, within
 from sonant.errors import CheckpointError, RequestError
 from sonant.families import cosyvoice3
 from sonant.families.cosyvoice3 import weights
+from sonant.families.cosyvoice3.config import read_config
+from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
 from sonant.nn.native_conv import NativeRows
+from sonant.nn.precision import INT8, PlainLinear
 
 from .conftest import load
 
@@ -186,3 +190,15 @@ def test_a_variant_that_is_not_there_is_told(folder):
         registry.describe(f"{folder}:rl")
     with pytest.raises(RequestError, match=r"no variant 'fast'.*expected none"):
         registry.load_model(f"{folder}:fast", device="cpu")
+
+
+def test_a_precision_narrows_the_matrices_that_the_estimate_of_memory_counts(checkpoint, monkeypatch):
+    config = read_config(checkpoint)
+    wide = build(lambda: LanguageModel(config.language))
+    counted = within(wide, weights.narrowed(wide), wide.state_dict())
+    monkeypatch.setattr(native, "library", lambda: None)
+    cpu = torch.device("cpu")
+    narrow = weights.load_language(checkpoint, config, device=cpu, dtype=torch.float32, precision=INT8)
+    assert {name for name, m in narrow.named_modules() if isinstance(m, PlainLinear)} == {
+        name.removesuffix(".weight") for name in counted
+    }

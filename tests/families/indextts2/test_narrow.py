@@ -8,6 +8,7 @@ from torch import nn
 
 from sonant import native
 from sonant.catalogue.registry import precisions
+from sonant.checkpoints.tensors import within
 from sonant.engine.engine import Engine
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights
@@ -113,3 +114,13 @@ def test_narrow_products_of_the_flow_stay_close(loaded, checkpoint):
             flow.generate(condition, prompt, style, noise, steps=3, guidance=0.7) for flow in (narrow, wide)
         )
     assert 1e-5 < distance(found, expected) < 0.02
+
+
+def test_a_precision_narrows_the_matrices_that_the_estimate_of_memory_counts(monkeypatch):
+    wide = Gpt()
+    counted = within(wide, weights.narrowed(wide), wide.state_dict())
+    monkeypatch.setattr(native, "library", lambda: None)
+    weights._narrow(wide, INT8, None)
+    assert {name for name, m in wide.named_modules() if isinstance(m, PlainLinear)} == {
+        name.removesuffix(".weight") for name in counted
+    }

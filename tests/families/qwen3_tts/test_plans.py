@@ -8,11 +8,12 @@ import torch
 
 from sonant import native
 from sonant.catalogue.registry import load_model, precisions
+from sonant.checkpoints.tensors import within
 from sonant.errors import UnsupportedError
 from sonant.families.qwen3_tts import automatic_precision
 from sonant.families.qwen3_tts.config import read_model_config
 from sonant.families.qwen3_tts.decoding import quick_choices
-from sonant.families.qwen3_tts.plans import plan_of, quantize, state_plainly
+from sonant.families.qwen3_tts.plans import narrowed, plan_of, quantize, state_plainly
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
 from sonant.nn.precision import INT4, INT8, INT12, PlainLinear
@@ -179,3 +180,11 @@ def test_a_checkpoint_offers_mixed_and_cosyvoice_does_not(kit):
     assert made.network.predictor.late is not None
     with pytest.raises(UnsupportedError, match="mixed"):
         load_model(DATA.parent / "cosyvoice3" / "checkpoint", device="cpu", precision="mixed")
+
+
+def test_a_plan_narrows_the_matrices_that_the_estimate_of_memory_counts(config):
+    wide, narrow = network(config), stated(config, "int8")
+    counted = within(wide, narrowed(wide), wide.state_dict())
+    assert {name for name, m in narrow.named_modules() if isinstance(m, PlainLinear)} == {
+        name.removesuffix(".weight") for name in counted
+    }
