@@ -79,6 +79,8 @@ def test_lines_of_a_script_belong_to_their_names():
             [("Mr. Hare", "‘It wasn’t very civil of you,’"), (NARRATOR, "said Mr. Hare."),
              ("Mr. Hare", "‘Not at all.’")],
         ),
+        (["“THAT you won’t” thought Alice."], [("Alice", "“THAT you won’t”"), (NARRATOR, "thought Alice.")]),
+        (["“Enough!” Said the Hatter."], [("The Hatter", "“Enough!”"), (NARRATOR, "Said the Hatter.")]),
         (["Then Alice asked, “Why?”"], [(NARRATOR, "Then Alice asked,"), ("Alice", "“Why?”")]),
         (["She called it “tea” and left."], [(NARRATOR, "She called it “tea” and left.")]),
         (["„Guten Tag“, sagte Alice."], [("Alice", "„Guten Tag“"), (NARRATOR, ", sagte Alice.")]),

@@ -28,12 +28,12 @@ class Span:
 
 
 VERBS = (
-    "said|says|say|asked|asks|replied|replies|cried|cries|answered|answers|whispered|whispers|shouted|shouts|"
+    "(?i:said|says|say|asked|asks|replied|replies|cried|cries|answered|answers|whispered|whispers|shouted|shouts|"
     "called|exclaimed|added|adds|continued|went on|began|begins|murmured|muttered|returned|observed|remarked|"
     "repeated|demanded|explained|laughed|sighed|snapped|growled|inquired|enquired|interrupted|suggested|declared|screamed|"
-    "yelled|screeched|told|"
+    "yelled|screeched|told|thought|thinks|"
     "sagte|fragte|rief|antwortete|erwiderte|flüsterte|meinte|sprach|schrie|"
-    "dit|demanda|répondit|s'écria|murmura|reprit|dijo|preguntó|respondió|gritó|exclamó"
+    "dit|demanda|répondit|s'écria|murmura|reprit|dijo|preguntó|respondió|gritó|exclamó)"
 )
 _CLOSERS = {"“": "”", "„": "“”", "«": "»", "»": "«", "「": "」", "『": "』", '"': '"'}
 _SPEECH_END = tuple(",.!?…—–-:;，。！？、")
@@ -175,7 +175,7 @@ def _quoted(text: str) -> list[tuple[bool, str]]:
             or before.endswith((",", ":", "，", "："))
             or inside.endswith(_SPEECH_END)
             or end >= len(text)
-            or bool(re.match(rf"\s*(?:{VERBS})\b", text[end : end + 40]))
+            or bool(re.match(rf"\s*{VERBS}\b", text[end : end + 40]))
         )
         if is_speech and any(map(str.isalnum, inside)):
             if text[start:place]:
@@ -209,8 +209,8 @@ def _close(text: str, start: int, closing: str) -> int:
 def _attributed(parts: Sequence[tuple[bool, str]], number: int, name: str) -> str | None:
     """Who the words beside a quotation name as its speaker; `name` is a pattern of names."""
     after = parts[number + 1][1] if number + 1 < len(parts) and not parts[number + 1][0] else ""
-    found = re.match(rf"[\s,—–-]{{0,3}}(?:{VERBS})\s+(?:\w+ly\s+)?({name})(?!\w)", after) or re.match(
-        rf"[\s,—–-]{{0,3}}({name})\s+(?:\w+ly\s+)?(?:{VERBS})\b", after
+    found = re.match(rf"[\s,—–-]{{0,3}}{VERBS}\s+(?:\w+ly\s+)?({name})(?!\w)", after) or re.match(
+        rf"[\s,—–-]{{0,3}}({name})\s+(?:\w+ly\s+)?{VERBS}\b", after
     )
     if found:
         return found[1]
@@ -218,8 +218,8 @@ def _attributed(parts: Sequence[tuple[bool, str]], number: int, name: str) -> st
     tail = re.split(r"(?<!\bMr)(?<!\bMrs)(?<!\bDr)[.!?](?=\s)", before[-200:])[-1]
     if not re.search(r"[,:，：]\s*$", tail):
         return None
-    found = re.search(rf"(?<!\w)({name})\s+(?:\w+ly\s+)?(?:{VERBS})\b", tail) or re.search(
-        rf"\b(?:{VERBS})\s+({name})(?!\w)", tail
+    found = re.search(rf"(?<!\w)({name})\s+(?:\w+ly\s+)?{VERBS}\b", tail) or re.search(
+        rf"\b{VERBS}\s+({name})(?!\w)", tail
     )
     return found[1] if found else None
 

@@ -10,30 +10,35 @@ import asyncio
 import contextlib
 import json
 import logging
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from sonant.books.cast import Cast, cast_of
-from sonant.books.choice import pick_chapters, range_of
 from sonant.books.document import Book
-from sonant.books.narration import Line, lines_of
-from sonant.books.narration import Reading as Heard
-from sonant.books.report import book_report, dub_report, estimate_seconds, level_gain
+from sonant.books.narration import Line
+from sonant.books.report import estimate_seconds
 from sonant.books.stage import Stage
-from sonant.books.stored import book_of
 from sonant.engine.engine import Engine
 from sonant.errors import BusyError, CancelledError, RequestError, SonantError, StorageError
-from sonant.files import Held, sweep_parts, write_atomically
+from sonant.files import Held, write_atomically
 from sonant.readings.given import job_fields
 from sonant.readings.job import Job
 from sonant.request.speech import ModelSpec
 from sonant.request.voice import Voice
 from sonant.server.auth import Caller
+from sonant.server.book_files import (
+    FORMATS,
+    file_name,
+    files_of,
+    kept_book,
+    kept_lines,
+    kept_titles,
+    parse_book,
+)
 from sonant.server.bookshelf import (
     EVERYBODY,
     Bookshelf,
@@ -44,39 +49,17 @@ from sonant.server.bookshelf import (
     without_large,
 )
 from sonant.server.problems import HttpProblem, describe_error, no_room
+from sonant.server.reading_work import Running, dub_book, speak_book
 from sonant.server.service import SpeechService
 from sonant.server.settings import OPENAI_VOICES
 from sonant.voices.finding import find_voice
 
 log = logging.getLogger(__name__)
 
-FORMATS = {
-    "m4b": "audio/mp4", "m4a": "audio/mp4", "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac",
-    "wav": "audio/wav",
-}  # fmt: skip
-ENDINGS = ("txt", "md", "html", "epub", "docx", "pdf", "srt", "vtt")
-TOLD_FAILURES = 20
 BYTES_A_SECOND = 24_000 * 4 + 24_000
 """About what a second of a reading takes on disk: its piece, and its share of the file that is bound."""
 BUSY_SECONDS = 5.0
 Result = TypeVar("Result")
-
-
-@dataclass
-class _Running:
-    """A reading under way."""
-
-    stage: Stage
-    task: asyncio.Task[None] | None = None
-    sizes: list[float] = field(default_factory=list)
-    left: float = 0.0
-    """Estimated seconds of speech that are still to be said."""
-    spoken: float = 0.0
-    """Estimated seconds of speech that were said in this run, and not found kept."""
-    began: float | None = None
-    line: str | None = None
-    ends: str | None = None
-    """Why it is being stopped."""
 
 
 class ReadingDesk:
@@ -87,7 +70,7 @@ class ReadingDesk:
         self._limits = service.settings.readings
         self.shelf = Bookshelf(folder)
         self._readings: dict[str, Reading] = {}
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._served: dict[str, float] = {}
         self._parsing = asyncio.Semaphore(1)
         self._looking = asyncio.Semaphore(1)
@@ -150,7 +133,7 @@ class ReadingDesk:
     async def add_book(self, caller: Caller, name: str, data: bytes) -> dict[str, Any]:
         """Keep a book that was sent, once it can be read. Raises HttpProblem and SonantError."""
         owner = owner_of(caller)
-        name = _file_name(name)
+        name = file_name(name)
         if len(self.shelf.books(owner)) >= self._limits.books:
             raise HttpProblem(
                 429, "too_many_books", f"{self._limits.books} books are kept, the most. Delete one first."
@@ -161,7 +144,7 @@ class ReadingDesk:
         try:
             await asyncio.to_thread(write_atomically, folder / name, data)
             async with self._parsing:
-                await self._parse(folder, name)
+                await parse_book(folder, name, seconds=self._limits.parse_seconds)
             about = read_json(folder / "about.json") or {}
             about = {
                 "id": book, "object": "book", "name": name, "bytes": len(data), "created_at": time.time(),
@@ -173,35 +156,6 @@ class ReadingDesk:
                 await asyncio.to_thread(remove_folder, folder)
             raise
         return about
-
-    async def _parse(self, folder: Path, name: str) -> None:
-        """Read the book in a process of its own, which is ended when it takes too long."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "sonant.books.stored", name, ".",
-            cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-        )  # fmt: skip
-        try:
-            async with asyncio.timeout(self._limits.parse_seconds):
-                told, _ = await process.communicate()
-        except TimeoutError as error:
-            raise RequestError(
-                f"{name} could not be read within {self._limits.parse_seconds:g} s. Convert it to plain text "
-                "or EPUB first.",
-                field="file",
-            ) from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode == 0:
-            return
-        try:
-            problem = json.loads(told)
-            raise HttpProblem(problem["status"], problem["code"], problem["message"], param="file")
-        except (ValueError, KeyError):
-            raise RequestError(
-                f"{name} could not be read: its contents broke the reader. Convert it first.", field="file"
-            ) from None
 
     def books(self, caller: Caller) -> list[dict[str, Any]]:
         """The caller's books."""
@@ -234,7 +188,7 @@ class ReadingDesk:
         """Chapter numbers and lines of a book under a cast. Raises HttpProblem and RequestError."""
         folder = self.shelf.book(owner_of(caller), book)
         async with self._looking:  # a long book takes seconds
-            return await asyncio.to_thread(_lines, folder, options)
+            return await asyncio.to_thread(kept_lines, folder, options)
 
     # -- readings -----------------------------------------------------------------------------
 
@@ -310,9 +264,9 @@ class ReadingDesk:
 
     def file(self, reading: Reading, name: str) -> Path:
         """A file that was made. Raises HttpProblem 404."""
-        if name not in _names(reading):
+        if name not in files_of(reading):
             raise HttpProblem(
-                404, "not_found", f"there is no file {name!r}; there are: {', '.join(_names(reading))}."
+                404, "not_found", f"there is no file {name!r}; there are: {', '.join(files_of(reading))}."
             )
         path = self.shelf.reading(reading.owner, reading.id) / name
         if not path.is_file():
@@ -329,7 +283,7 @@ class ReadingDesk:
             left = round(running.left / running.spoken * (time.monotonic() - running.began), 1)
         folder = self.shelf.place(reading.owner, "readings", reading.id)
         files = []
-        for name, media in _names(reading).items():
+        for name, media in files_of(reading).items():
             with contextlib.suppress(OSError):
                 size = (folder / name).stat().st_size
                 url = f"/v1/audio/readings/{reading.id}/files/{name}"
@@ -396,10 +350,10 @@ class ReadingDesk:
             chosen.status, chosen.started_at = "running", time.time()
             chosen.done = chosen.failed = chosen.guards = 0
             chosen.seconds, chosen.failures = 0.0, []
-            self._running[chosen.id] = running = _Running(self._stage(chosen, Cast(), Job(text="")))
+            self._running[chosen.id] = running = Running(self._stage(chosen, Cast(), Job(text="")))
             running.task = asyncio.create_task(self._run(chosen, running))
 
-    async def _run(self, reading: Reading, running: _Running) -> None:
+    async def _run(self, reading: Reading, running: Running) -> None:
         timer = asyncio.get_running_loop().call_later(self._limits.seconds, lambda: self._give_up(running))
         try:
             await asyncio.to_thread(self.shelf.save, reading)
@@ -407,14 +361,14 @@ class ReadingDesk:
             if running.stage.is_cancelled:
                 stage.cancel()
             running.stage = stage
-            sizes = [estimate_seconds([line]) for line in lines]
-            running.left = sum(sizes)
+            running.left = sum(estimate_seconds([line]) for line in lines)
             reading.lines = len(lines) or reading.lines
-            work = (
-                partial(self._dub, reading, running)
-                if book is None
-                else partial(self._speak, reading, running, lines, titles, book)
-            )
+            place = self.shelf.reading(reading.owner, reading.id)
+            if book is None:
+                source = self.shelf.book(reading.owner, reading.book)
+                work = partial(dub_book, reading, running, place, source)
+            else:
+                work = partial(speak_book, reading, running, place, lines, titles, book)
             await asyncio.to_thread(work)
             reading.status = "completed"
         except CancelledError:
@@ -437,11 +391,11 @@ class ReadingDesk:
                 log.warning("the state of reading %s cannot be kept: %s", reading.id, error)
             self._begin_next()
 
-    def _give_up(self, running: _Running) -> None:
+    def _give_up(self, running: Running) -> None:
         running.ends = "deadline"
         running.stage.cancel()
 
-    def _stopped(self, reading: Reading, running: _Running) -> None:
+    def _stopped(self, reading: Reading, running: Running) -> None:
         if running.ends == "deadline":
             reading.status = "failed"
             hours = self._limits.seconds / 3600
@@ -462,13 +416,13 @@ class ReadingDesk:
         if not (folder / "book.json").is_file():
             return stage, [], [], None
         async with self._looking:
-            numbered, _ = await asyncio.to_thread(_lines, folder, reading.options)
-            book = await asyncio.to_thread(_book, folder)
+            numbered, _ = await asyncio.to_thread(kept_lines, folder, reading.options)
+            book = await asyncio.to_thread(kept_book, folder)
         if not numbered:
             raise RequestError(
                 "nothing is left to read with this choice of chapters and paragraphs.", field="chapters"
             )
-        return stage, [line for _, line in numbered], _titles(book, reading.options), book
+        return stage, [line for _, line in numbered], kept_titles(book, reading.options), book
 
     def _asked(self, reading: Reading) -> tuple[Cast, Job]:
         """The cast and the base job that were asked for, models by their names here."""
@@ -524,94 +478,6 @@ class ReadingDesk:
         name = self._service.settings.voice_aliases.get(job.voice, job.voice)
         return find_voice(name, spec=spec, shelf=self._service.shelves.view(caller), equals=OPENAI_VOICES)
 
-    def _count(self, reading: Reading, running: _Running, text: str, seconds: float, kept: bool) -> None:
-        """A line is done."""
-        if running.began is None:
-            running.began = time.monotonic()
-        reading.done += 1
-        reading.seconds += seconds
-        running.left -= seconds
-        running.spoken += 0.0 if kept else seconds
-        running.line = text
-
-    def _speak(
-        self, reading: Reading, running: _Running, lines: list[Line], titles: list[str], book: Book
-    ) -> None:
-        """In a thread: say everything, bind it, write what belongs to it."""
-        from sonant.books.binding import bind, chapter_marks, sound_of
-        from sonant.books.drift import drift_of
-        from sonant.books.subtitles import cues_of, write_subtitles
-
-        folder = self.shelf.reading(reading.owner, reading.id)
-        sweep_parts(folder)
-        stage = running.stage
-        running.began = time.monotonic()
-
-        def on_line(line: Line, kept: bool) -> None:
-            self._count(reading, running, line.text, estimate_seconds([line]), kept)
-
-        heard = stage.speak(lines, on_line=on_line)
-        self._tell(reading, heard)
-        loudness = stage.base.loudness
-        gain = level_gain((stage.samples_of(one.line) for one in heard.heard), stage.sample_rate, loudness)
-        marks = chapter_marks(titles, heard.heard, heard.seconds)
-        pieces = sound_of(heard.heard, stage.samples_of, stage.sample_rate, gain=gain, until=heard.seconds)
-        written = bind(folder / f"book.{reading.format}", pieces, stage.sample_rate, marks, book)
-        write_subtitles(folder / "book.srt", cues_of(heard.heard))
-        drift = drift_of(heard.heard, stage.samples_of, stage.sample_rate)
-        report = book_report(
-            book, stage.base, list(stage.specs.values()), heard, marks, titles, written, drift
-        )
-        write_atomically(folder / "report.json", json.dumps(report).encode())
-
-    def _dub(self, reading: Reading, running: _Running) -> None:
-        """The same for subtitles, each line in its slot."""
-        from sonant.books.binding import bind, sound_of
-        from sonant.books.dubbing import dub, dubbed
-        from sonant.books.subtitles import cues_of, read_subtitles, write_subtitles
-
-        folder = self.shelf.reading(reading.owner, reading.id)
-        book = self.shelf.book(reading.owner, reading.book)
-        about = read_json(book / "about.json") or {}
-        cues = read_subtitles(book / about["name"])
-        stage = running.stage
-        running.left = sum(len(cue.text) for cue in cues)
-        running.began = time.monotonic()
-
-        def on_line(line: Line, kept: bool) -> None:
-            self._count(reading, running, line.text, len(line.text), kept)
-
-        with stage.store() as (store, spec):
-            rate = spec.sample_rate
-            can_hurry = "speed" in spec.capabilities
-            heard, fitted, speeds = dub(cues, store, rate, can_hurry=can_hurry, on_line=on_line)
-            self._tell(reading, heard)
-            samples_of = dubbed(heard, speeds, store, rate)
-            gain = level_gain((samples_of(one.line) for one in heard.heard), rate, stage.base.loudness)
-            pieces = sound_of(heard.heard, samples_of, rate, gain=gain, until=heard.seconds)
-            whole = Book(title=about["title"], chapters=())
-            written = bind(folder / f"book.{reading.format}", pieces, rate, (), whole)
-        write_subtitles(folder / "book.srt", cues_of(heard.heard))
-        report = dub_report(stage.base, spec, heard, fitted, written)
-        write_atomically(folder / "report.json", json.dumps(report).encode())
-
-    def _tell(self, reading: Reading, heard: Heard) -> None:
-        reading.seconds = heard.seconds
-        reading.failed, reading.guards = len(heard.failures), len(heard.guards)
-        reading.failures = [
-            {"text": failure.line.text[:200], "reason": failure.reason}
-            for failure in heard.failures[:TOLD_FAILURES]
-        ]
-
-
-def _names(reading: Reading) -> dict[str, str]:
-    """Files of a finished reading, and what they are."""
-    return {
-        f"book.{reading.format}": FORMATS[reading.format],
-        "book.srt": "application/x-subrip",
-        "report.json": "application/json",
-    }
-
 
 def _problem(error: Exception) -> dict[str, str]:
     """What a reading's error is to its owner."""
@@ -620,40 +486,3 @@ def _problem(error: Exception) -> dict[str, str]:
     assert isinstance(error, (SonantError, HttpProblem))
     body = describe_error(error)[1]
     return {"code": body["code"], "message": body["message"]}
-
-
-def _lines(folder: Path, options: dict[str, Any]) -> tuple[list[tuple[int, Line]], Cast]:
-    """Chapter numbers and lines of a kept book under the cast of `options`; in a thread."""
-    if not (folder / "book.json").is_file():
-        raise RequestError("subtitles are dubbed by one voice and have no chapters or roles.", field="cast")
-    book = _book(folder)
-    cast = cast_of(options["cast"], files=False) if options.get("cast") else None
-    picked = pick_chapters(book.chapters, options.get("chapters"), everything=bool(options.get("everything")))
-    paragraphs = range_of(options.get("paragraphs"), "paragraphs")
-    lines = lines_of([chapter for _, chapter in picked], paragraphs=paragraphs, cast=cast)
-    return [(picked[line.chapter][0], line) for line in lines], cast or Cast()
-
-
-def _titles(book: Book, options: dict[str, Any]) -> list[str]:
-    picked = pick_chapters(book.chapters, options.get("chapters"), everything=bool(options.get("everything")))
-    return [chapter.title for _, chapter in picked]
-
-
-def _book(folder: Path) -> Book:
-    data = read_json(folder / "book.json")
-    if data is None:
-        raise RequestError("the book is damaged. Delete it and send it again.", field="book")
-    cover = folder / "cover"
-    return book_of(data, cover.read_bytes() if cover.is_file() else None)
-
-
-def _file_name(name: str) -> str:
-    """A name for the file as it was sent: letters and digits of it, and one of the known endings."""
-    stem, dot, ending = name.replace("\\", "/").rpartition("/")[2].rpartition(".")
-    if not dot or ending.lower() not in (*ENDINGS, "htm", "xhtml", "text", "markdown"):
-        raise RequestError(
-            f"the file is named {name[:80]!r}; expected one that ends in {', '.join(ENDINGS)}. Name it so.",
-            field="file",
-        )
-    kept = "".join(c if c.isalnum() or c in " -_" else "_" for c in stem).strip(" _")[:80]
-    return f"{kept or 'book'}.{ending.lower()}"
