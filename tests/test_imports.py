@@ -16,7 +16,7 @@ FLOORS = (
     {"families"},
     {"catalogue"},
     {"readings", "bench"},
-    {"books"},
+    {"books", "quality"},
     {"server", "parity"},
     {"cli"},
 )

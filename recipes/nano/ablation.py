@@ -130,11 +130,12 @@ def make(s: Settings, count: int | None = None) -> None:
             "talker alone, temperature 0.6": sound(alone(net, own_pairs, 0.6, chance)),
         }
         for name, clip in clips.items():
-            total = table.setdefault(name, Score())
-            heard.setdefault(name, []).append(ear.score(clip, SAMPLE_RATE, text, total))
+            score, understood = ear.score(clip, SAMPLE_RATE, text)
+            table[name] = table.get(name, Score()) + score
+            heard.setdefault(name, []).append(understood)
         progress.bar((index + 1) / len(sentences))
     for name, total in table.items():
-        progress.log(row=name, wer=total.wer, cer=total.cer)
+        progress.log(row=name, wer=100 * total.wer, cer=100 * total.cer)
     (s.folder("ablation") / "heard.json").write_text(json.dumps(heard, indent=1), encoding="utf-8")
     progress.close()
 

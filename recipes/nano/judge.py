@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from recipes.nano.hearing import Ear, Mos, Score
+from recipes.nano.hearing import Ear, Score, find_mos
 from recipes.nano.progress import Progress
 from recipes.nano.settings import Settings
 from recipes.nano.texts import held_out
@@ -29,7 +29,7 @@ def judge(model: Path | str, folder: Path, sentences: list[str], seed: int) -> d
     torch.set_num_threads(1)
     progress = Progress("judge", folder)
     engine = sonant.load(model, slots=1)
-    ear, mos, total = Ear(), Mos.find(), Score()
+    ear, mos, total = Ear(), find_mos(), Score()
     sounds: list[tuple[float, float]] = []
     heard = []
     spoken = worked = 0.0
@@ -40,16 +40,19 @@ def judge(model: Path | str, folder: Path, sentences: list[str], seed: int) -> d
         worked += time.process_time() - start
         spoken += speech.seconds
         speech.write(folder / f"{index:03d}.wav")
-        understood = ear.score(speech.samples, speech.sample_rate, text, total)
+        score, understood = ear.score(speech.samples, speech.sample_rate, text)
+        total += score
         heard.append({"text": text, "heard": understood, "seconds": round(speech.seconds, 2)})
         if mos is not None and speech.seconds > 0.5 and index % max(1, len(sentences) // MOS_CLIPS) == 0:
-            sounds.append(mos.score(speech.samples, speech.sample_rate))
+            found = mos.score(speech)
+            if found is not None:
+                sounds.append((found.overall, found.p808))
         progress.bar((index + 1) / len(sentences), understood)
     table = {
         "sentences": len(sentences),
         "words": total.words,
-        "wer": round(total.wer, 2),
-        "cer": round(total.cer, 2),
+        "wer": round(100 * total.wer, 2),
+        "cer": round(100 * total.cer, 2),
         "real_time_factor": round(worked / max(spoken, 1e-9), 3),
         "speech_seconds": round(spoken, 1),
     }

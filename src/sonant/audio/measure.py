@@ -215,8 +215,22 @@ def _pitch_frames(samples: Samples, rate: int) -> Iterator[npt.NDArray[np.float6
         yield views[start : start + 2000].astype(np.float64)
 
 
+def pitch_track(samples: Samples, sample_rate: int) -> npt.NDArray[np.float64]:
+    """Fundamental frequency in Hz every 20 ms [T]; NaN where nothing is voiced."""
+    levels = frame_levels(samples, sample_rate)
+    threshold = max(float(np.percentile(levels, 95)) - SILENCE_BELOW_SPEECH, SILENCE_FLOOR)
+    rate = min(sample_rate, ANALYSIS_RATE)
+    return _track(resample_soxr(samples, sample_rate, rate), rate, threshold)
+
+
 def _pitches(samples: Samples, rate: int, threshold: float) -> npt.NDArray[np.float64]:
-    """Fundamental frequency of each voiced frame, from the windowed autocorrelation (Boersma 1993)."""
+    """Fundamental frequency of each voiced frame."""
+    track = _track(samples, rate, threshold)
+    return track[np.isfinite(track)]
+
+
+def _track(samples: Samples, rate: int, threshold: float) -> npt.NDArray[np.float64]:
+    """Fundamental frequency of each frame, NaN without one; windowed autocorrelation (Boersma 1993)."""
     found = [np.zeros(0)]
     for frames in _pitch_frames(samples, rate):
         size = frames.shape[1]
@@ -234,7 +248,9 @@ def _pitches(samples: Samples, rate: int, threshold: float) -> npt.NDArray[np.fl
         inner = (lags[:, 1:-1] >= lags[:, :-2]) & (lags[:, 1:-1] >= lags[:, 2:])
         high = inner & (lags[:, 1:-1] >= 0.9 * best[:, None])
         voiced = (best >= VOICED) & high.any(axis=1)
-        found.append(rate / (shortest + 1 + high[voiced].argmax(axis=1)))
+        track = np.full(len(loud), np.nan)
+        track[np.flatnonzero(loud)[voiced]] = rate / (shortest + 1 + high[voiced].argmax(axis=1))
+        found.append(track)
     return np.concatenate(found)
 
 

@@ -10,7 +10,21 @@ from typing import Annotated, NoReturn
 import typer
 
 from sonant import __version__
-from sonant.cli import batch, bench, codec, measure, models, parity, read, replay, say, serve, suite, voice
+from sonant.cli import (
+    batch,
+    bench,
+    codec,
+    measure,
+    models,
+    parity,
+    quality,
+    read,
+    replay,
+    say,
+    serve,
+    suite,
+    voice,
+)
 from sonant.cli import text as text_command
 
 
@@ -51,6 +65,9 @@ app.command("convert")(models.convert)
 app.add_typer(codec.app, name="codec")
 app.command("measure")(measure.measure)
 app.command("suite")(suite.suite)
+app.command("sweep")(quality.sweep)
+app.command("compare")(quality.compare)
+app.command("evaluate")(quality.evaluate)
 app.command("bench")(bench.bench)
 app.command("serve")(serve.serve)
 app.command("studio")(serve.studio)

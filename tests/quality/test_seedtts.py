@@ -1,0 +1,95 @@
+"""Lists in the format of the Seed-TTS evaluation."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sonant.audio.io import write_audio
+from sonant.engine.engine import Engine
+from sonant.errors import RequestError
+from sonant.quality.seedtts import RESULTS, SUMMARY, evaluate, read_meta
+from sonant.request.voice import Voice
+from tests.quality.fakes import FakeJudges
+from tests.toy import ToyModel
+
+# Lines as in the public lists: English ones with four parts, Chinese ones too; "hardcase" has a fifth.
+LINES = (
+    "common_voice_en_10119832-common_voice_en_10119840|We asked over twenty people.|prompt-wavs/a.wav|"
+    "Get the trust fund to the bank early.\n"
+    "00000309-00000300|把他拉到一边。|prompt-wavs/a.wav|他说：“我们走吧。”|wavs/truth.wav\n"
+)
+
+
+class Cloning(ToyModel):
+    """Takes any voice."""
+
+    def __init__(self):
+        super().__init__(end_bias=float("-inf"))
+
+        self.spec = replace(
+            self.spec, capabilities=frozenset({"clone", "clone_in_context", "seed"}), voices=()
+        )
+        self.heard = []
+
+    def encode_voice(self, audio, transcript):
+        self.heard.append(transcript)
+        return Voice(family="toy", fingerprint="toy", tensors={}, transcript=transcript, clip=audio)
+
+
+@pytest.fixture
+def meta(tmp_path):
+    (tmp_path / "prompt-wavs").mkdir()
+    tone = np.sin(np.arange(16_000) * 0.1).astype(np.float32) * 0.3
+    write_audio(tmp_path / "prompt-wavs" / "a.wav", tone, 16_000)
+    (tmp_path / "meta.lst").write_text(LINES, encoding="utf-8")
+    return tmp_path / "meta.lst"
+
+
+def test_a_list_is_spoken_judged_and_gone_on_with(meta, tmp_path):
+    items = read_meta(meta)
+    assert [item.transcript for item in items] == ["We asked over twenty people.", "把他拉到一边。"]
+    assert items[1].text == "他说：“我们走吧。”"
+    out = tmp_path / "out"
+    model, judges = Cloning(), FakeJudges()
+    with Engine(model) as engine:
+        summary = evaluate(items, out, judges, engine=engine, language=None)
+        assert summary["items"] == 2
+        assert summary["failed"] == []
+        assert summary["wer"]["value"] == 0
+        assert summary["similarity"]["value"] == 0.9
+        assert json.loads((out / SUMMARY).read_text()) == summary
+        assert {path.name for path in out.glob("*.wav")} == {f"{item.name}.wav" for item in items}
+        assert [reference is not None for _, _, reference in judges.asked] == [True, True]
+        with (out / RESULTS).open("a", encoding="utf-8") as file:
+            file.write('{"name": "cut o')
+        assert evaluate(items, out, judges, engine=engine, language=None) == summary
+    assert len(judges.asked) == 2
+
+
+def test_clips_of_another_program_are_judged_and_missing_ones_count_as_wrong(meta, tmp_path):
+    items = read_meta(meta)
+    out = tmp_path / "theirs"
+    out.mkdir()
+    write_audio(out / f"{items[0].name}.wav", np.full(8000, 0.1, np.float32), 16_000)
+    summary = evaluate(items, out, FakeJudges(), engine=None, language=None)
+    assert summary["failed"] == [items[1].name]
+    assert summary["wer"]["value"] == 0.5
+    rows = [json.loads(line) for line in (out / RESULTS).read_text().splitlines()]
+    assert "error" in rows[1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "a|b|c\n", "a|b|c|d|e|f\n", "a||c|d\n", "../a|b|c.wav|d\n", "a|b|c.wav|d\na|b|c.wav|e\n",
+    ],
+)  # fmt: skip
+def test_lists_that_are_none_are_refused(tmp_path, text):
+    path = tmp_path / "meta.lst"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(RequestError):
+        read_meta(path)
+    with pytest.raises(RequestError, match=r"meta\.lst"):
+        read_meta(tmp_path / "absent.lst")
