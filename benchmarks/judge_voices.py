@@ -6,7 +6,7 @@
 One JSON line for each voice and sentence; what is in OUT.jsonl is not spoken again, so the whole can be done
 in pieces (`--seconds`). The sentences are the first of recipes/nano/sentences.txt, all of them for 100. Every
 clip is judged as it leaves, at the default loudness; `--mos-every` says how many of them for sound. Needs the
-dev extra, and for sound `pip install --no-deps speechmos`. No package ships UTMOS's or NISQA's weights.
+dev and judge extras. No package ships UTMOS's or NISQA's weights.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 
 import sonant
-from recipes.nano.hearing import Ear, Mos, Score
+from recipes.nano.hearing import Ear, Score, find_mos
 from recipes.nano.texts import held_out
+from sonant.quality.dnsmos import Dnsmos
 from sonant.request.settings import LOUDNESS
 
+COUNTS = ("words", "word_errors", "letters", "letter_errors")
 
-def judged(text: str, speech: sonant.Speech, ear: Ear, mos: Mos | None) -> dict[str, object]:
+
+def judged(text: str, speech: sonant.Speech, ear: Ear, mos: Dnsmos | None) -> dict[str, object]:
     """What the judges say of one clip."""
-    score = Score()
     levelled = speech.at_loudness(LOUDNESS)
-    heard = ear.score(levelled.samples, levelled.sample_rate, text, score)
-    row: dict[str, object] = {"seconds": round(speech.seconds, 2), "heard": heard, **vars(score)}
-    if mos is not None:
-        overall, p808 = mos.score(levelled.samples, levelled.sample_rate)
-        row |= {"dnsmos": round(float(overall), 3), "p808": round(float(p808), 3)}
+    score, heard = ear.score(levelled.samples, levelled.sample_rate, text)
+    row: dict[str, object] = {"seconds": round(speech.seconds, 2), "heard": heard}
+    row |= {name: getattr(score, name) for name in COUNTS}
+    found = mos.score(levelled) if mos is not None else None
+    if found is not None:
+        row |= {"dnsmos": round(found.overall, 3), "p808": round(found.p808, 3)}
     return row
 
 
@@ -46,18 +49,18 @@ def table(rows: list[dict]) -> str:
     for row in rows:
         by_voice[row["model"], row["voice"]].append(row)
     lines = [
-        "| model | voice | sentences | words | WER % | CER % | DNSMOS | P.808 | rated | work / speech |",
+        "| model | voice | sentences | words | WER | CER | DNSMOS | P.808 | rated | work / speech |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for (model, voice), mine in by_voice.items():
-        total = Score(*(sum(row[name] for row in mine) for name in vars(Score())))
+        total = Score(**{name: sum(row[name] for row in mine) for name in COUNTS})
         rated = [row for row in mine if "dnsmos" in row]
         sound = [
             f"{np.mean([row[name] for row in rated]):.2f}" if rated else "" for name in ("dnsmos", "p808")
         ]
         pace = sum(row["worked"] for row in mine) / sum(row["seconds"] for row in mine)
         lines.append(
-            f"| {model} | {voice} | {len(mine)} | {total.words} | {total.wer:.1f} | {total.cer:.1f} | "
+            f"| {model} | {voice} | {len(mine)} | {total.words} | {total.wer:.1%} | {total.cer:.1%} | "
             f"{sound[0]} | {sound[1]} | {len(rated)} | {pace:.2f} |"
         )
     return "\n".join(lines)
@@ -77,7 +80,7 @@ def main() -> None:
     rows = [json.loads(line) for line in kept]
     done = {(row["model"], row["voice"], row["sentence"]) for row in rows}
     sentences = held_out()[: given.sentences]
-    ear, mos = Ear(), Mos.find()
+    ear, mos = Ear(), find_mos()
     for asked in given.voice:
         folder, _, voice = asked.partition("=")
         engine = sonant.load(folder, slots=1)

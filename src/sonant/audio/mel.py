@@ -98,7 +98,8 @@ def mel_filters(
     """Filter bank [M, n_fft // 2 + 1] that maps a spectrum to mel bands."""
     top = sample_rate / 2 if high is None else high
     edges = mel_to_hz(np.linspace(hz_to_mel(low), hz_to_mel(top), bins + 2))  # [M + 2] Hz
-    frequencies = np.linspace(0, sample_rate / 2, n_fft // 2 + 1)
+    last = n_fft // 2 * sample_rate / n_fft  # Hz of the last bin: an odd frame has none at half the rate
+    frequencies = np.linspace(0, last, n_fft // 2 + 1)
     widths = np.diff(edges)
     distance = edges[:, None] - frequencies[None, :]
     rising = -distance[:-2] / widths[:-1, None]

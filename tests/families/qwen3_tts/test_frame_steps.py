@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorDeviceMismatchError
 
+from sonant.errors import NotFiniteError
 from sonant.families.qwen3_tts import load
 from sonant.families.qwen3_tts.frame_steps import FrameShape, FrameSteps, Stacks
 from sonant.families.qwen3_tts.talker import Network
@@ -290,3 +291,19 @@ def test_replayed_frames_are_those_of_the_cpu(kit, loaded):
     alone = [run_alone(model, prompt) for prompt in prompts]
     for one, other in zip(alone, run_together(model, prompts), strict=True):
         assert one.tolist() == other.tolist()
+
+
+def test_scores_that_are_no_numbers_are_told_by_the_frame_after_them(kit):
+    model = whole(kit, "custom_voice_1p7b")
+    (prompt,) = model.prepare(request_with(SETTINGS[0]))
+    with torch.inference_mode():
+        model.allocate(1, prompt.positions)
+        utterance = model.start(prompt, [0])
+        model.step([utterance])
+        assert model.ending(utterance).rank > 0
+        head = model.network.talker.codec_head.weight
+        kept = head.clone()
+        head[5] = float("nan")
+        with pytest.raises(NotFiniteError, match="no numbers"):
+            model.step([utterance])
+        head.copy_(kept)

@@ -70,9 +70,9 @@ def next_scores(
 def choose(config: LanguageConfig, state: TokenState, sampling: Sampling) -> int:
     """The next id of one utterance, which uses up its scores. Raises NotFiniteError."""
     assert state.logits is not None
-    state.seen = check_finite(state.logits)
     # Sampling is done on the CPU, so that a seed gives the same on every device.
-    scores = state.logits.cpu().log_softmax(dim=-1)
+    state.seen = check_finite(state.logits.cpu())
+    scores = state.seen.log_softmax(dim=-1)
     state.logits = None
     if len(state.history) < state.minimum:
         scores = mask_before_minimum(scores, config.speech_tokens)

@@ -115,8 +115,8 @@ class SingleSearch:
 
     def advance(self, logits: Tensor, rng: torch.Generator) -> Turn | None:
         """What follows logits [1, V], or None at the end."""
-        check_finite(logits)
-        scores = tap("search.scores", filter_scores(logits.float().cpu(), self.history, self.settings))
+        held = check_finite(logits.float().cpu())
+        scores = tap("search.scores", filter_scores(held, self.history, self.settings))
         if self.settings.greedy:
             chosen = scores[0].argmax()
         else:
@@ -159,9 +159,8 @@ class BeamSearch:
 
     def advance(self, logits: Tensor, rng: torch.Generator) -> Turn | None:
         """What follows logits [beams, V], or None at the end."""
-        check_finite(logits)
         s = self.settings
-        scores = filter_scores(logits.float().cpu().log_softmax(dim=-1), self.history, s)
+        scores = filter_scores(check_finite(logits.float().cpu()).log_softmax(dim=-1), self.history, s)
         scores = tap("search.scores", scores) + self.total[:, None]
         ranked, places = self._candidates(scores, rng)
         vocabulary = scores.shape[1]
