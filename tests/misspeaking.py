@@ -128,7 +128,7 @@ class Misspeaking:
     @pytest.fixture(autouse=True)
     def less_patience(self, monkeypatch):
         for room in (decoding, loop):
-            monkeypatch.setattr(room, "QUIET_SECONDS", 0.5)
+            monkeypatch.setattr(room, "QUIET_SECONDS", 0.15)
         monkeypatch.setattr(guards, "END_RANK", 20)  # tiny vocabularies
 
     @pytest.fixture

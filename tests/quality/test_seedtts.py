@@ -28,9 +28,9 @@ class Cloning(ToyModel):
     def __init__(self):
         super().__init__(end_bias=float("-inf"))
 
-        self.spec = replace(
-            self.spec, capabilities=frozenset({"clone", "clone_in_context", "seed"}), voices=()
-        )
+        capabilities = frozenset({"clone", "clone_in_context", "seed"})
+        languages = ("english", "chinese")
+        self.spec = replace(self.spec, capabilities=capabilities, voices=(), languages=languages)
         self.heard = []
 
     def encode_voice(self, audio, transcript):

@@ -14,7 +14,7 @@ from sonant.families.indextts2.options import PRESETS
 from sonant.quality.bootstrap import Interval
 from sonant.quality.standings import DEFAULT, Standing, recommend
 from sonant.quality.sweep import PAGE, REPORT, grid, run_sweep
-from sonant.quality.trials import Candidate, Clip, Task, parse_settings, read_sentences, sentences_for
+from sonant.quality.trials import FAILED, Candidate, Clip, Task, parse_settings, read_sentences, sentences_for
 from sonant.request.audio import Audio
 from tests.quality.fakes import FakeJudges
 from tests.toy import ToyModel
@@ -63,7 +63,7 @@ def test_a_bad_setting_is_ranked_last_and_one_that_fails_below_it(engine, tmp_pa
     assert standings[2].against_default.is_sure
     assert standings[2].against_default.low > 0
     assert standings[3].summary["failed"] == 3
-    assert standings[3].points == 100
+    assert standings[3].points == FAILED
     assert recommend(standings)[0] == DEFAULT
     report = json.loads((tmp_path / REPORT).read_text())
     assert report["recommended"]["name"] == DEFAULT

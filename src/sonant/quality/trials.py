@@ -24,7 +24,7 @@ SAMPLED: Mapping[str, Setting] = {row.name: row for row in settings_of("sampling
 
 # What makes a clip bad, in points: one point is a percent of the words. Chosen so that word errors that a
 # listener would complain of outweigh what only a meter hears.
-FAILED = 100.0
+FAILED = 200.0
 GUARD = 10.0
 LONG_RUN, RUN_WORDS = 10.0, 4.0
 """Points for a wrong run of so many words."""
