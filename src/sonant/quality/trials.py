@@ -14,7 +14,8 @@ from sonant.engine.engine import Engine
 from sonant.errors import RequestError, SonantError
 from sonant.nn.sampling import segment_seed
 from sonant.quality.judges import Judgement, Judges
-from sonant.readings.job import SPOKEN, parse_emotion
+from sonant.readings.given import job_fields
+from sonant.readings.job import SPOKEN, parse_option
 from sonant.request.audio import Audio
 from sonant.request.settings import Setting, settings_of
 from sonant.request.speech import ModelSpec, SpeechRequest, request_from
@@ -206,34 +207,19 @@ def parse_settings(text: str, spec: ModelSpec) -> dict[str, Any]:
         key = name.strip().replace("-", "_")
         if not equals and key in spec.presets:
             found |= spec.presets[key]
-            continue
-        row = SPOKEN.get(key) or SAMPLED.get(key)
-        if not equals or (row is None and key not in spec.options):
-            known = ", ".join([*spec.presets, *(f"{key}=" for key in (*SPOKEN, *SAMPLED, *spec.options))])
+        elif not equals:
+            known = ", ".join(spec.presets) or "none"
             raise RequestError(
-                f"{part!r} is no setting; expected some of {known}. Check its name.", field=key
+                f"{part!r} is no setting; expected NAME=VALUE or a preset of {spec.name} ({known})."
             )
-        found[key] = _value(row, value.strip(), key)
+        elif key in spec.options:
+            found[key] = parse_option(f"{key}={value}")[1]
+        else:
+            fields = job_fields({key: value.strip()})
+            varied = {**fields["settings"], **fields["sampling"], **fields["options"]}
+            if not varied and fields.keys() - {"settings", "sampling", "options"}:
+                raise RequestError(
+                    f"{key} cannot be varied here; it does not change what is spoken.", field=key
+                )
+            found |= varied
     return found
-
-
-def _value(row: Setting | None, value: str, key: str) -> Any:
-    try:
-        match row.kind if row is not None else "text":
-            case "switch":
-                return {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}[
-                    value
-                ]
-            case "whole":
-                return int(value)
-            case "number":
-                return float(value)
-            case "emotions":
-                return parse_emotion(value.replace(";", ","))
-            case "clip" | "voice" | "glossary" | "options" | "feed":
-                raise RequestError(f"{key} cannot be varied here; expected a number, a switch or a word.")
-    except (ValueError, KeyError):
-        raise RequestError(
-            f"{key} is {value!r}; expected {row.range if row else 'a value'}.", field=key
-        ) from None
-    return value
