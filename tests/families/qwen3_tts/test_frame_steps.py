@@ -163,7 +163,7 @@ def pretended_frame(model, damage=lambda steps: None):
         assert steps.replay.records
         damage(steps)
         steps._frame(SHAPE)
-        return {t.device for t in (steps._out, steps._hidden, steps._logits, steps._seen)}
+        return {t.device for t in (steps._out, steps._hidden, steps.logits, steps._seen)}
 
 
 def test_no_value_is_looked_at_and_nothing_lies_elsewhere(custom):
