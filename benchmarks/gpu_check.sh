@@ -43,7 +43,7 @@ if [ -d "$WORK/site" ]; then export PYTHONPATH=$PYTHONPATH:$WORK/site; fi
 small=${SMALL:+--small}
 LINES_KEPT=12 step machine 40 "$PYTHON" benchmarks/gpu_speed.py machine --device "$DEVICE"
 step tests 120 "$PYTHON" -m pytest -q -p no:cacheprovider -m "gpu and not weights" \
-  --continue-on-collection-errors tests/families
+  $(grep -rl "mark\.gpu" tests/families --include="*.py")
 
 for model in qwen3-tts-0.6b cosyvoice3-0.5b indextts2; do
   step "write-$model" 90 "$PYTHON" benchmarks/gpu_speed.py write "$model" "$WORK/$model" $small

@@ -15,7 +15,7 @@ NEEDED=( # an onnxruntime of two thirds the size of today's
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 mkdir "$folder/sonant"
-git archive HEAD src recipes benchmarks pyproject.toml tests/__init__.py tests/gpu_with_values.py tests/pretended_gpu.py \
+git archive HEAD src recipes benchmarks pyproject.toml ":(glob)tests/*.py" \
   tests/families tests/data/qwen3_tts tests/data/cosyvoice3 tests/data/indextts2 | tar -x -C "$folder/sonant"
 rm -rf "$folder/sonant/src/sonant/assets/nano" "$folder/sonant/tests/families/kokoro" "$folder/sonant/tests/families/builtin"
 grep -v ^onnxruntime constraints.txt > "$folder/constraints.txt"
