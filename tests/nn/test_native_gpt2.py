@@ -27,7 +27,7 @@ class Parts(nn.Module):
         super().__init__()
         self.heads = heads
         self.h = nn.ModuleList(Block(WIDTH, heads, f"h.{index}") for index in range(LAYERS))
-        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2))
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH, 1e-5) for _ in range(2))
         self.head = nn.Linear(WIDTH, SCORES)
         rng = torch.Generator().manual_seed(0)
         for parameter in self.parameters():
@@ -139,6 +139,8 @@ def test_what_is_not_all_in_c_is_left_to_the_layers():
     assert half.joined() is None
     half.h[1].mlp.c_fc = Parts(2, INT8).h[1].mlp.c_fc
     assert half.joined() is not None
+    half.norms[1].eps = 1e-6
+    assert half.joined() is None
 
 
 @needs_kernel

@@ -60,7 +60,7 @@ class NativeGpt2:
     def of(
         cls, blocks: Sequence[Any], norms: Sequence[nn.LayerNorm], head: nn.Module, *, heads: int
     ) -> NativeGpt2 | None:
-        """The steps of these parts, or None when one of them is not in C or has a size that C does not take.
+        """The steps of these parts, or None when one of them is not in C or C does not take its kind.
 
         blocks have ln_1, attn (c_attn, c_proj), ln_2 and mlp (c_fc, c_proj); two norms precede the head.
         """
@@ -73,7 +73,8 @@ class NativeGpt2:
         if not isinstance(head, NativeLinear) or not all(isinstance(part, NativeLinear) for part in linears):
             return None
         sizes = [size for part in linears for size in (part.in_features, part.out_features)]
-        if any(size % TILE for size in sizes) or len(norms) != 2:
+        every = [*norms, *(norm for block in blocks for norm in (block.ln_1, block.ln_2))]
+        if any(size % TILE for size in sizes) or len(norms) != 2 or len({norm.eps for norm in every}) != 1:
             return None
         return cls(blocks, norms, head, heads=heads)
 

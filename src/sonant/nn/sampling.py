@@ -94,7 +94,8 @@ def keep_top_p(scores: Tensor, p: float, *, at_least: int = 1) -> Tensor:
 
 def keep_top_k_and_p(scores: Tensor, k: int, p: float, *, at_least: int = 1) -> Tensor:
     """`keep_top_p` of `keep_top_k`, to the bit, mostly without sorting more than what the first leaves."""
-    if k > 0 and p < 1.0 and max(k, at_least) < scores.shape[-1]:
+    # Whether the quick way holds has to be looked at, which elsewhere would wait for the device.
+    if scores.device.type == "cpu" and k > 0 and p < 1.0 and max(k, at_least) < scores.shape[-1]:
         best, places = scores.topk(max(k, at_least), dim=-1)
         is_kept = scores >= best[..., -1:]
         # Among equal scores the sort decides which go; and a k-th that has equals keeps them all.
