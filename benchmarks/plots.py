@@ -16,21 +16,22 @@ OWN, OTHER = "#2a6f97", "#b0b7bf"
 
 
 def read(files):
-    """Bars as (group, label, rtf, least, most, is_rival), in the order of the files."""
+    """Bars as (group, label, rtf, least, most, is_rival), in the order of the files.
+
+    A line that names a rival itself (`who`) is one of figures that were taken elsewhere.
+    """
     found = {}
     for file in files:
         for line in Path(file).read_text(encoding="utf-8").splitlines():
             one = json.loads(line)
-            group = f"{one['model']}, {one['seconds']:g} s" + (
-                f", {one['batch']} at a time" if one["batch"] > 1 else ""
-            )
-            for name, row in (
-                (f"Sonant {one['precision']}", one),
-                (one.get("rival", {}).get("name"), one.get("rival")),
-            ):
+            group = f"{one['model']}, {one['seconds']:g} s"
+            if one.get("batch", 1) > 1:
+                group += f", {one['batch']} at a time"
+            label = one["who"] if "who" in one else f"Sonant {one['precision']}"
+            for name, row in ((label, one), (one.get("rival", {}).get("name"), one.get("rival"))):
                 if row and "rtf" in row:
                     least, most = row.get("spread", {}).get("rtf", (row["rtf"], row["rtf"]))
-                    found[group, name] = (row["rtf"], least, most, row is not one)
+                    found[group, name] = (row["rtf"], least, most, row is not one or "who" in one)
     return [(*key, *value) for key, value in found.items()]
 
 
