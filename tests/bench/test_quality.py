@@ -14,8 +14,8 @@ from sonant.bench.quality import Trial, choose_precisions, listen, read_texts, s
 from sonant.catalogue import registry
 from sonant.cli.app import app
 from sonant.errors import RequestError
+from sonant.quality.judges import Judges
 from sonant.request.audio import Audio
-from sonant.voices import recogniser
 
 TRIAL = Trial(model="m", fingerprint="f", precisions=("lossless", "int8"), texts=("One.", "Two."), seed=5)
 
@@ -167,44 +167,43 @@ def test_the_command_prints_a_table_or_json(spoken, tmp_path):
     assert len(found["shares"]) == 4
 
 
-def test_what_was_said_is_heard_once_and_its_errors_add_up(spoken, tmp_path, monkeypatch):
+def test_what_was_said_is_judged_once_and_its_errors_add_up(spoken, tmp_path):
     heard = []
 
-    class Ear:
-        """Understands everything but the second word of a text."""
+    def judge(audio, text):
+        heard.append(text)
+        return ("the cat sleeps" if text == "The cat sleeps." else "the dog barks"), 3.0 + len(heard) % 2
 
-        @classmethod
-        def of_language(cls, language):
-            return cls()
-
-        def understands(self, language):
-            return True
-
-        def hear(self, audio, *, language):
-            heard.append(audio.seconds)
-            return SimpleNamespace(text="the cat sleeps" if len(heard) % 2 else "the dog barks")
-
-    monkeypatch.setattr(recogniser, "Recogniser", Ear)
     trial = Trial(**{**TRIAL.__dict__, "texts": ("The cat sleeps.", "The dogs bark.")})
-    assert not listen(trial, tmp_path, tell=quiet)
+    assert not listen(trial, tmp_path, judge, tell=quiet)
     speak(trial, tmp_path, threads=1, tell=quiet)
-    assert not listen(trial, tmp_path, tell=quiet, seconds=-1.0)
+    assert not listen(trial, tmp_path, judge, tell=quiet, seconds=-1.0)
     assert shares(trial, tmp_path)[0].wer is None
-    assert listen(trial, tmp_path, tell=quiet)
-    assert len(heard) == 8
-    assert listen(trial, tmp_path, tell=quiet)
-    assert len(heard) == 8
-    assert {one.wer for one in shares(trial, tmp_path)} == {round(2 / 6, 4)}
+    assert listen(trial, tmp_path, judge, tell=quiet)
+    assert listen(trial, tmp_path, judge, tell=quiet)
+    assert heard == ["The cat sleeps.", "The dogs bark."] * 4
+    assert {(one.wer, one.dnsmos) for one in shares(trial, tmp_path)} == {(round(2 / 6, 4), 3.5)}
     assert speak(trial, tmp_path, threads=1, tell=quiet)
     assert len(spoken) == 8
 
 
-def test_a_recogniser_of_english_does_not_judge_other_languages(spoken, tmp_path, monkeypatch):
-    english = SimpleNamespace(
-        of_language=lambda language: SimpleNamespace(understands=lambda language: False)
-    )
-    monkeypatch.setattr(recogniser, "Recogniser", english)
-    trial = Trial(**{**TRIAL.__dict__, "texts": ("今天的天气非常好。",)})
-    speak(trial, tmp_path, threads=1, tell=quiet)
-    with pytest.raises(RequestError, match="knows English only"):
-        listen(trial, tmp_path, tell=quiet)
+def test_the_command_asks_the_judges(spoken, tmp_path, monkeypatch):
+    found = SimpleNamespace(heard="one", mos=SimpleNamespace(overall=4.25))
+    judges = SimpleNamespace(judge=lambda audio, *, text: found)
+    monkeypatch.setattr(Judges, "load", lambda *, text: judges)
+    command = [
+        "bench",
+        "nano",
+        "--quality",
+        str(tmp_path),
+        "--precision",
+        "int8",
+        "--sentences",
+        "1",
+        "--listen",
+    ]
+    done = CliRunner().invoke(app, [*command, "--json"])
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["done"]
+    assert {one["dnsmos"] for one in found["shares"]} == {4.25}

@@ -1,7 +1,7 @@
 """What a precision costs in what is said: the same sentences and seeds in each; how many codes stay equal?
 
     texts --the model in each precision, greedy and by seeds--> FOLDER/PRECISION/MODE/0001.wav and .json
-    --a recogniser, if asked--> word and letter errors
+    --judges, if asked--> word and letter errors, DNSMOS
 
 Logits tell how far two precisions are apart; the codes that are chosen tell what a listener gets of it. One
 code that differs changes all that follow, so the share of equal codes says how soon two readings part, not
@@ -25,8 +25,11 @@ from sonant.files import write_atomically
 if TYPE_CHECKING:
     from sonant.engine.engine import Engine
     from sonant.engine.model import SpeechModel, Step, Utterance
+    from sonant.request.audio import Audio
     from sonant.request.voice import Voice
 
+Judge = Callable[["Audio", str], tuple[str, float]]
+"""What is heard in a clip that should say the text, and its DNSMOS."""
 MODES = ("greedy", "seeds")
 RECORD = "trial.json"
 
@@ -63,6 +66,8 @@ class Shares:
     """Word errors over words, of all sentences together; None before all of them were listened to."""
     cer: float | None = None
     """The same of letters."""
+    dnsmos: float | None = None
+    """How it sounds, 1 to 5, the mean of all sentences."""
 
 
 def sentences() -> tuple[str, ...]:
@@ -139,36 +144,26 @@ def speak(
     return True
 
 
-def listen(trial: Trial, folder: Path, *, tell: Callable[[str], None], seconds: float | None = None) -> bool:
-    """Hear what was said wherever it was not heard yet, for `seconds` at most; true when all of it is.
-
-    Raises DependencyError without a recogniser, RequestError where it does not know the sentences' language.
-    """
+def listen(
+    trial: Trial, folder: Path, judge: Judge, *, tell: Callable[[str], None], seconds: float | None = None
+) -> bool:
+    """Judge what was said wherever it was not yet, for `seconds` at most; true when all of it is."""
     import time
 
     from sonant.request.audio import Audio
-    from sonant.text.language import detect_language
-    from sonant.voices.recogniser import Recogniser
 
     until = None if seconds is None else time.monotonic() + seconds
     said = [item[2] for precision in trial.precisions for item in _items(trial, folder, precision)]
-    missing = [file for file in said if file.is_file() and "heard" not in _reading(file)]
-    if not missing:
-        return all(file.is_file() for file in said)
-    language = detect_language(" ".join(trial.texts))
-    recogniser = Recogniser.of_language(language)
-    if not recogniser.understands(language):
-        raise RequestError(
-            f"the sentences are in {language}, and the recogniser that is installed knows English only. "
-            'Install one of many languages with: pip install "sonant[judge-multilingual]".',
-            field="listen",
-        )
-    tell(f"{len(missing)} to hear")
+    missing = [file for file in said if file.is_file() and "dnsmos" not in _reading(file)]
+    if missing:
+        tell(f"{len(missing)} to hear")
     for file in missing:
         if until is not None and time.monotonic() > until:
             return False
-        heard = recogniser.hear(Audio.read(file.with_suffix(".wav")), language=language).text
-        write_atomically(file, json.dumps({**_reading(file), "heard": heard}).encode(), is_private=False)
+        reading = _reading(file)
+        heard, mos = judge(Audio.read(file.with_suffix(".wav")), reading["text"])
+        record = {**reading, "heard": heard, "dnsmos": mos}
+        write_atomically(file, json.dumps(record).encode(), is_private=False)
     return all(file.is_file() for file in said)
 
 
@@ -267,10 +262,11 @@ def shares(trial: Trial, folder: Path) -> list[Shares]:
 def _words(readings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     from sonant.text.scoring import Score, score_words
 
-    if not all("heard" in reading for reading in readings):
+    if not all("heard" in reading and "dnsmos" in reading for reading in readings):
         return {}
     total = sum((score_words(reading["text"], reading["heard"]) for reading in readings), Score())
-    return {"wer": round(total.wer, 4), "cer": round(total.cer, 4)}
+    mos = sum(float(reading["dnsmos"]) for reading in readings) / len(readings)
+    return {"wer": round(total.wer, 4), "cer": round(total.cer, 4), "dnsmos": round(mos, 3)}
 
 
 def _reading(file: Path) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from sonant.request.audio import Audio
 
 
 def bench(
@@ -45,7 +48,7 @@ def bench(
         Path | None, typer.Option(help="Of --quality: your own sentences, one a line.", metavar="FILE")
     ] = None,
     listen: Annotated[
-        bool, typer.Option("--listen", help="Of --quality: word errors too, by the judge extra's recogniser.")
+        bool, typer.Option("--listen", help="Of --quality: word errors and DNSMOS too, by the judge extra.")
     ] = False,
     for_seconds: Annotated[
         float | None, typer.Option(help="Of --quality: stop after so long; call again to go on.")
@@ -138,40 +141,46 @@ def _quality(
 
     done = quality.speak(trial, folder, threads=threads, seconds=seconds, tell=tell)
     if listens:
+        from sonant.quality.judges import Judges
+
+        judges = Judges.load(text=" ".join(trial.texts))
+
+        def judge(audio: Audio, text: str) -> tuple[str, float]:
+            found = judges.judge(audio, text=text)
+            assert found.heard is not None, "words were asked for"
+            assert found.mos is not None, "and the sound"
+            return found.heard, found.mos.overall
+
         left = None if seconds is None else seconds - (time.monotonic() - began)
-        done = quality.listen(trial, folder, seconds=left, tell=tell) and done
+        done = quality.listen(trial, folder, judge, seconds=left, tell=tell) and done
     found = quality.shares(trial, folder)
     if as_json:
         typer.echo(
             json.dumps({"done": done, "base": trial.precisions[0], "shares": [asdict(s) for s in found]})
         )
         return
+    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
-    columns = (
-        "codes",
-        "sentences",
-        "equal codes",
-        "first difference",
-        "sentences alike",
-        "length",
-        "WER",
-        "CER",
-    )
-    table = Table("precision", *columns, title=f"{model}, against {trial.precisions[0]}")
+    columns = ("by", "said", "equal", "parts at", "alike", "length", "WER", "CER", "MOS")
+    table = Table("precision", *columns, title=f"{model}, codes against {trial.precisions[0]}", box=SIMPLE)
     for one in found:
         table.add_row(
             one.precision,
             one.mode,
             str(one.sentences),
             f"{one.equal:.1%}",
-            f"frame {one.first:g}",
+            f"{one.first:g}",
             str(one.whole),
             f"{one.length:.1%}",
             *("" if share is None else f"{share:.1%}" for share in (one.wer, one.cer)),
+            "" if one.dnsmos is None else f"{one.dnsmos:.2f}",
         )
     Console().print(table)
+    typer.echo(
+        "equal: share of codes; parts at: the first frame that differs, median; alike: whole sentences"
+    )
     if not done:
         typer.echo("not all of it is done yet; call again to go on", err=True)
 
