@@ -10,14 +10,15 @@ import threading
 import time
 
 import httpx
+import psutil
 import pytest
 import soundfile
 
-from tests.server.conftest import ProcessServer, wait_ready
+from tests.server.conftest import ProcessServer, wait_ready, wait_until
 
 PROSE = "It was a bright cold day in April, and the clocks were striking thirteen. "
-PATIENCE = 20.0
-"""Seconds that a busy machine may take for what an idle one does in a tenth of one."""
+ALIVE = 1.0
+"""Seconds that the server's processor may work between a question to /health and its answer."""
 
 
 @pytest.fixture(scope="module")
@@ -28,26 +29,35 @@ def server(tmp_path_factory):
     made.stop()
 
 
-def speak(server, text, timeout=120, **fields):
+def work(server):
+    """Seconds of processor time that the server has used: what a busy machine does not add to."""
+    used = psutil.Process(server.process.pid).cpu_times()
+    return used.user + used.system
+
+
+def speak(server, text, timeout=600, **fields):
     body = {"input": text, "response_format": "wav", "stream": False, **fields}
     return httpx.post(f"{server.url}/v1/audio/speech", json=body, timeout=timeout)
 
 
 class Meanwhile:
-    """Asks /health again and again while something else runs; `slowest` is the longest wait."""
+    """Asks /health again and again while something else runs; `slowest` is the most processor time that the
+    server used between a question and its answer."""
 
     def __init__(self, server):
         self.slowest = 0.0
-        self._url = f"{server.url}/health"
+        self.server = server
+        self.asked = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._ask, daemon=True)
 
     def _ask(self):
-        with httpx.Client(timeout=60) as client:
+        with httpx.Client(timeout=600) as client:
             while not self._stop.is_set():
-                began = time.monotonic()
-                assert client.get(self._url).status_code == 200
-                self.slowest = max(self.slowest, time.monotonic() - began)
+                began = work(self.server)
+                assert client.get(f"{self.server.url}/health").status_code == 200
+                self.slowest = max(self.slowest, work(self.server) - began)
+                self.asked += 1
                 time.sleep(0.02)
 
     def __enter__(self):
@@ -56,7 +66,8 @@ class Meanwhile:
 
     def __exit__(self, *_):
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(600)
+        assert self.asked
 
 
 @pytest.mark.parametrize(
@@ -65,14 +76,15 @@ class Meanwhile:
     ids=["quotes", "brackets", "hashes", "slashes", "digits", "letters"],
 )
 def test_a_text_that_is_hard_to_read_ends_at_its_deadline_and_holds_nobody(server, text):
-    began = time.monotonic()
+    began = work(server)
     with Meanwhile(server) as health:
         answer = speak(server, text, deadline=2)
     assert answer.status_code in (200, 400, 503), answer.text
     if answer.status_code == 503:
         assert answer.json()["error"]["code"] == "deadline_exceeded"
-    assert time.monotonic() - began < PATIENCE
-    assert health.slowest < PATIENCE / 4
+    assert health.slowest < ALIVE
+    # Two seconds by the clock, and what a step that was under way then still took.
+    assert work(server) - began < 8
     assert speak(server, "Hello there.").status_code == 200
 
 
@@ -82,14 +94,15 @@ def test_a_glossary_cannot_make_a_small_body_large(server):
         answer = speak(server, "a " * 49_000, glossary=glossary)
     assert answer.status_code == 400, answer.text[:300]
     assert answer.json()["error"]["param"] in ("glossary", "input")
-    assert health.slowest < PATIENCE / 4
+    assert health.slowest < ALIVE
 
 
 def test_a_short_request_is_not_kept_waiting_by_long_ones(server):
+    """In segments it is counted by test_fairness.py; here in the work of the real process, once."""
     stop = threading.Event()
 
     def read(number):
-        with httpx.Client(timeout=300) as client:
+        with httpx.Client(timeout=600) as client:
             body = {"input": PROSE * 150, "response_format": "pcm", "seed": number}
             with client.stream("POST", f"{server.url}/v1/audio/speech", json=body) as answer:
                 for _ in answer.iter_bytes(65_536):
@@ -100,18 +113,15 @@ def test_a_short_request_is_not_kept_waiting_by_long_ones(server):
     for reader in readers:
         reader.start()
     try:
-        while httpx.get(f"{server.url}/v1/status").json()["models"][0]["running"] < 1:
-            time.sleep(0.05)
-        waits = []
-        for _ in range(3):
-            began = time.monotonic()
-            assert speak(server, "Hello there.").status_code == 200
-            waits.append(time.monotonic() - began)
+        wait_until(lambda: len(httpx.get(f"{server.url}/v1/status").json()["running"]) == 8, 60)
+        began = work(server)
+        assert speak(server, "Hello there.").status_code == 200
+        assert work(server) - began < 10  # of over 60 s before
+        assert len(httpx.get(f"{server.url}/v1/status").json()["running"]) == 8
     finally:
         stop.set()
         for reader in readers:
             reader.join(60)
-    assert min(waits) < PATIENCE / 2, waits  # over 60 s before
 
 
 @pytest.mark.parametrize("text", ["1" * 65, "$" + "7" * 40, "deadbeef" * 8, "😀" * 30 + " hi"])

@@ -4,21 +4,30 @@ import pytest
 from fastapi.testclient import TestClient
 
 from sonant.errors import ConfigError, DependencyError
-from sonant.server import cluster
 from sonant.server.auth import hash_key
-from sonant.server.cluster import ClusterSettings, application, builder
+from sonant.server.building import keys_given
+from sonant.server.cluster import CLUSTER, application, builder
+from sonant.server.options import from_words, options_on, server_settings
+
+
+def read(**words):
+    return from_words(words, (*options_on("cluster"), *CLUSTER))
 
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch):
-    monkeypatch.delenv("SONANT_API_KEYS", raising=False)
+    for variable in ("SONANT_API_KEYS", "SONANT_ADMIN_KEYS"):
+        monkeypatch.delenv(variable, raising=False)
 
 
 def test_settings_are_read_from_words():
-    made = ClusterSettings.of(
-        {"model": "a,b", "replicas": "3", "cpus": "1.5", "insecure": "Yes", "gpus": "0"}
-    )
-    assert (made.model, made.replicas, made.cpus, made.insecure, made.gpus) == ("a,b", 3, 1.5, True, 0.0)
+    made = read(model="a,b", replicas="3", cpus="1.5", insecure="Yes", gpus="0", max_input="500")
+    assert (made["model"], made["replicas"], made["cpus"]) == (["a", "b"], 3, 1.5)
+    assert (made["insecure"], made["gpus"], made["slots"]) == (True, 0.0, 4)
+    settings = server_settings(read(max_input="500", alias="a=b,c=d", max_upload="2"))
+    assert settings.max_input == 500
+    assert settings.model_aliases == {"a": "b", "c": "d"}
+    assert settings.uploads.max_bytes == 2 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -26,10 +35,11 @@ def test_settings_are_read_from_words():
     [
         ({"modell": "x"}, "unknown setting modell; expected some of: model"),
         ({"replicas": "two"}, "replicas is 'two'; expected a whole number"),
-        ({"replicas": "0"}, "positive"),
+        ({"replicas": "0"}, "1 or more"),
         ({"insecure": "perhaps"}, "true or false"),
-        ({"cpus": "nan"}, "positive"),
-        ({"cpus": "inf"}, "positive"),
+        ({"cpus": "nan"}, "0.01 or more"),
+        ({"cpus": "inf"}, "0.01 or more"),
+        ({"host": "0.0.0.0"}, "unknown setting host"),
         ({"key_file": "nowhere.txt"}, "nowhere.txt"),
         ({}, "SONANT_API_KEYS"),
     ],
@@ -47,8 +57,8 @@ def test_ray_is_asked_for_when_it_is_absent(monkeypatch):
 
 def test_a_replica_is_the_whole_app(tmp_path, monkeypatch):
     monkeypatch.setenv("SONANT_API_KEYS", "sk-one")
-    settings = ClusterSettings(model="builtin", voices=str(tmp_path), cpus=1)
-    keys = cluster._keys(settings)
+    settings = read(model="builtin", voices=str(tmp_path), cpus="1")
+    keys = keys_given(settings)
     assert [key.hash for key in keys] == [hash_key("sk-one")]
     body = {"model": "builtin", "input": "Hello.", "response_format": "wav", "seed": 1}
     with TestClient(builder(settings, keys)()) as client:

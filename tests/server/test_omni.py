@@ -1,5 +1,6 @@
 """vLLM-Omni's WebSocket messages on the same route, as its own tests and clients send them."""
 
+import base64
 import json
 
 import pytest
@@ -85,3 +86,49 @@ def test_an_error_is_a_message_and_the_connection_stays(toy_server):  # noqa: F8
         tell(socket, type="input.text", text="Hello.")
         tell(socket, type="input.done")
         assert len(until(socket, "session.done")[1][0]) > 1_000
+
+
+def test_word_times_come_after_the_sound_in_messages(toy_server):  # noqa: F811
+    with connect(url(toy_server)) as socket:
+        manner = {"response_format": "pcm", "stream_audio": True, "seed": 1}
+        tell(socket, type="session.config", word_timestamps=True, **manner)
+        tell(socket, type="input.text", text="Hello there world.")
+        tell(socket, type="input.done")
+        messages, sounds = until(socket, "session.done")
+        assert sounds == []
+        start, *chunks, last, done, _ = messages
+        assert (start["type"], start["word_timestamps"], start["sample_rate"]) == (
+            "audio.start",
+            True,
+            24_000,
+        )
+        assert [chunk["chunk_id"] for chunk in (*chunks, last)] == list(range(len(chunks) + 1))
+        heard = b"".join(base64.b64decode(chunk["audio_b64"]) for chunk in chunks)
+        assert {chunk["timestamps"] for chunk in chunks} == {None}
+        ends = [chunk["chunk_end_ms"] for chunk in chunks]
+        assert [chunk["chunk_start_ms"] for chunk in chunks] == [0, *ends[:-1]]
+        assert last["audio_b64"] == ""
+        assert last["chunk_end_ms"] == ends[-1] == round(len(heard) / 48)
+        assert [word["word"] for word in last["timestamps"]] == ["Hello", "there", "world"]
+        times = [word[edge] for word in last["timestamps"] for edge in ("start_ms", "end_ms")]
+        assert times == sorted(times)
+        assert times[-1] <= ends[-1]
+        assert (done["total_bytes"], done["error"]) == (len(heard), False)
+
+        tell(socket, type="session.config", word_timestamps=True, response_format="wav")
+        tell(socket, type="input.text", text="Hello.")
+        tell(socket, type="input.done")
+        messages, _ = until(socket, "session.done")
+        assert [message["type"] for message in messages] == [
+            "error",
+            "audio.start",
+            "audio.done",
+            "session.done",
+        ]
+        assert "stream_audio true" in messages[0]["message"]
+        assert messages[2]["error"] is True
+
+        tell(socket, type="session.config", **manner)  # without it, bytes as ever
+        tell(socket, type="input.text", text="Hello there world.")
+        tell(socket, type="input.done")
+        assert b"".join(until(socket, "session.done")[1]) == heard

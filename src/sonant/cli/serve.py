@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sonant.cli.speaking import STRICT
-from sonant.request.settings import BY_NAME, LOUDNESS, read_level
+from sonant.server.options import Option, Where, options_on, server_settings
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from sonant.server.settings import ServerSettings
+Command = TypeVar("Command", bound=Callable[..., None])
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
-Models = Annotated[
-    list[str] | None,
-    typer.Option("--model", "-m", help="Model to serve: known name, folder, or NAME=FOLDER. Repeatable."),
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16.")]
-Precision = Annotated[
-    str,
-    typer.Option(help="Weights on a CPU, of models that offer it: auto, full, lossless, int8, mixed, int4."),
-]
-Slots = Annotated[int, typer.Option(min=1, max=256, help="Utterances spoken as one batch.")]
-MemoryLimit = Annotated[
-    str | None,
-    typer.Option(
-        help="The most that Sonant may use, such as 6GB: of a CPU's memory, or of the accelerator's.",
-        metavar="SIZE",
-    ),
-]
-Strict = Annotated[bool, typer.Option("--strict", help=STRICT)]
-Voices = Annotated[Path | None, typer.Option(help="Folder of stored voices.")]
+_TYPES: dict[str, Any] = {
+    "text": str, "texts": list[str], "pairs": list[str], "path": Path, "switch": bool, "whole": int,
+    "number": float, "level": str,
+}  # fmt: skip
 
 
 SERVER_NEEDS = ("fastapi", "uvicorn", "multipart", "prometheus_client", "httpx")
@@ -60,171 +45,86 @@ def _check_extra() -> None:
         )
 
 
-def serve(
-    model: Models = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    precision: Precision = "auto",
-    strict: Strict = False,
-    slots: Slots = 4,
-    voices: Voices = None,
-    alias: Annotated[list[str] | None, typer.Option(help="NAME=MODEL: another name of a model.")] = None,
-    voice_alias: Annotated[
-        list[str] | None, typer.Option(help="NAME=VOICE: another name of a voice.")
-    ] = None,
-    api_key: Annotated[
-        list[str] | None, typer.Option(help="Accept this key (better: --key-file, or SONANT_API_KEYS).")
-    ] = None,
-    key_file: Annotated[Path | None, typer.Option(help="File of key hashes, made by `sonant key`.")] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow other machines in without keys.")
-    ] = False,
-    readings: Annotated[
-        Path | None, typer.Option(help="Folder of books and their readings; default: beside the voices.")
-    ] = None,
-    allow_host: Annotated[list[str] | None, typer.Option(help="Host name to answer to. Repeatable.")] = None,
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Web origin that may call. Repeatable.")
-    ] = None,
-    allow_urls: Annotated[
-        bool, typer.Option("--allow-urls", help="Fetch reference clips from public web addresses.")
-    ] = False,
-    queue_limit: Annotated[int, typer.Option(min=1, help="Requests of a model before 503.")] = 64,
-    max_per_client: Annotated[int, typer.Option(min=1, help="Requests of one client at a time.")] = 64,
-    max_sockets_per_client: Annotated[int, typer.Option(min=1, help="WebSockets of one client.")] = 128,
-    max_connections: Annotated[int, typer.Option(min=1, help="Open connections in all.")] = 1024,
-    max_connections_per_address: Annotated[
-        int, typer.Option(min=0, help="Open connections of one address; 0: any, as behind a proxy.")
-    ] = 256,
-    header_timeout: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which a request's headers have to arrive.")
-    ] = 10,
-    max_input: Annotated[int, typer.Option(min=1, help="Characters of one request.")] = 100_000,
-    max_upload: Annotated[float, typer.Option(min=0.01, help="MiB of an uploaded clip.")] = 10.0,
-    deadline: Annotated[
-        float, typer.Option(min=1, help="Seconds a request may take, plus 0.2 a character.")
-    ] = 300,
-    idle_unload: Annotated[
-        float | None, typer.Option(min=1, help="Unload a model after this many seconds without use.")
-    ] = None,
-    memory_limit: MemoryLimit = None,
-    wyoming: Annotated[
-        bool, typer.Option("--wyoming", help="Speak Home Assistant's Wyoming protocol too. It knows no keys.")
-    ] = False,
-    wyoming_port: Annotated[int, typer.Option(min=0, max=65535, help="Port of --wyoming.")] = 10200,
-    loudness: Annotated[
-        str, typer.Option(help="LUFS of answers that do not ask for another, or off.", metavar="LUFS|off")
-    ] = str(LOUDNESS),
-    strict_fields: Annotated[
-        bool,
-        typer.Option("--strict-fields", help="Refuse unknown fields instead of naming them in a header."),
-    ] = False,
-    preload: Annotated[bool, typer.Option(help="Load all models at start, not only the first.")] = False,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
-) -> None:
+def with_options(where: Where) -> Callable[[Command], Command]:
+    """A command with the server's options that there are `where`, in place of its parameter `**given`."""
+
+    def change(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        kept = [p.replace(kind=p.KEYWORD_ONLY) for p in own if p.kind != p.VAR_KEYWORD]
+        parameters = [*(_parameter(row) for row in options_on(where)), *kept]
+        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return command
+
+    return change
+
+
+def _parameter(row: Option) -> inspect.Parameter:
+    kind = _TYPES[row.kind]
+    is_several = row.kind in ("texts", "pairs")
+    has_default = row.default is not None and not is_several
+    flag = f"--{row.name.replace('_', '-')}"
+    declared = typer.Option(
+        *(row.flags or ((flag,) if row.kind == "switch" else ())),
+        help=f"{row.help.removesuffix('.')}. Repeatable." if is_several else row.help,
+        min=row.least,
+        max=row.most,
+        metavar=row.metavar,
+        rich_help_panel=row.panel,
+    )
+    return inspect.Parameter(
+        row.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=row.default if has_default else None,
+        annotation=Annotated[kind if has_default else kind | None, declared],
+    )
+
+
+@with_options("serve")
+def serve(**given: Any) -> None:
     """Serve speech over HTTP in OpenAI's format, with the studio at /."""
     _check_extra()
     from sonant.errors import ConfigError
-    from sonant.server.auth import keys_of, read_key_file
-    from sonant.server.settings import RIGHTS, DoorLimits, ServerSettings, UploadLimits
+    from sonant.server.building import build_app, keys_given
 
+    host, log_level, insecure = given["host"], given["log_level"], given["insecure"]
     if log_level not in LOG_LEVELS:
         raise ConfigError(
             f"the log level is {log_level!r}; expected one of {', '.join(LOG_LEVELS)}. Choose one of them."
         )
-    keys = keys_of([*(api_key or []), *os.environ.get("SONANT_API_KEYS", "").replace(",", " ").split()])
-    keys += keys_of(
-        os.environ.get("SONANT_ADMIN_KEYS", "").replace(",", " ").split(), rights=frozenset(RIGHTS)
-    )
-    if key_file is not None:
-        keys += read_key_file(key_file)
+    keys = keys_given(given)
     is_local = host in LOOPBACK
     if not is_local and not keys and not insecure:
         raise ConfigError(
             f"listening on {host} lets other machines in, and no API key is set. Make one with "
             "`sonant key keys.txt` and pass --key-file keys.txt; or pass --insecure on a trusted network."
         )
-    if wyoming and not is_local and not insecure:
+    if given["wyoming"] and not is_local and not insecure:
         raise ConfigError(
             f"--wyoming on {host} lets other machines speak, and its protocol knows no keys. Pass --insecure "
             "on a trusted network (HTTP goes on asking for its keys), or listen on 127.0.0.1."
         )
-    hosts = tuple(name.lower() for name in allow_host or ())
-    settings = ServerSettings(
-        keys=keys,
-        allowed_hosts=(*LOOPBACK, *hosts) if is_local else hosts,
-        cors_origins=tuple(cors_origin or ()),
-        model_aliases=_pairs("--alias", alias),
-        voice_aliases=_pairs("--voice-alias", voice_alias),
-        uploads=UploadLimits(max_bytes=int(max_upload * 2**20)),
-        max_body=int(max_upload * 2**20 * 1.5) + 2**20,
-        max_input=max_input,
-        max_per_client=max_per_client,
-        max_sockets_per_client=max_sockets_per_client,
-        doors=DoorLimits(
-            connections=max_connections,
-            connections_per_address=max_connections_per_address,
-            header_seconds=header_timeout,
-        ),
-        deadline=deadline,
-        allow_urls=allow_urls,
-        strict_fields=strict_fields,
-        loudness=read_level(BY_NAME["loudness"], loudness),
-    )
-    home = open_socket(host, wyoming_port) if wyoming else None
-    app = build_app(
-        model or [],
-        settings,
-        wyoming=home,
-        voices=voices,
-        readings=readings,
-        device=device,
-        dtype=dtype,
-        precision=precision,
-        strict=strict,
-        slots=slots,
-        queue_limit=queue_limit,
-        idle_seconds=idle_unload,
-        memory_limit=memory_limit,
-        preload=preload,
-    )
+    hosts = tuple(name.lower() for name in given["allow_host"] or ())
+    given["allow_host"] = (*LOOPBACK, *hosts) if is_local else hosts
+    settings = server_settings(given, keys=keys)
+    home = open_socket(host, given["wyoming_port"]) if given["wyoming"] else None
+    app = build_app(given, settings, wyoming=home)
     if home is not None:
         typer.echo(f"Wyoming at tcp://{host}:{home.getsockname()[1]}")
-    listen(app, open_socket(host, port), log_level=log_level)
+    listen(app, open_socket(host, given["port"]), log_level=log_level)
 
 
+@with_options("studio")
 def studio(
-    model: Models = None,
+    *,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    precision: Precision = "auto",
-    strict: Strict = False,
-    slots: Slots = 4,
-    voices: Voices = None,
-    memory_limit: MemoryLimit = None,
     browser: Annotated[bool, typer.Option(help="Open the page in the web browser.")] = True,
+    **given: Any,
 ) -> None:
     """Open the studio: a page in the browser to speak, record, clone and compare. For this machine only."""
     _check_extra()
-    from sonant.server.settings import ServerSettings
+    from sonant.server.building import build_app
 
-    app = build_app(
-        model or [],
-        ServerSettings(allowed_hosts=LOOPBACK),
-        voices=voices,
-        device=device,
-        dtype=dtype,
-        precision=precision,
-        strict=strict,
-        slots=slots,
-        queue_limit=64,
-        idle_seconds=None,
-        memory_limit=memory_limit,
-        preload=False,
-    )
+    app = build_app(given, server_settings({"allow_host": LOOPBACK}))
     listen(app, open_socket("127.0.0.1", port), log_level="warning", browser=browser)
 
 
@@ -251,55 +151,6 @@ def key(
         out.write(f"{hash_key(made)}{told} {label}".rstrip() + "\n")
     typer.echo(made)
     typer.echo(f"Its hash is in {file}; the key itself is shown only now.", err=True)
-
-
-def build_app(
-    models: list[str],
-    settings: ServerSettings,
-    *,
-    voices: Path | None,
-    device: str,
-    dtype: str,
-    precision: str,
-    strict: bool,
-    slots: int,
-    queue_limit: int,
-    idle_seconds: float | None,
-    memory_limit: str | None,
-    preload: bool,
-    readings: Path | None = None,
-    wyoming: socket.socket | None = None,
-) -> FastAPI:
-    """The app with its models found, not yet loaded."""
-    from sonant.catalogue import registry
-    from sonant.checkpoints.memory import parse_size, resident_bytes
-    from sonant.server.app import create_app
-    from sonant.server.models import ModelPool, find_sources
-    from sonant.voices.library import VoiceLibrary
-
-    library = VoiceLibrary(voices)
-    limit = parse_size(memory_limit) if memory_limit is not None else None
-    on_cpu = registry.choose_device(device).type == "cpu"
-    taken = resident_bytes() if on_cpu else 0  # by the server itself: the rest is for models
-    sources = find_sources(
-        models,
-        library,
-        device=device,
-        dtype=dtype,
-        precision=precision,
-        strict=strict,
-        slots=slots,
-        queue_limit=queue_limit,
-        memory_limit=limit,
-    )
-    pool = ModelPool(
-        sources,
-        aliases=settings.model_aliases,
-        max_bytes=None if limit is None else limit - taken,
-        idle_seconds=idle_seconds,
-    )
-    warm = tuple(pool.names) if preload else None
-    return create_app(pool, library, settings, warm=warm, wyoming=wyoming, readings=readings)
 
 
 def open_socket(host: str, port: int) -> socket.socket:
@@ -354,15 +205,3 @@ def listen(app: FastAPI, bound: socket.socket, *, log_level: str, browser: bool 
         # The socket listens already, so the page waits in its queue until the server answers.
         threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
     uvicorn.Server(config).run(sockets=[bound])
-
-
-def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
-    from sonant.errors import ConfigError
-
-    pairs = {}
-    for text in given or []:
-        name, found, target = text.partition("=")
-        if not found or not name or not target:
-            raise ConfigError(f"{option} {text!r} is no pair; expected NAME=OTHER, such as tts-1=builtin.")
-        pairs[name] = target
-    return pairs

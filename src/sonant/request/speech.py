@@ -413,6 +413,8 @@ class ModelSpec:
     min_reference_seconds: float = 0.1
     min_reference_rate: int = 0
     """Hz."""
+    mixed: tuple[str, ...] = ()
+    """Tensors of a stored voice that may be mixed by weight; of a mixture nothing else is used."""
     max_text: int = 100_000
     """Characters of one request."""
     rows: int = 1
@@ -432,7 +434,7 @@ CAPABILITIES: Mapping[str, str] = {
     "clone": "speaks with the voice of a clip",
     "clone_in_context": "also uses the clip's transcript",
     "preset_voice": "has named voices of its own",
-    "voice_mixing": "mixes its own voices, such as af_bella:0.6+af_sky:0.4",
+    "voice_mixing": "mixes voices by weight, such as af_bella:0.6+af_sky:0.4",
     "voice_design": "makes a voice from a description",
     "instruction": "follows style instructions in words",
     "emotion_vector": "takes eight emotion numbers",

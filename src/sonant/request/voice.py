@@ -38,6 +38,8 @@ class Voice:
     clip: Audio | None = None
     origin: Mapping[str, str] = field(default_factory=dict)
     """Where it came from, in words: file name, date, consent, the instruction of a designed voice."""
+    parts: tuple[tuple[Voice, float], ...] = ()
+    """Of a mixture that no model has made yet: voices and their weights, which sum to 1."""
 
     def __repr__(self) -> str:
         made = f" of {self.family}" if self.family else ""
@@ -121,6 +123,8 @@ class Voice:
             state.update(np.ascontiguousarray(self.clip.samples).tobytes())
             state.update(str(self.clip.sample_rate).encode())
         state.update(repr((self.name if not self.tensors else "", self.transcript, self.language)).encode())
+        for part, weight in self.parts:
+            state.update(f"{part.digest()}{weight!r}".encode())
         return state.hexdigest()[:16]
 
 

@@ -34,6 +34,7 @@ from sonant.server.books import book_routes
 from sonant.server.delivery import SpeechAnswer, collect, usage, warning
 from sonant.server.dialogue import dialogue_routes, turns_of
 from sonant.server.elevenlabs import eleven_routes
+from sonant.server.headers import HEADERS
 from sonant.server.metrics import Metrics, Observe
 from sonant.server.models import ModelPool
 from sonant.server.problems import (
@@ -131,15 +132,7 @@ def create_app(
             allow_methods=["GET", "HEAD", "POST", "DELETE"],
             # Whatever header an allowed page sends: OpenAI's client in a browser brings a dozen of its own.
             allow_headers=["*"],
-            expose_headers=[
-                "X-Request-Id",
-                "X-Sample-Rate",
-                "X-Sonant-Model",
-                "X-Sonant-Voice",
-                "X-Sonant-Seed",
-                "X-Sonant-Guards",
-                "X-Sonant-Warning",
-            ],
+            expose_headers=list(HEADERS),
         )
     app.add_middleware(Observe, metrics=metrics)
     _add_error_answers(app)

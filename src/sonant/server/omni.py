@@ -2,11 +2,13 @@
 
 client: session.config (input.text* input.done)* session.close
 server: (audio.start sound* audio.done)* session.done, for each input.done
+with word_timestamps sound comes in messages, audio.chunk, the last of which has the times
 Source: vllm_omni/entrypoints/openai/serving_speech_stream.py of July 2026.
 """
 
 from __future__ import annotations
 
+import base64
 import logging
 import time
 from typing import Any, Literal
@@ -15,6 +17,7 @@ from pydantic import Field, ValidationError
 
 from sonant.audio.encode import open_encoder
 from sonant.errors import RequestError, SonantError
+from sonant.server.captions import Spoken, WordClock
 from sonant.server.delivery import collect, encode
 from sonant.server.live import SentenceCutter
 from sonant.server.problems import HttpProblem, describe_error, from_validation
@@ -33,6 +36,10 @@ class Config(Manner):
     stream_audio: bool = False
     split_granularity: Literal["none", "sentence", "clause"] = Field(
         default="none", description="none: one request for each input.done. clause is read as sentence."
+    )
+
+    word_timestamps: bool = Field(
+        default=False, description="When each word is said; needs stream_audio and response_format pcm."
     )
 
 
@@ -109,16 +116,15 @@ class OmniSession:
         config = self._config
         place = {"utterance_index": self._utterance, "sentence_index": self._sentence}
         self._sentence += 1
-        start = {
-            "type": "audio.start",
-            **place,
-            "sentence_text": text.strip(),
-            "format": config.response_format,
-        }
-        sent = 0
-        is_started = failed = False
+        out = _Outcome(self._wire, place, text, config)
+        failed = False
         self._wire.is_speaking = True
         try:
+            if config.word_timestamps and not (config.stream_audio and config.response_format == "pcm"):
+                raise RequestError(
+                    "word_timestamps came without stream_audio true and response_format pcm; it needs both.",
+                    field="word_timestamps",
+                )
             async with self._service.speaking(
                 config,
                 text,
@@ -129,32 +135,97 @@ class OmniSession:
                 response_format=config.response_format,
             ) as speaking:
                 encoder = open_encoder(config.response_format, speaking.sample_rate)
-                if config.response_format == "pcm":
-                    start |= {"sample_rate": encoder.sample_rate, "channels": 1}
+                out.sample_rate = encoder.sample_rate
                 if not config.stream_audio:
-                    data = await collect(speaking, encoder)
-                    await self._wire.tell(start)
-                    is_started = True
-                    await self._wire.sound(data)
-                    sent = len(data)
+                    await out.sound(await collect(speaking, encoder))
                 is_final = not config.stream_audio
                 while not is_final:
                     chunk = await speaking.next()
                     is_final = chunk.is_final
                     data = await encode(encoder, chunk.samples, is_final=is_final)
-                    if data and not is_started:
-                        await self._wire.tell(start)
-                        is_started = True
-                    await self._wire.sound(data)
-                    sent += len(data)
+                    await out.sound(data)
                     if data:
                         speaking.sent()
+                    if out.clock is not None:
+                        out.words += await out.clock.take(chunk)
+                await out.tell_words()
         except (SonantError, HttpProblem) as error:
             failed = True
             log.info("utterance %s failed: %s", self._wire.id, describe_error(error)[1]["code"])
             await self._tell_error(error)
         finally:
             self._wire.is_speaking = False
-        if not is_started:
-            await self._wire.tell(start)
-        await self._wire.tell({"type": "audio.done", **place, "total_bytes": sent, "error": failed})
+        await out.start()
+        await self._wire.tell({"type": "audio.done", **place, "total_bytes": out.sent, "error": failed})
+
+
+class _Outcome:
+    """What is told of one sentence: its start once, its sound as bytes or in messages, its words."""
+
+    def __init__(self, wire: Wire, place: dict[str, int], text: str, config: Config) -> None:
+        self._wire = wire
+        self._place = place
+        self._start = {
+            "type": "audio.start",
+            **place,
+            "sentence_text": text.strip(),
+            "format": config.response_format,
+        }
+        if config.word_timestamps:
+            self._start["word_timestamps"] = True
+        self._is_pcm = config.response_format == "pcm"
+        self._is_started = False
+        self._chunks = 0
+        self.clock = WordClock() if config.word_timestamps else None
+        self.words: list[Spoken] = []
+        self.sample_rate = 0
+        self.sent = 0
+
+    async def start(self) -> None:
+        """Tell that sound begins, unless that was told."""
+        if not self._is_started:
+            self._is_started = True
+            rate = (
+                {"sample_rate": self.sample_rate, "channels": 1} if self._is_pcm and self.sample_rate else {}
+            )
+            await self._wire.tell({**self._start, **rate})
+
+    async def sound(self, data: bytes) -> None:
+        """Send sound, if there is any."""
+        if not data:
+            return
+        await self.start()
+        if self.clock is None:
+            await self._wire.sound(data)
+        else:
+            await self._chunk(data, None)
+        self.sent += len(data)
+
+    async def tell_words(self) -> None:
+        """Send the words' times, in milliseconds of the sentence, with a chunk that has no sound."""
+        if self.clock is not None:
+            await self.start()
+            times = [
+                {"word": w.word, "start_ms": round(1000 * w.start), "end_ms": round(1000 * w.end)}
+                for w in self.words
+            ]
+            await self._chunk(b"", times)
+
+    async def _chunk(self, data: bytes, times: list[dict[str, Any]] | None) -> None:
+        start, end = (
+            round(1000 * count / 2 / self.sample_rate) for count in (self.sent, self.sent + len(data))
+        )
+        await self._wire.tell(
+            {
+                "type": "audio.chunk",
+                **self._place,
+                "chunk_id": self._chunks,
+                "chunk_start_ms": start if data else 0,
+                "chunk_end_ms": end,
+                "sample_rate": self.sample_rate,
+                "channels": 1,
+                "audio_b64": base64.b64encode(data).decode(),
+                "timestamps": times,
+            }
+        )
+        self._chunks += 1

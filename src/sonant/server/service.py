@@ -27,7 +27,7 @@ from sonant.server.schemas import Manner, to_request, unused_fields
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from sonant.server.shelves import Shelves
 from sonant.server.uploads import Clips
-from sonant.voices.finding import can_take_voices, find_voice, own_voice, stored_name
+from sonant.voices.finding import find_voice, has_voice
 from sonant.voices.library import VoiceLibrary
 
 _TASKS = {"CustomVoice": "preset_voice", "VoiceDesign": "voice_design", "Base": "clone"}
@@ -233,11 +233,10 @@ class SpeechService:
     def _speaks(self, model: str, voice: str, caller: Caller) -> bool:
         """Whether a model has this voice or can take it from the library; not whether it has an equal."""
         spec = self.pool.spec(model)
-        if spec is None:
+        try:
+            return spec is not None and has_voice(voice, spec, self.shelves.view(caller))
+        except VoiceError:  # a mixture that this model cannot make; another may know the name
             return False
-        if own_voice(voice, spec) is not None:
-            return True
-        return can_take_voices(spec) and stored_name(voice, self.shelves.view(caller)) is not None
 
     def _check_text(self, text: str) -> None:
         if len(text) > self.settings.max_input:
@@ -332,7 +331,6 @@ def volume_of(body: Manner) -> float:
 def _take_timings(speaking: Speaking) -> None:
     record, stream = speaking.record, speaking.chunks.stream
     record.timings = {name: round(value, 6) for name, value in stream.timings.items()}
-    record.segments = len(stream.segments)
     record.segments = len(stream.segments)
     record.frames = int(stream.timings.get("frames", 0))
     record.audio_seconds = stream.produced_seconds

@@ -1,4 +1,4 @@
-"""Everything a server can be told, in one frozen record; `sonant serve` fills it from its options."""
+"""Everything an app can be told, in one frozen record; the options that fill it are in options.py."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class ServerSettings:
     """Further names for voices; OpenAI's names stand for the model's own voices unless listed here."""
     uploads: UploadLimits = UploadLimits()
     max_body: int = 16 * 2**20
-    """Bytes of any request body."""
+    """Bytes of any request body: a clip in base64, and a text."""
     body_seconds: float = 120.0
     """Time any request body may take to arrive."""
     max_input: int = 100_000

@@ -84,8 +84,10 @@ class Casting:
 
     def _fit(self, voice: Voice) -> Voice | str:
         spec = self.spec
-        if voice.family == spec.family and voice.fingerprint == spec.fingerprint and voice.tensors:
+        if self._is_of_this_model(voice):
             return voice
+        if voice.parts:
+            return self._mix(voice)
         if not voice.tensors and voice.clip is None:
             return find_voice(voice.name, spec=spec, shelf=None)
         if voice.clip is None:
@@ -96,3 +98,31 @@ class Casting:
             )
         made = self.encode(voice.clip, transcript=voice.transcript, name=voice.name)
         return replace(made, language=voice.language, origin=voice.origin)
+
+    def _is_of_this_model(self, voice: Voice) -> bool:
+        own = (self.spec.family, self.spec.fingerprint)
+        return (voice.family, voice.fingerprint) == own and bool(voice.tensors)
+
+    def _mix(self, mixture: Voice) -> Voice:
+        """The sum by weight of what the model says may be mixed. Raises VoiceError."""
+        spec = self.spec
+        mixed: dict[str, torch.Tensor] = {}
+        for part, weight in mixture.parts:
+            # Words of the clips are of no use to a mixture, and would be encoded for nothing.
+            fitted = self._fit(part if self._is_of_this_model(part) else replace(part, transcript=None))
+            tensors = fitted.tensors if isinstance(fitted, Voice) else {}
+            if not spec.mixed or not tensors.keys() >= set(spec.mixed):
+                raise VoiceError(
+                    f"{spec.name} cannot mix the voice {part.name!r}: expected a stored voice of a model "
+                    "that lists voice_mixing. Choose one voice."
+                )
+            for name in spec.mixed:
+                term = weight * tensors[name].float()
+                mixed[name] = mixed[name] + term if name in mixed else term
+        return Voice(
+            name=mixture.name,
+            family=spec.family,
+            fingerprint=spec.fingerprint,
+            tensors=mixed,
+            origin={"mixture": mixture.name},
+        )

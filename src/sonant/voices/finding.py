@@ -15,6 +15,9 @@ from sonant.request.speech import ModelSpec
 from sonant.request.voice import Voice
 from sonant.voices.library import SUFFIX
 
+MOST_PARTS = 8
+"""Of a mixture of stored voices, each of which is read from the disk."""
+
 
 class Shelf(Protocol):
     """Where stored voices are looked up: a VoiceLibrary, or what a client may see of one."""
@@ -36,16 +39,47 @@ def own_voice(name: str, spec: ModelSpec) -> str | None:
     that is written wrongly.
     """
     known = {own.lower(): own for own in spec.voices}
-    if name.lower() in known or "voice_mixing" not in spec.capabilities or not set(name) & set("+:"):
+    if name.lower() in known or not known or not _is_mixture(name, spec):
         return known.get(name.lower())
     parts = [(known.get(voice.lower()), weight) for voice, weight in parse_mixture(name)]
     named = [f"{voice}:{weight:.6g}" for voice, weight in parts if voice is not None]
     return "+".join(named) if len(named) == len(parts) else None
 
 
+def _is_mixture(name: str, spec: ModelSpec) -> bool:
+    return "voice_mixing" in spec.capabilities and not set(name).isdisjoint("+:")
+
+
+def stored_mixture(name: str, spec: ModelSpec, shelf: Shelf | None) -> Voice | None:
+    """Stored voices by weight, such as ann:0.6+bea:0.4, as a voice of parts; None for any other name.
+
+    Raises VoiceError for one that is written wrongly, or with a voice that is not stored.
+    """
+    if not spec.mixed or shelf is None or not _is_mixture(name, spec):
+        return None
+    parts = []
+    for given, weight in parse_mixture(name):
+        if (stored := stored_name(given, shelf)) is None:
+            raise no_such_voice(given, spec, shelf)
+        parts.append((stored, weight))
+    if len(parts) > MOST_PARTS:
+        raise VoiceError(f"a mixture has at most {MOST_PARTS} voices; {len(parts)} were given. Name fewer.")
+    written = "+".join(f"{stored}:{weight:.6g}" for stored, weight in parts)
+    return Voice(name=written, parts=tuple((shelf.get(stored), weight) for stored, weight in parts))
+
+
 def can_take_voices(spec: ModelSpec) -> bool:
     """Whether a model speaks with voices that are not its own."""
     return not spec.capabilities.isdisjoint({"clone", "voice_conversion"})
+
+
+def has_voice(name: str, spec: ModelSpec, shelf: Shelf) -> bool:
+    """Whether a model has a voice of this name or can take it from the shelf; an equal is none."""
+    if own_voice(name, spec) is not None:
+        return True
+    if not can_take_voices(spec):
+        return False
+    return stored_name(name, shelf) is not None or stored_mixture(name, spec, shelf) is not None
 
 
 def stored_name(name: str, shelf: Shelf | None) -> str | None:
@@ -66,6 +100,8 @@ def find_voice(name: str, *, spec: ModelSpec, shelf: Shelf | None, equals: Seque
     clones = can_take_voices(spec)
     if clones and shelf is not None and (stored := stored_name(name, shelf)) is not None:
         return shelf.get(stored)
+    if (mixture := stored_mixture(name, spec, shelf)) is not None:
+        return mixture
     if name.lower() in equals and not spec.needs_voice:
         if name.lower() in spec.voice_aliases:
             return spec.voice_aliases[name.lower()]

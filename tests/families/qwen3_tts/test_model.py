@@ -12,6 +12,7 @@ from sonant.families.qwen3_tts import load
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling, SpeechRequest, Style
 from sonant.request.voice import Voice
+from sonant.voices.library import VoiceLibrary
 from tests.bad_inputs import BadInputs
 from tests.laws import run_alone, run_together
 
@@ -380,3 +381,27 @@ def test_a_gpu_speaks_the_same_greedy_tokens(kit, loaded):
     request = SpeechRequest("Good morning.", voice="ryan", seed=1, sampling=sampling)
     here, there = (run_alone(m, m.prepare(request)[0]) for m in (loaded("custom_voice_1p7b"), device))
     assert torch.equal(here, there.cpu())
+
+
+def test_stored_voices_are_mixed_by_their_speaker_vectors(loaded, tmp_path):
+    model = loaded("base_1p7b")
+    library = VoiceLibrary(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("ann", "bea"):
+        noise = (0.1 * rng.standard_normal(24_000)).astype(np.float32)
+        library.add(Voice(name=name, clip=Audio(noise, 24_000), transcript="A few words."))
+    with Engine(model, voices=library) as engine:
+
+        def say(voice, **options):
+            request = SpeechRequest(
+                "Hello there.", voice=voice, seed=1, sampling=Sampling(max_frames=12), **options
+            )
+            return engine.synthesize(request).samples
+
+        alone = say("ann", options={"speaker_vector_only": True})
+        assert np.array_equal(say("ann:2"), alone)
+        assert not np.array_equal(say("ann+bea"), alone)
+        assert np.array_equal(say("ann+bea"), say("bea:0.5+ann:0.5"))
+        vectors = [model.speaker_vector(library.get(name).clip) for name in ("ann", "bea")]
+        mixed = engine.fit("ann:1+bea:3").tensors["xvector"]
+        assert torch.allclose(mixed, 0.25 * vectors[0] + 0.75 * vectors[1], atol=1e-6)

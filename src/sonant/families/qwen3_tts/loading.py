@@ -51,7 +51,7 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
     talker, kind = config.talker, config.kind
     capabilities = {"text_layout", "frame_streaming", "seed"}
     if kind == "base":
-        capabilities |= {"clone", "clone_in_context"}
+        capabilities |= {"clone", "clone_in_context", "voice_mixing"}
     elif kind == "custom_voice":
         capabilities |= {"preset_voice"}
     else:
@@ -84,6 +84,7 @@ def _spec(folder: Path, config: ModelConfig, codec: CodecConfig, generation: Map
         front_ends=("sonant", "original", "off") if config.front_end is None else ("sonant", "original"),
         text_marks=r"<\|[^<>|\n]{1,60}\|>",
         needs_voice=kind == "base",
+        mixed=("xvector",) if kind == "base" else (),
         needs_instruction=kind == "voice_design",
         max_reference_seconds=60.0,
         min_reference_seconds=0.5,
