@@ -1,6 +1,7 @@
 """What `deploy/` needs is there: the wheel stage in a clean folder, equal hardening, no secrets in git."""
 
 import fnmatch
+import json
 import os
 import shlex
 import shutil
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from sonant.errors import ConfigError
+from sonant.server.cluster import CLUSTER
+from sonant.server.options import from_words, options_on
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -96,3 +101,94 @@ def test_the_images_and_the_unit_keep_everything_that_is_written_in_one_place():
     unit = (DEPLOY / "sonant.service").read_text()
     for line in ("DynamicUser=yes", "LimitNOFILE=", "TasksMax=", "MemoryMax=", "NoNewPrivileges=yes"):
         assert line in unit
+
+
+KUBERAY = [part for part in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text()) if part]
+KUBERNETES = ["1.30", "1.34"]
+
+
+def of_kind(kind):
+    [found] = [part for part in KUBERAY if part["kind"] == kind]
+    return found
+
+
+def pods():
+    """Every pod that the manifest makes, by who makes it."""
+    ray = of_kind("RayService")["spec"]["rayClusterConfig"]
+    [worker] = ray["workerGroupSpecs"]
+    return {
+        "job": of_kind("Job")["spec"]["template"],
+        "head": ray["headGroupSpec"]["template"],
+        "worker": worker["template"],
+    }
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_the_manifest_is_what_kubernetes_takes(version):
+    """RayService is KubeRay's own kind: its pods are checked, and its other keys were against its schema."""
+    check = pytest.importorskip("kubernetes_validate", reason="in sonant[dev]")
+    plain = json.loads(json.dumps(KUBERAY))  # YAML's anchors as copies
+    for part in plain:
+        if part["kind"] != "RayService":
+            check.validate(part, version, strict=True)
+    for name, pod in json.loads(json.dumps(pods())).items():
+        meta = {"name": name, **pod.get("metadata", {})}
+        spec = {"restartPolicy": "Always", **pod["spec"]}
+        whole = {"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec}
+        check.validate(whole, version, strict=True)
+        wrong = {**whole, "spec": {**spec, "securityContexts": {}}}
+        with pytest.raises(check.ValidationError):
+            check.validate(wrong, version, strict=True)
+
+
+@pytest.mark.parametrize("name", ["job", "head", "worker"])
+def test_every_pod_is_hardened_as_the_services_of_compose(name):
+    pod = pods()[name]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001  # the image's
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    for container in pod["containers"]:
+        own = container["securityContext"]
+        assert own["allowPrivilegeEscalation"] is False
+        assert own["readOnlyRootFilesystem"] is True
+        assert own["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory", "ephemeral-storage"} <= container["resources"]["limits"].keys()
+        written = {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert written == {"/data", "/tmp"}
+    assert all("sizeLimit" in volume.get("emptyDir", {"sizeLimit": 1}) for volume in pod["volumes"])
+
+
+def test_a_cluster_takes_the_arguments_of_the_manifest():
+    service = of_kind("RayService")["spec"]
+    [speech] = yaml.safe_load(service["serveConfigV2"])["applications"]
+    module, _, name = speech["import_path"].partition(":")
+    assert hasattr(__import__(module, fromlist=[name]), name)
+    rows = (*options_on("cluster"), *CLUSTER)
+    made = from_words(speech["args"], rows)
+    [workers] = service["rayClusterConfig"]["workerGroupSpecs"]
+    assert made["replicas"] == workers["replicas"] == workers["minReplicas"] == workers["maxReplicas"]
+    [container] = workers["template"]["spec"]["containers"]
+    assert made["cpus"] == float(container["resources"]["limits"]["cpu"])
+    assert made["model"] == of_kind("Job")["spec"]["template"]["spec"]["containers"][0]["args"][1:]
+    assert made["voices"].startswith("/data/")
+    with pytest.raises(ConfigError, match="unknown setting replica;"):
+        from_words(speech["args"] | {"replica": 2}, rows)
+
+
+def test_rays_ports_are_for_the_cluster_alone():
+    policy = of_kind("NetworkPolicy")["spec"]
+    wanted = policy["podSelector"]["matchLabels"]
+    for name in ("head", "worker"):
+        assert wanted.items() <= pods()[name]["metadata"]["labels"].items()
+    open_to_all = [rule["ports"] for rule in policy["ingress"] if "from" not in rule]
+    assert open_to_all == [[{"port": 8000, "protocol": "TCP"}]]
+    assert of_kind("RayService")["spec"]["rayClusterConfig"]["authOptions"] == {"mode": "token"}
+
+
+def test_no_manifest_holds_a_key():
+    for path in DEPLOY.iterdir():
+        if path.is_file() and path.name not in (".env", "keys.txt"):
+            text = path.read_text(encoding="utf-8")
+            assert "sk-sonant-" not in text
+            assert not [word for word in text.split() if len(word) > 64 and "sha256:" in word]

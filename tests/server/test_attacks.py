@@ -70,11 +70,17 @@ class Meanwhile:
         assert self.asked
 
 
-@pytest.mark.parametrize(
-    "text",
-    ['"' * 4_000 + "a", "[" * 50_000 + "a", "A1" * 20_000, "x-y/" * 5_000 + "a", "1" * 50_000, "a" * 99_999],
-    ids=["quotes", "brackets", "hashes", "slashes", "digits", "letters"],
-)
+HARD = {
+    "quotes": '"' * 4_000 + "a",
+    "brackets": "[" * 50_000 + "a",
+    "hashes": "A1" * 20_000,
+    "slashes": "x-y/" * 5_000 + "a",
+    "digits": "1" * 50_000,
+    "letters": "a" * 99_999,
+}
+
+
+@pytest.mark.parametrize("text", HARD.values(), ids=HARD)
 def test_a_text_that_is_hard_to_read_ends_at_its_deadline_and_holds_nobody(server, text):
     began = work(server)
     with Meanwhile(server) as health:
@@ -86,6 +92,33 @@ def test_a_text_that_is_hard_to_read_ends_at_its_deadline_and_holds_nobody(serve
     # Two seconds by the clock, and what a step that was under way then still took.
     assert work(server) - began < 8
     assert speak(server, "Hello there.").status_code == 200
+
+
+@pytest.mark.parametrize("route", ["speech", "text", "speech/segments"])
+@pytest.mark.parametrize("name", ["quotes", "slashes", "letters"])
+def test_a_short_request_beside_a_hard_text_is_answered_at_once(server, route, name):
+    """The hard one has all the time it likes, and its sender waits for it; the neighbour does not."""
+    url, body = f"{server.url}/v1/audio/{route}", {"input": HARD[name], "response_format": "pcm"}
+    if route != "speech":
+        del body["response_format"]
+    stop = threading.Event()
+
+    def sender():
+        with httpx.Client(timeout=600) as client, client.stream("POST", url, json=body) as answer:
+            for _ in answer.iter_bytes(4_096):
+                if stop.is_set():
+                    return
+
+    thread = threading.Thread(target=sender, daemon=True)
+    thread.start()
+    time.sleep(0.1)
+    try:
+        began = work(server)
+        assert speak(server, "Hello there.").status_code == 200
+        assert work(server) - began < 3
+    finally:
+        stop.set()
+        thread.join(600)
 
 
 def test_a_glossary_cannot_make_a_small_body_large(server):

@@ -20,6 +20,7 @@ from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import KEY, LongToy, toy_source, wait_until
 
+QWEN = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
 COSY = Path(__file__).parents[1] / "data" / "cosyvoice3"
 
 
@@ -278,6 +279,25 @@ def test_a_model_that_takes_text_word_by_word_is_fed_directly(start, library):
     assert [m["type"] for m in messages] == ["started", "segment", "speech.audio.done"]
     assert len(sound) > 1_000
     wait_until(lambda: server.engine("cosy").load == (0, 0))
+
+
+def test_a_fed_utterance_that_is_interrupted_tells_what_was_heard(start, library):
+    library.add(Voice(name="zoe", clip=Audio.read(COSY / "prompt_24k.wav")))
+    source = ModelSource(name="qwen", open=lambda: load(QWEN, device="cpu", slots=1))
+    server = start(source)
+    words = ("The ", "lake ", "is ", "quiet ", "today, ", "and ", "a ", "small ", "boat ", "crosses ", "it.")
+    ends = {sum(map(len, words[:count])) for count in range(len(words) + 1)}
+    with connect(url(server)) as socket:
+        tell(socket, type="start", voice="zoe", text_mode="model", sampling={"max_frames": 40})
+        for seed in range(2):  # the session goes on after the first
+            for word in words:
+                tell(socket, type="text", text=word)
+            while not isinstance(socket.recv(timeout=20), bytes):
+                pass
+            tell(socket, type="cancel", **({"played_ms": 0} if seed else {}))
+            messages, _ = hear(socket, until="cancelled")
+            assert messages[-1]["characters"] in ({0} if seed else ends)
+            wait_until(lambda: server.engine("qwen").load == (0, 0))
 
 
 def test_a_model_that_does_not_take_text_word_by_word_says_so(toy_server):

@@ -6,12 +6,12 @@ create_app(pool, library, settings) -> FastAPI; everything one server knows hang
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import dataclasses
+import json
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import sonant
@@ -31,7 +31,7 @@ from sonant.files import sweep_parts
 from sonant.request.speech import EMOTIONS, ModelSpec
 from sonant.server.auth import Gate, caller_of
 from sonant.server.books import book_routes
-from sonant.server.delivery import SpeechAnswer, collect, usage, warning
+from sonant.server.delivery import SpeechAnswer, collect, json_pieces, usage, warning
 from sonant.server.dialogue import dialogue_routes, turns_of
 from sonant.server.elevenlabs import eleven_routes
 from sonant.server.headers import HEADERS
@@ -253,12 +253,14 @@ def _speech_routes(service: SpeechService) -> APIRouter:
                 "timestamps word needs room for words: send stream_format sse, or stream false for JSON.",
                 param="timestamps",
             )
+        service.check_text(body.input)
         return SpeechAnswer(service, turns_of(body), request)
 
     @router.post("/v1/audio/captioned_speech", summary="Speak a text and tell when each word is said")
     @router.post("/dev/captioned_speech", include_in_schema=False)
     async def captioned(body: CaptionedBody, request: Request) -> Response:
         """Kokoro-FastAPI's: base64 of the sound, and its words with times; WebVTT or SRT if asked for."""
+        service.check_text(body.input)
         timed = {"timestamps": "word", "stream": False, "stream_format": "audio"}
         return SpeechAnswer(service, turns_of(body.model_copy(update=timed)), request)
 
@@ -266,6 +268,7 @@ def _speech_routes(service: SpeechService) -> APIRouter:
     async def segments(body: SegmentsBody, request: Request) -> Response:
         """The segments a model would speak one after another."""
         service.check_fields(body)
+        service.check_text(body.input)
         caller = caller_of(request.scope)
         async with service.pool.use(service.model_for(body, caller)) as loaded:
             made = await service.request(loaded, body, body.input, caller=caller)
@@ -278,6 +281,7 @@ def _speech_routes(service: SpeechService) -> APIRouter:
     async def read(body: SegmentsBody, request: Request) -> Response:
         """Part by part: the words, each rule that fired, what is not spoken, and tokens or phonemes."""
         service.check_fields(body)
+        service.check_text(body.input)
         caller = caller_of(request.scope)
         async with service.pool.use(service.model_for(body, caller)) as loaded:
             made = await service.request(loaded, body, body.input, caller=caller)
@@ -330,6 +334,7 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
     async def one(index: int, item: SpeechBody) -> dict[str, Any]:
         result: dict[str, Any] = {"index": index}
         try:
+            service.check_text(item.input)
             item, *others = turns_of(item)
             if others:
                 raise RequestError(
@@ -349,11 +354,11 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
                 ) as speaking,
             ):
                 encoder = open_encoder(item.response_format, speaking.sample_rate)
-                data = await collect(speaking, encoder)
+                sound = await collect(speaking, encoder)
                 return {
                     **result,
                     "status": 200,
-                    "audio": base64.b64encode(data).decode(),
+                    "audio": sound,
                     "format": item.response_format,
                     "sample_rate": encoder.sample_rate,
                     "seed": speaking.record.seed,
@@ -366,7 +371,21 @@ async def _batch(service: SpeechService, body: BatchBody, request: Request) -> R
             return {**result, "status": status, "error": content}
 
     results = await asyncio.gather(*(one(index, item) for index, item in enumerate(body.items)))
-    return json_response({"object": "list", "results": results})
+    return StreamingResponse(_listed(results), media_type="application/json")
+
+
+async def _listed(results: Sequence[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """The results as JSON piece by piece; what has sound has it as bytes."""
+    yield b'{"object": "list", "results": ['
+    for number, result in enumerate(results):
+        yield b", " if number else b""
+        sound = result.pop("audio", None)
+        if sound is None:
+            yield json.dumps(result).encode()
+        else:
+            for piece in json_pieces(result, sound):
+                yield piece
+    yield b"]}"
 
 
 def capability_document(spec: ModelSpec) -> dict[str, Any]:

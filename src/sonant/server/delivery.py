@@ -9,7 +9,7 @@ import asyncio
 import base64
 import json
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -36,8 +36,10 @@ KNOWN_AT_THE_END = ("flac",)
 """Formats whose readers want the length at the start of the file: libsndfile opens no FLAC without it."""
 MOST_NAMES = 20
 PIECE = 65_536
-LONGEST_HEADER = 1500
 """Bytes handed to the connection at once, so that a slow client is seen to move."""
+SOUND_PIECE = 3 * 16_384
+"""Bytes of sound that become one piece of base64 without an end mark."""
+LONGEST_HEADER = 1500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,18 +150,16 @@ class SpeechAnswer(Response):
                 if data:
                     speaking.sent()
 
-    async def _file(self) -> tuple[Speaking, bytes, list[dict[str, Any]]]:
+    async def _file(self) -> tuple[Speaking, bytearray, list[dict[str, Any]]]:
         """The finished file with true lengths in its header, and what the engine did on its own."""
-        pieces = []
+        file = bytearray()
         guards: list[dict[str, Any]] = []
         async with aclosing(self._pieces()) as all_pieces:
             async for speaking, data, _ in all_pieces:
-                pieces.append(data)
+                file += data
                 guards = speaking.guards()
         assert self._encoder is not None
-        data = b"".join(pieces)
-        header = self._encoder.final_header()
-        return speaking, header + data[len(header) :], guards
+        return speaking, _with_final_header(file, self._encoder), guards
 
     async def _whole(self) -> None:
         speaking, data, guards = await self._file()
@@ -171,20 +171,22 @@ class SpeechAnswer(Response):
         """Sound and words in one JSON document."""
         speaking, sound, guards = await self._file()
         assert self._encoder is not None
-        document = self._document(sound, self._encoder, self._words)
-        data = json.dumps(document).encode()
-        await self._start(speaking, media_type="application/json", length=len(data), guards=guards)
-        await self._write(data, last=True)
+        document = self._document(self._encoder, self._words)
+        length = sum(map(len, json_pieces(document, sound)))
+        await self._start(speaking, media_type="application/json", length=length, guards=guards)
+        for piece in json_pieces(document, sound):
+            await self._write(piece, last=False)
+        await self._write(b"", last=True)
         speaking.sent()
 
-    def _document(self, sound: bytes, encoder: Encoder, words: Sequence[TimedWord]) -> dict[str, Any]:
-        audio = base64.b64encode(sound).decode()
+    def _document(self, encoder: Encoder, words: Sequence[TimedWord]) -> dict[str, Any]:
+        """What is told beside the sound."""
         body = self._body
         if not isinstance(body, CaptionedBody):
             rate = {"format": body.response_format, "sample_rate": encoder.sample_rate}
-            return {"audio": audio, **rate, "words": [word.public() for word in words]}
+            return {**rate, "words": [word.public() for word in words]}
         stamps = [{"word": w.word, "start_time": w.start, "end_time": w.end} for w in words]
-        document = {"audio": audio, "audio_format": encoder.format.media_type, "timestamps": stamps}
+        document: dict[str, Any] = {"audio_format": encoder.format.media_type, "timestamps": stamps}
         if body.caption_format != "json":
             document["captions"] = captions(words, body.caption_format)
         return document
@@ -250,14 +252,30 @@ class SpeechAnswer(Response):
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
         await self._send({"type": "http.response.start", "status": 200, "headers": raw})
 
-    async def _write(self, data: bytes, *, last: bool) -> None:
+    async def _write(self, data: bytes | bytearray, *, last: bool) -> None:
         stall = self._service.settings.stall_seconds
         for begin in range(0, len(data), PIECE):
             async with asyncio.timeout(stall):
-                piece = data[begin : begin + PIECE]
+                piece = bytes(data[begin : begin + PIECE])
                 await self._send({"type": "http.response.body", "body": piece, "more_body": True})
         if last:
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def json_pieces(document: Mapping[str, Any], sound: bytes | bytearray) -> Iterator[bytes]:
+    """A document and `audio`, the sound in base64, as JSON piece by piece: an hour of sound in one string
+    would hold the interpreter for a second."""
+    rest = json.dumps(document)
+    yield b'{"audio": "'
+    for begin in range(0, len(sound), SOUND_PIECE):
+        yield base64.b64encode(sound[begin : begin + SOUND_PIECE])
+    yield b'"' + (f", {rest[1:]}" if document else "}").encode()
+
+
+def _with_final_header(file: bytearray, encoder: Encoder) -> bytearray:
+    header = encoder.final_header()
+    file[: len(header)] = header
+    return file
 
 
 def warning(unused: tuple[str, ...]) -> str:
@@ -301,15 +319,13 @@ def usage(speaking: Speaking) -> dict[str, int]:
     return {"input_tokens": taken, "output_tokens": made, "total_tokens": taken + made}
 
 
-async def collect(speaking: Speaking, encoder: Encoder) -> bytes:
+async def collect(speaking: Speaking, encoder: Encoder) -> bytearray:
     """The whole finished file, with true lengths in its header."""
-    pieces = []
+    file = bytearray()
     is_final = False
     while not is_final:
         chunk = await speaking.next()
         is_final = chunk.is_final
-        pieces.append(await encode(encoder, chunk.samples, is_final=is_final))
+        file += await encode(encoder, chunk.samples, is_final=is_final)
     speaking.sent()
-    data = b"".join(pieces)
-    header = encoder.final_header()
-    return header + data[len(header) :]
+    return _with_final_header(file, encoder)

@@ -51,12 +51,14 @@ class AsyncStream:
 
 
 class EngineDesk:
-    """The asyncio side of one engine: its two helper threads, one to submit and one to encode voices."""
+    """The asyncio side of one engine, and its helper threads: one to submit, one to encode voices, and one to
+    show what would be spoken of a text, which may take as long as it likes."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._submitting = ThreadPoolExecutor(1, thread_name_prefix="sonant-submit")
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="sonant-encode")
+        self._showing = ThreadPoolExecutor(1, thread_name_prefix="sonant-show")
 
     async def submit(
         self, request: SpeechRequest, *, streaming: bool, client: str | None = None, priority: int = 0
@@ -84,12 +86,11 @@ class EngineDesk:
 
     async def segments(self, request: SpeechRequest) -> tuple[str, ...]:
         """How the model would cut the text."""
-        future = self._submitting.submit(self.engine.segments, request)
-        return await asyncio.wrap_future(future)
+        return await asyncio.wrap_future(self._showing.submit(self.engine.segments, request))
 
     async def explain(self, request: SpeechRequest) -> dict[str, Any]:
         """What will be spoken of the text, and by which rules."""
-        return await asyncio.wrap_future(self._submitting.submit(self.engine.explain, request))
+        return await asyncio.wrap_future(self._showing.submit(self.engine.explain, request))
 
     async def voice_of_clip(self, audio: Audio, transcript: str | None) -> Voice:
         """The clip encoded for this model, off the event loop; the engine remembers the last few."""
@@ -102,8 +103,8 @@ class EngineDesk:
 
     def close(self) -> None:
         """End the engine and the helper threads; waits for them."""
-        self._submitting.shutdown(wait=True, cancel_futures=True)
-        self._encoding.shutdown(wait=True, cancel_futures=True)
+        for helper in (self._submitting, self._encoding, self._showing):
+            helper.shutdown(wait=True, cancel_futures=True)
         self.engine.close()
 
 

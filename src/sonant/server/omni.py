@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError
 
 from sonant.audio.encode import open_encoder
 from sonant.errors import RequestError, SonantError
-from sonant.server.captions import Spoken, WordClock
+from sonant.server.captions import TimedWord, WordClock
 from sonant.server.delivery import collect, encode
 from sonant.server.live import SentenceCutter
 from sonant.server.problems import HttpProblem, describe_error, from_validation
@@ -177,7 +177,7 @@ class _Outcome:
         self._is_started = False
         self._chunks = 0
         self.clock = WordClock() if config.word_timestamps else None
-        self.words: list[Spoken] = []
+        self.words: list[TimedWord] = []
         self.sample_rate = 0
         self.sent = 0
 
@@ -190,7 +190,7 @@ class _Outcome:
             )
             await self._wire.tell({**self._start, **rate})
 
-    async def sound(self, data: bytes) -> None:
+    async def sound(self, data: bytes | bytearray) -> None:
         """Send sound, if there is any."""
         if not data:
             return
@@ -211,7 +211,7 @@ class _Outcome:
             ]
             await self._chunk(b"", times)
 
-    async def _chunk(self, data: bytes, times: list[dict[str, Any]] | None) -> None:
+    async def _chunk(self, data: bytes | bytearray, times: list[dict[str, Any]] | None) -> None:
         start, end = (
             round(1000 * count / 2 / self.sample_rate) for count in (self.sent, self.sent + len(data))
         )

@@ -277,16 +277,29 @@ class DesignBody(Body):
     shared: bool = False
 
 
+MOST_UNKNOWN = 200
+"""Fields that are none of ours: known programs send a handful."""
+LONGEST_NAME = 80
+"""Of a field that somebody may have misspelt."""
+
+
 def unused_fields(body: Manner, spec: ModelSpec | None = None) -> list[str]:
     """Names of what was sent and does nothing here, as `a` or `a.b`; near misses name their field.
 
-    Without `spec`, only what no model would take.
+    Without `spec`, only what no model would take. Raises RequestError for more than MOST_UNKNOWN.
     """
     known = list(type(body).model_fields)
+    extra = body.model_extra or {}
+    if len(extra) > MOST_UNKNOWN:
+        raise RequestError(
+            f"{len(extra)} fields are none of this server's; at most {MOST_UNKNOWN} are passed over. "
+            "Look for the right names at /docs.",
+            field="body",
+        )
     unused = []
-    for name in body.model_extra or {}:
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        unused.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    for name in extra:
+        near = len(name) <= LONGEST_NAME and difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        unused.append(f"{name} (did you mean {near[0]}?)" if near else name)
     unused += [
         f"normalization_options.{name}" for name in body.normalization_options or {} if name != "normalize"
     ]

@@ -112,7 +112,7 @@ class SpeechService:
         """The request being spoken; however the block is left, work stops and the record is kept."""
         unused = self.check_fields(body)
         model = self.model_for(body, caller)
-        self._check_text(text)
+        self.check_text(text)
         volume = volume_of(body)
         loudness = self.settings.loudness
         if body.loudness is not None:
@@ -133,7 +133,7 @@ class SpeechService:
                         record.voice = (
                             voice if isinstance(voice, str) else (voice.name or "clip") if voice else ""
                         )
-                        unused += [name for name in unused_fields(body, loaded.spec) if name not in unused]
+                        unused = list(dict.fromkeys([*unused, *unused_fields(body, loaded.spec)]))
                         rate = chunks.stream.sample_rate
                         leveller = Leveller(loudness, rate) if loudness is not None else None
                         speaking = Speaking(chunks, record, arrived, rate, leveller, volume, tuple(unused))
@@ -238,7 +238,8 @@ class SpeechService:
         except VoiceError:  # a mixture that this model cannot make; another may know the name
             return False
 
-    def _check_text(self, text: str) -> None:
+    def check_text(self, text: str) -> None:
+        """Raise HttpProblem 400 for one that is too long; before anything reads it."""
         if len(text) > self.settings.max_input:
             raise HttpProblem(
                 400,

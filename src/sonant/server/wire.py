@@ -75,11 +75,11 @@ class Wire:
         async with self._turn, asyncio.timeout(self._stall):
             await self._socket.send_text(json.dumps(content))
 
-    async def sound(self, data: bytes) -> None:
+    async def sound(self, data: bytes | bytearray) -> None:
         """Send bytes of sound, if there are any."""
         if data:
             async with self._turn, asyncio.timeout(self._stall):
-                await self._socket.send_bytes(data)
+                await self._socket.send_bytes(bytes(data))
 
     async def close(self, code: int) -> None:
         """Close, unless it is closed."""

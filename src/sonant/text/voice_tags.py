@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-VOICE_TAG = re.compile(
-    r"\[voice:\s{0,9}([^\[\]\n|]{1,200}?)\s{0,9}(?:\|\s{0,9}([^\[\]\n]{0,200}?)\s{0,9})?\]", re.IGNORECASE
-)
+VOICE_TAG = re.compile(r"\[voice:([^\[\]\n]{1,420})\]", re.IGNORECASE)
+"""Its parts are told afterwards: blanks around them here would be tried in every way."""
+LONGEST_PART = 200
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,12 @@ class Marked:
 
 def split_voices(text: str) -> list[Marked]:
     """The text between voice marks, each stretch as it stands, blank ones among them."""
-    pieces = VOICE_TAG.split(text)  # text, (name, manner, text)*
-    marked = [Marked(None, "", pieces[0])]
-    for name, manner, words in zip(pieces[1::3], pieces[2::3], pieces[3::3], strict=True):
-        marked.append(Marked(name.strip(), (manner or "").strip(), words))
-    return marked
+    marked: list[Marked] = []
+    voice, manner, done = None, "", 0
+    for hit in VOICE_TAG.finditer(text):
+        name, _, how = (part.strip() for part in hit[1].partition("|"))
+        if not name or max(len(name), len(how)) > LONGEST_PART:
+            continue  # no mark: its words stay
+        marked.append(Marked(voice, manner, text[done : hit.start()]))
+        voice, manner, done = name, how, hit.end()
+    return [*marked, Marked(voice, manner, text[done:])]

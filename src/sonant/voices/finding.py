@@ -158,6 +158,8 @@ def find_voice_or_file(
     elif os.path.isfile(path):  # False, not an error, for what no path can be
         clip = Audio.read(path, max_seconds=spec.max_reference_seconds)
         return Voice(name=path.stem, clip=clip, transcript=transcript, origin={"file": path.name})
+    elif (mixture := stored_mixture(reference, spec, shelf)) is not None:
+        voice = mixture
     else:
         raise no_such_voice(reference, spec, shelf, "; and there is no such file")
     if transcript is None:

@@ -74,12 +74,16 @@ def cut(text, size):
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
-@pytest.mark.parametrize("size", [1, 7])
 @pytest.mark.parametrize(
     ("name", "way"),
-    [("custom_voice_1p7b", ""), ("voice_design_1p7b", ""), ("base_1p7b", "context"), ("base_1p7b", "vector")],
+    [
+        ("custom_voice_1p7b", ""),
+        ("base_1p7b", "vector"),
+        pytest.param("base_1p7b", "context", marks=pytest.mark.slow),
+        pytest.param("voice_design_1p7b", "", marks=pytest.mark.slow),
+    ],
 )
-def test_codes_are_those_of_the_whole_text(loaded, monkeypatch, name, way, size):
+def test_codes_are_those_of_the_whole_text(loaded, monkeypatch, name, way):
     model = loaded(name)
     with Engine(model, slots=2) as engine:
         fields = {}
@@ -92,7 +96,8 @@ def test_codes_are_those_of_the_whole_text(loaded, monkeypatch, name, way, size)
             if len(whole) > 15:
                 break
         assert len(whole) > 15
-        assert frames_of(engine, monkeypatch, request, cut(f"  {TEXT} ", size)) == whole
+        for size in (1, 7):
+            assert frames_of(engine, monkeypatch, request, cut(f"  {TEXT} ", size)) == whole
 
 
 def test_speech_waits_for_text_and_neighbours_do_not(loaded):
@@ -111,6 +116,31 @@ def test_speech_waits_for_text_and_neighbours_do_not(loaded):
         feed.close()
         assert sum(len(chunk.samples) for chunk in stream) > 0
         assert engine.load == (0, 0)
+
+
+def test_a_cancel_is_obeyed_within_one_frame(loaded, monkeypatch):
+    model = loaded("custom_voice_1p7b")
+    known, begun_after = threading.Event(), []
+    step = model.step
+
+    def slow(utterances):  # as slow as a large model
+        begun_after.append(known.is_set())
+        threading.Event().wait(0.01)
+        return step(utterances)
+
+    with Engine(model, slots=1) as engine:
+        monkeypatch.setattr(model, "step", slow)
+        feed = TextFeed()
+        stream = engine.submit(replace(request_of(model), text_feed=feed))
+        feed.put(TEXT)
+        stream.get(timeout=30)
+        assert not stream.is_finished
+        stream.cancel()
+        known.set()
+        while engine.load != (0, 0):
+            threading.Event().wait(0.005)
+    assert begun_after.count(True) <= 1
+    assert len(begun_after) < SETTINGS.max_frames
 
 
 def test_a_feed_is_cancelled_while_it_waits_and_an_empty_one_ends(loaded):
