@@ -5,6 +5,7 @@ with node_modules. `make test-clients` sets both.
 """
 
 import asyncio
+import base64
 import importlib.metadata
 import io
 import json
@@ -282,6 +283,44 @@ def test_vllm_omnis_websocket(server):
                 kinds.append(json.loads(message)["type"])
     assert kinds == ["audio.start", "audio.done", "session.done"]
     assert is_speech(pcm(sound), 24_000)
+
+
+def test_vllm_omnis_word_timestamps(server):
+    from websockets.sync.client import connect
+
+    address = server.base.replace("http", "ws") + "/audio/speech/stream"
+    config = {
+        "type": "session.config",
+        "word_timestamps": True,
+        "stream_audio": True,
+        "response_format": "pcm",
+    }
+    with connect(address, additional_headers=server.headers) as socket:
+        socket.send(json.dumps(config))
+        socket.send(json.dumps({"type": "input.text", "text": TEXT}))
+        socket.send(json.dumps({"type": "input.done"}))
+        messages = []
+        while not messages or messages[-1]["type"] != "session.done":
+            messages.append(json.loads(socket.recv(timeout=60)))
+    chunks = [message for message in messages if message["type"] == "audio.chunk"]
+    assert is_speech(pcm(b"".join(base64.b64decode(chunk["audio_b64"]) for chunk in chunks)), 24_000)
+    assert [word["word"] for word in chunks[-1]["timestamps"]] == TEXT.rstrip(".").split()
+
+
+def test_a_dialogue_as_kokoro_fastapi_takes_it(server):
+    """Through OpenAI's client, as its page says, and as a list of turns."""
+    import openai
+
+    client = openai.OpenAI(base_url=server.base, api_key=KEY, max_retries=0)
+    one = TEXT.split(" over ")
+    tagged = f"[voice:them] {one[0]}. [voice:heart] Over {one[1]}"
+    extra = {"allow_voice_tags": True, "voice_aliases": {"them": "heart"}}
+    arguments = {"model": "tts-1", "voice": "heart", "response_format": "wav"}
+    assert is_speech(*read(client.audio.speech.create(input=tagged, extra_body=extra, **arguments).content))
+    turns = [{"voice": "heart", "text": one[0]}, {"voice_id": "heart", "text": f"Over {one[1]}"}]
+    body = {"turns": turns, "response_format": "wav"}
+    answer = httpx.post(f"{server.url}/dev/dialogue", json=body, headers=server.headers, timeout=60)
+    assert is_speech(*read(answer.content))
 
 
 def test_versions_are_those_of_the_table():

@@ -29,6 +29,15 @@ def server(tmp_path_factory):
     made.stop()
 
 
+@pytest.fixture(scope="module")
+def two_keys(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("voices"))
+    made = ProcessServer("--voices", folder, "--model", "builtin", env={"SONANT_API_KEYS": "sk-a,sk-b"})
+    wait_ready(made.url)
+    yield made, [{"Authorization": f"Bearer sk-{who}"} for who in "ab"]
+    made.stop()
+
+
 def work(server):
     """Seconds of processor time that the server has used: what a busy machine does not add to."""
     used = psutil.Process(server.process.pid).cpu_times()
@@ -95,16 +104,18 @@ def test_a_text_that_is_hard_to_read_ends_at_its_deadline_and_holds_nobody(serve
 
 
 @pytest.mark.parametrize("route", ["speech", "text", "speech/segments"])
-@pytest.mark.parametrize("name", ["quotes", "slashes", "letters"])
-def test_a_short_request_beside_a_hard_text_is_answered_at_once(server, route, name):
+@pytest.mark.parametrize("name", ["brackets", "letters"])
+def test_a_short_request_beside_a_hard_text_is_answered_at_once(two_keys, route, name):
     """The hard one has all the time it likes, and its sender waits for it; the neighbour does not."""
-    url, body = f"{server.url}/v1/audio/{route}", {"input": HARD[name], "response_format": "pcm"}
-    if route != "speech":
-        del body["response_format"]
+    server, (hostile, good) = two_keys
+    url, body = f"{server.url}/v1/audio/{route}", {"input": HARD[name]}
     stop = threading.Event()
 
     def sender():
-        with httpx.Client(timeout=600) as client, client.stream("POST", url, json=body) as answer:
+        with (
+            httpx.Client(timeout=600, headers=hostile) as client,
+            client.stream("POST", url, json=body) as answer,
+        ):
             for _ in answer.iter_bytes(4_096):
                 if stop.is_set():
                     return
@@ -114,8 +125,10 @@ def test_a_short_request_beside_a_hard_text_is_answered_at_once(server, route, n
     time.sleep(0.1)
     try:
         began = work(server)
-        assert speak(server, "Hello there.").status_code == 200
-        assert work(server) - began < 3
+        short = {"input": "Hello there.", "response_format": "wav"}
+        answer = httpx.post(f"{server.url}/v1/audio/speech", json=short, headers=good, timeout=600)
+        assert answer.status_code == 200
+        assert work(server) - began < 3  # of the 5 to 15 s that the hard one takes
     finally:
         stop.set()
         thread.join(600)

@@ -6,8 +6,10 @@ for a second, the process works for a second and the ticker does not tick.
 
 import base64
 import json
+import sys
 import threading
 import time
+import traceback
 
 import httpx
 import pytest
@@ -25,7 +27,7 @@ class Ticker:
     """`longest`: the most work between two ticks of a thread that wants nothing but to run."""
 
     def __enter__(self):
-        self.longest, self._stop = 0.0, threading.Event()
+        self.longest, self.seen, self._stop = 0.0, [], threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True)
         self._thread.start()
         return self
@@ -35,7 +37,11 @@ class Ticker:
         while not self._stop.is_set():
             time.sleep(0.001)
             now = time.process_time()
-            self.longest = max(self.longest, now - last)
+            if now - last > self.longest:
+                self.longest = now - last
+                if self.longest > MOST:  # what has just let go is near to where it was held
+                    frames = sys._current_frames().items()
+                    self.seen = [traceback.format_stack(frame)[-6:] for _, frame in frames]
             last = now
 
     def __exit__(self, *_):
@@ -67,7 +73,7 @@ BODIES = {
     "a clip of 13 MB in base64": (SPEECH, body(input="Hi.", ref_audio="A" * 13_000_000), 400),
     "an emotion clip of 13 MB": (SPEECH, body(input="Hi.", emotion_audio="A " * 6_500_000), 400),
     "voice tags without end": (SPEECH, body(input="[voice:" * 14_000, allow_voice_tags=True), 200),
-    "voice tags of spaces": (SPEECH, body(input=("[voice:" + " " * 399) * 240, allow_voice_tags=True), 400),
+    "voice tags of spaces": (SPEECH, body(input=("[voice:" + " " * 399) * 240, allow_voice_tags=True), 200),
     "a dialogue of 500 turns": (
         "/dev/dialogue",
         body(turns=[{"text": "A."}] * 500, **{f"x{n}": n for n in range(200)}),
@@ -100,7 +106,7 @@ def test_a_body_holds_the_interpreter_for_no_longer_than_a_blink(server, name):
         except httpx.WriteError:  # refused while it was still being sent
             found = 413
     assert found in (status, 503) or (status == 200 and found == 400), (found, name)
-    assert ticker.longest < MOST, ticker.longest
+    assert ticker.longest < MOST, (ticker.longest, ticker.seen)
 
 
 def test_a_long_finished_file_holds_the_interpreter_for_no_longer_than_a_blink(server):

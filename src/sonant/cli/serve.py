@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., None])
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+SWITCH_SECONDS = 0.0005
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _TYPES: dict[str, Any] = {
@@ -177,6 +178,9 @@ def listen(app: FastAPI, bound: socket.socket, *, log_level: str, browser: bool 
 
     import uvicorn
 
+    # Reading a hard text is Python; speaking is a thousand short calls that each ask for the interpreter
+    # again. At the usual 5 ms a turn one hard text would slow everybody's speech down many times.
+    sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(level=log_level.upper(), format="%(levelname)s:     %(name)s: %(message)s")
     logging.getLogger("sonant").handlers.clear()  # the commands' one-line handler would say it twice
     from sonant.server.doors import guarded

@@ -50,13 +50,25 @@ class AsyncStream:
                 await self._ready.wait()
 
 
+SUBMITTING = 8
+"""Threads in which first sentences are prepared: so many clients may send what is hard to read."""
+
+
+class _Turns:
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.users = 0
+
+
 class EngineDesk:
-    """The asyncio side of one engine, and its helper threads: one to submit, one to encode voices, and one to
-    show what would be spoken of a text, which may take as long as it likes."""
+    """The asyncio side of one engine, and its helper threads: a few to submit, of which a client has one at a
+    time, one to encode voices, and one to show what would be spoken of a text, however long that takes."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._submitting = ThreadPoolExecutor(1, thread_name_prefix="sonant-submit")
+        self._submitting = ThreadPoolExecutor(SUBMITTING, thread_name_prefix="sonant-submit")
+        self._turns: dict[str | None, _Turns] = {}
+        """Of the clients who are submitting."""
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="sonant-encode")
         self._showing = ThreadPoolExecutor(1, thread_name_prefix="sonant-show")
 
@@ -77,12 +89,26 @@ class EngineDesk:
             client=client,
             priority=priority,
         )
-        future: Future[SpeechStream] = self._submitting.submit(work)
+        async with self._turn(client):
+            future: Future[SpeechStream] = self._submitting.submit(work)
+            try:
+                return AsyncStream(await asyncio.wrap_future(future), ready)
+            except asyncio.CancelledError:
+                future.add_done_callback(_cancel_result)
+                raise
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, client: str | None) -> AsyncIterator[None]:
+        """One text of a client at a time: a hard one keeps its sender waiting, and nobody else."""
+        turns = self._turns.setdefault(client, _Turns())
+        turns.users += 1
         try:
-            return AsyncStream(await asyncio.wrap_future(future), ready)
-        except asyncio.CancelledError:
-            future.add_done_callback(_cancel_result)
-            raise
+            async with turns.lock:
+                yield
+        finally:
+            turns.users -= 1
+            if not turns.users:
+                del self._turns[client]
 
     async def segments(self, request: SpeechRequest) -> tuple[str, ...]:
         """How the model would cut the text."""

@@ -69,7 +69,7 @@ _KINDS: Mapping[Kind, Any] = {
     "voice": Name | VoiceId,
     "clip": Clip,
     "emotions": list[float] | dict[str, float],
-    "glossary": Annotated[dict[str, str], Field(max_length=1_000)],
+    "glossary": Annotated[dict[Name, Words], Field(max_length=1_000)],
     "options": Annotated[dict[str, Any], Field(max_length=50)],
 }
 

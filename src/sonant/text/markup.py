@@ -63,31 +63,58 @@ def apply_glossary(text: str, glossary: Mapping[str, str], *, most: int | None =
     Pause tags and inline pronunciations stay as they are. Raises RequestError before the text grows beyond
     `most` characters.
     """
-    terms = sorted((term for term in glossary if term), key=len, reverse=True)
-    if not terms:
+    spoken_for = {term.lower(): spoken for term, spoken in glossary.items() if term}
+    if not spoken_for:
         return text
-    pattern = "|".join(
-        (r"(?<!\w)" if _is_spaced(t[0]) else "") + re.escape(t) + (r"(?!\w)" if _is_spaced(t[-1]) else "")
-        for t in terms
-    )
-    lowered = {term.lower(): spoken for term, spoken in glossary.items()}
-    mark = f"{PAUSE_PATTERN}|{PRONUNCIATION_PATTERN}"
+    lengths: dict[str, set[int]] = {}
+    for term in filter(None, glossary):
+        lengths.setdefault(term[0].lower(), set()).add(len(term))
+    longest_first = {first: sorted(found, reverse=True) for first, found in lengths.items()}
 
-    length = len(text)
+    def term_at(begin: int) -> int:
+        """The length of the term that stands here; 0 for none."""
+        for length in longest_first.get(text[begin].lower(), ()):
+            found = text[begin : begin + length]
+            if found.lower() in spoken_for and _stands_alone(text, begin, begin + len(found)):
+                return len(found)
+        return 0
 
-    def respell(hit: re.Match[str]) -> str:
-        nonlocal length
-        spoken = hit[0] if hit["mark"] else lowered.get(hit[0].lower(), hit[0])
-        length += len(spoken) - len(hit[0])
-        if most is not None and length > most:
+    # Looked up place by place: one expression of a thousand terms would hold the interpreter for seconds.
+    starts = re.compile(f"[{re.escape(''.join(longest_first))}[]", re.IGNORECASE)
+    mark = re.compile(f"{PAUSE_PATTERN}|{PRONUNCIATION_PATTERN}", re.IGNORECASE)
+    pieces, done, grown = [], 0, len(text)
+    for hit in starts.finditer(text):
+        begin = hit.start()
+        if begin < done:
+            continue
+        marked = mark.match(text, begin)
+        length = 0 if marked is not None else term_at(begin)
+        if marked is not None:
+            pieces.append(text[done : marked.end()])
+            done = marked.end()
+        elif length:
+            spoken = spoken_for[text[begin : begin + length].lower()]
+            pieces += [text[done:begin], spoken]
+            done = begin + length
+            grown += len(spoken) - length
+        if most is not None and grown > most:
             raise RequestError(
                 f"the glossary makes the text longer than {most:,} characters; it has {len(text):,} without. "
                 "Use shorter respellings, or send less text at a time.",
                 field="glossary",
             )
-        return spoken
+    return "".join((*pieces, text[done:]))
 
-    return re.sub(f"(?P<mark>{mark})|(?:{pattern})", respell, text, flags=re.IGNORECASE)
+
+def _stands_alone(text: str, begin: int, end: int) -> bool:
+    """Whether what stands there is a word of its own, where its script parts words by blanks."""
+    if _is_spaced(text[begin]) and begin > 0 and _is_word(text[begin - 1]):
+        return False
+    return not (_is_spaced(text[end - 1]) and end < len(text) and _is_word(text[end]))
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _is_spaced(character: str) -> bool:
