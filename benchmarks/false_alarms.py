@@ -97,6 +97,7 @@ def main() -> None:
     options.add_argument("--model")
     options.add_argument("--codes")
     options.add_argument("--count", type=int, default=2000)
+    options.add_argument("--first", type=int, default=0, help="number of the first sentence")
     options.add_argument("--out", type=Path, default=Path("alarms.jsonl"))
     options.add_argument("--seconds", type=float, default=500.0)
     options.add_argument("--show", action="store_true")
@@ -109,7 +110,7 @@ def main() -> None:
     if given.out.exists():
         rows = (json.loads(line) for line in given.out.read_text(encoding="utf-8").splitlines())
         done = {row["number"] for row in rows if row["source"] == source}
-    texts = [(n, text) for n, text in enumerate(prose(given.count)) if n not in done]
+    texts = [(n, text) for n, text in enumerate(prose(given.count)) if n >= given.first and n not in done]
     until = time.monotonic() + given.seconds
     with given.out.open("a", encoding="utf-8") as out:
         for number, segments, seconds, told in (

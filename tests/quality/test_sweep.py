@@ -14,7 +14,7 @@ from sonant.families.indextts2.options import PRESETS
 from sonant.quality.bootstrap import Interval
 from sonant.quality.standings import DEFAULT, Standing, recommend
 from sonant.quality.sweep import PAGE, REPORT, grid, run_sweep
-from sonant.quality.trials import FAILED, Candidate, Clip, Task, parse_settings, read_sentences, sentences_for
+from sonant.quality.trials import FAILED, Candidate, Clip, Task, parse_settings, sentences_for
 from sonant.request.audio import Audio
 from tests.quality.fakes import FakeJudges
 from tests.toy import ToyModel
@@ -144,13 +144,7 @@ def test_settings_are_read_by_the_table():
     assert (request.speed, request.trim, request.sampling.max_frames, request.seed) == (1.5, True, 9, 7)
 
 
-def test_sentences(tmp_path):
-    (tmp_path / "s.txt").write_text("One.\n\n...\n Two. \n", encoding="utf-8")
-    assert read_sentences(tmp_path / "s.txt") == ("One.", "Two.")
-    (tmp_path / "s.txt").write_text("\n--\n", encoding="utf-8")
-    for path in (tmp_path / "s.txt", tmp_path / "absent.txt"):
-        with pytest.raises(RequestError):
-            read_sentences(path)
+def test_sentences_are_in_the_language_that_is_named(tmp_path):
     assert sentences_for("zh", builtin_spec()) != sentences_for(None, builtin_spec())
     with pytest.raises(RequestError, match="--sentences"):
         sentences_for("welsh", builtin_spec())

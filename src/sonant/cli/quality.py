@@ -114,15 +114,16 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Judge two models, or two settings of one, over the same sentences, with 95 % intervals."""
+    from sonant.bench.quality import read_texts
     from sonant.errors import RequestError
     from sonant.quality.comparison import as_data, compare_clips
-    from sonant.quality.trials import Candidate, parse_settings, read_sentences, speak_and_judge
+    from sonant.quality.trials import Candidate, parse_settings, speak_and_judge
 
     sides = [_model_and_settings(text) for text in (first, second)]
     if not sides[0][0]:
         raise RequestError(f"{first!r} names no model; expected MODEL or MODEL:key=value for the first.")
     output.mkdir(parents=True, exist_ok=True)
-    said = read_sentences(sentences) if sentences is not None else None
+    said = read_texts(sentences) if sentences is not None else None
     clips: list[list[Clip]] = []
     for letter, (model, settings) in zip("AB", sides, strict=True):
         with _ready(
@@ -196,14 +197,15 @@ def _ready(
     seed: int, device: str, dtype: str, said: tuple[str, ...] | None = None,
 ) -> Iterator[tuple[Engine, Task, Judges]]:  # fmt: skip
     """The engine, what is to be said, and the judges; without these nothing is loaded."""
+    from sonant.bench.quality import read_texts
     from sonant.cli.speaking import job_voice, load_engine, warn
     from sonant.quality.judges import Judges
-    from sonant.quality.trials import Task, read_sentences, sentences_for
+    from sonant.quality.trials import Task, sentences_for
     from sonant.readings.job import Job
     from sonant.request.voice import Voice
 
     if said is None and sentences is not None:
-        said = read_sentences(sentences)
+        said = read_texts(sentences)
     judges = Judges.load(language, said[0] if said else "")
     for remark in judges.remarks:
         warn(remark)

@@ -10,12 +10,13 @@ from typing import Any
 
 from sonant.audio.encode import AudioWriter
 from sonant.audio.measure import Measurement, measure
+from sonant.bench.quality import sentences
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError, SonantError
 from sonant.nn.sampling import segment_seed
 from sonant.quality.judges import Judgement, Judges
 from sonant.readings.given import job_fields
-from sonant.readings.job import SPOKEN, parse_option
+from sonant.readings.job import SPOKEN
 from sonant.request.audio import Audio
 from sonant.request.settings import Setting, settings_of
 from sonant.request.speech import ModelSpec, SpeechRequest, request_from
@@ -38,16 +39,8 @@ PROBLEM = 2.0
 PACE, SLOWEST, FASTEST = 10.0, 2.0, 7.0
 """Points for each syllable a second outside what people read at."""
 
-ENGLISH = (
-    "The old lighthouse keeper climbed the spiral stairs just before midnight.",
-    "Would you like a cup of green tea, or would you rather have coffee?",
-    "Please turn left at the second traffic light and park behind the library.",
-    "I cannot believe that you walked all the way home in the rain!",
-    "His grandfather taught him how to repair watches and play the violin.",
-    "The meeting has been moved to Thursday afternoon at a quarter past four.",
-    "Why does the moon look larger when it is close to the horizon?",
-    "A thick fog covered the valley, and nobody could see the mountains.",
-)
+COUNT = 8
+"""Sentences that are said where none are given."""
 CHINESE = (
     "今天天气很好，我们去公园散步吧。",
     "请把窗户打开，房间里有点热。",
@@ -150,7 +143,7 @@ def sentences_for(language: str | None, spec: ModelSpec) -> tuple[str, ...]:
     if language is None and spec.languages and "english" not in spec.languages:
         named = spec.languages[0]
     if named in ("english", "en"):
-        return ENGLISH
+        return tuple(sentences()[:COUNT])
     if named in ("chinese", "zh"):
         return CHINESE
     raise RequestError(
@@ -158,20 +151,6 @@ def sentences_for(language: str | None, spec: ModelSpec) -> tuple[str, ...]:
         "line, with --sentences FILE.",
         field="sentences",
     )
-
-
-def read_sentences(path: Path) -> tuple[str, ...]:
-    """The lines of a file that say something. Raises RequestError without any."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RequestError(
-            f"cannot read the sentences {path} ({error}); expected UTF-8 text, one sentence a line."
-        ) from error
-    found = tuple(line.strip() for line in lines if any(letter.isalnum() for letter in line))
-    if not found:
-        raise RequestError(f"{path} has no sentence in it; expected one a line. Write some.")
-    return found
 
 
 def speak_and_judge(
@@ -212,8 +191,6 @@ def parse_settings(text: str, spec: ModelSpec) -> dict[str, Any]:
             raise RequestError(
                 f"{part!r} is no setting; expected NAME=VALUE or a preset of {spec.name} ({known})."
             )
-        elif key in spec.options:
-            found[key] = parse_option(f"{key}={value}")[1]
         else:
             fields = job_fields({key: value.strip()})
             varied = {**fields["settings"], **fields["sampling"], **fields["options"]}
