@@ -331,3 +331,21 @@ def test_two_servers_do_not_read_the_same_books(start):
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "books_elsewhere")
     first.stop()
     assert httpx.get(f"{second.url}/v1/audio/books/{book}").status_code == 200  # it takes over
+
+
+def test_a_reading_of_another_version_is_left_alone(start, library):
+    place = library.folder.parent / "readings" / "everybody" / "readings" / "reading-0123456789abcdef"
+    place.mkdir(parents=True)
+    (place / "reading.json").write_text('{"id": "reading-0123456789abcdef", "new": 1}')
+    server = start()
+    assert httpx.get(f"{server.url}/v1/audio/readings").json()["data"] == []
+    assert httpx.get(f"{server.url}/v1/audio/readings/{place.name}").status_code == 404
+    assert (place / "reading.json").exists()
+
+
+def test_a_server_whose_folder_cannot_be_written_serves_the_rest(start, library):
+    (library.folder.parent / "readings").write_text("a file in its place")
+    server = start()
+    assert httpx.get(f"{server.url}/v1/audio/books").status_code >= 500
+    body = {"input": "Hello.", "response_format": "wav"}
+    assert httpx.post(f"{server.url}/v1/audio/speech", json=body).status_code == 200

@@ -9,6 +9,7 @@ An owner is a key, where a server has several; else everybody. Ids are random, a
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import shutil
@@ -21,6 +22,8 @@ from typing import Any, Literal
 from sonant.files import write_atomically
 from sonant.server.auth import Caller
 from sonant.server.problems import HttpProblem
+
+log = logging.getLogger(__name__)
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 _ID = re.compile(r"(?:book|reading)-[0-9a-f]{16}")
@@ -104,8 +107,11 @@ class Bookshelf:
         for owner in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             for path in self._folders(owner.name, "readings"):
                 data = read_json(path / "reading.json")
-                if data is not None:
-                    yield Reading(**data)
+                try:
+                    if data is not None:
+                        yield Reading(**data)
+                except TypeError as error:
+                    log.warning("%s is of another version and left alone: %s", path, error)
 
     def _folders(self, owner: str, kind: str) -> list[Path]:
         folder = self.folder / owner / kind

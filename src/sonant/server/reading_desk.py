@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sonant.books.cast import Cast, cast_of
 from sonant.books.document import Book
@@ -59,7 +59,6 @@ log = logging.getLogger(__name__)
 BYTES_A_SECOND = 24_000 * 4 + 24_000
 """About what a second of a reading takes on disk: its piece, and its share of the file that is bound."""
 BUSY_SECONDS = 5.0
-Result = TypeVar("Result")
 
 
 class ReadingDesk:
@@ -82,8 +81,8 @@ class ReadingDesk:
         """Take up what was queued or running when the server ended."""
         try:
             await self.take()
-        except HttpProblem as problem:
-            log.warning("%s", problem)
+        except (HttpProblem, OSError) as problem:  # the rest of the server works without
+            log.warning("books and readings are not served: %s", problem)
 
     async def take(self) -> None:
         """Have the folder for this process alone. Raises HttpProblem 503 while another server has it."""
@@ -100,7 +99,10 @@ class ReadingDesk:
                     "this one with --readings FOLDER.",
                 ) from error
             except OSError as error:
-                raise no_room(error) or error from error
+                problem = no_room(error)
+                if problem is None:
+                    raise
+                raise problem from error
             await self._take_up()
 
     async def _take_up(self) -> None:
@@ -231,7 +233,10 @@ class ReadingDesk:
         """One of them. Raises HttpProblem 404."""
         owner = owner_of(caller)
         self.shelf.reading(owner, name)
-        return self._readings[name]
+        found = self._readings.get(name)
+        if found is None:
+            raise HttpProblem(404, "reading_not_found", f"the reading {name!r} cannot be read any more.")
+        return found
 
     async def cancel(self, reading: Reading, *, why: str = "cancelled") -> None:
         """Stop it; what was spoken is kept."""
