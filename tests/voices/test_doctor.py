@@ -88,6 +88,14 @@ def test_what_was_spoiled_is_named(speech, spoil, what):
     assert what in about(examine(spoil(speech)))
 
 
+@pytest.mark.parametrize(("seconds", "is_short"), [(2.94, True), (2.96, False), (3.0, False)])
+def test_a_clip_that_reads_as_three_seconds_is_three_seconds(speech, seconds, is_short):
+    clip = Audio(speech.samples[: int(seconds * speech.sample_rate)], speech.sample_rate)
+    length = [remark.message for remark in examine(clip).advice if remark.about == "length"]
+    assert bool(length) == is_short
+    assert not any("lasts 3.0 s" in message for message in length)
+
+
 def test_a_little_noise_is_a_note_and_estimates_follow_the_truth(speech):
     found = [
         acoustics(with_noise(speech, d).samples, speech.sample_rate).noise_distance for d in (10, 20, 30)

@@ -105,7 +105,7 @@ def examine(
     whether several people speak.
     """
     found = measure(audio.samples, audio.sample_rate)
-    if found.peak == 0 or found.seconds < HOPELESS_SECONDS:
+    if found.peak == 0 or round(found.seconds, 2) < HOPELESS_SECONDS:
         return Checkup(found, tuple(_hopeless(found, None)) or _measured(found))
     room = acoustics(audio.samples, audio.sample_rate)
     remarks = _hopeless(found, room)
@@ -138,7 +138,7 @@ def _hopeless(found: Measurement, room: Acoustics | None) -> list[Advice]:
 
     if found.peak < 1e-3 or found.loudness < SILENCE_FLOOR:
         return hopeless("The recording is silent (below -60 dB). Check the microphone.", "level")
-    if found.seconds < HOPELESS_SECONDS:
+    if round(found.seconds, 2) < HOPELESS_SECONDS:
         return hopeless(
             f"It lasts {found.seconds:.2f} s; a voice needs {HOPELESS_SECONDS:g} s at least, and 5 to 15 s "
             "to sound well. Record more.",
@@ -253,7 +253,7 @@ def _language(heard: Heard, language: str | None) -> list[Advice]:
 
 
 def _length(found: Measurement) -> list[Advice]:
-    if found.seconds < SHORTEST:
+    if round(found.seconds, 1) < SHORTEST:  # as it is told: what is 3.0 s is not too short for 3
         return [
             Advice(
                 True,
