@@ -76,9 +76,9 @@ def cast_of_models():
 
 
 def serve(folder, sources=None, settings=None):
-    """A server over these models with its voices in `folder`."""
+    """A server over these models that keeps its voices and books in `folder`."""
     settings = settings if settings is not None else ServerSettings()
-    library = VoiceLibrary(folder)
+    library = VoiceLibrary(folder / "voices")
     pool = ModelPool(sources if sources is not None else cast_of_models())
     clips = Clips(settings.uploads, allow_urls=False)
     return ThreadServer(create_app(pool, library, settings, clips=clips))
@@ -158,6 +158,15 @@ def hear(recogniser, path):
     """What a recogniser understands of a sound file, as plain words."""
     segments, _ = recogniser.transcribe(str(path), language="en", beam_size=5)
     return words(" ".join(segment.text for segment in segments))
+
+
+def until(page, expression):
+    """Wait until an expression is true on the page. The page's own rules forbid Playwright's way to wait."""
+    for _ in range(600):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"did not come true: {expression}")
 
 
 def speech_requests(page):

@@ -34,8 +34,8 @@ let noteTimer = 0;
 // -- the frame --------------------------------------------------------------------------------
 const note = make("p", { class: "note", role: "status", hidden: true });
 const problem = problemLine();
-const stateText = make("span", {}, t("state.connecting"));
-const state = make("a", { class: "state", href: "#server", role: "status" }, make("span", { class: "dot", "aria-hidden": "true" }), stateText);
+const stateText = make("span", { role: "status" }, t("state.connecting"));
+const state = make("a", { class: "state", href: "#server" }, make("span", { class: "dot", "aria-hidden": "true" }), stateText);
 const links = new Map(PAGES.map((name) => [name, make("a", { href: `#${name}` }, icon(name), make("span", {}, t(`nav.${name}`)))]));
 const tongue = select(Object.entries(LANGUAGES), language, useLanguage);
 tongue.setAttribute("aria-label", t("language")); tongue.id = "tongue";

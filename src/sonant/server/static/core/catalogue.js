@@ -41,8 +41,12 @@ export async function refreshCatalogue() {
 export async function wakeModel(name) {
   const known = catalogue.models.get(name);
   if (!known || known.state === "loaded") return;
-  const { capabilities } = await post(`/v1/models/${encodeURIComponent(name)}/load`);
-  Object.assign(known, { state: "loaded", spec: capabilities });
+  try {
+    const { capabilities } = await post(`/v1/models/${encodeURIComponent(name)}/load`);
+    Object.assign(known, { state: "loaded", spec: capabilities });
+  } catch (error) {
+    if (error.code !== "missing_right" || !known.spec) throw error; // it is loaded when it is first asked to speak
+  }
 }
 
 export const favourites = {

@@ -27,7 +27,7 @@ export const clock = (value) => {
   const whole = Math.max(0, Math.round(value)), hours = Math.floor(whole / 3600), rest = String(whole % 60).padStart(2, "0");
   return hours ? `${hours}:${String(Math.floor(whole / 60) % 60).padStart(2, "0")}:${rest}` : `${Math.floor(whole / 60)}:${rest}`;
 };
-export const size = (bytes) => (!bytes ? "–" : bytes >= 2 ** 30 ? `${number(bytes / 2 ** 30, 1)} GiB` : `${number(Math.max(0.1, bytes / 2 ** 20), bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`);
+export const size = (bytes) => (!bytes ? "–" : bytes < 2 ** 20 ? `${number(Math.ceil(bytes / 1024))} KiB` : bytes >= 2 ** 30 ? `${number(bytes / 2 ** 30, 1)} GiB` : `${number(bytes / 2 ** 20, bytes < 10 * 2 ** 20 ? 1 : 0)} MiB`);
 
 // Models name languages in English; codes let the browser name them in the user's own.
 const CODES = {

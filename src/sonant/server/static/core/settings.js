@@ -6,19 +6,20 @@ import { has, number, t } from "./i18n.js";
 
 // These have a place of their own on a page, or none.
 const ELSEWHERE = ["voice", "transcript", "language", "instruction", "speed", "source_audio", "deadline", "options"];
-const KINDS = ["switch", "whole", "number", "text", "name", "choice", "glossary"];
+const KINDS = ["switch", "whole", "number", "level", "text", "name", "choice", "glossary"];
+const NUMERIC = ["whole", "number", "level"]; // a level is a number, or off
 
 export const rowOf = (name) => catalogue.settings.find((row) => row.name === name);
 const nameOf = (row) => (has(`set.${row.name}`) ? t(`set.${row.name}`) : row.name.replaceAll("_", " "));
 const isFor = (row, spec) => (row.home === "sampling" ? row.name in spec.sampling : !row.needs.length || row.needs.some((one) => can(spec, one)));
-const rangeOf = (row) => (row.most !== null ? t("set.between", { least: number(row.least, row.least < 1 && row.least > 0 ? 3 : 0).replace(/([.,]\d*?)0+$/, "$1").replace(/[.,]$/, ""), most: row.most > 1e15 ? "2⁶³" : number(row.most) }) : t("set.above", { above: row.above ?? 0 }));
+const rangeOf = (row) => (row.most !== null ? t("set.between", { least: number(row.least, row.least < 1 && row.least > 0 ? 3 : 0).replace(/([.,]\d*?)0+$/, "$1").replace(/[.,]$/, ""), most: row.most > 1e15 ? "2⁶³" : number(row.most) }) + (row.kind === "level" ? " / off" : "") : t("set.above", { above: row.above ?? 0 }));
 
 // Why a written value cannot be: null where it can.
 function fault(row, text) {
-  if (text === "" || !["whole", "number"].includes(row.kind)) return null;
+  if (text === "" || !NUMERIC.includes(row.kind) || (row.kind === "level" && text === "off")) return null;
   const value = Number(text);
   const isWithin = Number.isFinite(value) && (row.least === null || value >= row.least) && (row.above === null || value > row.above) && (row.most === null || value <= row.most);
-  if (isWithin && (row.kind === "number" || Number.isInteger(value))) return null;
+  if (isWithin && (row.kind !== "whole" || Number.isInteger(value))) return null;
   return t(row.kind === "whole" ? "set.wrongWhole" : "set.wrong", { name: nameOf(row), range: rangeOf(row) });
 }
 
@@ -52,8 +53,8 @@ export class SettingsForm {
       input = make("textarea", { rows: "2", placeholder: t("set.glossaryExample") });
       input.value = kept;
     } else {
-      const isNumber = ["whole", "number"].includes(row.kind);
-      input = make("input", { type: "text", inputmode: isNumber ? "decimal" : null, autocomplete: "off", placeholder: row.name === "seed" ? t("set.random") : standard === null || standard === undefined ? t("set.automatic") : String(standard) });
+      const isNumber = NUMERIC.includes(row.kind);
+      input = make("input", { type: "text", inputmode: isNumber && row.kind !== "level" ? "decimal" : null, autocomplete: "off", placeholder: row.name === "seed" ? t("set.random") : standard === null || standard === undefined ? t("set.automatic") : String(standard) });
       input.value = kept;
     }
     input.dataset.setting = row.name;
@@ -95,7 +96,7 @@ export class SettingsForm {
       if (text === "") continue;
       let value = text;
       if (row.kind === "switch") value = text === "true";
-      else if (row.kind === "whole" || row.kind === "number") value = Number(text);
+      else if (NUMERIC.includes(row.kind) && text !== "off") value = Number(text);
       else if (row.kind === "glossary") value = Object.fromEntries(text.split("\n").map((line) => line.split("=").map((part) => part.trim())).filter(([word, spelling]) => word && spelling));
       if (row.home === "sampling") sampling[row.name] = value; else body[row.field] = value;
     }

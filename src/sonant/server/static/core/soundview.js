@@ -11,7 +11,7 @@ export class SoundView {
   constructor({ label, hasWords = false, compact = false, onchange = () => {} }) {
     this.player = new Player(); this.words = []; this.spans = []; this.peaks = new Peaks(24000); this.lit = -1;
     this.player.onchange = () => { this.#show(); onchange(); };
-    this.text = make("div", { class: "words", hidden: !hasWords });
+    this.text = make("div", { class: "words", role: "group", "aria-label": t("sound.words"), tabindex: "0", hidden: !hasWords });
     this.canvas = make("canvas", { class: "wave", role: "slider", tabindex: "0", "aria-label": t("sound.position", { label }), "aria-valuemin": "0", "aria-valuemax": "0", "aria-valuenow": "0" });
     this.button = iconButton("play", t("play"), () => this.toggle(), { class: "icon-button round", disabled: true });
     this.name = label;

@@ -130,7 +130,7 @@ export function mount(root, app) {
       players.set(one.id, audio);
       addressOf(sound.url).then((src) => { audio.src = src; }, problem.show);
     }
-    return make("li", { "data-status": status }, make("strong", {}, one.title), make("p", { class: "hint" }, parts.filter(Boolean).join(" · ")), bar,
+    return make("li", { "data-status": status }, make("strong", {}, one.title), make("p", { class: "hint" }, parts.filter(Boolean).join(" · ")), status === "completed" ? null : bar,
       progress.line && works ? make("p", { class: "line saying" }, progress.line) : null,
       one.error ? make("p", { class: "problem", lang: "en" }, one.error.message) : null,
       one.failed ? make("details", { class: "more" }, make("summary", {}, t("books.failed", { count: one.failed })), make("ul", { lang: "en" }, ...one.failures.map((fail) => make("li", {}, `${fail.text} – ${fail.reason}`)))) : null,

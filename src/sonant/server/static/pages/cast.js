@@ -17,16 +17,18 @@ export function mount(root, app) {
   const script = make("textarea", { rows: "8", id: "script", placeholder: t("cast.example") });
   const scriptName = make("input", { type: "text", maxlength: "100", placeholder: t("cast.nameExample") });
   const take = make("button", { type: "submit", class: "primary", id: "take-script" }, t("cast.take"));
-  const scriptForm = make("form", { class: "stack", novalidate: true }, field(t("cast.script"), script, t("cast.scriptHint")), field(t("cast.name"), scriptName), make("div", { class: "go" }, take));
+  const scriptForm = make("form", { class: "stack", novalidate: true }, field(t("cast.source"), script, t("cast.scriptHint")), field(t("cast.name"), scriptName), make("div", { class: "go" }, take));
   const chooser = select([], "", (id) => { if (id) open(id).catch(problem.show); });
   const chooserField = field(t("cast.fromShelf"), chooser);
-  const source = make("section", { class: "card", "aria-label": t("cast.source") }, chooserField, scriptForm, dropZone(t("books.drop"), BOOK_TYPES, (file) => add({ file })), problem);
+  const writing = make("details", { class: "more", open: true }, make("summary", {}, t("cast.script")), scriptForm, dropZone(t("books.drop"), BOOK_TYPES, (file) => add({ file })));
+  const source = make("section", { class: "card", "aria-label": t("cast.source") }, chooserField, writing, problem);
   const roles = make("ul", { class: "roles", id: "roles" });
   const heard = new SoundView({ label: t("cast.line"), compact: true });
   heard.element.hidden = true;
   const quotes = make("input", { type: "checkbox", onchange: () => { cast.quotes = quotes.checked; changed(); } });
-  const rolePart = make("section", { class: "card", hidden: true, "aria-labelledby": "roles-title" }, make("h2", { id: "roles-title" }, t("cast.roles")), make("label", { class: "check" }, quotes, t("cast.quotes")), heard.element, roles);
-  const lines = make("ol", { class: "lines", id: "lines" }), linesNote = make("p", { class: "hint" });
+  const newRole = make("input", { type: "text", maxlength: "60", placeholder: t("cast.newRole"), "aria-label": t("cast.newRole") });
+  const rolePart = make("section", { class: "card", hidden: true, "aria-labelledby": "roles-title" }, make("h2", { id: "roles-title" }, t("cast.roles")), make("label", { class: "check" }, quotes, t("cast.quotes")), heard.element, roles, make("form", { class: "row add", novalidate: true, onsubmit: addRole }, newRole, make("button", { type: "submit", class: "small" }, t("cast.add"))));
+  const lines = make("ol", { class: "lines", id: "lines", tabindex: "0", "aria-label": t("cast.preview") }), linesNote = make("p", { class: "hint" });
   const preview = make("details", { class: "card more", hidden: true }, make("summary", {}, t("cast.preview")), linesNote, lines);
   preview.addEventListener("toggle", () => { if (preview.open) showLines(); });
   const format = select(FORMATS.map((one) => [one, t(`books.format.${one}`)]), prefs.get("bookFormat", "m4b"), (value) => prefs.set("bookFormat", value));
@@ -68,6 +70,7 @@ export function mount(root, app) {
     for (const name of Object.keys(starter.roles)) cast.roles[name] ??= starter.roles[name];
     quotes.checked = cast.quotes !== false;
     chooser.value = id;
+    writing.open = false;
     rolePart.hidden = preview.hidden = finish.hidden = false;
     showRoles();
     if (preview.open) showLines();
@@ -79,6 +82,17 @@ export function mount(root, app) {
     const found = new Map(book.roles.map((role) => [role.name, role]));
     const names = [...new Set([...book.roles.map((role) => role.name), ...Object.keys(cast.roles)])];
     roles.replaceChildren(...names.map((name) => drawRole(name, found.get(name))));
+  }
+
+  // One whose lines were not found by rule: from now on `Name: ...` is its line.
+  function addRole(event) {
+    event.preventDefault();
+    const name = newRole.value.trim();
+    if (!name || cast.roles[name]) { newRole.focus(); return; }
+    cast.roles[name] = {};
+    newRole.value = "";
+    changed();
+    showRoles();
   }
 
   function drawRole(name, found) {

@@ -103,14 +103,15 @@ export function mount(root, app) {
     verdict.className = `verdict ${grade}`;
     const figures = found.measurement;
     const isMendable = grade === "fair" || found.advice.length > 0;
-    verdict.replaceChildren(
+    verdict.replaceChildren(...[
       make("strong", {}, t(`clone.${grade}`)), make("p", { class: "hint" }, [seconds(figures.seconds), figures.loudness === null ? null : `${number(figures.loudness)} LUFS`, `${number(figures.sample_rate)} Hz`].filter(Boolean).join(" · ")),
       make("ul", { lang: "en" }, ...found.advice.map((remark) => make("li", { class: remark.is_problem ? "wrong" : "" }, remark.message))),
       clip.done?.length ? make("ul", { class: "done", lang: "en" }, ...clip.done.map((one) => make("li", {}, one))) : clip.done ? make("p", {}, t("clone.nothingToFix")) : null,
       make("div", { class: "actions" },
         !before && isMendable && !found.is_hopeless ? make("button", { type: "button", id: "mend", onclick: () => examine(true) }, t("clone.fix")) : null,
         before ? make("button", { type: "button", id: "unmend", onclick: () => take(before) }, t("clone.undo")) : null,
-        make("button", { type: "button", class: "quiet", onclick: () => { clip = null; clipPart.hidden = savePart.hidden = true; record.focus(); } }, t("clone.again"))));
+        make("button", { type: "button", class: "quiet", onclick: () => { clip = null; clipPart.hidden = savePart.hidden = true; record.focus(); } }, t("clone.again"))),
+    ].filter(Boolean));
   }
 
   // -- words, name, consent -----------------------------------------------------------------

@@ -12,7 +12,7 @@ export function mount(root, app) {
   let running = null, takes = [], chosen = null;
   const problem = problemLine(), keeping = problemLine();
   const words = make("textarea", { rows: "3", id: "description", placeholder: t("design.example") });
-  const ideas = make("div", { class: "chips", "aria-label": t("design.ideas") }, ...[1, 2, 3, 4].map((n) => make("button", { type: "button", class: "chip", onclick: () => { words.value = t(`design.idea${n}`); words.focus(); } }, t(`design.idea${n}`))));
+  const ideas = make("div", { class: "chips", role: "group", "aria-label": t("design.ideas") }, ...[1, 2, 3, 4].map((n) => make("button", { type: "button", class: "chip", onclick: () => { words.value = t(`design.idea${n}`); words.focus(); } }, t(`design.idea${n}`))));
   const line = make("input", { type: "text", value: sampleOf() });
   const model = select([], "");
   const modelField = field(t("speak.model"), model);

@@ -13,7 +13,7 @@ export function mount(root, app) {
   const keyText = make("p", {}), keyButton = make("button", { type: "button", id: "key-button", onclick: () => app.askKey() }, t("key.enter"));
   const forget = make("button", { type: "button", class: "quiet", onclick: () => { setKey(""); location.reload(); } }, t("key.forget"));
   const recent = make("tbody", {}), none = make("p", { class: "hint" }, t("server.noRequests"));
-  const table = make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": t("server.requests") }, make("table", { id: "requests" }, make("thead", {}, make("tr", {}, ...["time", "voice", "model", "outcome", "first", "length"].map((name) => make("th", { scope: "col" }, t(`server.col.${name}`))))), recent));
+  const table = make("div", { class: "scroll", tabindex: "0", role: "group", "aria-label": t("server.requests") }, make("table", { id: "requests" }, make("thead", {}, make("tr", {}, ...["time", "voice", "model", "outcome", "first", "length"].map((name) => make("th", { scope: "col" }, t(`server.col.${name}`))))), recent));
   root.append(make("div", { class: "narrow wide" }, make("h2", { class: "title" }, t("server.title")), problem,
     make("section", { class: "card", "aria-label": t("server.now") }, figures, memory),
     make("section", { class: "card", "aria-labelledby": "models-title" }, make("h2", { id: "models-title" }, t("server.models")), models),
@@ -55,7 +55,7 @@ export function mount(root, app) {
         return make("li", {}, make("div", { class: "what" }, make("strong", {}, titleOf(model.id)), make("p", { class: "hint" }, about(model.id)),
           make("p", { class: "hint" }, [t(`server.${isBusy ? "loading" : isIn ? "loaded" : "unloaded"}`), isIn ? size(model.bytes) : "", queue].filter(Boolean).join(" · ")),
           spec && (spec.licence || spec.note) ? make("details", { class: "more" }, make("summary", {}, t("details.title")), make("p", { class: "hint", lang: "en" }, [spec.note, catalogue.models.get(model.id).about, spec.licence].filter(Boolean).join(" · "))) : null),
-          make("button", { type: "button", class: isBusy ? "busy" : "", "data-model": model.id, disabled: isBusy, "aria-label": t(isIn ? "server.unloadName" : "server.loadName", { name: model.id }), onclick: () => toggle(model.id, isIn) }, t(isIn ? "server.unload" : "server.load")));
+          make("button", { type: "button", class: isBusy ? "busy" : "", "data-model": model.id, disabled: isBusy, "aria-label": t(isIn ? "server.unloadName" : "server.loadName", { name: titleOf(model.id) }), onclick: () => toggle(model.id, isIn) }, t(isIn ? "server.unload" : "server.load")));
       }));
       if (focused) models.querySelector(`[data-model="${CSS.escape(focused)}"]`)?.focus();
     }

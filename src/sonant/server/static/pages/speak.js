@@ -34,7 +34,7 @@ export function mount(root, app) {
   const settings = new SettingsForm(() => { tally(); changed(); });
   const settingsCount = make("span", { class: "count" });
   const tally = () => { settingsCount.textContent = settings.count ? ` · ${settings.count}` : ""; };
-  const spoken = make("div", { class: "reading", role: "region", "aria-label": t("speak.reading"), hidden: true });
+  const spoken = make("div", { class: "reading", role: "region", tabindex: "0", "aria-label": t("speak.reading"), hidden: true });
   const button = make("button", { type: "submit", class: "primary large", id: "speak" });
   const form = make("form", { class: "composer card", autocomplete: "off", novalidate: true },
     make("div", { class: "speaker" }),
@@ -49,11 +49,11 @@ export function mount(root, app) {
   const view = new SoundView({ label: t("speak.sound"), hasWords: true, onchange: () => showButton() });
   const spectrogram = make("canvas", { class: "spectrogram", role: "img", "aria-label": t("details.spectrogram") });
   const figures = make("dl", { class: "figures" }), guards = make("ul", { class: "guards", lang: "en" });
-  const details = make("details", { class: "more", ontoggle: () => drawDetails() }, make("summary", {}, t("details.title")), figures, spectrogram, guards);
+  const details = make("details", { class: "more", ontoggle: () => drawDetails() }, make("summary", {}, t("details.title")), figures, spectrogram);
   const format = select(FORMATS.map((name) => [name, name.toUpperCase()]), prefs.get("format", "mp3"), (value) => prefs.set("format", value));
   format.setAttribute("aria-label", t("speak.format"));
   const download = make("button", { type: "button", class: "quiet", id: "download", onclick: () => deliver(shown) }, icon("download"), t("download"));
-  const result = make("section", { class: "card result", "aria-label": t("speak.sound"), hidden: true }, view.element, make("div", { class: "deliver" }, download, format), details);
+  const result = make("section", { class: "card result", "aria-label": t("speak.sound"), hidden: true }, view.element, guards, make("div", { class: "deliver" }, download, format), details);
 
   // -- what was made before -----------------------------------------------------------------
   const list = make("ol", { class: "takes", id: "takes" });
@@ -193,11 +193,8 @@ export function mount(root, app) {
         onsamples: (samples) => { if (running !== control) return; take.first ??= (performance.now() - clicked) / 1000; view.add(samples); picture.add(samples); },
         onwords: (found) => { words.push(...found); take.words = written(words, readingOf === take.form.text ? reading : take.form.text); if (running === control) view.addWords(take.words.slice(view.words.length)); },
       }).then((done) => Object.assign(take, done, { isWhole: true }));
-      view.complete();
-    } catch (error) {
-      view.complete();
-      problem.show(error);
-    }
+    } catch (error) { if (shown === take) problem.show(error); }
+    if (shown === take) view.complete(); // else the sound is another's by now
     if (running === control) running = null;
     showButton();
     const samples = view.samples;
