@@ -159,12 +159,12 @@ def _quality(
             json.dumps({"done": done, "base": trial.precisions[0], "shares": [asdict(s) for s in found]})
         )
         return
-    from rich.box import SIMPLE
     from rich.console import Console
     from rich.table import Table
 
     columns = ("by", "said", "equal", "parts at", "alike", "length", "WER", "CER", "MOS")
-    table = Table("precision", *columns, title=f"{model}, codes against {trial.precisions[0]}", box=SIMPLE)
+    title = f"{model}, codes against {trial.precisions[0]}"
+    table = Table("precision", *columns, title=title, box=None, padding=(0, 1))
     for one in found:
         table.add_row(
             one.precision,
