@@ -207,3 +207,21 @@ def test_the_command_asks_the_judges(spoken, tmp_path, monkeypatch):
     found = json.loads(done.stdout)
     assert found["done"]
     assert {one["dnsmos"] for one in found["shares"]} == {4.25}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--listen"], "--listen does nothing without --quality"),
+        (["--texts", "x.txt", "--for-seconds", "3"], "--texts, --for-seconds does nothing"),
+        (["--quality", "q", "--batch", "2"], "--batch does nothing with --quality"),
+        (["--quality", "FILE"], "is a file; expected a folder"),
+        (["--quality", "q", "--texts", "none.txt"], "cannot read the sentences"),
+    ],
+)
+def test_options_that_would_be_passed_over_are_refused(tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    done = CliRunner().invoke(app, ["bench", "nano", *options])
+    assert done.exit_code != 0
+    assert said in str(done.exception) + done.output

@@ -67,6 +67,11 @@ def bench(
 
     from sonant.bench.checkpoints import folder_for
 
+    _check_together(
+        quality,
+        of_quality={"--texts": texts, "--listen": listen or None, "--for-seconds": for_seconds},
+        of_speed={"--compare": rival, "--batch": batch, "--memory-limit": memory_limit},
+    )
     if quality is not None:
         _quality(
             model,
@@ -106,6 +111,21 @@ def bench(
         typer.echo(json.dumps(results[0] if len(results) == 1 else results))
         return
     _print(results)
+
+
+def _check_together(quality: Path | None, *, of_quality: dict[str, Any], of_speed: dict[str, Any]) -> None:
+    """Raises RequestError for an option that would be passed over."""
+    from sonant.errors import RequestError
+
+    useless = of_speed if quality is not None else of_quality
+    given = [name for name, value in useless.items() if value is not None]
+    if given:
+        without = "without --quality FOLDER" if quality is None else "with --quality, which measures no speed"
+        raise RequestError(
+            f"{', '.join(given)} does nothing {without}. Leave it out.", field=given[0].strip("-")
+        )
+    if quality is not None and quality.exists() and not quality.is_dir():
+        raise RequestError(f"--quality {quality} is a file; expected a folder, or the name of a new one.")
 
 
 def _quality(
