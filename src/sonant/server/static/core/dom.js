@@ -1,8 +1,6 @@
 // Elements, icons, and small pieces that every page uses.
 import { t } from "./i18n.js";
 
-export const $ = (selector, root = document) => root.querySelector(selector);
-
 // An element: `onclick` and its like are listeners, true and false are attributes there or not, null is left out.
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

@@ -56,6 +56,8 @@ export class Gallery {
     const still = this.voices.find((voice) => voice.key === (this.chosen?.key ?? this.wanted)) ?? this.voices.find((voice) => voice.isDefault) ?? this.voices[0] ?? null;
     this.chosen = still;
     this.draw();
+    const card = this.list.querySelector(".chosen"), box = this.list.getBoundingClientRect(); // a strip on a phone
+    if (card) this.list.scrollLeft += card.getBoundingClientRect().left - box.left - 4;
   }
 
   choose(voice) { this.chosen = voice; this.draw(); this.onchoose(voice); }

@@ -1,6 +1,6 @@
 // Clone: a clip by microphone or file, what the doctor says of it, what it says, whose voice it is, and a voice is kept.
 import { base64, call, fromBase64, send, speak } from "../core/api.js";
-import { catalogue, modelsThat, refreshCatalogue, titleOf } from "../core/catalogue.js";
+import { catalogue, modelsThat, titleOf } from "../core/catalogue.js";
 import { busy, confirmed, dropZone, field, icon, iconButton, make, problemLine, select } from "../core/dom.js";
 import { playSample, stopSample } from "../core/gallery.js";
 import { READABLE, language as tongue, languageName, number, readings, sampleOf, seconds, t } from "../core/i18n.js";
@@ -199,7 +199,7 @@ export function mount(root, app) {
       make("div", { class: "what" }, make("strong", {}, voice.id), make("p", { class: "hint" }, voice.models.length ? t("clone.spokenBy", { models: voice.models.map(titleOf).join(", ") }) : t("clone.spokenByNone"))),
       iconButton("bin", t("clone.remove", { name: voice.id }), async () => {
         if (!(await confirmed(t("clone.removeTitle"), t("clone.removeText", { name: voice.id }), t("remove")))) return;
-        try { await call(`/v1/audio/voices/${encodeURIComponent(voice.id)}`, { method: "DELETE" }); await refreshCatalogue(); await app.refresh(); } catch (error) { app.say(error.message); }
+        try { await call(`/v1/audio/voices/${encodeURIComponent(voice.id)}`, { method: "DELETE" }); await app.refresh(); } catch (error) { app.say(error.message); }
       }))));
   }
   function refresh() {
