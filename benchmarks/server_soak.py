@@ -235,7 +235,8 @@ def part_of(seconds: float, arguments: argparse.Namespace) -> dict[str, Any]:
     command = [sys.executable, "-m", "sonant", "serve", "--model", "builtin", "--port", "0"]
     command += ["--voices", tempfile.mkdtemp(prefix="sonant-soak-"), "--queue-limit", "128"]
     command += ["--max-per-client", "128", "--log-level", "warning"]
-    environment = {**os.environ, "SONANT_API_KEYS": "sk-short,sk-long"}
+    # The first may see everybody's requests, to tell whether any is left at the end.
+    environment = {**os.environ, "SONANT_ADMIN_KEYS": "sk-short", "SONANT_API_KEYS": "sk-long"}
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert server.stdout is not None
