@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 
+from sonant.audio.encode import open_encoder
+from sonant.audio.loudness import Leveller
 from sonant.catalogue import hub, registry
 from sonant.checkpoints.memory import resident_bytes
 from sonant.engine.engine import Engine
 from sonant.errors import BusyError, ConfigError, SonantError
 from sonant.nn.replay import free_memory
 from sonant.request.audio import Audio
+from sonant.request.settings import LOUDNESS
 from sonant.request.speech import ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
 from sonant.server.desk import EngineDesk
@@ -383,7 +386,12 @@ def _open_warm(source: ModelSource) -> Engine:
     """The engine after it has spoken once, so that the first request meets warm caches."""
     engine = source.open()
     try:
-        engine.synthesize(_warm_up_request(engine))
+        speech = engine.synthesize(_warm_up_request(engine))
+        # What every answer goes through is loaded now: a second of imports, while nobody waits for it.
+        Leveller(LOUDNESS, speech.sample_rate).push(speech.samples)
+        encoder = open_encoder("mp3", speech.sample_rate)
+        encoder.encode(speech.samples)
+        encoder.finish()
     except BaseException:
         engine.close()
         raise
