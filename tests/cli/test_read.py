@@ -88,3 +88,19 @@ def test_every_dubbed_line_is_in_its_slot(sonant, tmp_path):
     assert [line["start"] for line in lines] == [0.5, 2.0, 3.6]
     assert all(line["over"] <= 0.01 for line in lines)
     assert (tmp_path / "d.srt").read_text(encoding="utf-8").count("-->") == 3
+
+
+def test_what_is_for_books_is_refused_with_subtitles_and_a_full_disk_is_told(sonant, tmp_path, monkeypatch):
+    (tmp_path / "f.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nGood morning.\n", encoding="utf-8")
+    for option in (["--carry"], ["--drift", "d.svg"]):
+        refused = sonant("read", "f.srt", *option)
+        assert refused.code == 2
+        assert option[0] in refused.err
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sonant.books.binding.bind", full)
+    result = sonant("read", "f.srt", "-o", "d.wav")
+    assert (result.code, "No space left on device" in result.err) == (10, True)
+    assert "Traceback" not in result.err

@@ -6,6 +6,7 @@ which gives flac none; wav has no place for them.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -139,6 +140,11 @@ def bind(
             )
         os.chmod(part, 0o644)
         os.replace(part, path)
+    except av.FFmpegError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # as Python itself says it
+            raise OSError(error.errno, os.strerror(error.errno)) from error
+        raise
     except BaseException:
         part.unlink(missing_ok=True)
         raise

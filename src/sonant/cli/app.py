@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -77,7 +78,7 @@ app.add_typer(parity.app, name="parity")
 
 def main() -> None:
     """Run the command line; Sonant's own errors become one message and the exit code of the table."""
-    from sonant.errors import SonantError, describe
+    from sonant.errors import SonantError, StorageError, describe
 
     show_warnings()
     try:
@@ -86,6 +87,11 @@ def main() -> None:
         notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", ()))
         typer.echo(f"error: {error}{notes}", err=True)
         leave(describe(error)[1])
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        typer.echo(f"error: {error.strerror}; expected room to write. Make some and run it again.", err=True)
+        leave(describe(StorageError())[1])
     except SystemExit as error:
         leave(error.code if isinstance(error.code, int) else 1 if error.code else 0)
 

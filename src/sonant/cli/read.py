@@ -106,10 +106,11 @@ def read(
 
         check_subtitles(subtitles)
     if book.suffix.lower() in (".srt", ".vtt"):
-        if cast is not None:
-            _refuse(
-                "a cast was given with subtitles, which one voice dubs; expected a book. Leave out --cast"
-            )
+        for name, value in (("--cast", cast), ("--carry", carry or None), ("--drift", drift)):
+            if value is not None:
+                _refuse(
+                    f"{name} was given with subtitles, which one voice dubs; it is for books. Leave it out"
+                )
         target = output or book.with_suffix(".wav")
         _dub(book, target, job, subtitles=subtitles, report=report, memory_limit=memory_limit)
         return
