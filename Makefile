@@ -29,7 +29,7 @@ define install
 endef
 $(SPEAK) $(SERVE) $(STAMP): SHELL := bash
 $(SPEAK): pyproject.toml constraints.txt
-	$(call install,what speaking needs: about 420 MB to download and 1.5 GB on disk,.)
+	$(call install,what speaking needs: about 420 MB to download and 1.5 GB on disk$(,) more where torch brings CUDA,.)
 $(SERVE): $(SPEAK)
 	$(call install,the server: about 10 MB more,.[server])
 $(STAMP): pyproject.toml constraints.txt
