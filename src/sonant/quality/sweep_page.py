@@ -36,7 +36,7 @@ def page(
     body = (
         f"<p>{html.escape(spec.family)} {html.escape(spec.fingerprint)}, seed {task.seed}, "
         f"{len(task.sentences)} sentences, {len(standings)} candidates</p>\n"
-        f'<p class="chosen">Recommended: <b>{html.escape(chosen["name"])}</b> ({html.escape(said)}). '
+        f'<p class="chosen">Recommended: <b>{html.escape(chosen["name"])}</b> ({html.escape(said)}): '
         f"{html.escape(chosen['reason'])}.</p>\n{notes}{table('candidate', COLUMNS, rows, linked=True)}\n"
         + "\n".join(_section(standing, folder) for standing in standings)
     )
