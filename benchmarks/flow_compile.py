@@ -5,6 +5,7 @@
 FOLDER is a checkpoint of CosyVoice3 or IndexTTS2; random weights do. One step with both rows of the
 guidance, in float32 and, on a GPU, in bfloat16: milliseconds as the median (least to most) of all rounds,
 what the first call of the compiled one costs, and its largest difference over the largest value.
+On a CPU set SONANT_NATIVE=0: calls into C cannot be compiled.
 """
 
 import argparse

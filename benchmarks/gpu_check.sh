@@ -62,7 +62,7 @@ speed cosyvoice3-0.5b 1 60 --unrecorded
 speed indextts2 1 60
 speed indextts2 1 60 --unrecorded
 for model in cosyvoice3-0.5b indextts2; do
-  LINES_KEPT=2 step "flow-$model" 100 "$PYTHON" benchmarks/flow_compile.py "$WORK/$model" --device "$DEVICE" \
+  LINES_KEPT=2 step "flow-$model" 100 env SONANT_NATIVE=0 "$PYTHON" benchmarks/flow_compile.py "$WORK/$model" --device "$DEVICE" \
     ${SMALL:+--frames 60 --backend eager}
 done
 
