@@ -1,5 +1,7 @@
 import json
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from sonant.errors import RequestError
-from sonant.parity.reference.tracefile import TraceWriter, sample_positions
+from sonant.parity.reference.tracefile import TraceWriter, sample_positions, stand_in
 from sonant.parity.stages.table import Stage, StageTable, resolve
 from sonant.parity.task import task_of
 from sonant.parity.trace import Entry, from_writer, read_trace, stored_pair
@@ -248,3 +250,14 @@ def test_what_a_foreign_trace_is_stored_in_says_nothing_of_its_arithmetic(tmp_pa
     tensors = {f"x{index}": torch.zeros(1, dtype=dtype) for index, dtype in enumerate(dtypes)}
     save_file(tensors, tmp_path / "x.safetensors")
     assert read_trace(tmp_path / "x.safetensors").dtype == precision
+
+
+def test_what_an_original_imports_and_never_calls_is_stood_in_for(monkeypatch):
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    made = stand_in("nowhere_to_be_found.compliance.kaldi", "json")
+    assert made == ["nowhere_to_be_found.compliance.kaldi"]
+    import nowhere_to_be_found.compliance.kaldi as kaldi
+
+    assert kaldi.__spec__.name == "nowhere_to_be_found.compliance.kaldi"
+    assert find_spec("nowhere_to_be_found") is not None
+    assert json.loads("1") == 1

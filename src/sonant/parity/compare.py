@@ -818,15 +818,20 @@ def _warnings(reference: Trace, other: Trace, results: list[StageResult], table:
             yield f"the {why} of the two runs differ{at}"
     asked = [t.metadata.get("request") for t in (reference, other)]
     if isinstance(asked[0], Mapping) and isinstance(asked[1], Mapping):
-        for name in dict.fromkeys((*asked[0], *asked[1])):
-            a, b = asked[0].get(name), asked[1].get(name)
-            if name != "seed" and (a or None) != (b or None):
+        for name in (name for name in asked[0] if name in asked[1]):
+            a, b = _said(asked[0][name]), _said(asked[1][name])
+            if name != "seed" and a != b:
                 yield f"the two requests differ in {name}: {_short(a)} and {_short(b)}"
     if reference.family and other.family and reference.family != other.family:
         yield f"the traces are of different families: {reference.family} and {other.family}"
     forced_by = other.metadata.get("forced_by")
     if forced_by and forced_by != reference.tokens_hash():
         yield "the second trace was forced to the tokens of another reference"
+
+
+def _said(value: Any) -> Any:
+    """A setting without what is off, was not said or is a factor of 1."""
+    return {k: v for k, v in value.items() if v and v != 1} if isinstance(value, Mapping) else value or None
 
 
 def _short(value: Any) -> str:

@@ -70,8 +70,8 @@ def watch_reference(hooks: Hooks, original: Any, code: Any, *, has_emotion_clip:
             hooks.put(f"w2v.hidden.{index}", state)
 
     original.semantic_model.register_forward_hook(hidden, with_kwargs=True)
-    original.get_emb = remembering(original.get_emb)  # IndexTTS-2.5 asks twice for the speaker's features
     hooks.result(original, "get_emb", lambda found, *_a, **_k: hooks.put("reference.semantic", found))
+    original.get_emb = remembering(original.get_emb)  # IndexTTS-2.5 asks twice for the speaker's features
     watch = watch_half_rate_codec if hasattr(original.semantic_codec, "up") else watch_codec
     watch(hooks, original.semantic_codec)
     hooks.result(original, "mel_fn", lambda found, *_: hooks.put("reference.mel", found))

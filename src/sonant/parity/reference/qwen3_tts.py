@@ -16,10 +16,15 @@ from typing import Any
 
 import soundfile
 import torch
-from qwen_tts import Qwen3TTSModel
-from qwen_tts.core.models import modeling_qwen3_tts as talker_code
-from qwen_tts.core.tokenizer_12hz import modeling_qwen3_tts_tokenizer_v2 as codec_code
-from tracefile import Hooks, TraceWriter, hash_files, versions
+import transformers.utils.import_utils  # noqa: F401  before the stand-ins: it decides now what is installed
+from tracefile import Hooks, TraceWriter, hash_files, stand_in, versions
+
+# The package imports them for its other codec, which no checkpoint of this family uses.
+stand_in("torchaudio.compliance.kaldi", "sox", "onnxruntime")
+
+from qwen_tts import Qwen3TTSModel  # noqa: E402
+from qwen_tts.core.models import modeling_qwen3_tts as talker_code  # noqa: E402
+from qwen_tts.core.tokenizer_12hz import modeling_qwen3_tts_tokenizer_v2 as codec_code  # noqa: E402
 
 
 def time_first(x: torch.Tensor) -> torch.Tensor:

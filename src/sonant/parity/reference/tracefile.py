@@ -14,6 +14,10 @@ import json
 import os
 import platform
 import re
+import sys
+from importlib import import_module
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -176,6 +180,33 @@ class TraceWriter:
             os.fspath(path),
             metadata={METADATA_KEY: json.dumps(self.record(metadata), ensure_ascii=False, sort_keys=True)},
         )
+
+
+def stand_in(*names: str) -> list[str]:
+    """Put an empty module in the place of each of these that cannot be imported, and name those.
+
+    For packages that an original imports and a recorded request never calls.
+    """
+    missing = []
+    for name in names:
+        try:
+            import_module(name)
+        except (ImportError, OSError):  # a package built for another torch raises OSError
+            missing.append(name)
+            _put_empty(name)
+    return missing
+
+
+def _put_empty(name: str) -> None:
+    parent, _, last = name.rpartition(".")
+    if parent and parent not in sys.modules:
+        _put_empty(parent)
+    module = ModuleType(name)
+    module.__spec__ = ModuleSpec(name, None, is_package=True)
+    module.__path__ = []
+    sys.modules[name] = module
+    if parent:
+        setattr(sys.modules[parent], last, module)
 
 
 def split_key(key: str) -> tuple[str, int]:
