@@ -215,6 +215,21 @@ def test_the_gallery_shows_each_voice_once_and_lets_it_be_heard_and_liked(open_p
     ]
 
 
+def test_two_voices_of_one_name_are_told_apart_by_their_models(open_page):
+    def setup(page):
+        def more(route):
+            listed = route.fetch().json()
+            listed["voices"].append({"id": "af_heart", "kind": "preset", "models": ["stage"]})
+            route.fulfill(json=listed)
+
+        page.route("**/v1/audio/voices?model=all", more)
+
+    page = open_page(setup=setup)
+    assert page.inner_text("[data-voice=heart]").endswith("Builtin")
+    assert page.inner_text("[data-voice=af_heart]").endswith("Stage")
+    assert page.inner_text("[data-voice=grace]").split("\n") == ["Grace", "English"]
+
+
 def test_everything_works_from_the_keyboard(open_page):
     page = open_page()
     page.fill("#text", " ".join(f"This is sentence number {n} of a long story." for n in range(120)))

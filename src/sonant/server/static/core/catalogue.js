@@ -30,6 +30,7 @@ export async function refreshCatalogue() {
       languages: voice.language ? [voice.language] : voice.kind === "preset" ? spec?.languages ?? [] : [], isDefault: voice.kind === "preset" && spec?.default_voice === voice.id,
     });
   }
+  for (const voice of voices) if (voices.some((other) => other !== voice && other.title === voice.title)) voice.ofModel = titleOf(voice.models[0]);
   catalogue.stored = listed.uploaded_voices;
   const first = [...catalogue.models.keys()];
   const rank = (voice) => [voice.kind === "stored" ? 0 : 1, Math.min(...voice.models.map((model) => first.indexOf(model))), voice.isDefault ? 0 : 1];
@@ -58,7 +59,7 @@ export const favourites = {
 export function aboutVoice(voice) {
   const kinds = { stored: t("voice.stored"), clip: t("voice.clip"), described: t("voice.describedAbout"), unknown: t("voice.unknown") };
   const spoken = voice.languages.length > 3 ? t("voice.languages", { count: voice.languages.length }) : voice.languages.map(languageName).join(", ");
-  return [kinds[voice.kind], spoken].filter(Boolean).join(" · ");
+  return [kinds[voice.kind], spoken, voice.ofModel].filter(Boolean).join(" · ");
 }
 
 // A voice as fields of a request.
