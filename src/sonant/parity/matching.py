@@ -49,6 +49,8 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
     }
     scored = _scored(unknown, open_stages, table)
     found = _by_equal_values(scored)
+    for told in by_kind(unknown, open_stages, {m.theirs: m.ours for m in found.values()}, table):
+        found[told.theirs] = Match(theirs=told.theirs, ours=told.ours, certainty=LIKELY, why=told.why)
     rules = _rules(found.values())
     taken = {match.ours for match in found.values()}
     for entry in unknown:
@@ -60,8 +62,6 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
             why = "by the pattern of other names"
             found[entry.key] = Match(theirs=entry.key, ours=ours, certainty=LIKELY, why=why)
             taken.add(ours)
-    for told in by_kind(unknown, open_stages, {m.theirs: m.ours for m in found.values()}, table):
-        found[told.theirs] = Match(theirs=told.theirs, ours=told.ours, certainty=LIKELY, why=told.why)
     _by_similar_values(scored, found)
     _by_place(unknown, open_stages, found, reference)
     for entry in unknown:

@@ -158,7 +158,8 @@ def _guesses(
     table: StageTable,
 ) -> Iterator[_Guess]:
     """The best reading of the numbers in a kind of name as one kind of stage, if there is one."""
-    named = hint(theirs, kind)
+    is_known = any(entry.key in found for entry in entries)
+    named = SURE if is_known else hint(theirs, kind)
     best: _Guess | None = None
     for reading in _readings(entries, next(iter(ours))):
         pairs = {entry.key: ours.get(_read(reading, numbers(entry.key)), "") for entry in entries}
@@ -173,11 +174,11 @@ def _guesses(
         late = sum(min(column) != 0 for column in zip(*mapped, strict=True))
         score = named + max(0.0, likeness) - LATE * late
         if best is None or score > best.score + 1e-9:
-            said = (
-                "by its name and shape"
-                if named >= SURE
-                else "by its shape and what its values have in common"
-            )
+            said = "by its shape and what its values have in common"
+            if is_known:
+                said = "by the pattern of other names"
+            elif named >= SURE:
+                said = "by its name and shape"
             best = _Guess(theirs, kind, score, pairs, said)
     if best is not None:
         yield best
