@@ -7,9 +7,11 @@ import pytest
 
 from benchmarks.text_score import Entry, is_right, load
 from sonant.errors import RequestError
+from sonant.text import front_end
 from sonant.text.cleaning import clean
 from sonant.text.front_end import ReadingOptions, read_text, spoken_text
 from sonant.text.layout import paragraphs
+from sonant.text.reading import read_aloud
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 CASES = [
@@ -143,6 +145,40 @@ def test_paragraphs_come_one_by_one_with_a_pause():
     first = next(made)
     assert (first.text, first.pause_after > 0) == ("One.", True)
     assert [part.text for part in made] == ["Two.", "One.", "Two.", "One.", "Two."]
+
+
+@pytest.mark.parametrize(
+    ("language", "sentences"),
+    [
+        (
+            "english",
+            "The ship left on 3 May with 250 men aboard. It cost $23.50, said Dr. Holt. Nobody knew why! ",
+        ),
+        (
+            "german",
+            "Das Schiff fuhr am 3. Mai mit 250 Mann. Es kostete 23,50 €, sagte Dr. Holt. Niemand ahnte es! ",
+        ),
+        ("chinese", "他在3月5日花了25元。没有人知道为什么。"),
+    ],
+)
+def test_a_paragraph_of_any_length_is_begun_before_its_end_is_read(language, sentences, monkeypatch):
+    read = []
+
+    def counted(text, *rest, **more):
+        read.append(len(text))
+        return read_aloud(text, *rest, **more)
+
+    monkeypatch.setattr(front_end, "read_aloud", counted)
+    options = ReadingOptions(language=language)
+    made = read_text(sentences * 900, options)
+    first = next(made)
+    assert sum(read) < 1_200  # of at least 16,000
+    rest = list(made)
+    assert not any(part.pause_after for part in (first, *rest))
+    gap = "" if language == "chinese" else " "
+    assert gap.join(part.text for part in (first, *rest)) == gap.join(
+        [spoken_text(sentences, language)] * 900
+    )
 
 
 def test_changes_name_rule_and_both_forms():

@@ -28,6 +28,10 @@ LONGEST_EXPANSION = 400_000
 """Characters that a text may have once its glossary is applied."""
 PARAGRAPH_PAUSE = 0.4
 """Seconds added between paragraphs."""
+LONG_PARAGRAPH = 2_000
+"""Characters above which a paragraph is read some sentences at a time: it is begun before its end is read."""
+SOME_SENTENCES = 600
+"""Characters after which such a paragraph is cut, at the next end of a sentence that is one beyond doubt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,26 +106,45 @@ def _read_passage(
     for number, block in enumerate(blocks):
         is_last = number + 1 == len(blocks)
         language = whole if is_named else _block_language(block, whole, options.languages)
-        changes: list[Change] = []
-        lines = []
-        for line in block.split("\n"):
-            line, made = _emoji(line, options.emoji, language)
-            changes += made
-            said, made = read_aloud(
-                line, language, is_named=is_named, marks=options.marks, among=options.languages
-            )
-            changes += made
-            said = _tidied(said)
-            if said:
-                lines.append(said)
-        pieces = list(split_pauses("\n".join(lines)))
-        for place, (piece, pause) in enumerate(pieces):
-            ends = place + 1 == len(pieces)
-            pause += PARAGRAPH_PAUSE if ends and not is_last else 0.0
-            if piece.strip() or pause:
-                yield SpokenPart(
-                    piece.strip(), pause, passage.language, passage.rate, tuple(changes) if not place else ()
+        for stretch, ends_block in _some_sentences(block):
+            changes: list[Change] = []
+            lines = []
+            for line in stretch.split("\n"):
+                line, made = _emoji(line, options.emoji, language)
+                changes += made
+                said, made = read_aloud(
+                    line, language, is_named=is_named, marks=options.marks, among=options.languages
                 )
+                changes += made
+                said = _tidied(said)
+                if said:
+                    lines.append(said)
+            pieces = list(split_pauses("\n".join(lines)))
+            for place, (piece, pause) in enumerate(pieces):
+                ends = ends_block and place + 1 == len(pieces)
+                pause += PARAGRAPH_PAUSE if ends and not is_last else 0.0
+                if piece.strip() or pause:
+                    yield SpokenPart(
+                        piece.strip(), pause, passage.language, passage.rate, () if place else tuple(changes)
+                    )
+
+
+_SURE_END = regex.compile(
+    r"(?<=\p{Ll}{3}[.!?…][\"'”’»)]?)\s++(?=[\"'“‘«(¿¡]?\p{Lu})"
+    r"|(?<=[。！？][”’」』）]?)(?=[\p{Han}\p{Hiragana}\p{Katakana}“‘「『（])"
+)
+
+
+def _some_sentences(block: str) -> Iterator[tuple[str, bool]]:
+    """A paragraph in stretches, and whether each is its last; one of LONG_PARAGRAPH characters is whole."""
+    begin = 0
+    while len(block) - begin > LONG_PARAGRAPH:
+        end = _SURE_END.search(block, begin + SOME_SENTENCES)
+        if end is None or end.end() == len(block):
+            break
+        yield block[begin : end.start()], False
+        begin = end.end()
+    yield block[begin:], True
 
 
 def _block_language(block: str, whole: str, among: tuple[str, ...]) -> str:
