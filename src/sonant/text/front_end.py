@@ -20,6 +20,7 @@ from sonant.text.layout import Code, paragraphs
 from sonant.text.markup import apply_glossary, split_pauses
 from sonant.text.reading import READ, read_aloud
 from sonant.text.rules import Change
+from sonant.text.segment import Pauses
 from sonant.text.ssml import Passage, is_ssml, read_ssml
 
 Emoji = Literal["skip", "say"]
@@ -28,6 +29,8 @@ LONGEST_EXPANSION = 400_000
 """Characters that a text may have once its glossary is applied."""
 PARAGRAPH_PAUSE = 0.4
 """Seconds added between paragraphs."""
+SENTENCE_PAUSE = Pauses().sentence
+"""Seconds between the stretches of a long paragraph: what segmentation leaves between its segments."""
 LONG_PARAGRAPH = 2_000
 """Characters above which a paragraph is read some sentences at a time: it is begun before its end is read."""
 SOME_SENTENCES = 600
@@ -121,8 +124,10 @@ def _read_passage(
                     lines.append(said)
             pieces = list(split_pauses("\n".join(lines)))
             for place, (piece, pause) in enumerate(pieces):
-                ends = ends_block and place + 1 == len(pieces)
-                pause += PARAGRAPH_PAUSE if ends and not is_last else 0.0
+                if place + 1 == len(pieces):
+                    pause += (
+                        0.0 if ends_block and is_last else PARAGRAPH_PAUSE if ends_block else SENTENCE_PAUSE
+                    )
                 if piece.strip() or pause:
                     yield SpokenPart(
                         piece.strip(), pause, passage.language, passage.rate, () if place else tuple(changes)
