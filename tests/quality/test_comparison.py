@@ -6,7 +6,7 @@ import pytest
 from sonant.audio.measure import measure
 from sonant.errors import RequestError
 from sonant.quality.bootstrap import difference_interval, mean_interval
-from sonant.quality.comparison import compare_clips
+from sonant.quality.comparison import as_data, compare_clips
 from sonant.quality.dnsmos import Mos
 from sonant.quality.judges import Judgement
 from sonant.quality.trials import Candidate, Clip
@@ -59,6 +59,16 @@ def test_what_differs_surely_is_called_better_and_the_rest_is_not():
     assert found["real_time_factor"].better == "A"
     assert found["syllable_rate"].better is None
     assert "similarity" not in found
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_few_sentences_make_nothing_sure(count):
+    found = compare_clips(clips("A", [9] * count, [1] * count), clips("B", [0] * count, [4] * count))
+    by_key = {difference.key: difference for difference in found}
+    assert by_key["wer"].change.value == pytest.approx(-0.9)
+    assert all(difference.better is None for difference in found)
+    assert as_data(found)["wer"]["change"] == {"value": -0.9, "low": None, "high": None, "sentences": count}
+    assert mean_interval([1.0] * 4).as_dict() == {"value": 1.0, "low": 1.0, "high": 1.0, "sentences": 4}
 
 
 def test_different_sentences_cannot_be_compared():

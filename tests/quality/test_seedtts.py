@@ -68,6 +68,37 @@ def test_a_list_is_spoken_judged_and_gone_on_with(meta, tmp_path):
     assert len(judges.asked) == 2
 
 
+def test_a_result_of_another_seed_text_clip_or_recording_is_not_taken_for_this_one(meta, tmp_path):
+    items = read_meta(meta)
+    out, judges = tmp_path / "out", FakeJudges()
+    with Engine(Cloning()) as engine:
+        evaluate(items, out, judges, engine=engine, language=None)
+        evaluate(items[:1], out, judges, engine=engine, language=None)  # a part of the list loses no result
+        evaluate(items, out, judges, engine=engine, language=None)
+        assert len(judges.asked) == 2
+        evaluate(items, out, judges, engine=engine, language=None, seed=1)
+        assert len(judges.asked) == 4
+        changed = [replace(items[0], text="Something else."), items[1]]
+        evaluate(changed, out, judges, engine=engine, language=None, seed=1)
+        assert [asked[0] for asked in judges.asked[4:]] == ["Something else."]
+        (out / f"{items[1].name}.wav").unlink()
+        evaluate(changed, out, judges, engine=engine, language=None, seed=1)
+        assert len(judges.asked) == 6
+    evaluate(changed, out, judges, engine=None, language=None)  # judged as another program's
+    assert len(judges.asked) == 8
+    write_audio(out / f"{items[0].name}.wav", np.full(8000, 0.1, np.float32), 16_000)
+    evaluate(changed, out, judges, engine=None, language=None)
+    assert len(judges.asked) == 9
+
+
+def test_a_folder_that_is_none_is_told_before_anything_is_spoken(meta, tmp_path):
+    (tmp_path / "file").write_text("x")
+    judges = FakeJudges()
+    with pytest.raises(RequestError, match="cannot write to the folder"):
+        evaluate(read_meta(meta), tmp_path / "file", judges, engine=None, language=None)
+    assert not judges.asked
+
+
 def test_clips_of_another_program_are_judged_and_missing_ones_count_as_wrong(meta, tmp_path):
     items = read_meta(meta)
     out = tmp_path / "theirs"

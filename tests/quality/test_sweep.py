@@ -19,7 +19,9 @@ from sonant.request.audio import Audio
 from tests.quality.fakes import FakeJudges
 from tests.toy import ToyModel
 
-SENTENCES = ("one little duck went out", "two hungry geese came home", "three gray swans slept")
+SENTENCES = (
+    "one little duck went out", "two hungry geese came home", "three gray swans slept", "four cows lay down",
+)  # fmt: skip
 
 
 class LoudToy(ToyModel):
@@ -62,7 +64,7 @@ def test_a_bad_setting_is_ranked_last_and_one_that_fails_below_it(engine, tmp_pa
     assert [standing.candidate.name for standing in standings][2:] == ["wild", "broken"]
     assert standings[2].against_default.is_sure
     assert standings[2].against_default.low > 0
-    assert standings[3].summary["failed"] == 3
+    assert standings[3].summary["failed"] == len(SENTENCES)
     assert standings[3].points == FAILED
     assert recommend(standings)[0] == DEFAULT
     report = json.loads((tmp_path / REPORT).read_text())
@@ -108,7 +110,7 @@ def test_the_grid_has_the_default_the_presets_and_moves_each_knob():
 
 
 def standing(name, points, against=None):
-    clip = Clip(candidate=Candidate(name), number=0, text="x", error="x")
+    clip = Clip(candidate=Candidate(name), number=0, text="x")
 
     class Fixed(Standing):
         @property
@@ -120,11 +122,34 @@ def standing(name, points, against=None):
 
 def test_the_default_stays_unless_another_is_surely_better():
     default = standing(DEFAULT, 5.0)
-    doubtful = standing("a", 4.0, Interval(-1.0, -3.0, 1.0))
-    sure = standing("b", 2.0, Interval(-3.0, -4.0, -2.0))
+    doubtful = standing("a", 4.0, Interval(-1.0, -3.0, 1.0, 8))
+    sure = standing("b", 2.0, Interval(-3.0, -4.0, -2.0, 8))
     assert recommend([doubtful, default])[0] == DEFAULT
     assert recommend([sure, doubtful, default])[0] == "b"
     assert recommend([standing("only", 1.0)])[0] == "only"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_sentences_rank_nothing_with_confidence(engine, tmp_path, count):
+    task = Task(sentences=SENTENCES[:count], seed=3)
+    given = [Candidate(DEFAULT, {"temperature": 5.0}), Candidate("calm", {"temperature": 0.5})]
+    standings = run_sweep(engine, given, task, FakeJudges(0.5), tmp_path)
+    assert standings[0].candidate.name == "calm"  # by far, and of few sentences all the same
+    assert standings[0].points < standings[1].points - 50
+    report = json.loads((tmp_path / REPORT).read_text())
+    assert (report["recommended"]["name"], len(report["doubts"])) == (DEFAULT, 1)
+    assert "too few sentences" in report["recommended"]["reason"]
+    against = report["candidates"][0]["against_default"]
+    assert (against["low"], against["high"], against["sentences"]) == (None, None, count)
+    page = (tmp_path / PAGE).read_text(encoding="utf-8")
+    assert "cannot rank with confidence" in page
+    assert "points against the default (too few sentences)" in page
+
+
+def test_where_everything_failed_nothing_is_recommended_for_its_points(engine, tmp_path):
+    given = [Candidate(DEFAULT, {"temperature": 9.0}), Candidate("other", {"temperature": 9.0})]
+    standings = run_sweep(engine, given, Task(sentences=SENTENCES, seed=3), FakeJudges(0.5), tmp_path)
+    assert recommend(standings) == (DEFAULT, "every clip failed, so nothing is known")
 
 
 @pytest.mark.parametrize("text", ["loudly=1", "temperature", "temperature=hot", "speed=fast", "loudness=-20"])

@@ -55,8 +55,9 @@ def sweep(
     dtype: Dtype = "auto",
 ) -> None:
     """Say sentences with many settings: clips, metrics_report.json, a page, a ranking, a recommendation."""
+    from sonant.cli.speaking import warn
     from sonant.errors import RequestError
-    from sonant.quality.standings import recommend
+    from sonant.quality.standings import doubts, recommend
     from sonant.quality.sweep import PAGE, grid, run_sweep
     from sonant.quality.trials import Candidate, parse_settings
 
@@ -81,6 +82,8 @@ def sweep(
             typer.echo(f"{clip.candidate.name:<24} {clip.number + 1:3d}  {result}", err=True)
 
         standings = run_sweep(engine, candidates, task, judges, output, on_clip=tell)
+    for doubt in doubts(len(task.sentences)):
+        warn(doubt)
     for rank, standing in enumerate(standings, 1):
         found = standing.summary
         shown = [
@@ -96,6 +99,7 @@ def sweep(
     name, reason = recommend(standings)
     typer.echo(f"recommended: {name} ({reason})")
     typer.echo(str(output / PAGE))
+    _need_speech([clip for standing in standings for clip in standing.clips])
 
 
 def compare(
@@ -122,7 +126,12 @@ def compare(
     sides = [_model_and_settings(text) for text in (first, second)]
     if not sides[0][0]:
         raise RequestError(f"{first!r} names no model; expected MODEL or MODEL:key=value for the first.")
-    output.mkdir(parents=True, exist_ok=True)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"cannot make the folder {output} ({error.strerror}); expected a place to write to."
+        ) from error
     said = read_texts(sentences) if sentences is not None else None
     clips: list[list[Clip]] = []
     for letter, (model, settings) in zip("AB", sides, strict=True):
@@ -150,6 +159,7 @@ def compare(
     text = json.dumps(data, indent=2, ensure_ascii=False)
     (output / "comparison.json").write_text(text + "\n", encoding="utf-8")
     typer.echo(text if as_json else _differences(differences))
+    _need_speech([clip for side in clips for clip in side])
 
 
 def evaluate(
@@ -177,7 +187,7 @@ def evaluate(
     from sonant.quality.seedtts import read_meta
 
     items = read_meta(meta)[:most]
-    judges = Judges.load(language, items[0].text)
+    judges = Judges.load(language, "\n".join(item.text for item in items))
     for remark in judges.remarks:
         warn(remark)
 
@@ -188,7 +198,15 @@ def evaluate(
         summary = run(items, output, judges, engine=engine, language=language, seed=seed, on_item=tell)
     typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     if summary["failed"]:
-        raise typer.Exit(1)
+        raise typer.Exit(6)
+
+
+def _need_speech(clips: list[Clip]) -> None:
+    """Raise GenerationError where every clip failed: then nothing was judged."""
+    from sonant.errors import GenerationError
+
+    if all(clip.error for clip in clips):
+        raise GenerationError(f"every clip failed, the first so: {clips[0].error}")
 
 
 @contextmanager
@@ -206,16 +224,18 @@ def _ready(
 
     if said is None and sentences is not None:
         said = read_texts(sentences)
-    judges = Judges.load(language, said[0] if said else "")
+    judges = Judges.load(language, "\n".join(said or ()))
     for remark in judges.remarks:
         warn(remark)
     job = Job(text="", model=model, device=device, dtype=dtype, voice=voice, transcript=transcript)
     with load_engine(model, device=device, dtype=dtype) as engine:
         found = job_voice(job, engine.spec)
+        said = said or sentences_for(language, engine.spec)
+        judges.recognisers.expect("\n".join(said))
         yield (
             engine,
             Task(
-                sentences=said or sentences_for(language, engine.spec),
+                sentences=said,
                 voice=found,
                 language=language,
                 reference=found.clip if isinstance(found, Voice) else None,
@@ -237,9 +257,11 @@ def _differences(differences: list[Difference]) -> str:
     lines = [f"{'':<32}{'A':>10}{'B':>10}   B - A (95 %)"]
     for found in differences:
         name = FIGURES[found.key][0]
+        change = found.change
+        between = f"{change.low:+.3f} to {change.high:+.3f}" if change.is_known else "too few sentences"
         verdict = f"  {found.better} is better" if found.better else ""
         lines.append(
-            f"{name:<32}{found.first.value:10.3f}{found.second.value:10.3f}   {found.change.value:+.3f} "
-            f"({found.change.low:+.3f} to {found.change.high:+.3f}){verdict}"
+            f"{name:<32}{found.first.value:10.3f}{found.second.value:10.3f}   {change.value:+.3f} "
+            f"({between}){verdict}"
         )
     return "\n".join(lines)

@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 RESAMPLES = 4000
 CONFIDENCE = 0.95
+FEWEST = 4
+"""Sentences from which resampling tells anything: fewer ones have too few ways to be drawn, one alone a
+single one, whose interval has no width."""
 
 Numbers = npt.NDArray[np.float64]
 
@@ -21,15 +24,23 @@ class Interval:
     value: float
     low: float
     high: float
+    count: int
+    """Sentences that it rests on."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there are sentences enough for the interval to mean anything."""
+        return self.count >= FEWEST
 
     @property
     def is_sure(self) -> bool:
-        """Whether zero lies outside."""
-        return self.low > 0 or self.high < 0
+        """Whether zero lies outside, of an interval that is known."""
+        return self.is_known and (self.low > 0 or self.high < 0)
 
-    def as_dict(self) -> dict[str, float]:
-        """Plain numbers for JSON."""
-        return {"value": round(self.value, 5), "low": round(self.low, 5), "high": round(self.high, 5)}
+    def as_dict(self) -> dict[str, float | int | None]:
+        """Plain numbers for JSON; no interval where it is not known."""
+        low, high = (round(end, 5) if self.is_known else None for end in (self.low, self.high))
+        return {"value": round(self.value, 5), "low": low, "high": high, "sentences": self.count}
 
 
 def mean_interval(
@@ -40,7 +51,7 @@ def mean_interval(
     top = np.asarray(values, dtype=np.float64)
     bottom = np.ones_like(top) if weights is None else np.asarray(weights, dtype=np.float64)
     drawn = _draws(len(top), seed)
-    return _interval(_ratio(top, bottom), _ratio(top[drawn], bottom[drawn]))
+    return _interval(_ratio(top, bottom), _ratio(top[drawn], bottom[drawn]), len(top))
 
 
 def difference_interval(
@@ -59,7 +70,7 @@ def difference_interval(
     )
     drawn = _draws(len(a), seed)
     value = _ratio(b, wb) - _ratio(a, wa)
-    return _interval(value, _ratio(b[drawn], wb[drawn]) - _ratio(a[drawn], wa[drawn]))
+    return _interval(value, _ratio(b[drawn], wb[drawn]) - _ratio(a[drawn], wa[drawn]), len(a))
 
 
 def _draws(count: int, seed: int) -> npt.NDArray[np.int64]:
@@ -71,6 +82,6 @@ def _ratio(top: Numbers, bottom: Numbers) -> Numbers:
     return result
 
 
-def _interval(value: Numbers, resampled: Numbers) -> Interval:
+def _interval(value: Numbers, resampled: Numbers, count: int) -> Interval:
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(float(value), float(low), float(high))
+    return Interval(float(value), float(low), float(high), count)

@@ -74,14 +74,14 @@ class Difference:
 
 
 def compare_clips(first: Sequence[Clip], second: Sequence[Clip]) -> list[Difference]:
-    """Every figure that both have for two sentences at least. Raises RequestError where they say different
+    """Every figure that both have for a sentence at least. Raises RequestError where they say different
     things."""
     if [clip.text for clip in first] != [clip.text for clip in second]:
         raise RequestError("the two say different sentences; expected the same ones in the same order.")
     found = []
     for key, (_, _, read) in FIGURES.items():
         pairs = [(a, b) for a, b in zip(map(read, first), map(read, second), strict=True) if a and b]
-        if len(pairs) < 2:
+        if not pairs:
             continue
         (va, wa), (vb, wb) = ([[side[n] for side in row] for n in (0, 1)] for row in zip(*pairs, strict=True))
         found.append(

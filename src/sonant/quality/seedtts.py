@@ -8,6 +8,7 @@ with one another, not with them.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from sonant import __version__
 from sonant.audio.encode import AudioWriter
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError, SonantError
+from sonant.files import write_atomically
 from sonant.quality.bootstrap import mean_interval
 from sonant.quality.judges import Judges
 from sonant.request.audio import Audio
@@ -83,18 +86,34 @@ def evaluate(
 ) -> dict[str, Any]:
     """Speak and judge every item into `folder`; gives the summary, which is written too.
 
-    What is in results.jsonl already is not done again. Without an engine, the clips of another program are
-    judged: folder/NAME.wav. An item that fails is counted as wholly wrong, and told.
+    What is in results.jsonl already is not done again, unless another model, seed, language, text or clip
+    made it. Without an engine, the clips of another program are judged: folder/NAME.wav. An item that fails
+    is counted as wholly wrong, and told. Raises RequestError for a folder that cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     place = folder / RESULTS
-    done = {row["name"]: row for row in _rows(place) if not row.get("error")}
+    keys = {item.name: _key(item, folder, engine, language, seed) for item in items}
+    before = {row["name"]: row for row in _rows(place) if not row.get("error")}
+    done = {
+        name: row
+        for name, row in before.items()
+        if keys.get(name) is not None and row.get("key") == keys[name] and (folder / f"{name}.wav").is_file()
+    }
+    others = [row for name, row in before.items() if name not in keys]
+    kept = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*others, *done.values()))
+    try:
+        write_atomically(place, kept.encode("utf-8", "replace"), is_private=False)
+    except OSError as error:
+        raise RequestError(
+            f"cannot write to the folder {folder} ({error.strerror or error}); expected a place for clips "
+            "and results. Choose another."
+        ) from error
     rows = []
-    with place.open("a", encoding="utf-8") as file:
+    with place.open("a", encoding="utf-8", errors="replace") as file:
         for item in items:
             row = done.get(item.name)
-            if row is None or row["text"] != item.text:
+            if row is None:
                 row = _row(item, folder, judges, engine=engine, language=language, seed=seed)
+                row["key"] = keys[item.name]
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 file.flush()
             rows.append(row)
@@ -105,11 +124,25 @@ def evaluate(
     return summary
 
 
+def _key(item: Item, folder: Path, engine: Engine | None, language: str | None, seed: int) -> str | None:
+    """A hash of everything that decides an item's result; None while there is no clip to judge."""
+    try:
+        reference = hashlib.sha256(item.clip.read_bytes()).hexdigest()
+        if engine is not None:
+            by = [__version__, engine.spec.family, engine.spec.fingerprint, str(seed), item.transcript]
+        else:
+            by = [hashlib.sha256((folder / f"{item.name}.wav").read_bytes()).hexdigest()]
+    except (OSError, ValueError):
+        return None
+    told = json.dumps([item.text, reference, language, *by])
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def _rows(place: Path) -> Iterator[dict[str, Any]]:
     """Results of an earlier run; a line that was cut off is left out."""
     if not place.is_file():
         return
-    for line in place.read_text(encoding="utf-8").splitlines():
+    for line in place.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:

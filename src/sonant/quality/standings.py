@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sonant.quality.bootstrap import Interval
+from sonant.quality.bootstrap import FEWEST, Interval
 from sonant.quality.trials import Candidate, Clip
 from sonant.text.scoring import Score
 
@@ -56,25 +56,34 @@ class Standing:
         }
 
 
+def doubts(count: int) -> tuple[str, ...]:
+    """What is to be said of a ranking over so many sentences."""
+    if count >= FEWEST:
+        return ()
+    said = "1 sentence" if count == 1 else f"{count} sentences"
+    return (
+        f"{said} cannot rank with confidence: the order below may be chance. Give {FEWEST} or more; "
+        "eight are said by default",
+    )
+
+
 def recommend(standings: Sequence[Standing]) -> tuple[str, str]:
     """The name of the candidate to use and why, from standings with the best first.
 
     The default stays where nothing is better beyond what the choice of sentences would explain.
     """
     best = standings[0]
+    if all(clip.error for standing in standings for clip in standing.clips):
+        return DEFAULT, "every clip failed, so nothing is known"
     if best.candidate.name == DEFAULT:
         return DEFAULT, "nothing has fewer points than the model's own settings"
     against = best.against_default
-    if against is None or against.high < 0:
-        than = (
-            f", {-against.low:.1f} to {-against.high:.1f} fewer than the default"
-            if against is not None
-            else ""
-        )
-        return best.candidate.name, f"{best.points:.1f} points{than}"
-    assert against is not None
-    reason = (
-        f"{best.candidate.name} has {-against.value:.1f} points fewer, which the sentences may explain: "
-        f"{against.low:+.1f} to {against.high:+.1f}"
-    )
-    return DEFAULT, reason
+    if against is None:
+        return best.candidate.name, f"{best.points:.1f} points"
+    if against.is_sure:
+        than = f"{-against.low:.1f} to {-against.high:.1f} fewer than the default"
+        return best.candidate.name, f"{best.points:.1f} points, {than}"
+    fewer = f"{best.candidate.name} has {-against.value:.1f} points fewer, which"
+    if not against.is_known:
+        return DEFAULT, f"{fewer} too few sentences cannot tell from chance"
+    return DEFAULT, f"{fewer} the sentences may explain: {against.low:+.1f} to {against.high:+.1f}"

@@ -12,7 +12,7 @@ from sonant.errors import RequestError
 from sonant.files import write_atomically
 from sonant.quality.bootstrap import difference_interval
 from sonant.quality.judges import Judges
-from sonant.quality.standings import DEFAULT, Standing, recommend
+from sonant.quality.standings import DEFAULT, Standing, doubts, recommend
 from sonant.quality.sweep_page import page
 from sonant.quality.trials import Candidate, Clip, Task, speak_and_judge
 from sonant.readings.receipt import versions
@@ -111,6 +111,7 @@ def report(spec: ModelSpec, task: Task, judges: Judges, standings: Sequence[Stan
         "language": task.language,
         "seed": task.seed,
         "not_judged": list(judges.remarks),
+        "doubts": list(doubts(len(task.sentences))),
         "versions": versions(),
         "candidates": [
             {

@@ -31,7 +31,8 @@ def page(
     said = (
         ", ".join(f"{key}={value}" for key, value in chosen["settings"].items()) or "the model's own settings"
     )
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in report["not_judged"])
+    remarks = (*report["doubts"], *report["not_judged"])
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in remarks)
     rows = [(standing.candidate.name, standing.summary) for standing in standings]
     body = (
         f"<p>{html.escape(spec.family)} {html.escape(spec.fingerprint)}, seed {task.seed}, "
@@ -50,7 +51,7 @@ def _section(standing: Standing, folder: Path) -> str:
     lines = [f'<section id="{name}"><h2>{name}</h2><p>{html.escape(told)}</p>']
     against = standing.against_default
     if against is not None:
-        between = f"{against.low:+.1f} to {against.high:+.1f}"
+        between = f"{against.low:+.1f} to {against.high:+.1f}" if against.is_known else "too few sentences"
         lines.append(f"<p>{against.value:+.1f} points against the default ({between})</p>")
     lines += [_clip(clip, folder) for clip in standing.clips]
     return "\n".join([*lines, "</section>"])
