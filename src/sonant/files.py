@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import IO
@@ -45,6 +47,28 @@ def write_atomically(path: Path, data: bytes, *, is_private: bool = True) -> Non
         raise
 
 
+@contextlib.contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A new file beside `path` for whoever writes by name: it takes the name when the block ends well, and is
+    removed when it does not. What a killed process left of this one is removed first."""
+    folder = path.absolute().parent
+    sweep_parts(folder, of=path.name)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _lock(file)
+            yield Path(name)
+            os.chmod(name, 0o644)
+            if fcntl is not None:
+                os.replace(name, path)
+        if fcntl is None:  # Windows renames no open file
+            os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
 class Held:
     """A folder that one process has for itself, by a locked file in it; no more than that on Windows.
 
@@ -66,13 +90,15 @@ class Held:
         os.close(self._handle)
 
 
-def sweep_parts(folder: Path) -> list[Path]:
-    """Remove what `write_atomically` left where its process was killed; the files removed.
+def sweep_parts(folder: Path, *, of: str | None = None) -> list[Path]:
+    """Remove what `write_atomically` left where its process was killed, of one file or of all; the files
+    removed.
 
     One that another process is writing now stays. A folder that may not be changed stays as it is.
     """
     removed = []
-    for path in sorted(folder.glob(".*.part")) if folder.is_dir() else []:
+    pattern = ".*.part" if of is None else f".{glob.escape(of)}.*.part"
+    for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
         with contextlib.suppress(OSError):
             if path.is_symlink() or not path.is_file() or _is_being_written(path):
                 continue

@@ -169,11 +169,17 @@ def test_another_speaker_inside_a_sentence_comes_quickly():
         ({"roles": {"A": 3}}, "role A is 3"),
         ({"emotions": {"angry": {"emotion": "cross=1"}}}, "emotion angry: .*cross"),
         ({"quotes": "yes"}, "quotes of the cast"),
+        ({"roles": {"A": {"aliases": 5}}}, "aliases of A are 5; expected a list"),
+        ({"roles": {"A": {1: "x"}}}, "role A: there is no setting '1'"),
+        ({"roles": {"A": {"voice": "a\0b"}}}, None),
+        ({"roles": {"A": {"glossary": {"a": 5}}}}, "role A: the glossary is no mapping"),
+        ({"roles": {"A": {"options": [5]}}}, "role A: '5' is no option"),
+        ({"emotions": {"angry": {"voice": "bea"}}}, "emotion angry has voice"),
     ],
 )
-def test_a_wrong_cast_is_refused_by_name(data, words):
+def test_a_wrong_cast_is_refused_by_name(data, words, tmp_path):
     with pytest.raises(RequestError, match=words):
-        cast_of(data)
+        cast_of(data, folder=tmp_path)
 
 
 def test_a_cast_is_read_from_toml_yaml_and_json(tmp_path):
@@ -206,6 +212,17 @@ def test_a_cast_is_read_from_toml_yaml_and_json(tmp_path):
         read_cast(tmp_path / "bad.toml")
     with pytest.raises(RequestError, match="sonant cast BOOK"):
         read_cast(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("voice", ["~nobody-of-this-name/a.wav", "v" * 5000])
+def test_a_voice_that_no_path_can_be_is_a_name(voice, tmp_path):
+    assert cast_of({"roles": {"A": {"voice": voice}}}, folder=tmp_path).roles["A"].fields["voice"] == voice
+
+
+def test_a_role_with_another_model_is_watched_and_listened_to_as_the_others():
+    base = Job(text="", settings={"guards": "all", "trim": True}, verify=True, verify_tries=3)
+    job = cast_of({"roles": {"A": {"model": "other"}}}).job("A", base)
+    assert (job.verify, job.verify_tries, job.get("guards"), job.get("trim")) == (True, 3, "all", True)
 
 
 def test_a_role_with_another_model_leaves_behind_what_belongs_to_the_first():

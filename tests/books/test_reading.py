@@ -166,11 +166,14 @@ def test_subtitles_are_in_order_short_and_readable_again(tmp_path):
 
 
 class Paced:
-    """A store whose speech takes 0.1 s a character, less at a pace."""
+    """A store whose speech takes 0.1 s a character, less at a pace; `pace` is that of its job."""
+
+    def __init__(self, pace=1.0):
+        self.pace = pace
 
     def tell(self, text, *, speed=None):
         class Told:
-            samples = np.ones(round(RATE * 0.1 * len(text) / (speed or 1.0)), np.float32)
+            samples = np.ones(round(RATE * 0.1 * len(text) / (speed or self.pace)), np.float32)
             guards, is_kept = (), False
 
         return Told
@@ -202,6 +205,42 @@ def test_a_line_that_no_pace_fits_is_cut_and_told():
     _, fitted, _ = dub([Cue(0, 0.9, "0123456789")], Paced(), RATE, can_hurry=False)
     assert fitted[0].speed == 1.0
     assert fitted[0].over == pytest.approx(0.1)
+
+
+def test_a_line_is_hurried_from_the_pace_that_was_asked_for():
+    cues = [Cue(0, 1.0, "0123456789"), Cue(0.6, 9, "a")]
+    for pace in (1.25, 0.5):
+        _, fitted, speeds = dub(cues, Paced(pace), RATE, can_hurry=True)
+        assert fitted[0].speed > max(pace, 1.25)
+        assert fitted[1].speed == pace
+        assert list(speeds.values())[1] is None
+
+
+def test_what_a_killed_binding_left_is_removed_and_nobody_elses(tmp_path):
+    for name in (".book.m4b.aa.part", ".book.m4b.bb.part", ".other.m4b.cc.part", ".abook.m4b.dd.part"):
+        (tmp_path / name).write_bytes(b"x")
+    with (tmp_path / ".book.m4b.bb.part").open("rb") as held:
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.flock(held, fcntl.LOCK_EX)  # another process is at it
+        bind(
+            tmp_path / "book.m4b", iter([np.zeros(RATE, np.float32)]), RATE, (), Book(title="x", chapters=())
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".abook.m4b.dd.part", ".book.m4b.bb.part", ".other.m4b.cc.part", "book.m4b",
+    ]  # fmt: skip
+
+
+def test_a_role_that_is_raised_beyond_full_scale_is_rounded_and_not_cut_off():
+    sine = (2.0 * np.sin(np.arange(RATE) / 5)).astype(np.float32)  # 12 dB over 0.5
+    line = Line(0, 1, "x", 0.0)
+    for gain in (1.0, level_gain([sine], RATE, -19.0)):
+        (written,) = sound_of([Heard(line, 0.0, 1.0)], lambda _: sine, RATE, gain=gain)
+        peak = np.abs(written).max()
+        assert peak <= HIGHEST_PEAK
+        assert (np.abs(written) == peak).mean() < 0.01
+    usual = np.clip(sine, -0.99, 0.99)
+    (same,) = sound_of([Heard(line, 0.0, 1.0)], lambda _: usual, RATE)
+    assert np.array_equal(same, usual)  # what a model says within full scale stays as it is
 
 
 def test_a_gain_never_clips():

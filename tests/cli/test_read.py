@@ -31,6 +31,40 @@ def test_the_command_reads_lists_resumes_and_reports(sonant, tmp_path):
     assert "would have no chapters" in sonant("read", "b.md", "-o", "b.aac").err
 
 
+def test_what_cannot_be_written_is_told_before_anything_is_spoken(sonant, tmp_path, monkeypatch):
+    (tmp_path / "b.md").write_text("Good morning.\n", encoding="utf-8")
+    (tmp_path / "folder.json").mkdir()
+    monkeypatch.setattr("sonant.cli.speaking.load_engine", lambda *given, **more: pytest.fail("loaded"))
+    for option in (
+        ["--report", "none/r.json"], ["--report", "folder.json"], ["--drift", "none/d.svg"],
+        ["--subtitles", "none/s.srt"], ["-o", "none/b.m4b"],
+    ):  # fmt: skip
+        refused = sonant("read", "b.md", *option)
+        assert (refused.code, "Traceback" in refused.err) == (2, False)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "voices") == [
+        "b.md",
+        "folder.json",
+    ]
+
+
+def test_a_line_that_was_left_out_ends_it_with_the_status_of_failed_speech(sonant, tmp_path, monkeypatch):
+    from sonant.errors import GenerationError
+    from sonant.readings.pieces import PieceStore
+
+    (tmp_path / "b.md").write_text("Good morning to you.\n\nThe ferry left at ten.\n", encoding="utf-8")
+    tell = PieceStore.tell
+
+    def failing(store, text, **pace):
+        if "ferry" in text:
+            raise GenerationError("a planted fault")
+        return tell(store, text, **pace)
+
+    monkeypatch.setattr(PieceStore, "tell", failing)
+    result = sonant("read", "b.md", "-o", "b.wav")
+    assert (result.code, (tmp_path / "b.wav").exists()) == (6, True)
+    assert "left out: 'The ferry left at ten.'" in result.err
+
+
 SCENE = """# Tea
 
 “Have some wine,” said the Hatter.
@@ -92,10 +126,15 @@ def test_every_dubbed_line_is_in_its_slot(sonant, tmp_path):
 
 def test_what_is_for_books_is_refused_with_subtitles_and_a_full_disk_is_told(sonant, tmp_path, monkeypatch):
     (tmp_path / "f.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nGood morning.\n", encoding="utf-8")
-    for option in (["--carry"], ["--drift", "d.svg"]):
+    for option in (["--carry"], ["--drift", "d.svg"], ["--chapters", "1"], ["--everything"]):
         refused = sonant("read", "f.srt", *option)
         assert refused.code == 2
         assert option[0] in refused.err
+
+    for option in ("--dry-run", "--list"):
+        planned = sonant("read", "f.srt", option)
+        assert (planned.code, "1 lines, 13 characters" in planned.text) == (0, True)
+    assert not list(tmp_path.glob("f.wav*"))
 
     def full(*arguments):
         raise OSError(28, "No space left on device")

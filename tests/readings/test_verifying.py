@@ -1,20 +1,25 @@
 """A segment that is heard wrong is spoken again, the best try is kept, and all of it is told."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from sonant.books.cast import Cast
+from sonant.books.narration import Line
+from sonant.books.stage import Stage
 from sonant.engine.engine import Engine
 from sonant.errors import DependencyError, RequestError
 from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
-from sonant.readings.pieces import PieceStore
+from sonant.readings.pieces import Narration, PieceStore
 from sonant.readings.receipt import Receipt, make_receipt
 from sonant.readings.verifying import Recognisers, Verified, is_wrong
 from sonant.request.audio import Audio
 from sonant.request.speech import SpeechRequest, TextFeed
+from sonant.text.language import detect_language
 from sonant.text.scoring import score_words
 from sonant.voices.recogniser import Heard, Recogniser
 from tests.toy import ToyModel
@@ -111,6 +116,28 @@ def test_silence_is_not_asked_of_the_recogniser_and_is_wrong(engine):
     assert not verified.verdicts[0].is_right
 
 
+def test_a_silent_first_try_leaves_nothing_in_front_of_the_good_one(engine, monkeypatch):
+    class MuteOnce(ToyModel):
+        takes = 0
+
+        def decoder(self, prompt, *, streaming):
+            self.takes += 1
+            made = super().decoder(prompt, streaming=streaming)
+            push, loud = made.push, float(self.takes > 1)
+            made.push = lambda tokens: push(tokens) * loud
+            return made
+
+    with Engine(MuteOnce(end_bias=float("-inf"))) as mute:
+        verified = Verified(
+            mute, SpeechRequest(SENTENCES[0], seed=1), tries=1, recogniser=Listener(SENTENCES)
+        )
+        (chunk,) = read(verified)
+    assert verified.verdicts[0].is_right
+    whole = engine.synthesize(SpeechRequest(SENTENCES[0], seed=1))
+    assert 0 < len(chunk.samples) <= len(whole.samples)
+    assert np.flatnonzero(chunk.samples)[0] < len(chunk.samples) / 2
+
+
 @pytest.mark.parametrize(
     ("said", "heard", "wrong"),
     [
@@ -153,6 +180,63 @@ def test_pieces_are_listened_to_and_kept_apart_from_those_that_were_not(engine, 
     assert len(store.verdicts) == 1
     assert store.tell(SENTENCES[0]).is_kept
     assert np.array_equal(plain.tell(SENTENCES[0]).samples, told.samples)
+
+
+SHORT = ("He met Mr. de la Cruz.", "“Am I?”", "“Die!”")
+"""Sentences that say nothing of their language, or seem to be in another."""
+
+
+def test_a_short_sentence_is_heard_in_the_language_of_the_whole(engine, tmp_path, monkeypatch):
+    loaded = []
+
+    class English:
+        def __init__(self, language):
+            loaded.append(language)
+
+        def understands(self, language):
+            return language == "english"
+
+        def hear(self, audio, *, language=None):
+            return Heard("", None)
+
+    monkeypatch.setattr(Recogniser, "of_language", English)
+    text = "\n\n".join([TEXT, *SHORT])
+    assert any(detect_language(sentence) not in (None, "english") for sentence in SHORT)
+    job = Job(text=text, verify=True, verify_tries=0, in_pieces=True)
+    reading = Narration(engine, job, None, tmp_path / "a")
+    read(reading)
+    assert len(reading.verdicts) >= 1 + len(SHORT)
+    assert not [guard for guard in reading.guards if guard.kind == "unspeakable"]
+    stage = Stage(
+        replace(job, text=""), Cast(), tmp_path / "b", open_engine=lambda job: nullcontext(engine),
+        voice_of=lambda job, spec: None,
+    )  # fmt: skip
+    lines = [Line(0, n, sentence, 0.0, number=n) for n, sentence in enumerate((*SHORT, *SENTENCES))]
+    heard = stage.speak(lines)
+    assert (len(heard.heard), heard.failures) == (len(lines), [])
+    assert loaded == ["english"] * 2  # one for each reading
+
+
+def test_a_recogniser_that_cannot_be_had_is_told_before_the_first_word(engine, tmp_path, monkeypatch):
+    calls = []
+
+    def english(language):
+        calls.append(language)
+        return Deaf()
+
+    monkeypatch.setattr(Recogniser, "of_language", english)
+    german = "Der Hund lief über die Straße, und niemand hat ihn gesehen."
+    stage = Stage(
+        Job(text="", verify=True, in_pieces=True), Cast(), tmp_path, voice_of=lambda job, spec: None,
+        open_engine=lambda job: pytest.fail("loaded"),
+    )  # fmt: skip
+    for _ in range(3):
+        with pytest.raises(RequestError, match="name its language"):
+            stage.speak([Line(0, 1, german, 0.0)])
+    assert calls == ["german"]  # the refusal is remembered
+    monkeypatch.setattr(Recogniser, "of_language", lambda language: raised())
+    with pytest.raises(DependencyError), stage.store(["Good morning, and welcome to the house."]):
+        pass
 
 
 def test_refusals(engine, monkeypatch):

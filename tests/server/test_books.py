@@ -8,9 +8,11 @@ import httpx
 import pytest
 
 from sonant.books.subtitles import read_subtitles
+from sonant.errors import DependencyError
 from sonant.readings.pieces import PieceStore
 from sonant.server.auth import hash_key
 from sonant.server.settings import ApiKey, ReadingLimits, ServerSettings
+from sonant.voices.recogniser import Heard, Recogniser
 
 from .conftest import toy_source, wait_until
 
@@ -90,6 +92,32 @@ def test_a_book_is_sent_looked_at_read_and_fetched(start):
     assert httpx.get(f"{server.url}/v1/audio/readings/{reading}").status_code == 404
     assert httpx.delete(f"{server.url}/v1/audio/books/{book['id']}").status_code == 200
     assert httpx.get(f"{server.url}/v1/audio/books").json()["data"] == []
+
+
+def test_a_reading_is_listened_to_where_the_server_has_a_recogniser(start, monkeypatch):
+    class Ears:
+        def understands(self, language):
+            return True
+
+        def hear(self, audio, *, language=None):
+            return Heard("quite another thing than that", None)
+
+    monkeypatch.setattr(Recogniser, "of_language", lambda language: Ears())
+    server = start()
+    book = send(server, "It was tea time, and there was none.", "tea.txt")
+    done = finished(server, read(server, book["id"], verify=True, verify_tries=1, format="wav"))
+    assert (done["status"], done["guards"]) == ("completed", 1)
+    (told,) = httpx.get(server.url + done["files"][-1]["url"]).json()["guards"]
+    assert (told["kind"], "spoken again 1 time" in told["message"]) == ("misheard", True)
+    plain = httpx.post(f"{server.url}/v1/audio/speech", json={"input": "It was tea time.", "verify": True})
+    assert (plain.status_code, "verify" in plain.headers["x-sonant-warning"]) == (200, True)
+
+    def absent(language):
+        raise DependencyError("listening needs sonant[judge]")
+
+    monkeypatch.setattr(Recogniser, "of_language", absent)
+    failed = finished(server, read(server, book["id"], verify=True, seed=5))
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "dependency_missing")
 
 
 def test_subtitles_are_dubbed(start, tmp_path):

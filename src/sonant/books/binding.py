@@ -10,7 +10,6 @@ import errno
 import io
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,6 +25,7 @@ from sonant.audio.loudness import unclipped
 from sonant.books.document import Book
 from sonant.books.narration import Heard, Line
 from sonant.errors import RequestError
+from sonant.files import written_beside
 from sonant.request.audio import Samples
 
 COVERED = {".m4b", ".m4a", ".mp3"}
@@ -75,8 +75,16 @@ def check_binding(path: Path) -> None:
     if path.suffix == "" or path.is_dir():
         return
     _container(path)
-    if not path.absolute().parent.is_dir():
-        raise RequestError(f"there is no folder {path.absolute().parent} for {path.name}. Make it first.")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise RequestError where a file cannot be written, before hours go into what it should hold."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {folder} for {path.name}. Make it first.")
+    if path.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        raise RequestError(f"{path} cannot be written; expected a place for a file. Choose another.")
 
 
 def chapter_marks(titles: Sequence[str], heard: Sequence[Heard], seconds: float) -> list[Mark]:
@@ -112,7 +120,7 @@ def sound_of(
     for one in heard:
         yield from silence(one.start)
         samples = samples_of(one.line)
-        if gain != 1.0:
+        if gain != 1.0 or np.abs(samples).max(initial=0.0) > 1.0:  # a role's own gain may go beyond
             samples = unclipped(samples * np.float32(gain))
         position += len(samples)
         if len(samples):  # FFmpeg makes no empty frame
@@ -126,27 +134,18 @@ def bind(
 ) -> list[Path]:
     """Write the book into one file, whole or not at all. Returns its path in a list."""
     container = _container(path)
-    handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    part = Path(name)
     try:
-        if container is None:
-            with AudioWriter(part, sample_rate, format=format_of_path(path).name) as writer:
-                for samples in pieces:
-                    writer.write(samples)
-        else:
-            _encode(
-                part, container, pieces, sample_rate, marks, book, has_cover=path.suffix.lower() in COVERED
-            )
-        os.chmod(part, 0o644)
-        os.replace(part, path)
+        with written_beside(path) as part:
+            if container is None:
+                with AudioWriter(part, sample_rate, format=format_of_path(path).name) as writer:
+                    for samples in pieces:
+                        writer.write(samples)
+            else:
+                has_cover = path.suffix.lower() in COVERED
+                _encode(part, container, pieces, sample_rate, marks, book, has_cover=has_cover)
     except av.FFmpegError as error:
-        part.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):  # as Python itself says it
             raise OSError(error.errno, os.strerror(error.errno)) from error
-        raise
-    except BaseException:
-        part.unlink(missing_ok=True)
         raise
     return [path]
 

@@ -35,7 +35,10 @@ MOST_ROLES = 500
 LOUDEST = 30.0
 """dB that a role may be raised or lowered."""
 _OWN = ("model", "aliases", "gain")
-_KEPT = ("seed", "language", "glossary", "normalize", "emoji", "code", "stuck_speech")
+_KEPT = (
+    "seed", "language", "glossary", "normalize", "emoji", "code", "exact", "stuck_speech", "guards", "trim",
+    "remove_dc",
+)  # fmt: skip
 """What a role with another model takes from the reading's own settings: the rest may not fit that model."""
 
 
@@ -89,7 +92,7 @@ class Cast:
             kept = {name: value for name, value in base.settings.items() if name in _KEPT}
             base = Job(
                 text="", model=known.model, device=base.device, dtype=base.dtype, precision=base.precision,
-                settings=kept, in_pieces=True,
+                settings=kept, in_pieces=True, verify=base.verify, verify_tries=base.verify_tries,
             )  # fmt: skip
         return _with(base, known.fields)
 
@@ -199,7 +202,15 @@ def cast_of(data: Any, *, folder: Path | None = None, files: bool = True) -> Cas
     emotions = {}
     for name, given in _mapping(data, "emotions").items():
         settings = _settings(given, f"the emotion {name}")
-        emotions[str(name)] = job_fields(settings, folder=folder, files=files, where=f"emotion {name}: ")
+        fields = job_fields(settings, folder=folder, files=files, where=f"emotion {name}: ")
+        for other in ("voice", "transcript", "design_model", "design_text"):
+            if other in fields:
+                raise RequestError(
+                    f"the emotion {name} has {other}; expected how a role's own voice says it. Make a role "
+                    "of it, or leave it out.",
+                    field="cast",
+                )
+        emotions[str(name)] = fields
     return Cast(roles=roles, emotions=emotions, quotes=quotes, written=data)
 
 
@@ -223,7 +234,8 @@ def _role(name: str, given: Any, folder: Path | None, files: bool) -> Role:
         given = {"voice": given}
     data = dict(_settings(given, f"the role {name}"))
     aliases = data.pop("aliases", ())
-    if isinstance(aliases, str) or not all(isinstance(alias, str) and alias.strip() for alias in aliases):
+    is_list = isinstance(aliases, Sequence) and not isinstance(aliases, str)
+    if not is_list or not all(isinstance(alias, str) and alias.strip() for alias in aliases):
         raise RequestError(f"the aliases of {name} are {aliases!r}; expected a list of names.", field="cast")
     gain, model = data.pop("gain", 0.0), data.pop("model", None)
     if isinstance(gain, bool) or not isinstance(gain, (int, float)) or not abs(gain) <= LOUDEST:

@@ -66,13 +66,14 @@ def dub(
         line = Line(0, number + 1, cue.text, 0.0)
         room = max(slot - MARGIN, 0.05)
         speed: float | None = None
+        pace = store.pace
         try:
             told = store.tell(cue.text)
             seconds = len(told.samples) / sample_rate
             for _ in range(3):  # speech at a pace is not exactly so much shorter
-                if seconds <= room or not can_hurry or (speed or 1.0) >= FASTEST:
+                if seconds <= room or not can_hurry or pace >= FASTEST:
                     break
-                speed = round(min(FASTEST, (speed or 1.0) * seconds / room * 1.02), 3)
+                pace = speed = round(min(FASTEST, pace * seconds / room * 1.02), 3)
                 told = store.tell(cue.text, speed=speed)
                 seconds = len(told.samples) / sample_rate
         except (CancelledError, StorageError):
@@ -84,7 +85,7 @@ def dub(
         reading.kept += told.is_kept
         reading.guards += [(line, kind, message) for kind, message in told.guards]
         reading.heard.append(Heard(line, cue.start, cue.start + min(seconds, slot)))
-        fitted.append(Fitted(cue, speed or 1.0, max(0.0, seconds - slot)))
+        fitted.append(Fitted(cue, pace, max(0.0, seconds - slot)))
         speeds[line] = speed
         on_line(line, told.is_kept)
     if not reading.heard:

@@ -112,6 +112,7 @@ class Stage:
         self, lines: Sequence[Line], *, on_line: Callable[[Line, bool], None] = lambda line, kept: None
     ) -> Reading:
         """Say every line. Raises as `narration.say_all` and `arrange`."""
+        self._hear_in(lines, [line.text for line in lines])
         models: dict[str, list[int]] = {}
         for place, line in enumerate(lines):
             models.setdefault(self.job(line.role).model, []).append(place)
@@ -140,12 +141,23 @@ class Stage:
                 "Run it again: it alone is spoken anew."
             )
         samples = resample_soxr(told.samples, kept.rate, self.sample_rate)
-        return samples if kept.gain == 1.0 else np.clip(samples * np.float32(kept.gain), -1.0, 1.0)
+        return samples * np.float32(kept.gain)  # peaks are rounded once the level of the whole is known
+
+    def _hear_in(self, lines: Sequence[Line], texts: Sequence[str]) -> None:
+        """Decide what is listened for (--verify). Raises, before the first word, what a recogniser that is
+        not installed or does not know a role's language would."""
+        jobs = [self.job(role) for role in dict.fromkeys(line.role for line in lines)]
+        if any(job.verify for job in jobs):
+            self._recognisers.expect("\n".join(texts))
+        for job in jobs:
+            if job.verify:
+                self._recognisers.of(job.get("language"), "")
 
     @contextmanager
-    def store(self) -> Iterator[tuple[PieceStore, ModelSpec]]:
-        """The narrator's pieces and model alone, for speech that is laid out in another way."""
+    def store(self, texts: Sequence[str]) -> Iterator[tuple[PieceStore, ModelSpec]]:
+        """The narrator's pieces and model alone, for texts that are laid out in another way."""
         job = self.job(NARRATOR)
+        self._hear_in([Line(0, 0, "", 0.0)], texts)
         with self._open_engine(job) as engine:
             voice = self._voice_of(job, engine.spec)
             self._store = self.pieces(engine, job, voice)

@@ -101,16 +101,27 @@ def read(
         text="", model=model, device=device, dtype=dtype, precision=precision, in_pieces=True,
         **job_settings(given),
     )  # fmt: skip
+    from sonant.books.binding import check_place
+
     if subtitles is not None:
         from sonant.books.subtitles import check_subtitles
 
         check_subtitles(subtitles)
+    for beside in (subtitles, report, drift):
+        if beside is not None:
+            check_place(beside)
     if book.suffix.lower() in (".srt", ".vtt"):
-        for name, value in (("--cast", cast), ("--carry", carry or None), ("--drift", drift)):
-            if value is not None:
+        for name, value in (
+            ("--cast", cast), ("--carry", carry), ("--drift", drift), ("--chapters", chapters),
+            ("--paragraphs", paragraphs), ("--everything", everything),
+        ):  # fmt: skip
+            if value:
                 _refuse(
                     f"{name} was given with subtitles, which one voice dubs; it is for books. Leave it out"
                 )
+        if show or dry_run:
+            _print_cues(book)
+            return
         target = output or book.with_suffix(".wav")
         _dub(book, target, job, subtitles=subtitles, report=report, memory_limit=memory_limit)
         return
@@ -222,10 +233,10 @@ def _read(
 
         drift = drift_of(reading.heard, stage.samples_of, stage.sample_rate)
         if drift_file is not None:
-            drift_file.write_text(plot(drift, whole.title), encoding="utf-8")
+            _write(drift_file, plot(drift, whole.title))
     if report is not None:
         data = book_report(whole, job, list(stage.specs.values()), reading, marks, titles, written, drift)
-        report.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        _write(report, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
     _tell(whole, reading, written)
 
 
@@ -307,10 +318,10 @@ def _dub(
     cues = read_subtitles(path)
     check_binding(target)
     stage = _stage(job, Cast(), target, memory_limit)
-    with stage.store() as (store, spec), _progress([cue.text for cue in cues]) as on_line:
+    texts = [cue.text for cue in cues]
+    with _going_on(target), stage.store(texts) as (store, spec), _progress(texts) as on_line:
         can_hurry = "speed" in spec.capabilities
-        with _going_on(target):
-            reading, fitted, speeds = dub(cues, store, spec.sample_rate, can_hurry=can_hurry, on_line=on_line)
+        reading, fitted, speeds = dub(cues, store, spec.sample_rate, can_hurry=can_hurry, on_line=on_line)
         rate = spec.sample_rate
         samples_of = dubbed(reading, speeds, store, rate)
         gain = level_gain((samples_of(one.line) for one in reading.heard), rate, job.loudness)
@@ -320,12 +331,21 @@ def _dub(
         write_subtitles(subtitles, cues_of(reading.heard))
     if report is not None:
         data = dub_report(job, spec, reading, fitted, written)
-        report.write_text(json.dumps(data, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+        _write(report, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
     for one in fitted:
         if one.over > 0.01:
             warn(f"the line at {one.cue.start:.2f} s is {one.over:.2f} s too long for its slot and was cut")
     _tell_verdicts(stage)
     _tell(None, reading, written)
+
+
+def _print_cues(path: Path) -> None:
+    """What would be dubbed, and until when."""
+    from sonant.books.subtitles import read_subtitles
+
+    cues = read_subtitles(path)
+    letters = sum(len(cue.text) for cue in cues)
+    typer.echo(f"{path.name}: {len(cues)} lines, {letters:,} characters, until {cues[-1].end / 60:.1f} min")
 
 
 def _refuse(message: str) -> None:
@@ -399,7 +419,14 @@ def _progress(lines: Sequence[Any]) -> Iterator[Callable[[Any, bool], None]]:
         yield lambda line, kept: bar.advance(task, len(line.text))
 
 
+def _write(path: Path, text: str) -> None:
+    from sonant.files import write_atomically
+
+    write_atomically(path, text.encode("utf-8", "replace"), is_private=False)
+
+
 def _tell(book: Book | None, reading: Any, written: Sequence[Path]) -> None:
+    """What was made, and what of it is not as it should be; ends with status 6 where a line was left out."""
     from sonant.cli.speaking import warn
 
     for failure in reading.failures[:10]:
@@ -418,3 +445,5 @@ def _tell(book: Book | None, reading: Any, written: Sequence[Path]) -> None:
     else:
         for path in written:
             typer.echo(str(path))
+    if reading.failures:
+        raise typer.Exit(6)

@@ -60,9 +60,10 @@ class Judges:
 
     @staticmethod
     def load(language: str | None = None, text: str = "") -> Judges:
-        """All of them. Raises DependencyError without the judge extra, RequestError where the recogniser does
-        not understand the language that is named or that the text is in."""
+        """All of them, for clips that altogether say `text`. Raises DependencyError without the judge extra,
+        RequestError where the recogniser does not understand the language named or that the text is in."""
         recognisers = Recognisers()
+        recognisers.expect(text)
         recognisers.of(language, text)
         speakers = load_encoder()
         remarks = () if speakers is not None else (SPEAKERS,)
@@ -81,6 +82,8 @@ class Judges:
         Without a text, words are heard and not scored; without a reference there is no similarity.
         """
         recogniser = self.recognisers.of(language, text or "")
+        if text is not None:
+            language = language or self.recognisers.language_of(None, text)
         heard = recogniser.hear(audio, language=language).text if audio.samples.any() else ""
         similarity = None
         if reference is not None and self.speakers is not None:

@@ -117,10 +117,13 @@ class PieceStore:
         self._tries = job.verify_tries
         self._recognisers = recognisers or Recognisers()
         if job.verify:
+            self._recognisers.expect(job.text)
             self._recognisers.of(job.get("language"), job.text)  # refused now, not in the middle of a book
         self.verdicts: list[Verdict] = []
         """Of what was spoken now, not of pieces from before."""
         self._request = replace(job, text="").request(engine.fit(voice), spec=engine.spec)
+        self.pace = self._request.speed
+        """Of speech at the job's own settings, 1 being the model's."""
         self._folder = folder
         self._identity = self._describe(job, voice)
         self._stream: SpeechStream | Verified | None = None
@@ -199,7 +202,15 @@ class PieceStore:
     def _begin(self, request: SpeechRequest) -> SpeechStream | Verified:
         if self._verify:
             recogniser = self._recognisers.of(request.language, request.text)
-            made = Verified(self._engine, request, tries=self._tries, recogniser=recogniser, **self._turn)
+            language = self._recognisers.language_of(request.language, request.text)
+            made = Verified(
+                self._engine,
+                request,
+                tries=self._tries,
+                recogniser=recogniser,
+                language=language,
+                **self._turn,
+            )
             self._stream = made
             return made
         self._stream = self._engine.submit(request, streaming=False, **self._turn)

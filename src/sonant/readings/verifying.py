@@ -67,30 +67,40 @@ class Recognisers:
 
     def __init__(self) -> None:
         self._of: dict[str, Recogniser] = {}
+        self._expected: str | None = None
+
+    def expect(self, text: str) -> None:
+        """Decide by the whole of a text, once, which language its sentences are in where none is named: a
+        short one ("Am I?", "He met Mr. de la Cruz.") does not tell."""
+        self._expected = self._expected or detect_language(text)
+
+    def language_of(self, language: str | None, text: str) -> str:
+        """The language that is named, or the one expected, or the one that the text seems to be in."""
+        return language_name(language) or self._expected or detect_language(text) or "english"
 
     def of(self, language: str | None, text: str) -> Recogniser:
         """One that understands the language that is named, or that the text is in. Raises DependencyError
         without the extra, RequestError where what is installed knows English only and that is not it."""
         from sonant.voices.recogniser import Recogniser
 
-        spoken = language_name(language) or detect_language(text) or "english"
+        spoken = self.language_of(language, text)
         if spoken not in self._of:
-            found = Recogniser.of_language(spoken)
-            if not found.understands(spoken):
-                raise RequestError(
-                    f"the text is in {spoken}, and the recogniser that is installed knows English only. "
-                    'Install one of many languages with: pip install "sonant[judge-multilingual]", or judge '
-                    "English only.",
-                    field="verify",
-                )
-            self._of[spoken] = found
+            self._of[spoken] = Recogniser.of_language(spoken)
+        if not self._of[spoken].understands(spoken):
+            raise RequestError(
+                f"the text is in {spoken}, and the recogniser that is installed knows English only. "
+                'Install one of many languages with: pip install "sonant[judge-multilingual]", or judge '
+                f"English only. If it is not in {spoken}, name its language.",
+                field="verify",
+            )
         return self._of[spoken]
 
 
 class Verified:
     """A request spoken and listened to segment by segment; read like a SpeechStream.
 
-    tries: how often a wrong segment is spoken again; client and priority are the engine's.
+    tries: how often a wrong segment is spoken again; language: what the text is in where the request does not
+    say; client and priority are the engine's.
     """
 
     def __init__(
@@ -100,6 +110,7 @@ class Verified:
         *,
         tries: int,
         recogniser: Recogniser | None = None,
+        language: str | None = None,
         client: Hashable = None,
         priority: int = 0,
     ) -> None:
@@ -109,7 +120,7 @@ class Verified:
                 field="verify",
             )
         self._engine = engine
-        self._language = request.language
+        self._language = request.language or language
         self._recogniser = recogniser or Recognisers().of(request.language, request.text)
         self._tries = tries
         self._turn: dict[str, Any] = {"client": client, "priority": priority}
@@ -232,7 +243,10 @@ class Verified:
 
 
 def _with_pauses_of(first: Samples, other: Samples) -> Samples:
-    """`other` between the silences that the engine put around `first`: exact zeros."""
+    """`other` between the silences that the engine put around `first`: exact zeros. Where all of `first` is
+    silence, that was the fault, and nothing tells its pauses."""
+    if not np.any(first):
+        return other
     lead, tail = _zeros(first)
     begin, end = _zeros(other)
     inner = other[begin : len(other) - end]

@@ -75,7 +75,7 @@ def dub_book(reading: Reading, running: Running, folder: Path, book: Path) -> No
     def on_line(line: Line, kept: bool) -> None:
         _count(reading, running, line, kept)
 
-    with stage.store() as (store, spec):
+    with stage.store([cue.text for cue in cues]) as (store, spec):
         rate = spec.sample_rate
         can_hurry = "speed" in spec.capabilities
         heard, fitted, speeds = dub(cues, store, rate, can_hurry=can_hurry, on_line=on_line)
