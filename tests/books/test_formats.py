@@ -1,11 +1,13 @@
 """Files of every format become the same book: chapters, blocks, cover, without notes and running heads."""
 
+import random
 import zipfile
 
 import pytest
 
 from sonant.books.chapters import is_chapter_line, part_of, split_chapters
 from sonant.books.document import Block
+from sonant.books.epub import read_epub
 from sonant.books.formats import read_book
 from sonant.books.pages import read_page
 from sonant.errors import RequestError
@@ -38,6 +40,29 @@ def test_an_epub_without_contents_is_read_by_its_headings(tmp_path):
     book = read_book(epub(tmp_path / "sea.epub", contents=False))
     assert [c.title for c in book.chapters] == ["Copyright", "Chapter 1", "Chapter 2"]
     assert [c.part for c in book.chapters] == ["front", "body", "body"]
+
+
+def test_an_epub_whose_file_names_look_like_escapes_is_read(tmp_path):
+    odd = {f"a%20b {name}": page for name, page in PAGES.items()}  # as EbookLib packs such a name
+    book = read_book(epub(tmp_path / "odd.epub", pages=odd, contents=False))
+    assert [c.title for c in book.chapters][-2:] == ["Chapter 2", "Three"]
+    assert not [left for left in book.left_out if "not in the file" in left]
+
+
+def test_a_damaged_epub_is_refused_or_read_and_never_crashes(tmp_path):
+    data = epub(tmp_path / "sea.epub").read_bytes()
+    chance = random.Random(1)
+    refused = 0
+    for _ in range(150):
+        spoilt = bytearray(data)
+        for _ in range(chance.choice([1, 3, 20])):
+            spoilt[chance.randrange(len(spoilt))] = chance.randrange(256)
+        (tmp_path / "bad.epub").write_bytes(spoilt[: chance.choice([len(spoilt), len(spoilt), 900])])
+        try:
+            read_epub(tmp_path / "bad.epub")
+        except RequestError:
+            refused += 1
+    assert 50 < refused < 150
 
 
 def test_pages_that_are_missing_are_told(tmp_path):

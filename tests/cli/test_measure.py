@@ -21,3 +21,15 @@ def test_a_text_or_a_voice_without_the_judges_is_refused(sonant, tmp_path):
         refused = sonant("measure", "a.wav", *flags)
         assert refused.code == 2
         assert "--judge" in refused.err
+
+
+def test_a_file_that_is_no_recording_costs_its_own_figures_only(sonant, tmp_path):
+    tone = (0.1 * np.sin(np.arange(16_000) * 0.05)).astype(np.float32)
+    write_audio(tmp_path / "a.wav", tone, 16_000)
+    (tmp_path / "b.wav").write_bytes(b"nothing")
+    result = sonant("measure", "b.wav", "a.wav", "none.wav", "--json")
+    assert [row["file"] for row in json.loads(result.out)] == ["a.wav"]
+    assert result.code == 2
+    assert "b.wav" in result.err
+    assert "none.wav" in result.err
+    assert sonant("measure", "b.wav").code == 2

@@ -36,12 +36,17 @@ class _Archive:
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # whatever zipfile and its decoders raise for a damaged file
             raise RequestError(
                 f"{path} is no EPUB ({error}); expected a zip archive with META-INF/container.xml."
             ) from error
         self._names = {info.filename: info for info in self._zip.infolist()}
         self._left = LARGEST_BOOK
+
+    def name_of(self, href: str) -> str:
+        """The name that a link means: its escapes are signs, but where a name in the archive has them."""
+        written, meant = posixpath.normpath(href), posixpath.normpath(unquote(href))
+        return written if written in self._names and meant not in self._names else meant
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file, None when there is none of this name."""
@@ -57,7 +62,7 @@ class _Archive:
         self._left -= info.file_size
         try:
             return self._zip.read(info)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
+        except Exception as error:  # whatever zipfile and its decoders raise for a damaged file
             raise RequestError(f"{name} in the EPUB cannot be unpacked ({error}). Get it again.") from error
 
 
@@ -80,7 +85,7 @@ def read_epub(path: Path) -> Book:
     folder = posixpath.dirname(package_name)
 
     def place(href: str) -> str:
-        return posixpath.normpath(posixpath.join(folder, unquote(href.partition("#")[0])))
+        return archive.name_of(posixpath.join(folder, href.partition("#")[0]))
 
     items = {str(item.get("id")): item for item in package.find_all("item")}
     spine = [
@@ -146,7 +151,7 @@ def _contents(
             name = place(str(item.get("href")))
             data = archive.read(name)
             if data is not None:
-                entries = list(_navigation(soup_of(data), name))
+                entries = list(_navigation(soup_of(data), name, archive))
                 if entries:
                     return entries
     spine = package.find("spine")
@@ -159,28 +164,28 @@ def _contents(
         return []
     name = place(str(ncx.get("href")))
     found = _xml(archive.read(name))
-    return [] if found is None else list(_ncx(found, name))
+    return [] if found is None else list(_ncx(found, name, archive))
 
 
-def _navigation(page: BeautifulSoup, name: str) -> Iterator[_Entry]:
+def _navigation(page: BeautifulSoup, name: str, archive: _Archive) -> Iterator[_Entry]:
     navs = page.find_all("nav")
     nav = next((n for n in navs if "toc" in str(n.get("epub:type") or "").split()), navs[0] if navs else None)
     if nav is None:
         return
     for link in nav.find_all("a", href=True):
-        yield _entry(link.get_text(" ", strip=True), str(link["href"]), name)
+        yield _entry(link.get_text(" ", strip=True), str(link["href"]), name, archive)
 
 
-def _ncx(table: BeautifulSoup, name: str) -> Iterator[_Entry]:
+def _ncx(table: BeautifulSoup, name: str, archive: _Archive) -> Iterator[_Entry]:
     for point in table.find_all("navPoint"):
         label, content = point.find("navLabel"), point.find("content")
         if isinstance(label, Tag) and isinstance(content, Tag):
-            yield _entry(label.get_text(" ", strip=True), str(content.get("src") or ""), name)
+            yield _entry(label.get_text(" ", strip=True), str(content.get("src") or ""), name, archive)
 
 
-def _entry(title: str, href: str, name: str) -> _Entry:
+def _entry(title: str, href: str, name: str, archive: _Archive) -> _Entry:
     file, _, anchor = href.partition("#")
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(file))) if file else name
+    target = archive.name_of(posixpath.join(posixpath.dirname(name), file)) if file else name
     return _Entry(title, target, unquote(anchor))
 
 

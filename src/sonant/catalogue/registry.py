@@ -68,7 +68,7 @@ class Found:
 def _split(model: str | os.PathLike[str]) -> tuple[str, str | None]:
     """A model's name or path, and the variant behind a colon: "cosyvoice3-0.5b:rl"."""
     name, colon, variant = str(model).rpartition(":")
-    is_variant = bool(colon) and len(name) > 1 and variant.isidentifier() and not Path(model).exists()
+    is_variant = bool(colon) and len(name) > 1 and variant.isidentifier() and not os.path.exists(model)
     return (name, variant) if is_variant else (str(model), None)
 
 
@@ -95,12 +95,13 @@ def find(model: str | os.PathLike[str]) -> tuple[str, Path]:
     known family.
     """
     model = _split(model)[0]
-    if str(model) == BUILTIN and not Path(model).is_dir():
+    if str(model) == BUILTIN and not os.path.isdir(model):
         return BUILTIN, Path()
     path = Path(model)
-    if not path.exists() and (BUNDLED / path.name / "config.json").is_file() and path.name == str(model):
-        path = BUNDLED / path.name
-    if not path.exists():
+    is_there = os.path.exists(path)  # False, not an error, for what no path can be
+    if not is_there and path.name == str(model) and os.path.isfile(BUNDLED / path.name / "config.json"):
+        path, is_there = BUNDLED / path.name, True
+    if not is_there:
         from sonant.catalogue import hub
 
         path = hub.local(str(model))

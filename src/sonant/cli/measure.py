@@ -43,7 +43,7 @@ def measure(
     from sonant.audio.measure import spectral_distance
     from sonant.cli.say import read_text
     from sonant.cli.speaking import warn
-    from sonant.errors import RequestError
+    from sonant.errors import RequestError, SonantError, describe
     from sonant.request.audio import Audio
 
     if (text is not None or voice is not None) and not judge:
@@ -60,21 +60,31 @@ def measure(
     clip = Audio.read(voice) if voice is not None else None
     results: list[dict[str, Any]] = []
     recordings: list[Audio] = []
+    status = 0
     for file in files:
-        audio = Audio.read(file)
-        figures = measure_samples(audio.samples, audio.sample_rate)
-        result: dict[str, Any] = {"file": str(file), **figures.as_dict(), "problems": figures.problems()}
-        if reference is not None:
-            other = Audio.read(file, sample_rate=reference.sample_rate)
-            result["distance"] = spectral_distance(other.samples, reference.samples, reference.sample_rate)
-        if judges is not None:
-            beside = file.with_suffix(".txt")
-            wanted = said if said is not None else read_text(f"@{beside}") if beside.is_file() else None
-            found = judges.judge(audio, text=wanted, language=language, reference=clip)
-            result |= found.as_dict()
+        try:
+            audio = Audio.read(file)
+            figures = measure_samples(audio.samples, audio.sample_rate)
+            result: dict[str, Any] = {"file": str(file), **figures.as_dict(), "problems": figures.problems()}
+            if reference is not None:
+                other = Audio.read(file, sample_rate=reference.sample_rate)
+                distance = spectral_distance(other.samples, reference.samples, reference.sample_rate)
+                result["distance"] = distance
+            if judges is not None:
+                beside = file.with_suffix(".txt")
+                wanted = said if said is not None else read_text(f"@{beside}") if beside.is_file() else None
+                found = judges.judge(audio, text=wanted, language=language, reference=clip)
+                result |= found.as_dict()
+        except SonantError as error:
+            if len(files) == 1:
+                raise
+            warn(str(error))  # the others are measured all the same
+            status = status or describe(error)[1]
+            continue
         results.append(result)
-        recordings.append(audio)
-    if plots is not None:
+        if plots is not None:
+            recordings.append(audio)
+    if plots is not None and results:
         from sonant.files import write_atomically
         from sonant.quality.recordings_page import page
 
@@ -82,7 +92,7 @@ def measure(
         write_atomically(plots, drawn.encode("utf-8", "replace"), is_private=False)
     if as_json:
         typer.echo(json.dumps(results, ensure_ascii=False, indent=2))
-        return
+        raise typer.Exit(status)
     columns = [*COLUMNS, *(column for column in JUDGED if any(column[0] in result for result in results))]
     if reference is not None:
         columns.append(("distance", "8.2f"))
@@ -100,3 +110,4 @@ def measure(
             typer.echo(f"  {run}")
         for problem in result["problems"]:
             typer.echo(f"  {problem}")
+    raise typer.Exit(status)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def job_fields(
     for name, raw in given.items():
         if raw is None:
             continue
-        row = setting_named(name, where=where)
+        row = setting_named(str(name), where=where)
         try:
             if not files:
                 _refuse_file(row, raw)
@@ -81,11 +83,11 @@ def _value(row: Setting, raw: Any, folder: Path | None) -> Any:
         case "emotions":
             return _emotions(raw)
         case "glossary":
-            return read_glossary(_path(raw, folder)) if isinstance(raw, (str, Path)) else raw
+            return read_glossary(_path(raw, folder)) if isinstance(raw, (str, Path)) else _spellings(raw)
         case "clip":
             return str(_path(raw, folder))
         case "options" if isinstance(raw, (list, tuple)):
-            return dict(parse_option(item) for item in raw)
+            return dict(parse_option(str(item)) for item in raw)
         case "options" if isinstance(raw, str):
             return dict(parse_option(item) for item in raw.split(";") if item.strip())
         case "voice":
@@ -121,8 +123,18 @@ def _emotions(raw: Any) -> tuple[float, ...]:
         ) from None
 
 
+def _spellings(raw: Any) -> Any:
+    if isinstance(raw, Mapping) and not all(isinstance(text, str) for pair in raw.items() for text in pair):
+        raise RequestError("the glossary is no mapping of words to spellings. Mend it.", field="glossary")
+    return raw
+
+
 def _path(raw: Any, folder: Path | None) -> Path:
-    path = Path(str(raw)).expanduser()
+    if "\0" in str(raw):
+        raise RequestError(f"{str(raw)[:80]!r} is no name of a file; expected one. Mend it.")
+    path = Path(str(raw))
+    with contextlib.suppress(RuntimeError):  # "~nobody": such a file may be there all the same
+        path = path.expanduser()
     return path if folder is None or path.is_absolute() else folder / path
 
 
@@ -131,4 +143,4 @@ def _voice(raw: Any, folder: Path | None) -> Any:
     if not isinstance(raw, str):
         raise RequestError(f"the voice is {raw!r}; expected a name or a file.", field="voice")
     beside = _path(raw, folder) if folder is not None else None
-    return str(beside) if beside is not None and beside.is_file() else raw
+    return str(beside) if beside is not None and os.path.isfile(beside) else raw

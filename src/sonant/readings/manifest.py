@@ -99,11 +99,19 @@ def _csv_rows(path: Path, data: bytes, delimiter: str) -> Iterator[tuple[int, An
     except UnicodeDecodeError as error:
         raise RequestError(f"the manifest {path.name} is not UTF-8 ({error}). Save it so.") from error
     csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    if "text" not in (reader.fieldnames or ()):
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = list(reader.fieldnames or ())
+    except csv.Error as error:
+        raise RequestError(f"the manifest {path.name} is no CSV ({error}). Mend its first line.") from error
+    if "text" not in names:
         raise RequestError(
-            f"the manifest {path.name} has no column `text`; expected a first line with the columns' names."
+            f"the manifest {path.name} has no column `text`, but {', '.join(names)[:200] or 'nothing'}; "
+            "expected a first line with the columns' names, and commas between (tabs in .tsv)."
         )
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise RequestError(f"the manifest {path.name} has the column {twice!r} twice; expected it once.")
     last = reader.line_num
     try:
         for row in reader:
