@@ -6,9 +6,9 @@
     python benchmarks/false_alarms.py --out alarms.jsonl --show
 
 Goes on where it was stopped, so it can be run in steps of --seconds. The prose is that of Python's own manual
-(pydoc_data.topics), which every CPython has. --codes takes a Qwen3-TTS Base checkpoint: speech of the
-built-in voice becomes its codec's tokens, which the token guards then watch as if the model had said them,
-with another sentence as the reference. Every guard is on; every event counts but the limiter of peaks.
+(pydoc_data.topics), which every CPython has. --codes takes a Qwen3-TTS Base or CosyVoice3 checkpoint: speech
+of the built-in voice becomes its speech tokens, which the token guards then watch as if the model had said
+them, with another sentence as the reference. Every guard is on; every event counts but the limiter of peaks.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 import sonant
 from sonant.engine.guards import EchoWatch, LoopWatch
@@ -60,6 +61,13 @@ def spoken(model: str, texts: list[tuple[int, str]]):
         yield number, len(speech.segments), speech.seconds, told
 
 
+def tokens_of(model, speech) -> torch.Tensor:
+    """The model's own tokens [frames, K] of some speech: its codec's, or those of a voice that has them."""
+    if hasattr(model, "encode_audio"):
+        return model.encode_audio(speech)
+    return model.encode_voice(speech, "x").tensors["tokens"][:, None]
+
+
 def encoded(checkpoint: str, texts: list[tuple[int, str]]):
     """Rows of the built-in voice's speech as codec tokens, watched by the guards that look at tokens."""
     engine = sonant.load("builtin", slots=1)
@@ -67,7 +75,7 @@ def encoded(checkpoint: str, texts: list[tuple[int, str]]):
     before = None
     for number, text in texts:
         speech = engine.synthesize(sonant.SpeechRequest(text, seed=number))
-        codes = codec.model.encode_audio(speech)
+        codes = tokens_of(codec.model, speech)
         watches = [LoopWatch(codec.spec.frame_rate)]
         if before is not None:
             watches.append(EchoWatch(codec.spec.frame_rate, before))

@@ -4,7 +4,8 @@
     python benchmarks/long_book.py read book.epub book.m4b        sonant read, stopped after --seconds; again
     python benchmarks/long_book.py check book.m4b                 chapters, cues and lines against one another
     python benchmarks/long_book.py judge book.m4b --sentences 200 word errors of a sample, by the recogniser
-    python benchmarks/long_book.py align book.m4b                 every sentence looked for in what is heard
+    python benchmarks/long_book.py align book.m4b                 every sentence looked for in what is heard;
+                                                                  --first 0 --last 180: windows of 27 s
 
 Figures are added to book.m4b.figures.json. Such a text: tests/testdata/alice29.txt of brotli's source.
 """
@@ -158,47 +159,50 @@ def check(target: Path) -> None:
 
 def judge(target: Path, count: int) -> None:
     """Word errors over a sample of sentences, each cut out of the finished file."""
-    import jiwer
-
     from sonant.request.audio import Audio
+    from sonant.text.scoring import Score, score_words, words
     from sonant.voices.recogniser import Recogniser
 
-    lines = [line for line in _report(target)["lines"] if len(_words(line["text"])) >= 4]
+    lines = [line for line in _report(target)["lines"] if len(words(line["text"], "english")) >= 4]
     chosen = sorted(random.Random(1).sample(range(len(lines)), min(count, len(lines))))
     recogniser = Recogniser()
-    said, heard = [], []
+    scores: list[tuple[Score, str]] = []
     for number, samples, rate in _cuts(target, [lines[n] for n in chosen]):
-        said.append(" ".join(_words(lines[chosen[number]]["text"])))
-        heard.append(" ".join(_words(recogniser.hear(Audio(samples, rate)).text)))
-    found = jiwer.process_words(said, heard)
-    worst = sorted(zip(said, heard, strict=True), key=lambda pair: -jiwer.wer(*pair) if pair[1] else -9)[:8]
+        text = lines[chosen[number]]["text"]
+        scores.append((score_words(text, recogniser.hear(Audio(samples, rate)).text, "english"), text))
+    whole = sum((score for score, _ in scores), Score())
+    kinds = [run.kind for run in whole.runs]
     _note(
         target, "judge",
-        {"sentences": len(said), "words": sum(len(text.split()) for text in said), "wer": round(found.wer, 4),
-         "substitutions": found.substitutions, "deletions": found.deletions, "insertions": found.insertions},
+        {"sentences": len(scores), "words": whole.words, "word_errors": whole.word_errors,
+         "wer": round(whole.wer, 4), "longest_wrong": whole.longest,
+         "runs": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
+         "sentences_without_error": sum(not score.word_errors for score, _ in scores)},
     )  # fmt: skip
-    for one, other in worst:
-        print(f"said:  {one}\nheard: {other}")
+    for score, text in sorted(scores, key=lambda pair: -pair[0].word_errors)[:25]:
+        print(f"{score.word_errors} of {score.words}: {'; '.join(map(str, score.runs))}\n    {text}")
 
 
 def align(target: Path, first: int, last: int) -> None:
     """Of windows of lines: the share of each sentence's words that is heard in its place."""
     from sonant.request.audio import Audio
+    from sonant.text.scoring import words as words_of
     from sonant.voices.recogniser import Recogniser
 
     recogniser = Recogniser()
     windows = list(_windows(_report(target)["lines"]))[first:last]
-    cuts = [{"start": lines[0]["start"], "end": lines[-1]["end"]} for lines in windows]
+    cuts = [{"start": window[0]["start"], "end": window[-1]["end"]} for window in windows]
     missing, equal, total = [], 0, 0
     for number, samples, rate in _cuts(target, cuts):
-        heard = _words(recogniser.hear(Audio(samples, rate)).text)
-        words = [(word, n) for n, line in enumerate(windows[number]) for word in _words(line["text"])]
+        heard = words_of(recogniser.hear(Audio(samples, rate)).text, "english")
+        lines = windows[number]
+        words = [(word, n) for n, line in enumerate(lines) for word in words_of(line["text"], "english")]
         matches = SequenceMatcher(None, [w for w, _ in words], heard, autojunk=False).get_matching_blocks()
         found = np.zeros(len(words), bool)
         for block in matches:
             found[block.a : block.a + block.size] = True
         equal, total = equal + int(found.sum()), total + len(words)
-        for n, line in enumerate(windows[number]):
+        for n, line in enumerate(lines):
             mine = np.array([found[k] for k, (_, where) in enumerate(words) if where == n])
             if len(mine) and mine.mean() < 0.5:
                 missing.append({"text": line["text"], "share": round(float(mine.mean()), 2)})
@@ -245,11 +249,6 @@ def _cuts(target: Path, lines: list[dict[str, Any]]) -> Iterator[tuple[int, np.n
                 wanted += 1
         if wanted < len(lines):
             yield wanted, held[max(round((lines[wanted]["start"] - 0.1) * rate), 0) - start :], rate
-
-
-def _words(text: str) -> list[str]:
-    text = re.sub(r"['`’‘]", "", text.lower())
-    return re.findall(r"[a-z0-9]+", text)
 
 
 def _report(target: Path) -> dict[str, Any]:
