@@ -420,9 +420,14 @@ def _progress(lines: Sequence[Any]) -> Iterator[Callable[[Any, bool], None]]:
 
 
 def _write(path: Path, text: str) -> None:
+    """Whole or not at all; in place where it is a link or no file (/dev/stdout), which stays what it is."""
     from sonant.files import write_atomically
 
-    write_atomically(path, text.encode("utf-8", "replace"), is_private=False)
+    data = text.encode("utf-8", "replace")
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        path.write_bytes(data)
+    else:
+        write_atomically(path, data, is_private=False)
 
 
 def _tell(book: Book | None, reading: Any, written: Sequence[Path]) -> None:
