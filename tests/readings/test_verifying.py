@@ -226,16 +226,20 @@ def test_a_recogniser_that_cannot_be_had_is_told_before_the_first_word(engine, t
 
     monkeypatch.setattr(Recogniser, "of_language", english)
     german = "Der Hund lief über die Straße, und niemand hat ihn gesehen."
-    stage = Stage(
-        Job(text="", verify=True, in_pieces=True), Cast(), tmp_path, voice_of=lambda job, spec: None,
-        open_engine=lambda job: pytest.fail("loaded"),
-    )  # fmt: skip
+
+    def new_stage():
+        return Stage(
+            Job(text="", verify=True, in_pieces=True), Cast(), tmp_path, voice_of=lambda job, spec: None,
+            open_engine=lambda job: pytest.fail("loaded"),
+        )  # fmt: skip
+
+    stage = new_stage()
     for _ in range(3):
         with pytest.raises(RequestError, match="name its language"):
             stage.speak([Line(0, 1, german, 0.0)])
     assert calls == ["german"]  # the refusal is remembered
     monkeypatch.setattr(Recogniser, "of_language", lambda language: raised())
-    with pytest.raises(DependencyError), stage.store(["Good morning, and welcome to the house."]):
+    with pytest.raises(DependencyError), new_stage().store(["Good morning, and welcome to the house."]):
         pass
 
 
