@@ -78,7 +78,7 @@ def measure(
         except SonantError as error:
             if len(files) == 1:
                 raise
-            warn(str(error))  # the others are measured all the same
+            warn(f"{file}: {error}")  # the others are measured all the same
             status = status or describe(error)[1]
             continue
         results.append(result)
