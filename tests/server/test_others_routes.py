@@ -203,6 +203,9 @@ def test_home_assistants_streamed_text_is_spoken_once(start, home):
         b'{"type": "a", "payload_length": -1}\n',
         b'{"type": 5}\n',
         b"[" * 60_000 + b"\n",
+        b'{"type": "synthesize", "data": [1]}\n',
+        b'{"type": "synthesize", "data": 1}\n',
+        b'{"type": "ping", "data_length": 1e400}\n',
     ],
 )
 def test_what_is_none_of_the_protocol_ends_the_connection(start, home, junk):
@@ -214,6 +217,16 @@ def test_what_is_none_of_the_protocol_ends_the_connection(start, home, junk):
     with Home(home) as again:
         again.tell("ping")
         assert again.hear()[0] == "pong"
+
+
+def test_a_home_is_told_of_what_cannot_be_said_and_stays(start, home, caplog):
+    start(wyoming=home)
+    with Home(home) as client:
+        client.tell("synthesize", text="Hi.", voice={"name": "a" * 300})
+        client.tell("synthesize", text="\ud800 Hi.", voice={"name": "\ud800"})
+        client.tell("ping")
+        assert [client.hear()[0] for _ in range(3)] == ["error", "error", "pong"]
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 def test_a_home_that_hangs_up_stops_the_work(start, home):

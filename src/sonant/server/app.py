@@ -18,6 +18,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Request, WebSocket
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response, StreamingResponse
@@ -198,6 +199,10 @@ def _add_error_answers(app: FastAPI) -> None:
         assert isinstance(error, RequestValidationError)
         return error_response(from_validation(error.errors()))
 
+    async def on_invalid_within(request: Request, error: Exception) -> Response:
+        assert isinstance(error, ValidationError)
+        return error_response(from_validation(error.errors()))
+
     async def on_storage(request: Request, error: Exception) -> Response:
         assert isinstance(error, OSError)
         problem = no_room(error)
@@ -213,7 +218,8 @@ def _add_error_answers(app: FastAPI) -> None:
             405: "method_not_allowed",
             413: "payload_too_large",
         }
-        message = f"{request.method} {request.url.path}: {error.detail}. See /docs for the routes."
+        # Not request.url, which raises for a malformed Host.
+        message = f"{request.method} {request.scope['path']}: {error.detail}. See /docs for the routes."
         code = codes.get(error.status_code, "http_error")
         return error_response(HttpProblem(error.status_code, code, message, headers=error.headers))
 
@@ -226,6 +232,7 @@ def _add_error_answers(app: FastAPI) -> None:
     app.add_exception_handler(SonantError, on_known)
     app.add_exception_handler(HttpProblem, on_known)
     app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(ValidationError, on_invalid_within)  # of another program's body, made ours
     app.add_exception_handler(OSError, on_storage)
     app.add_exception_handler(HTTPException, on_http)
     app.add_exception_handler(Exception, on_crash)

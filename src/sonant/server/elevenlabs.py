@@ -40,7 +40,7 @@ def eleven_routes(service: SpeechService) -> APIRouter:
             "seed": body.seed,
             "speed": settings.speed if settings is not None and settings.speed is not None else 1.0,
             "response_format": form,
-            "stream": request.url.path.endswith("/stream"),
+            "stream": request.scope["path"].endswith("/stream"),
         }
         extra = {**(body.model_extra or {})}
         if settings is not None:

@@ -16,13 +16,15 @@ import time
 from secrets import token_hex
 from typing import Any
 
+from pydantic import ValidationError
+
 import sonant
 from sonant.audio.encode import to_int16
 from sonant.errors import RequestError, SonantError
 from sonant.request.speech import LANGUAGE_CODES, AudioChunk
 from sonant.server.auth import Caller
 from sonant.server.live import SentenceCutter
-from sonant.server.problems import HttpProblem, describe_error
+from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Manner
 from sonant.server.service import Speaking, SpeechService
 from sonant.server.voices import list_entries
@@ -106,7 +108,9 @@ class _Session:
             kind, data = await self._event()
             try:
                 await self._answer(kind, data)
-            except (SonantError, HttpProblem) as error:
+            except (SonantError, HttpProblem, ValidationError) as error:
+                if isinstance(error, ValidationError):
+                    error = from_validation(error.errors())
                 body = describe_error(error)[1]
                 log.info("wyoming %s refused: %s", self._id, body["code"])
                 await self.tell("error", {"text": body["message"], "code": body["code"]})
@@ -124,7 +128,9 @@ class _Session:
         elif kind == "synthesize-start":
             self._cutter, self._voice = SentenceCutter(), _voice(data)
         elif kind == "synthesize-chunk" and self._cutter is not None:
-            for sentence in self._cutter.push(_text(data)):
+            text = _text(data)
+            self._service.check_text(text)
+            for sentence in self._cutter.push(text):
                 await self._say(sentence, self._voice)
         elif kind == "synthesize-stop" and self._cutter is not None:
             cutter, self._cutter = self._cutter, None
@@ -211,13 +217,17 @@ class _Session:
                 if not isinstance(head, dict) or not isinstance(head.get("type"), str):
                     raise _Ended
                 data = head.get("data") or {}
+                if not isinstance(data, dict):
+                    raise _Ended
                 length, payload = int(head.get("data_length") or 0), int(head.get("payload_length") or 0)
                 if len(line) > MOST_LINE or not (0 <= length <= MOST_DATA and 0 <= payload <= MOST_DATA):
                     raise _Ended
                 if length:
                     data = {**data, **json.loads(await self._reader.readexactly(length))}
                 await self._reader.readexactly(payload)
-            except (ValueError, TypeError, RecursionError, asyncio.LimitOverrunError) as error:
+            except (
+                ValueError, TypeError, OverflowError, RecursionError, asyncio.LimitOverrunError
+            ) as error:  # fmt: skip
                 raise _Ended from error
         return head["type"], data
 
