@@ -17,9 +17,10 @@ from sonant.server.settings import ServerSettings
 PAGE = Path(__file__).parents[2] / "docs" / "server-options.md"
 NOT_SAID = {
     "keys", "uploads.max_seconds", "uploads.max_channels", "uploads.min_rate", "uploads.max_rate",
-    "uploads.decode_seconds", "doors.header_bytes", "body_seconds", "deadline_per_character", "stall_seconds",
-    "max_body", "readings.books", "readings.readings", "readings.owner_bytes", "readings.spare_bytes",
-    "readings.at_once", "readings.parse_seconds", "readings.seconds",
+    "uploads.max_samples", "uploads.decode_seconds", "doors.header_bytes", "body_seconds",
+    "deadline_per_character", "stall_seconds", "max_body", "readings.books", "readings.readings",
+    "readings.owner_bytes", "readings.spare_bytes", "readings.at_once", "readings.parse_seconds",
+    "readings.seconds",
 }  # fmt: skip
 """Limits that Python alone can set, and keys, which come from three places."""
 

@@ -319,7 +319,7 @@ def test_the_openapi_document_knows_no_422_and_every_route(narrow):
 
 
 def test_pages_come_from_this_server_alone(narrow):
-    for path in ("/", "/docs"):
+    for path in ("/", "/docs", "/static/index.html", "/static/docs.html"):
         answer = httpx.get(narrow.url + path)
         assert answer.headers["content-type"].startswith("text/html")
         assert "default-src 'self'" in answer.headers["content-security-policy"]

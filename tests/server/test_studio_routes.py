@@ -57,6 +57,15 @@ def test_what_is_no_sound_or_too_long_is_refused(start):
     assert problem(pack(server, tone(seconds=3), "mp3"))[0] == 413
 
 
+def test_an_hour_in_a_small_file_is_no_more_than_a_body_of_wav(start):
+    server = start(settings=ServerSettings(max_body=200_000))
+    target = io.BytesIO()
+    write_audio(target, np.zeros(150_000, np.float32), 24_000, format="flac")
+    assert len(target.getvalue()) < 20_000
+    status, _, param = problem(pack(server, target.getvalue(), "mp3"))
+    assert (status, param) == (400, "audio")
+
+
 def check(server, data, **form):
     files = {"audio_sample": ("a.wav", data)}
     return httpx.post(f"{server.url}/v1/audio/voices/check", data=form, files=files, timeout=120)

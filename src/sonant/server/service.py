@@ -90,9 +90,11 @@ class SpeechService:
         self.metrics = metrics
         self.clips = clips
         self.own_sound_limits = replace(
-            settings.uploads, max_bytes=settings.max_body, max_seconds=3600.0, max_channels=1
-        )
-        """Of speech that comes back to be packed in another format: as long as a body may be."""
+            settings.uploads, max_bytes=settings.max_body, max_seconds=3600.0, max_channels=1,
+            max_samples=settings.max_body // 2,
+        )  # fmt: skip
+        """Of speech that comes back to be packed in another format: as long as a body of wav may be, in
+        whatever format it comes."""
         self.clients: Counter[str] = Counter()
         self.sockets: Counter[str] = Counter()
 
@@ -119,7 +121,7 @@ class SpeechService:
             loudness = read_level(BY_NAME["loudness"], body.loudness)
         record = Record(id=request_id, model=model, response_format=response_format, characters=len(text))
         record.owner = caller.id
-        with self._turn(caller.id):
+        with self.turn_of(caller.id):
             self.metrics.begin(record)
             try:
                 async with self.pool.use(model) as loaded:
@@ -162,7 +164,8 @@ class SpeechService:
                 self.metrics.end(record)
 
     @contextlib.contextmanager
-    def _turn(self, client: str) -> Iterator[None]:
+    def turn_of(self, client: str) -> Iterator[None]:
+        """A request of a client, counted. Raises HttpProblem for one too many."""
         if self.clients[client] >= self.settings.max_per_client:
             raise HttpProblem(
                 429,

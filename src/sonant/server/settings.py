@@ -43,6 +43,8 @@ class UploadLimits:
     max_channels: int = 8
     min_rate: int = 4_000
     max_rate: int = 192_000
+    max_samples: int = 0
+    """Of one channel; 0 is as many as the longest has at the highest rate."""
     decode_seconds: float = 20.0
     """Time one clip may take to decode."""
 

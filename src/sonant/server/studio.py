@@ -9,22 +9,31 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, FastAPI, File, Form, UploadFile
+from fastapi import APIRouter, FastAPI, File, Form, Request, UploadFile
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 
 from sonant.audio.encode import FORMATS, open_encoder
+from sonant.engine.stream import NO_SAMPLES
 from sonant.request.settings import EMOTIONS, SETTINGS, Setting
+from sonant.server.auth import caller_of
 from sonant.server.delivery import encode
 from sonant.server.problems import json_response
 from sonant.server.schemas import ResponseFormat
 from sonant.server.service import SpeechService
 
+PACKED_AT_ONCE = 2**20
+"""Samples; others take turns between."""
 STATIC = Path(__file__).parent / "static"
 PAGE_POLICY = (
     "default-src 'self'; media-src 'self' blob:; img-src 'self' data: blob:; object-src 'none'; "
     "base-uri 'none'; frame-ancestors 'none'; form-action 'self'"
 )
+PAGE_HEADERS = {
+    "Content-Security-Policy": PAGE_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
 
 
 def studio_routes(service: SpeechService) -> APIRouter:
@@ -40,16 +49,24 @@ def studio_routes(service: SpeechService) -> APIRouter:
 
     @router.post("/v1/audio/encode", summary="Turn a sound file into another format", response_class=Response)
     async def encoded(
+        request: Request,
         audio: Annotated[UploadFile, File(description="A sound file, such as wav.")],
         response_format: Annotated[ResponseFormat, Form()] = "mp3",
     ) -> Response:
         """The same sound as mp3, opus, aac, flac, wav or pcm: nothing is spoken again."""
-        data = await audio.read(service.settings.max_body + 1)
-        sound = await service.clips.decode(data, "audio", limits=service.own_sound_limits)
-        encoder = open_encoder(response_format, sound.sample_rate)
-        body = await encode(encoder, np.ascontiguousarray(sound.samples), is_final=True)
+        body = bytearray()
+        with service.turn_of(caller_of(request.scope).id):
+            async with service.clips.long_turns:
+                data = await audio.read(service.settings.max_body + 1)
+                sound = await service.clips.decode(data, "audio", limits=service.own_sound_limits)
+                encoder = open_encoder(response_format, sound.sample_rate)
+                for begin in range(0, len(sound.samples), PACKED_AT_ONCE):
+                    piece = np.ascontiguousarray(sound.samples[begin : begin + PACKED_AT_ONCE])
+                    body += await encode(encoder, piece, is_final=False)
+                body += await encode(encoder, NO_SAMPLES, is_final=True)
         header = encoder.final_header()
-        return Response(header + body[len(header) :], media_type=FORMATS[response_format].media_type)
+        body[: len(header)] = header
+        return Response(bytes(body), media_type=FORMATS[response_format].media_type)
 
     return router
 
@@ -75,19 +92,14 @@ def _row(row: Setting) -> dict[str, Any]:
 
 def add_pages(app: FastAPI) -> None:
     """The studio at `/`, the list of routes at `/docs`, and their files at `/static`."""
-    headers = {
-        "Content-Security-Policy": PAGE_POLICY,
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",
-    }
 
     @app.get("/", include_in_schema=False)
     async def studio() -> Response:
-        return FileResponse(STATIC / "index.html", headers=headers)
+        return FileResponse(STATIC / "index.html", headers=PAGE_HEADERS)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return FileResponse(STATIC / "docs.html", headers=headers)
+        return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
 
     @app.get("/favicon.ico", include_in_schema=False)
     async def icon() -> Response:
@@ -97,10 +109,11 @@ def add_pages(app: FastAPI) -> None:
 
 
 class Revalidated(StaticFiles):
-    """Files that a browser asks about each time: a page never runs with parts of an older version."""
+    """Files that a browser asks about each time: a page never runs with parts of an older version. The pages
+    lie among them too, and are as guarded here."""
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
         """The file, or 304 where the browser's copy is the same."""
         answer = super().file_response(*args, **kwargs)
-        answer.headers["Cache-Control"] = "no-cache"
+        answer.headers.update(PAGE_HEADERS)
         return answer

@@ -122,6 +122,9 @@ class Clips:
         self._allow_urls = allow_urls
         self._resolver = resolver if resolver is not None else resolve
         self._turns = asyncio.Semaphore(2)
+        self.long_turns = asyncio.Semaphore(2)
+        """Of requests that are seconds of work on a clip and no speaking, from its decoding to their end: all
+        threads at them would leave none that pack what is being spoken, and each holds its samples."""
 
     async def read(self, value: str, field: str) -> Audio:
         """A clip given as base64, as a data: URL or, when switched on, as a web address."""
@@ -148,7 +151,7 @@ class Clips:
             min_rate=limits.min_rate,
             max_rate=limits.max_rate,
             max_seconds=limits.max_seconds,
-            max_samples=int(limits.max_seconds * limits.max_rate),
+            max_samples=limits.max_samples or int(limits.max_seconds * limits.max_rate),
         )
         async with self._turns:
             work = asyncio.to_thread(read_audio, data, limits=bounds)

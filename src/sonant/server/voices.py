@@ -72,20 +72,21 @@ def voice_routes(service: SpeechService) -> APIRouter:
                 "consent says no. A voice belongs to a person; add it only with their agreement.",
                 field="consent",
             )
-        data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
-        audio = await service.clips.decode(data, "audio_sample")
-        voice = Voice(
-            name=name,
-            clip=audio,
-            transcript=(ref_text or "").strip() or None,
-            language=(language or "").strip() or None,
-            origin={"made": _today(), "consent": consent.strip()},
-        )
-        checkup = await asyncio.to_thread(
-            lambda: examine(
-                audio, transcript=voice.transcript, language=voice.language, encoder=load_encoder()
+        async with service.clips.long_turns:
+            data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
+            audio = await service.clips.decode(data, "audio_sample")
+            voice = Voice(
+                name=name,
+                clip=audio,
+                transcript=(ref_text or "").strip() or None,
+                language=(language or "").strip() or None,
+                origin={"made": _today(), "consent": consent.strip()},
             )
-        )
+            checkup = await asyncio.to_thread(
+                lambda: examine(
+                    audio, transcript=voice.transcript, language=voice.language, encoder=load_encoder()
+                )
+            )
         refuse_hopeless(checkup, field="audio_sample")
         await _keep(service, voice, caller, is_shared=shared)
         remarks = [remark.as_dict() for remark in checkup.advice]
@@ -103,18 +104,18 @@ def voice_routes(service: SpeechService) -> APIRouter:
     ) -> Response:
         """What `sonant voice check` says of a clip: figures and advice. Nothing is kept. With `mend` also the
         clip mended gently, as wav in base64, what was done to it, and what is said of it then."""
-        data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
-        audio = await service.clips.decode(data, "audio_sample")
         told = {"transcript": (ref_text or "").strip() or None, "language": (language or "").strip() or None}
         listener = await listening.open() if transcribe else None
-        document = await _examined(audio, listener, **told)
-        if mend:
-            mended = await asyncio.to_thread(mended_clip, audio, may_cut=told["transcript"] is None)
-            wav = await asyncio.to_thread(_wav, mended.audio)
-            after = await _examined(mended.audio, None, **told)
-            document["mended"] = {
-                **after, "done": list(mended.done), "audio": base64.b64encode(wav).decode(), "format": "wav"
-            }  # fmt: skip
+        async with service.clips.long_turns:
+            data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
+            audio = await service.clips.decode(data, "audio_sample")
+            document = await _examined(audio, listener, **told)
+            if mend:
+                mended = await asyncio.to_thread(mended_clip, audio, may_cut=told["transcript"] is None)
+                wav = await asyncio.to_thread(_wav, mended.audio)
+                after = await _examined(mended.audio, None, **told)
+                sound = {"audio": base64.b64encode(wav).decode(), "format": "wav"}
+                document["mended"] = {**after, "done": list(mended.done), **sound}
         return json_response(document)
 
     @router.post("/v1/audio/voices/design", summary="Make a voice from a description", status_code=201)
