@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -113,6 +114,12 @@ def _docx(path: Path) -> Book:
             'reading DOCX needs mammoth. Install it: pip install "sonant[books]"'
         ) from error
     try:
+        with zipfile.ZipFile(path) as archive:
+            large = [one for one in archive.infolist() if one.file_size > LARGEST_TEXT]
+        # Pictures are not read; what is XML is, and unpacks to no more than the archive says.
+        large = [one for one in large if one.filename.endswith((".xml", ".rels"))]
+        if large:
+            raise ValueError(f"{large[0].filename[:80]} unpacks to {large[0].file_size:,} bytes")
         with path.open("rb") as file:
             markup = mammoth.convert_to_html(file, style_map=_STYLES).value
     except Exception as error:  # it lets whatever its parsers raise out

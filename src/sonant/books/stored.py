@@ -21,11 +21,14 @@ from sonant.books.document import Block, Book, Chapter
 from sonant.books.narration import lines_of
 from sonant.books.report import estimate_seconds
 from sonant.books.script import find_roles, roles_found
-from sonant.errors import SonantError, describe
+from sonant.errors import RequestError, SonantError, describe
 from sonant.files import write_atomically
 
 MEMORY = 4 * 2**30
 """Bytes of address space that reading a book may take."""
+MOST_CHARACTERS = 16_000_000
+"""Of a book: the longest novels have ten million, and a small archive may unpack to far more."""
+MOST_BLOCKS = 100_000
 
 
 def book_data(book: Book) -> dict[str, Any]:
@@ -55,6 +58,18 @@ def book_of(data: Mapping[str, Any], cover: bytes | None = None) -> Book:
         title=data["title"], author=data["author"], language=data["language"], chapters=chapters, cover=cover,
         left_out=tuple(data["left_out"]),
     )  # fmt: skip
+
+
+def check_size(book: Book) -> None:
+    """Raise RequestError for a book that would keep whoever opens it for long."""
+    blocks = [block for chapter in book.chapters for block in chapter.blocks]
+    characters = sum(len(block.text) for block in blocks)
+    if characters > MOST_CHARACTERS or len(blocks) > MOST_BLOCKS:
+        raise RequestError(
+            f"the book has {characters:,} characters in {len(blocks):,} paragraphs; at most "
+            f"{MOST_CHARACTERS:,} in {MOST_BLOCKS:,} are taken. Split it.",
+            field="file",
+        )
 
 
 def about_book(book: Book) -> dict[str, Any]:
@@ -121,6 +136,7 @@ def main(source: Path, folder: Path) -> None:
         about = about_subtitles(source)
     else:
         book = read_book(source)
+        check_size(book)
         about = about_book(book)
         if book.cover is not None:
             write_atomically(folder / "cover", book.cover)

@@ -24,6 +24,8 @@ FORMATS = {
     "m4b": "audio/mp4", "m4a": "audio/mp4", "mp3": "audio/mpeg", "opus": "audio/ogg", "flac": "audio/flac",
     "wav": "audio/wav",
 }  # fmt: skip
+LONGEST_NAME = 150
+"""Bytes of a file's name without its ending: file systems take 255, with what is written beside it."""
 ENDINGS = ("txt", "md", "html", "epub", "docx", "pdf", "srt", "vtt")
 
 
@@ -101,4 +103,5 @@ def file_name(name: str) -> str:
             field="file",
         )
     kept = "".join(c if c.isalnum() or c in " -_" else "_" for c in stem).strip(" _")[:80]
+    kept = kept.encode()[:LONGEST_NAME].decode(errors="ignore")
     return f"{kept or 'book'}.{ending.lower()}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from sonant.books.cast import starter_data, starter_toml
 from sonant.books.script import roles_found
 from sonant.errors import DependencyError, RequestError
 from sonant.server.auth import caller_of
+from sonant.server.book_files import files_of
 from sonant.server.problems import json_response
 from sonant.server.reading_desk import ReadingDesk
 from sonant.server.schemas import Body, Name
@@ -83,7 +85,8 @@ def book_routes(desk: ReadingDesk) -> APIRouter:
     @router.get("/v1/audio/books", summary="List books")
     async def list_books(request: Request) -> Response:
         """The caller's books, the newest first."""
-        return json_response({"object": "list", "data": desk.books(caller_of(request.scope))})
+        found = await asyncio.to_thread(desk.books, caller_of(request.scope))
+        return json_response({"object": "list", "data": found})
 
     @router.get("/v1/audio/books/{book}", summary="Show a book")
     async def show_book(book: str, request: Request) -> Response:
@@ -117,7 +120,8 @@ def book_routes(desk: ReadingDesk) -> APIRouter:
         options = body.model_dump(exclude={"offset", "limit"})
         numbered, used = await desk.lines(caller_of(request.scope), book, options)
         part = numbered[body.offset : body.offset + body.limit]
-        roles = roles_found(((line.role, line.text) for _, line in numbered), used)
+        said = [(line.role, line.text) for _, line in numbered]
+        roles = await asyncio.to_thread(roles_found, said, used)
         return json_response(
             {
                 "object": "list",
@@ -191,8 +195,7 @@ def book_routes(desk: ReadingDesk) -> APIRouter:
         found = desk.reading(caller_of(request.scope), reading)
         path = desk.file(found, name)
         title = "".join(c if c.isalnum() or c in " -_" else "_" for c in found.title).strip() or "book"
-        kinds = {file["name"]: file["media_type"] for file in desk.describe(found)["files"]}
-        return FileResponse(path, media_type=kinds[name], filename=f"{title[:80]}{path.suffix}")
+        return FileResponse(path, media_type=files_of(found)[name], filename=f"{title[:80]}{path.suffix}")
 
     return router
 

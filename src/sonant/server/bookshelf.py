@@ -59,6 +59,8 @@ class Reading:
     failed: int = 0
     failures: list[dict[str, str]] = field(default_factory=list)
     guards: int = 0
+    wanted: int = 0
+    """Bytes that it was thought to take."""
 
     def kept(self) -> dict[str, Any]:
         """As it is written to disk."""
@@ -96,6 +98,10 @@ class Bookshelf:
                 f"there is no {what} {name!r} here. GET /v1/audio/{kind} lists them.",
             )
         return path
+
+    def ids(self, owner: str, kind: Literal["books", "readings"]) -> set[str]:
+        """What an owner has, whole or not."""
+        return {path.name for path in self._folders(owner, kind)}
 
     def books(self, owner: str) -> list[dict[str, Any]]:
         """The books of an owner, the newest first."""
@@ -155,7 +161,10 @@ def folder_size(folder: Path) -> int:
 def remove_folder(folder: Path) -> None:
     """Remove a folder of ours, first out of sight, so that a crash leaves nothing half there."""
     hidden = folder.with_name(f".gone-{folder.name}")
-    folder.rename(hidden)
+    try:
+        folder.rename(hidden)
+    except FileNotFoundError:  # somebody else is at it
+        return
     shutil.rmtree(hidden)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -43,6 +44,7 @@ from sonant.server.bookshelf import (
     EVERYBODY,
     Bookshelf,
     Reading,
+    folder_size,
     owner_of,
     read_json,
     remove_folder,
@@ -59,6 +61,10 @@ log = logging.getLogger(__name__)
 BYTES_A_SECOND = 24_000 * 4 + 24_000
 """About what a second of a reading takes on disk: its piece, and its share of the file that is bound."""
 BUSY_SECONDS = 5.0
+PARSED_AT_ONCE = 2
+"""Books that are read in at a time, one of each owner: a file built to take for ever holds up its sender."""
+BOOKS_COMING = 8
+"""Books of one owner that may be on their way in at a time."""
 
 
 class ReadingDesk:
@@ -71,8 +77,15 @@ class ReadingDesk:
         self._readings: dict[str, Reading] = {}
         self._running: dict[str, Running] = {}
         self._served: dict[str, float] = {}
-        self._parsing = asyncio.Semaphore(1)
+        self._parsing = asyncio.Semaphore(PARSED_AT_ONCE)
+        self._parsing_of: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._looking = asyncio.Semaphore(1)
+        self._coming: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
+        """Books and readings of an owner that are being added: they count before they are there."""
+        self._going: set[str] = set()
+        """Readings that are being deleted: nobody resumes them any more."""
+        self._writing = asyncio.Lock()
+        """States are written one after another, so that the newest is what stays."""
         self._taking = asyncio.Lock()
         self._held: Held | None = None
         self._is_open = False
@@ -136,16 +149,23 @@ class ReadingDesk:
         """Keep a book that was sent, once it can be read. Raises HttpProblem and SonantError."""
         owner = owner_of(caller)
         name = file_name(name)
-        if len(self.shelf.books(owner)) >= self._limits.books:
+        coming = self._coming[owner, "books"]
+        if len(self.shelf.ids(owner, "books") | coming) >= self._limits.books:
             raise HttpProblem(
                 429, "too_many_books", f"{self._limits.books} books are kept, the most. Delete one first."
             )
-        await self._check_room(owner, len(data) * 2)
+        if len(coming) >= BOOKS_COMING:
+            raise HttpProblem(
+                429, "too_many_books", f"{BOOKS_COMING} books are being read in, the most at a time.",
+                headers={"Retry-After": "5"},
+            )  # fmt: skip
         book = self.shelf.new_id("book")
         folder = self.shelf.place(owner, "books", book)
+        coming.add(book)
         try:
+            await self._check_room(owner, len(data) * 2)
             await asyncio.to_thread(write_atomically, folder / name, data)
-            async with self._parsing:
+            async with self._parsing_of[owner], self._parsing:
                 await parse_book(folder, name, seconds=self._limits.parse_seconds)
             about = read_json(folder / "about.json") or {}
             about = {
@@ -157,6 +177,8 @@ class ReadingDesk:
             if folder.is_dir():
                 await asyncio.to_thread(remove_folder, folder)
             raise
+        finally:
+            coming.discard(book)
         return about
 
     def books(self, caller: Caller) -> list[dict[str, Any]]:
@@ -166,15 +188,17 @@ class ReadingDesk:
     def book(self, caller: Caller, book: str) -> dict[str, Any]:
         """One of them, with chapters and roles. Raises HttpProblem 404."""
         about = read_json(self.shelf.book(owner_of(caller), book) / "about.json")
-        assert about is not None, "a book is kept with what is in it"
+        if about is None:  # deleted since the line above
+            raise HttpProblem(404, "book_not_found", f"the book {book!r} cannot be read any more.")
         return about
 
     def cover(self, caller: Caller, book: str) -> bytes:
         """The cover's bytes. Raises HttpProblem 404."""
         path = self.shelf.book(owner_of(caller), book) / "cover"
-        if not path.is_file():
-            raise HttpProblem(404, "not_found", "the book has no cover.")
-        return path.read_bytes()
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise HttpProblem(404, "not_found", "the book has no cover.") from None
 
     async def remove_book(self, caller: Caller, book: str) -> None:
         """Delete a book. Raises HttpProblem 404, and 409 while it is being read."""
@@ -204,7 +228,8 @@ class ReadingDesk:
                 400, "unsupported_response_format", f"the format is {form!r}; expected {', '.join(FORMATS)}.",
                 param="format",
             )  # fmt: skip
-        if len(self._mine(owner)) >= self._limits.readings:
+        coming = self._coming[owner, "readings"]
+        if len(self._mine(owner)) + len(coming) >= self._limits.readings:
             raise HttpProblem(
                 429, "too_many_readings",
                 f"{self._limits.readings} readings are kept, the most. Delete one first.",
@@ -213,14 +238,20 @@ class ReadingDesk:
             id=self.shelf.new_id("reading"), owner=owner, caller=caller.id, priority=caller.priority,
             book=book, title=about["title"], format=form, options=options,
         )  # fmt: skip
-        stage, lines, _, _ = await self._plan(reading)
-        if about["kind"] == "book":
-            await asyncio.to_thread(stage.check, lines, self._service.pool.spec)
-        seconds = about["seconds"] if about["kind"] == "subtitles" else estimate_seconds(lines)
-        await self._check_room(owner, round(seconds * BYTES_A_SECOND))
-        reading.lines = len(lines) or about["lines"]
-        await asyncio.to_thread(self.shelf.save, reading)
-        self._readings[reading.id] = reading
+        coming.add(reading.id)
+        try:
+            stage, lines, _, _ = await self._plan(reading)
+            if about["kind"] == "book":
+                await asyncio.to_thread(stage.check, lines, self._service.pool.spec)
+            seconds = about["seconds"] if about["kind"] == "subtitles" else estimate_seconds(lines)
+            reading.wanted = round(seconds * BYTES_A_SECOND)
+            await self._check_room(owner, reading.wanted)
+            reading.lines = len(lines) or about["lines"]
+            async with self._writing:
+                await asyncio.to_thread(self.shelf.save, reading)
+            self._readings[reading.id] = reading
+        finally:
+            coming.discard(reading.id)
         self._begin_next()
         return reading
 
@@ -234,7 +265,7 @@ class ReadingDesk:
         owner = owner_of(caller)
         self.shelf.reading(owner, name)
         found = self._readings.get(name)
-        if found is None:
+        if found is None or name in self._going:
             raise HttpProblem(404, "reading_not_found", f"the reading {name!r} cannot be read any more.")
         return found
 
@@ -248,7 +279,7 @@ class ReadingDesk:
                 await asyncio.wait({running.task})
         elif reading.status == "queued":
             reading.status, reading.ended_at = "cancelled", time.time()
-            await asyncio.to_thread(self.shelf.save, reading)
+            await self._save(reading)
 
     async def resume(self, reading: Reading) -> None:
         """Queue it again. Raises HttpProblem 409 where it runs or is done, 404 where its book has gone."""
@@ -258,14 +289,20 @@ class ReadingDesk:
             )
         self.shelf.book(reading.owner, reading.book)
         reading.status, reading.error, reading.ended_at = "queued", None, None
-        await asyncio.to_thread(self.shelf.save, reading)
+        await self._save(reading)
         self._begin_next()
 
     async def remove(self, reading: Reading) -> None:
         """Cancel it and delete what was made."""
-        await self.cancel(reading)
-        self._readings.pop(reading.id, None)
-        await asyncio.to_thread(remove_folder, self.shelf.reading(reading.owner, reading.id))
+        self._going.add(reading.id)
+        try:
+            await self.cancel(reading)
+            async with self._writing:
+                self._readings.pop(reading.id, None)
+                place = self.shelf.place(reading.owner, "readings", reading.id)
+                await asyncio.to_thread(remove_folder, place)
+        finally:
+            self._going.discard(reading.id)
 
     def file(self, reading: Reading, name: str) -> Path:
         """A file that was made. Raises HttpProblem 404."""
@@ -324,6 +361,12 @@ class ReadingDesk:
     def _mine(self, owner: str) -> list[Reading]:
         return [reading for reading in self._readings.values() if reading.owner == owner]
 
+    async def _save(self, reading: Reading) -> None:
+        """Keep how a reading stands, unless it was deleted meanwhile."""
+        async with self._writing:
+            if reading.id in self._readings:
+                await asyncio.to_thread(self.shelf.save, reading)
+
     async def _check_room(self, owner: str, wanted: int) -> None:
         """Raise HttpProblem where an owner would keep too much, StorageError where the disk has no room."""
         used = await asyncio.to_thread(self.shelf.size, owner)
@@ -361,7 +404,7 @@ class ReadingDesk:
     async def _run(self, reading: Reading, running: Running) -> None:
         timer = asyncio.get_running_loop().call_later(self._limits.seconds, lambda: self._give_up(running))
         try:
-            await asyncio.to_thread(self.shelf.save, reading)
+            await self._save(reading)
             stage, lines, titles, book = await self._plan(reading)
             if running.stage.is_cancelled:
                 stage.cancel()
@@ -369,6 +412,9 @@ class ReadingDesk:
             running.left = sum(estimate_seconds([line]) for line in lines)
             reading.lines = len(lines) or reading.lines
             place = self.shelf.reading(reading.owner, reading.id)
+            # Those before it in the row had taken no room yet when this one was added.
+            has = await asyncio.to_thread(folder_size, place)
+            await self._check_room(reading.owner, max(0, reading.wanted - has))
             if book is None:
                 source = self.shelf.book(reading.owner, reading.book)
                 work = partial(dub_book, reading, running, place, source)
@@ -391,7 +437,7 @@ class ReadingDesk:
             if reading.status != "queued":
                 reading.ended_at = time.time()
             try:
-                await asyncio.to_thread(self.shelf.save, reading)
+                await self._save(reading)
             except OSError as error:  # a full disk: what is known of it stays in memory
                 log.warning("the state of reading %s cannot be kept: %s", reading.id, error)
             self._begin_next()
