@@ -265,6 +265,8 @@ def test_each_kind_of_qwen3_tts_speaks_streamed_and_whole_alike(sonant, tmp_path
         12,
         "--de-rumble",
         "off",
+        "--loudness",
+        "off",
     )
     for name, extra in (("whole.wav", ()), ("streamed.wav", ("--stream",))):
         result = sonant(*arguments, *extra, "-o", name)

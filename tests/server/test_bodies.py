@@ -32,7 +32,7 @@ def a_value(row):
             return [0.5] * len(EMOTIONS)
         case "glossary" | "options":
             return {"word": "spelling"}
-    return "words"
+    return "all" if row.name == "guards" else "words"
 
 
 @pytest.mark.parametrize("row", FIELDS, ids=lambda row: row.name)

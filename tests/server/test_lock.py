@@ -18,6 +18,8 @@ from sonant.catalogue import registry
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
 
+pytestmark = pytest.mark.slow  # what else the process works on in these moments counts too
+
 MOST = 0.1
 """Seconds of the process's work between two ticks."""
 PROSE = "It was a bright cold day in April, and the clocks were striking thirteen. "

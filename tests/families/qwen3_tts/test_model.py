@@ -400,8 +400,8 @@ def test_stored_voices_are_mixed_by_their_speaker_vectors(loaded, tmp_path):
 
         alone = say("ann", options={"speaker_vector_only": True})
         assert np.array_equal(say("ann:2"), alone)
-        assert not np.array_equal(say("ann+bea"), alone)
         assert np.array_equal(say("ann+bea"), say("bea:0.5+ann:0.5"))
         vectors = [model.speaker_vector(library.get(name).clip) for name in ("ann", "bea")]
         mixed = engine.fit("ann:1+bea:3").tensors["xvector"]
+        assert not torch.allclose(vectors[0], vectors[1], atol=1e-3)
         assert torch.allclose(mixed, 0.25 * vectors[0] + 0.75 * vectors[1], atol=1e-6)
