@@ -1,5 +1,6 @@
 """The Clone page: record or choose, hear what the doctor says, mend, try, keep, speak with it, remove it."""
 
+import httpx
 import numpy as np
 import pytest
 
@@ -50,6 +51,62 @@ def test_a_recording_becomes_a_voice_that_speaks(open_page, recogniser):
     page.wait_for_selector("#stored li", state="detached")
     page.click("nav a[href='#speak']")
     page.wait_for_selector("[data-voice=ann-muller]", state="detached")
+
+
+ASKING = """
+const media = navigator.mediaDevices, real = media.getUserMedia.bind(media);
+window.prompts = 0; window.streams = [];
+media.getUserMedia = (asked) => new Promise((done) => {
+  prompts++;
+  window.allow = async () => { const stream = await real(asked); streams.push(stream); done(stream); };
+});"""
+"""A browser that asks for the microphone until the test allows it."""
+ALL_OFF = "streams.every((one) => one.getTracks().every((track) => track.readyState === 'ended'))"
+
+
+def test_a_microphone_allowed_after_the_page_was_left_stays_off(open_page):
+    page = open_page("clone", setup=lambda page: page.add_init_script(ASKING))
+    page.click("#record")
+    page.click("#record")
+    assert page.evaluate("prompts") == 1, "one question, however often the button is pressed"
+    page.click("nav a[href='#speak']")
+    page.evaluate("allow()")
+    until(page, f"streams.length === 1 && {ALL_OFF}")
+    page.click("nav a[href='#clone']")
+    assert page.get_attribute("#record", "aria-pressed") == "false"
+    page.click("#record")
+    page.evaluate("allow()")
+    page.wait_for_selector("#record.on")
+    page.click("nav a[href='#speak']")
+    until(page, f"streams.length === 2 && {ALL_OFF}")
+
+
+def test_a_recorder_that_cannot_begin_lets_go_of_the_microphone(open_page):
+    page = open_page("clone", setup=lambda page: page.add_init_script(ASKING))
+    page.evaluate(
+        """() => { AudioWorklet.prototype.addModule = async () => {
+        throw new DOMException("Unable to load a worklet's module.", "AbortError"); }; }"""
+    )
+    page.click("#record")
+    page.evaluate("allow()")
+    page.wait_for_selector("#page-clone .problem:not([hidden])")
+    until(page, f"streams.length === 1 && {ALL_OFF}")
+    assert page.get_attribute("#record", "aria-pressed") == "false"
+
+
+def test_a_second_click_ends_the_sample_of_a_stored_voice(open_page, tmp_path, spoken):
+    server = serve(tmp_path / "voices")
+    try:
+        clip = {"audio_sample": ("a.wav", spoken.read_bytes())}
+        form = {"name": "ann", "consent": "made up", "language": "en"}
+        httpx.post(f"{server.url}/v1/audio/voices", data=form, files=clip).raise_for_status()
+        page = open_page("clone", url=server.url)
+        page.click("#stored .sample")
+        page.wait_for_selector("#stored .sample.on:not(.busy)")
+        page.click("#stored .sample")
+        assert page.locator("#stored .sample.on").count() == 0
+    finally:
+        server.stop()
 
 
 def faint(path, spoken):

@@ -7,7 +7,7 @@ import pytest
 from sonant.audio.io import read_audio
 from sonant.catalogue.registry import describe, load
 from sonant.server.models import ModelSource
-from tests.server.studio.conftest import hear, serve, speak, speech_requests, words
+from tests.server.studio.conftest import hear, serve, speak, speech_requests, until, words
 
 pytestmark = pytest.mark.slow
 
@@ -49,6 +49,28 @@ def test_a_described_voice_is_heard_three_times_and_one_is_kept(open_page):
     speak(page, "I was only described.")
 
 
+COUNTING = """
+window.contexts = 0; window.watching = new Set();
+window.AudioContext = class extends AudioContext { constructor(...given) { super(...given); contexts++; } };
+window.ResizeObserver = class extends ResizeObserver {
+  observe(...given) { super.observe(...given); watching.add(this); }
+  disconnect() { super.disconnect(); watching.delete(this); }
+};"""
+
+
+def test_takes_that_are_replaced_leave_nothing_behind(open_page):
+    page = open_page("design", setup=lambda page: page.add_init_script(COUNTING))
+    page.click(".chip >> nth=1")
+    counts = []
+    for _ in range(2):
+        page.click("#design")
+        page.wait_for_selector("#design-takes .take:nth-child(3) .pick:not([disabled])")
+        page.wait_for_selector("#design:has-text('Three more')")
+        counts.append(page.evaluate("[contexts, watching.size]"))
+    assert counts[0] == counts[1]
+    assert counts[0][0] == 1
+
+
 def test_without_a_model_that_designs_it_is_said(open_page, tmp_path):
     server = serve(
         tmp_path, [ModelSource(name="builtin", open=lambda: load("builtin"), spec=describe("builtin"))]
@@ -78,6 +100,9 @@ def test_two_that_differ_are_compared_blind_and_told_after_the_choice(open_page)
     page.click("#compare")
     page.wait_for_selector("#same:not([disabled])")
     page.click("#same")
+    page.fill("[data-side=B] [inputmode=numeric]", str(2**53 + 1))
+    page.click("#compare")
+    assert "Seed has to be a whole number" in page.inner_text("#page-compare .problem")
     page.reload()
     page.wait_for_selector("#page-compare[data-ready=true]")
     assert "no difference 1" in page.inner_text("#score")
@@ -127,6 +152,54 @@ def test_a_book_is_read_and_what_is_downloaded_says_its_words(open_page, recogni
     page.click("#shelf [aria-label^='Remove']")
     page.click("dialog .danger")
     page.wait_for_selector("#shelf li", state="detached")
+
+
+READING = {
+    "id": "reading-1", "title": "The Door", "status": "completed", "error": None, "failed": 0, "failures": [],
+    "progress": {"share": 1.0, "seconds": 3.0, "seconds_left": None, "line": ""},
+    "files": [{"name": "door.wav", "media_type": "audio/wav", "bytes": 100_000,
+               "url": "/v1/audio/readings/reading-1/files/door.wav"}],
+}  # fmt: skip
+WITH_KEY = """
+sessionStorage.setItem("sonant-key", "any");
+window.addresses = new Set();
+const create = URL.createObjectURL, revoke = URL.revokeObjectURL;
+URL.createObjectURL = (blob) => { const made = create(blob); addresses.add(made); return made; };
+URL.revokeObjectURL = (address) => { revoke(address); addresses.delete(address); };"""
+
+
+def test_with_a_key_an_audiobook_is_fetched_when_it_is_played_and_let_go(open_page, spoken):
+    readings, fetched = [READING], []
+
+    def sound(route):
+        fetched.append(route.request.url)
+        route.fulfill(body=spoken.read_bytes(), content_type="audio/wav")
+
+    def setup(page):
+        page.add_init_script(WITH_KEY)
+        page.route("**/v1/audio/readings", lambda route: route.fulfill(json={"data": readings}))
+        page.route("**/v1/audio/readings/reading-1/files/door.wav", sound)
+        page.route("**/v1/audio/readings/reading-1", lambda route: (readings.clear(), route.fulfill(json={})))
+
+    page = open_page("books", setup=setup)
+    page.wait_for_selector("#readings li[data-status=completed]")
+    page.wait_for_timeout(200)
+    assert fetched == []
+    page.click("#readings button:has-text('Play')")
+    until(page, "document.querySelector('#readings audio')?.currentTime > 0")
+    assert len(fetched) == page.evaluate("addresses.size") == 1
+    page.click("#readings button:has-text('Remove')")
+    page.click("dialog .danger")
+    page.wait_for_selector("#readings li", state="detached")
+    assert page.evaluate("addresses.size") == 0
+
+
+def test_a_script_longer_than_a_form_field_may_be_is_taken(open_page):
+    page = open_page("cast")
+    page.fill("#script", SCRIPT + "\n" + "It was a quiet evening by the river. " * 30_000)
+    page.click("#take-script")
+    page.wait_for_selector("[data-role=Ann], #page-cast .problem:not([hidden])")
+    assert page.is_hidden("#page-cast section .problem")
 
 
 def test_a_script_is_cast_heard_and_recorded(open_page, recogniser):

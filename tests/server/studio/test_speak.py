@@ -97,7 +97,10 @@ def test_a_number_out_of_range_in_a_closed_panel_is_shown_and_told(open_page):
     page.wait_for_selector("[data-setting=seed]", state="visible")
     assert "Seed has to be a whole number" in page.inner_text("#page-speak form .problem")
     assert page.evaluate("document.activeElement.dataset.setting") == "seed"
-    assert sent == []
+    page.fill("[data-setting=seed]", str(2**53 + 1))
+    page.click("#speak")
+    assert "Seed has to be a whole number" in page.inner_text("#page-speak form .problem")
+    assert sent == [], "a seed that the browser would round"
     page.fill("[data-setting=seed]", "5")
     page.click("#speak")
     page.wait_for_selector("#takes li")
@@ -119,6 +122,8 @@ def test_text_settings_and_history_are_there_after_a_reload(open_page):
     assert page.input_value("[data-setting=temperature]") == "0.5"
     page.wait_for_selector("#takes li")
     assert "This is kept." in page.inner_text("#takes")
+    kept = page.evaluate("async () => (await import('/static/core/store.js')).listTakes()")
+    assert "body" not in kept[0], "the form has it already"
     page.click("#takes [aria-label^='Play again']")
     page.wait_for_selector(".words span.said")
     page.click("#takes [aria-label^='Remove']")
@@ -139,6 +144,65 @@ def test_what_is_kept_is_bounded(open_page):
     )
     assert kept[0] == kept[1]
     assert kept[2:] == [True, True]
+
+
+def test_a_recording_kept_twice_by_earlier_versions_counts_twice(open_page):
+    page = open_page()
+    counted = page.evaluate(
+        """async () => { const store = await import("/static/core/store.js");
+        const clip = "x".repeat(1000), take = { pcm: new ArrayBuffer(10), form: { clip } };
+        return [take, { ...take, body: { emotion_audio: clip } }].map((one) => store.bytesOf([one])); }"""
+    )
+    assert 1010 <= counted[0] < 1100
+    assert 2010 <= counted[1] < 2200
+
+
+def test_kept_moments_of_voices_are_bounded(open_page):
+    page = open_page()
+    kept = page.evaluate(
+        """async () => { const store = await import("/static/core/store.js");
+        const blob = () => new Blob([new Uint8Array(store.MOST_SAMPLE_BYTES * 0.4)]), kept = [];
+        const list = async () => {
+          const found = [];
+          for (const name of ["first", "bare", "second", "third"])
+            if (await store.keptSample(name)) found.push(name);
+          kept.push(found);
+        };
+        await store.keepSample("first", blob());
+        const asked = indexedDB.open("sonant", 1);
+        await new Promise((done) => { asked.onsuccess = done; });
+        const going = asked.result.transaction("samples", "readwrite");
+        going.objectStore("samples").put(blob(), "bare");
+        await new Promise((done) => { going.oncomplete = done; });
+        await list();
+        for (const name of ["second", "third"]) {
+          await new Promise((done) => setTimeout(done, 5));
+          await store.keepSample(name, blob());
+          await list();
+        }
+        const isBlob = await store.keptSample("third") instanceof Blob;
+        return [kept, isBlob]; }"""
+    )
+    assert kept == [[["first", "bare"], ["first", "second"], ["second", "third"]], True]
+
+
+def test_a_first_look_that_fails_is_tried_again(open_page):
+    page = open_page(setup=lambda page: page.route("**/v1/models", lambda route: route.abort(), times=1))
+    assert page.is_hidden("main > .problem")
+    page.click("nav a[href='#compare']")
+    page.wait_for_selector("#page-compare[data-ready=true]")
+
+
+def test_a_page_that_did_not_come_comes_when_asked_again(open_page):
+    page = open_page()
+    page.route("**/pages/compare.js*", lambda route: route.abort(), times=1)
+    page.click("nav a[href='#compare']")
+    page.wait_for_selector("main > .problem:not([hidden])")
+    page.click("nav a[href='#speak']")
+    page.click("nav a[href='#compare']")
+    page.wait_for_selector("#page-compare[data-ready=true]")
+    assert page.is_hidden("main > .problem")
+    assert page.locator("#page-compare").count() == 1
 
 
 def test_change_and_say_again_brings_back_everything(open_page, spoken):

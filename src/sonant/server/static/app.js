@@ -9,6 +9,7 @@ import { prefs } from "./core/store.js";
 const PAGES = ["speak", "clone", "design", "cast", "books", "compare", "server"];
 const root = document.documentElement, main = document.querySelector("#main");
 const opened = new Map(); // name -> {element, page}
+const opening = new Map(); // name -> a promise of it
 const watchers = new Set();
 let current = null, timer = 0;
 
@@ -22,7 +23,7 @@ dark.addEventListener("change", dress);
 // -- what pages may do ------------------------------------------------------------------------
 export const app = {
   status: null,
-  go(name, wish) { if (wish) wishes.set(name, wish); if (location.hash === `#${name}`) show(name); else location.hash = name; },
+  go(name, wish) { if (wish) wishes.set(name, wish); if (location.hash === `#${name}`) show(name).catch(problem.show); else location.hash = name; },
   async refresh() { await refreshCatalogue(); for (const { page } of opened.values()) page.refresh?.(); },
   watch(work) { watchers.add(work); if (this.status) work(this.status); },
   say(message) { note.textContent = message; note.hidden = false; clearTimeout(noteTimer); noteTimer = setTimeout(() => { note.hidden = true; }, 7000); },
@@ -48,27 +49,41 @@ main.append(problem, note);
 
 // -- pages ------------------------------------------------------------------------------------
 async function show(name) {
-  if (current !== name) opened.get(current)?.page.hidden?.();
+  if (current !== name) { opened.get(current)?.page.hidden?.(); problem.clear(); }
   current = name;
   document.title = `${t(`nav.${name}`)} · Sonant`;
   for (const [one, link] of links) { if (one === name) link.setAttribute("aria-current", "page"); else link.removeAttribute("aria-current"); }
   links.get(name).scrollIntoView?.({ block: "nearest", inline: "nearest" });
   for (const [one, { element }] of opened) element.hidden = one !== name;
   if (!opened.has(name)) {
-    const element = make("section", { class: "page", id: `page-${name}`, "aria-label": t(`nav.${name}`) });
-    opened.set(name, { element, page: {} });
-    main.append(element);
-    const { mount } = await import(`./pages/${name}.js`);
-    opened.get(name).page = mount(element, app);
-    element.dataset.ready = "true";
+    if (!opening.has(name)) opening.set(name, open(name).finally(() => opening.delete(name)));
+    await opening.get(name);
+    problem.clear();
   }
   if (current !== name) return;
   opened.get(name).page.shown?.(wishes.get(name));
   wishes.delete(name);
   scrollTo(0, 0);
 }
+async function open(name) {
+  const { mount } = await import(`./pages/${name}.js`);
+  const element = make("section", { class: "page", id: `page-${name}`, "aria-label": t(`nav.${name}`), hidden: current !== name });
+  main.append(element);
+  try { opened.set(name, { element, page: mount(element, app) }); } catch (error) { element.remove(); throw error; }
+  element.dataset.ready = "true";
+}
 const asked = () => (PAGES.includes(location.hash.slice(1)) ? location.hash.slice(1) : "speak");
-addEventListener("hashchange", () => { if (document.body.dataset.ready) show(asked()).catch(problem.show); });
+addEventListener("hashchange", () => { if (isKnown) show(asked()).catch(problem.show); });
+
+// The page that the address names, as soon as the models are known. What fails is tried again at the next look at the server.
+let isKnown = false, beginning = null;
+async function start() {
+  if (!isKnown) { await refreshCatalogue(); isKnown = true; }
+  await show(asked());
+  document.body.dataset.ready = "true";
+}
+function begin() { beginning ??= start().catch(again).finally(() => { beginning = null; }); return beginning; }
+const again = (error) => { if (problem.textContent !== error.message) problem.show(error); }; // the same is not read aloud at every try
 
 // -- the key ----------------------------------------------------------------------------------
 document.addEventListener("sonant-key", askKey);
@@ -96,6 +111,7 @@ async function look() {
       else if (waiting) tell("warn", t("state.busy", { speaking, waiting }));
       else tell("good", t(speaking ? "state.speaking" : "state.ready"));
       for (const work of watchers) work(status);
+      if (!opened.has(current)) begin();
     }
   } catch (error) { tell("bad", t(error.status === 401 ? "state.key" : "state.gone")); if (error.status === 401 && !hasKey()) problem.show(error); }
   timer = setTimeout(look, current === "server" ? 1500 : 5000);
@@ -103,8 +119,4 @@ async function look() {
 
 dress();
 look();
-try {
-  await refreshCatalogue();
-  await show(asked());
-  document.body.dataset.ready = "true";
-} catch (error) { problem.show(error); }
+await begin();

@@ -57,16 +57,13 @@ export const favourites = {
 
 // What a voice is, in a few words below its name.
 export function aboutVoice(voice) {
-  const kinds = { stored: t("voice.stored"), clip: t("voice.clip"), described: t("voice.describedAbout"), unknown: t("voice.unknown") };
+  const kinds = { stored: t("voice.stored"), described: t("voice.describedAbout"), unknown: t("voice.unknown") };
   const spoken = voice.languages.length > 3 ? t("voice.languages", { count: voice.languages.length }) : voice.languages.map(languageName).join(", ");
   return [kinds[voice.kind], spoken, voice.ofModel].filter(Boolean).join(" · ");
 }
 
 // A voice as fields of a request.
-export function fieldsOf(voice) {
-  if (voice?.kind === "clip") return { ref_audio: voice.data, ...(voice.transcript ? { ref_text: voice.transcript } : {}) };
-  return voice && ["preset", "stored"].includes(voice.kind) ? { voice: voice.id } : {};
-}
+export const fieldsOf = (voice) => (voice && ["preset", "stored"].includes(voice.kind) ? { voice: voice.id } : {});
 
 // A moment of a voice as a sound file: the clip of a stored one, a sentence said by any other, kept for the next time.
 export async function sampleBlob(voice, signal) {

@@ -10,7 +10,7 @@ export function stopSample() { sounding?.stop(); }
 
 // Plays a moment of a voice; `button` shows it. A second click ends it.
 export async function playSample(voice, button, onerror) {
-  const was = sounding?.voice === voice;
+  const was = sounding?.voice.key === voice.key;
   stopSample();
   if (was) return;
   const control = new AbortController();
@@ -33,8 +33,8 @@ export async function playSample(voice, button, onerror) {
 }
 
 export class Gallery {
-  constructor({ onchoose, onerror, extra = () => [] }) {
-    this.onchoose = onchoose; this.onerror = onerror; this.extra = extra; this.chosen = null; this.wanted = "";
+  constructor({ onchoose, onerror }) {
+    this.onchoose = onchoose; this.onerror = onerror; this.chosen = null; this.wanted = "";
     this.search = make("input", { type: "search", "aria-label": t("gallery.search"), placeholder: t("gallery.search"), oninput: () => this.draw() });
     this.filter = make("select", { "aria-label": t("gallery.language"), onchange: () => this.draw() });
     this.tools = make("div", { class: "gallery-tools" }, this.search, this.filter);
@@ -43,7 +43,7 @@ export class Gallery {
     this.element = make("section", { class: "gallery", "aria-label": t("gallery.title") }, make("h2", {}, t("gallery.title")), this.tools, this.list, this.empty);
   }
 
-  get voices() { return [...this.extra(), ...catalogue.voices]; }
+  get voices() { return catalogue.voices; }
 
   refresh() {
     const languages = [...new Set(this.voices.flatMap((voice) => voice.languages).map(codeOf))];
@@ -74,7 +74,7 @@ export class Gallery {
 
   #card(voice) {
     const isChosen = voice.key === this.chosen?.key, isLoved = favourites.has(voice.key), name = voice.title;
-    const canSample = !["described", "unknown", "clip"].includes(voice.kind);
+    const canSample = !["described", "unknown"].includes(voice.kind);
     const sample = make("button", { type: "button", class: "icon-button sample", "aria-label": t("gallery.hear", { name }), title: t("gallery.hear", { name }), "data-focus": `s ${voice.key}`, hidden: !canSample, onclick: (event) => playSample(voice, event.currentTarget, this.onerror) }, icon("play"));
     const choose = make("button", { type: "button", class: "choose", "aria-pressed": String(isChosen), "data-voice": voice.id, "data-focus": `c ${voice.key}`, onclick: () => this.choose(voice) }, make("strong", {}, name), make("span", {}, aboutVoice(voice)));
     const love = make("button", { type: "button", class: `icon-button love${isLoved ? " on" : ""}`, "aria-label": t("gallery.favourite", { name }), title: t("gallery.favourite", { name }), "aria-pressed": String(isLoved), "data-focus": `f ${voice.key}`, onclick: () => { favourites.toggle(voice.key); this.draw(); } }, icon("heart", isLoved));

@@ -2,9 +2,10 @@
 import { joined } from "./sound.js";
 
 let speaking = null; // one sound at a time on a page
+let context = null; // and one way to the loudspeaker: browsers lend only a few
 
 export class Player {
-  constructor() { this.context = null; this.onchange = () => {}; this.reset(24000); }
+  constructor() { this.onchange = () => {}; this.reset(24000); }
 
   reset(rate) {
     this.stop();
@@ -14,8 +15,8 @@ export class Player {
 
   // Must be called from a click or key press once, before the first sound.
   async wake() {
-    this.context ??= new AudioContext();
-    if (this.context.state === "suspended") await this.context.resume();
+    context ??= new AudioContext();
+    if (context.state === "suspended") await context.resume();
   }
 
   // From now on samples sound as they come.
@@ -25,7 +26,7 @@ export class Player {
   add(samples) {
     this.pieces.push(samples); this.length += samples.length;
     if (!this.playing) return;
-    const now = this.context.currentTime;
+    const now = context.currentTime;
     if (this.begun === null) { this.begun = now + 0.05; this.next = this.begun; }
     if (this.next < now) { this.begun += now + 0.05 - this.next; this.next = now + 0.05; } // ran dry: wait a moment
     this.#schedule(samples, this.next);
@@ -36,10 +37,10 @@ export class Player {
 
   #schedule(samples, when) {
     if (!samples.length) return;
-    const buffer = this.context.createBuffer(1, samples.length, this.rate);
+    const buffer = context.createBuffer(1, samples.length, this.rate);
     buffer.copyToChannel(samples, 0);
-    const source = this.context.createBufferSource();
-    source.buffer = buffer; source.connect(this.context.destination); source.start(when);
+    const source = context.createBufferSource();
+    source.buffer = buffer; source.connect(context.destination); source.start(when);
     this.sources.add(source);
     source.onended = () => { this.sources.delete(source); this.#watch(); };
   }
@@ -51,8 +52,8 @@ export class Player {
   get seconds() { return this.length / this.rate; }
 
   get position() {
-    if (!this.playing || this.begun === null || !this.context) return this.offset;
-    return Math.max(0, Math.min(this.seconds, this.context.currentTime - this.begun));
+    if (!this.playing || this.begun === null || !context) return this.offset;
+    return Math.max(0, Math.min(this.seconds, context.currentTime - this.begun));
   }
 
   samples() { if (this.pieces.length > 1) this.pieces = [joined(this.pieces)]; return this.pieces[0] ?? new Float32Array(0); }
@@ -64,8 +65,8 @@ export class Player {
     const all = this.samples();
     const start = Math.min(all.length, Math.max(0, Math.round(from * this.rate)));
     this.playing = true;
-    this.begun = this.context.currentTime + 0.02 - start / this.rate;
-    this.next = this.context.currentTime + 0.02;
+    this.begun = context.currentTime + 0.02 - start / this.rate;
+    this.next = context.currentTime + 0.02;
     this.#schedule(all.subarray(start), this.next);
     this.next += (all.length - start) / this.rate;
     this.onchange(); this.#watch();
@@ -81,5 +82,5 @@ export class Player {
 
   #silence() { for (const source of this.sources ?? []) { source.onended = null; try { source.stop(); } catch { /* not started */ } } this.sources = new Set(); }
 
-  stop() { this.#silence(); this.playing = false; this.offset = 0; }
+  stop() { this.#silence(); this.playing = false; this.offset = 0; if (speaking === this) speaking = null; }
 }

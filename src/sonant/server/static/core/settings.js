@@ -12,14 +12,14 @@ const NUMERIC = ["whole", "number", "level"]; // a level is a number, or off
 export const rowOf = (name) => catalogue.settings.find((row) => row.name === name);
 const nameOf = (row) => (has(`set.${row.name}`) ? t(`set.${row.name}`) : row.name.replaceAll("_", " "));
 const isFor = (row, spec) => (row.home === "sampling" ? row.name in spec.sampling : !row.needs.length || row.needs.some((one) => can(spec, one)));
-const rangeOf = (row) => (row.most !== null ? t("set.between", { least: number(row.least, row.least < 1 && row.least > 0 ? 3 : 0).replace(/([.,]\d*?)0+$/, "$1").replace(/[.,]$/, ""), most: row.most > 1e15 ? "2⁶³" : number(row.most) }) + (row.kind === "level" ? " / off" : "") : t("set.above", { above: row.above ?? 0 }));
+const rangeOf = (row) => (row.most !== null ? t("set.between", { least: number(row.least, row.least < 1 && row.least > 0 ? 3 : 0).replace(/([.,]\d*?)0+$/, "$1").replace(/[.,]$/, ""), most: row.most > Number.MAX_SAFE_INTEGER ? "2⁵³ − 1" : number(row.most) }) + (row.kind === "level" ? " / off" : "") : t("set.above", { above: row.above ?? 0 }));
 
-// Why a written value cannot be: null where it can.
-function fault(row, text) {
+// Why a written value cannot be: null where it can. Whole numbers above 2⁵³ - 1 are none: the browser would round them.
+export function fault(row, text) {
   if (text === "" || !NUMERIC.includes(row.kind) || (row.kind === "level" && text === "off")) return null;
   const value = Number(text);
   const isWithin = Number.isFinite(value) && (row.least === null || value >= row.least) && (row.above === null || value > row.above) && (row.most === null || value <= row.most);
-  if (isWithin && (row.kind !== "whole" || Number.isInteger(value))) return null;
+  if (isWithin && (row.kind !== "whole" || Number.isSafeInteger(value))) return null;
   return t(row.kind === "whole" ? "set.wrongWhole" : "set.wrong", { name: nameOf(row), range: rangeOf(row) });
 }
 

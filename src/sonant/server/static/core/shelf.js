@@ -21,7 +21,7 @@ export function voiceSelect(value, onchange, standard) {
 }
 export const voiceOf = (key) => catalogue.voices.find((voice) => voice.key === key) ?? null;
 
-// A file of the server as an address that this page may use; with a key it is fetched first.
+// A file of the server as an address that this page may use, to be revoked when done with; with a key it is fetched first.
 export async function addressOf(url) { return hasKey() ? URL.createObjectURL(await (await call(url)).blob()) : url; }
 export async function fetchFile(file) {
   if (hasKey()) save(await (await call(file.url)).blob(), file.name);

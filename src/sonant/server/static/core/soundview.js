@@ -18,7 +18,8 @@ export class SoundView {
     this.time = make("span", { class: "clock" }, "0:00");
     this.element = make("div", { class: compact ? "sound compact" : "sound" }, this.text, make("div", { class: "transport" }, this.button, this.canvas, this.time));
     this.#bindSeeking();
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.observer = new ResizeObserver(() => this.draw());
+    this.observer.observe(this.canvas);
     views.add(this);
     this.#show();
   }
@@ -52,6 +53,8 @@ export class SoundView {
   async play(from) { await this.player.play(from); }
   toggle() { if (this.playing) this.player.pause(); else this.player.play(); }
   stop() { if (this.playing) this.player.pause(); }
+  // For a view that goes while its page stays.
+  drop() { this.player.stop(); this.observer.disconnect(); views.delete(this); }
 
   #show() {
     const there = this.player.length > 0, name = this.playing ? "pause" : "play";

@@ -6,8 +6,8 @@ export const prefs = {
   set(name, value) { try { localStorage.setItem(PREFIX + name, JSON.stringify(value)); } catch { /* full, or forbidden: the page works on without */ } },
 };
 
-export const MOST_TAKES = 60, MOST_BYTES = 120 * 2 ** 20;
-const weight = (take) => take.pcm.byteLength + JSON.stringify(take.form ?? {}).length;
+export const MOST_TAKES = 60, MOST_BYTES = 120 * 2 ** 20, MOST_SAMPLE_BYTES = 24 * 2 ** 20;
+const weight = (take) => take.pcm.byteLength + JSON.stringify(take.form ?? {}).length + (take.body ? JSON.stringify(take.body).length : 0); // earlier versions kept the body too
 
 let opening = null;
 function database() {
@@ -48,5 +48,16 @@ export const dropTake = (id) => inStore("takes", "readwrite", (store) => store.d
 export const dropTakes = () => inStore("takes", "readwrite", (store) => store.clear());
 export const bytesOf = (takes) => takes.reduce((sum, take) => sum + weight(take), 0);
 
-export const keptSample = (name) => inStore("samples", "readonly", (store) => store.get(name));
-export const keepSample = (name, blob) => inStore("samples", "readwrite", (store) => store.put(blob, name));
+// A sample with its time; one of an earlier version is the blob alone, and the oldest of all.
+const dated = (kept) => (kept instanceof Blob ? { blob: kept, at: 0 } : kept);
+export async function keptSample(name) { const kept = await inStore("samples", "readonly", (store) => store.get(name)); return kept && dated(kept).blob; }
+// Keeps a sample; the oldest go when all are too large together.
+export const keepSample = (name, blob) => inStore("samples", "readwrite", (store) => {
+  const asked = store.put({ blob, at: Date.now() }, name), names = store.getAllKeys(), all = store.getAll();
+  all.onsuccess = () => {
+    let bytes = 0;
+    const newestFirst = all.result.map((kept, n) => ({ name: names.result[n], ...dated(kept) })).sort((a, b) => (b.name === name) - (a.name === name) || b.at - a.at);
+    for (const one of newestFirst) { bytes += one.blob.size; if (one.name !== name && bytes > MOST_SAMPLE_BYTES) store.delete(one.name); }
+  };
+  return asked;
+});

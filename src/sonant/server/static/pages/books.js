@@ -1,5 +1,5 @@
 // Books: a file becomes an audiobook; chapters, a voice, progress, and what can be downloaded.
-import { call, get, post, send } from "../core/api.js";
+import { call, get, hasKey, post, send } from "../core/api.js";
 import { busy, confirmed, dropZone, field, icon, iconButton, make, problemLine, select } from "../core/dom.js";
 import { clock, languageName, number, size, t } from "../core/i18n.js";
 import { SpeedSlider } from "../core/settings.js";
@@ -64,7 +64,10 @@ export function mount(root, app) {
     detail.hidden = false;
     head.replaceChildren(make("h2", {}, book.title || book.name), make("p", { class: "hint" }, [book.author, book.language ? languageName(book.language) : "", size(book.bytes)].filter(Boolean).join(" · ")), book.left_out?.length ? make("details", { class: "more" }, make("summary", {}, t("books.leftOut", { count: book.left_out.length })), make("ul", { lang: "en" }, ...book.left_out.map((one) => make("li", {}, one)))) : "");
     cover.replaceChildren(icon("books"));
-    if (book.has_cover) addressOf(`/v1/audio/books/${id}/cover`).then((src) => cover.replaceChildren(make("img", { src, alt: "" })), () => {});
+    if (book.has_cover) addressOf(`/v1/audio/books/${id}/cover`).then((src) => {
+      const forget = () => URL.revokeObjectURL(src);
+      if (book?.id === id) cover.replaceChildren(make("img", { src, alt: "", onload: forget, onerror: forget })); else forget();
+    }, () => {});
     showShelf(); showChapters();
     detail.scrollIntoView({ block: "nearest" });
   }
@@ -99,6 +102,26 @@ export function mount(root, app) {
 
   // -- readings -----------------------------------------------------------------------------
   const players = new Map(); // id -> audio element: it plays on while the list is drawn anew
+  const fetching = new Set(); // ids whose sound is on its way
+  const playerOf = (one, src) => { const audio = make("audio", { controls: true, preload: "none", "aria-label": one.title, "data-focus": `play ${one.id}`, src }); players.set(one.id, audio); return audio; };
+  function dropPlayer(id) {
+    const audio = players.get(id);
+    if (!audio) return;
+    players.delete(id);
+    audio.pause();
+    URL.revokeObjectURL(audio.src);
+  }
+  // Where a key is asked for, an audiobook can only be fetched as a whole: not before somebody wants to hear it.
+  async function hear(one, sound) {
+    if (fetching.has(one.id)) return;
+    fetching.add(one.id); redraw();
+    try {
+      const src = await addressOf(sound.url);
+      if (!fetching.has(one.id)) { URL.revokeObjectURL(src); return; } // removed meanwhile
+      const audio = playerOf(one, src);
+      if (isShown) audio.play().catch(problem.show);
+    } catch (error) { problem.show(error); } finally { fetching.delete(one.id); redraw(); }
+  }
   async function follow() {
     clearTimeout(timer);
     try { readings = (await get("/v1/audio/readings")).data; showReadings(); } catch (error) { problem.show(error); }
@@ -107,7 +130,9 @@ export function mount(root, app) {
   }
 
   let drawn = "";
+  const redraw = () => { drawn = ""; showReadings(); };
   function showReadings() {
+    for (const id of [...players.keys(), ...fetching]) if (!readings.some((one) => one.id === id && one.status === "completed")) { fetching.delete(id); dropPlayer(id); }
     readingPart.hidden = !readings.length;
     const state = JSON.stringify(readings);
     if (state === drawn) return;
@@ -125,21 +150,19 @@ export function mount(root, app) {
     const parts = [t(`books.status.${status}`), t("books.progress", { share: number(progress.share * 100) }), t("books.spoken", { time: clock(progress.seconds) }), left];
     const bar = make("progress", { max: "1", value: String(progress.share), "aria-label": t("books.progressOf", { name: one.title }) });
     const sound = one.files.find((file) => file.media_type.startsWith("audio/"));
-    if (sound && status === "completed" && !players.has(one.id)) {
-      const audio = make("audio", { controls: true, preload: "none", "aria-label": one.title });
-      players.set(one.id, audio);
-      addressOf(sound.url).then((src) => { audio.src = src; }, problem.show);
-    }
+    const isHeard = sound && status === "completed";
+    if (isHeard && !hasKey() && !players.has(one.id)) playerOf(one, sound.url);
+    const play = isHeard && !players.has(one.id) ? make("button", { type: "button", class: fetching.has(one.id) ? "small busy" : "small", "data-focus": `play ${one.id}`, "aria-label": `${t("play")}: ${one.title}`, onclick: () => hear(one, sound) }, icon("play"), t("play")) : null;
     return make("li", { "data-status": status }, make("strong", {}, one.title), make("p", { class: "hint" }, parts.filter(Boolean).join(" · ")), status === "completed" ? null : bar,
       progress.line && works ? make("p", { class: "line saying" }, progress.line) : null,
       one.error ? make("p", { class: "problem", lang: "en" }, one.error.message) : null,
       one.failed ? make("details", { class: "more" }, make("summary", {}, t("books.failed", { count: one.failed })), make("ul", { lang: "en" }, ...one.failures.map((fail) => make("li", {}, `${fail.text} – ${fail.reason}`)))) : null,
       status === "completed" ? players.get(one.id) : null,
-      make("div", { class: "actions" },
+      make("div", { class: "actions" }, play,
         ...(status === "completed" ? one.files.map((file) => make("button", { type: "button", class: "small", "data-focus": `${file.name} ${one.id}`, onclick: () => fetchFile(file).catch(problem.show) }, icon("download"), `${file.name} (${size(file.bytes)})`)) : []),
         works ? act("books.cancel", "cancel", () => ask("cancel")) : null,
         ["cancelled", "failed"].includes(status) ? act("books.resume", "resume", () => ask("resume")) : null,
-        works ? null : act("remove", "remove", async () => { if (await confirmed(t("books.removeReading"), t("books.removeReadingText", { name: one.title }), t("remove"))) { players.delete(one.id); await call(`/v1/audio/readings/${one.id}`, { method: "DELETE" }); } })));
+        works ? null : act("remove", "remove", async () => { if (await confirmed(t("books.removeReading"), t("books.removeReadingText", { name: one.title }), t("remove"))) { await call(`/v1/audio/readings/${one.id}`, { method: "DELETE" }); } })));
   }
 
   return {

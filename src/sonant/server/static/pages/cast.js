@@ -57,7 +57,8 @@ export function mount(root, app) {
   scriptForm.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!script.value.trim()) { problem.show(t("speak.noText")); script.focus(); return; }
-    add({ text: script.value, name: `${scriptName.value.trim() || t("cast.untitled")}.txt` });
+    const name = `${scriptName.value.trim() || t("cast.untitled")}.txt`;
+    add({ file: new File([script.value], name, { type: "text/plain" }), name }); // as a file: a text field may have 1 MiB at most
   });
 
   const keep = () => prefs.set(`cast-${book.id}`, cast);

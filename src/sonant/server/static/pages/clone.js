@@ -13,7 +13,7 @@ export const NAME = /^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$/;
 export const plainName = (text) => text.trim().toLowerCase().normalize("NFKD").replace(/[\u0300-\u036f]/g, "").replace(/\s+/g, "-").replace(/[^a-z0-9._-]/g, "").replace(/^[._-]+|[._-]+$/g, "").slice(0, 64);
 
 export function mount(root, app) {
-  let clip = null, before = null, sentence = 0, checking = null, quiet = -100, going = null;
+  let clip = null, before = null, sentence = 0, checking = null, quiet = -100, going = null, isTurning = false;
   const problem = problemLine(), saving = problemLine();
 
   // -- record or choose ---------------------------------------------------------------------
@@ -38,11 +38,13 @@ export function mount(root, app) {
     if (room.textContent !== told) room.textContent = told;
   });
   async function toggle() {
+    if (isTurning) return; // the browser still asks for the microphone
+    isTurning = true;
     problem.clear();
     try {
       if (!recorder.isRecording) {
         stopSample(); quiet = -100;
-        await recorder.start();
+        if (!(await recorder.start())) return;
         record.classList.add("on"); record.setAttribute("aria-pressed", "true"); record.lastChild.textContent = t("clone.stop");
         return;
       }
@@ -52,7 +54,7 @@ export function mount(root, app) {
       transcript.value = words.textContent; // it was read from the page
       voiceLanguage.value = readIn.value;
       take({ blob: wavBytes(samples, rate), samples, rate, name: t("clone.recording") });
-    } catch (error) { problem.show(error.name === "NotAllowedError" ? t("record.denied") : error.name === "NotFoundError" ? t("record.none") : error); }
+    } catch (error) { problem.show(error.name === "NotAllowedError" ? t("record.denied") : error.name === "NotFoundError" ? t("record.none") : error); } finally { isTurning = false; }
   }
   async function choose(file) {
     problem.clear();
@@ -217,5 +219,5 @@ export function mount(root, app) {
       dropZone(t("clone.drop"), "audio/*,video/webm", choose), problem),
     clipPart, savePart, stored));
   refresh();
-  return { refresh, redraw() { view.draw(); tried.draw(); }, hidden() { stopSample(); view.stop(); tried.stop(); if (recorder.isRecording) toggle(); } };
+  return { refresh, redraw() { view.draw(); tried.draw(); }, hidden() { stopSample(); view.stop(); tried.stop(); if (recorder.isRecording) toggle(); else recorder.leave(); } };
 }

@@ -3,7 +3,7 @@ import { speak } from "../core/api.js";
 import { aboutVoice, catalogue, fieldsOf, specOf, titleOf } from "../core/catalogue.js";
 import { confirmed, field, make, problemLine, select } from "../core/dom.js";
 import { number, sampleOf, seconds, t } from "../core/i18n.js";
-import { SpeedSlider } from "../core/settings.js";
+import { SpeedSlider, fault, rowOf } from "../core/settings.js";
 import { joined, levels } from "../core/sound.js";
 import { SoundView } from "../core/soundview.js";
 import { prefs } from "../core/store.js";
@@ -92,7 +92,7 @@ export function mount(root) {
     if (running) { running.abort(); return; }
     problem.clear();
     if (!text.value.trim()) { problem.show(t("speak.noText")); text.focus(); return; }
-    for (const side of sides) if (side.seed.value.trim() && !/^\d{1,18}$/.test(side.seed.value.trim())) { problem.show(t("set.wrongWhole", { name: t("details.seed"), range: "0 – 10¹⁸" })); side.seed.focus(); return; }
+    for (const side of sides) { const wrong = fault(rowOf("seed"), side.seed.value.trim()); if (wrong) { problem.show(wrong); side.seed.focus(); return; } }
     const control = running = new AbortController();
     button.textContent = t("stop");
     result.hidden = true;

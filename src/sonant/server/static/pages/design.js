@@ -3,6 +3,7 @@ import { post, speak } from "../core/api.js";
 import { modelsThat, titleOf } from "../core/catalogue.js";
 import { busy, field, icon, make, problemLine, select } from "../core/dom.js";
 import { sampleOf, t } from "../core/i18n.js";
+import { joined } from "../core/sound.js";
 import { SoundView } from "../core/soundview.js";
 import { NAME, plainName } from "./clone.js";
 
@@ -34,6 +35,7 @@ export function mount(root, app) {
     button.textContent = t("stop");
     chosen = null; keepForm.hidden = done.hidden = true;
     const base = crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
+    for (const take of takes) take.view.drop();
     takes = Array.from({ length: TAKES }, (_, n) => makeTake(n, base + n));
     results.replaceChildren(...takes.map((take) => take.element));
     try {
@@ -43,10 +45,7 @@ export function mount(root, app) {
         const pieces = [];
         await speak(take.body, { signal: control.signal, onstart: ({ rate }) => { take.rate = rate; }, onsamples: (samples) => pieces.push(samples) });
         take.element.classList.remove("busy");
-        const whole = new Float32Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
-        let at = 0;
-        for (const piece of pieces) { whole.set(piece, at); at += piece.length; }
-        take.view.load(whole, take.rate);
+        take.view.load(joined(pieces), take.rate);
         take.pick.disabled = false;
         if (take === takes[0]) take.view.play(0);
       }

@@ -13,14 +13,14 @@ const FORMATS = ["mp3", "wav", "flac", "opus", "aac", "srt", "vtt"];
 
 export function mount(root, app) {
   const restored = prefs.get("draft", {});
-  let running = null, shown = null, takes = [], clipVoice = null, model = restored.model ?? "", reading = "", readingOf = "", readingCall = null, isRestoring = true;
+  let running = null, shown = null, takes = [], model = restored.model ?? "", reading = "", readingOf = "", readingCall = null, isRestoring = true;
 
   const problem = problemLine();
   const remember = debounced(() => prefs.set("draft", snapshot(true)), 200);
   const changed = () => { if (isRestoring) return; remember(); planReading(); };
 
   // -- the form -----------------------------------------------------------------------------
-  const gallery = new Gallery({ onchoose: () => { useVoice(); changed(); }, onerror: problem.show, extra: () => (clipVoice ? [clipVoice] : []) });
+  const gallery = new Gallery({ onchoose: () => { useVoice(); changed(); }, onerror: problem.show });
   const text = make("textarea", { id: "text", rows: "4", "aria-label": t("speak.text"), placeholder: t("speak.placeholder"), oninput: changed });
   const count = make("span", { class: "hint" });
   const models = select([], "", (value) => { model = value; useModel(); changed(); });
@@ -108,11 +108,10 @@ export function mount(root, app) {
   function snapshot(isDraft) {
     const voice = voiceNow(), kept = { ...emotion.state };
     if (isDraft) kept.clip = null; // too large for a draft
-    return { text: text.value, voice: voice?.key, clip: !isDraft && voice?.kind === "clip" ? voice : null, model, language: language.value, instruction: instruction.value, emotion: kept, speed: speed.value, settings: settings.state };
+    return { text: text.value, voice: voice?.key, model, language: language.value, instruction: instruction.value, emotion: kept, speed: speed.value, settings: settings.state };
   }
   function restore(from) {
     isRestoring = true;
-    if (from.clip) clipVoice = from.clip;
     text.value = from.text ?? "";
     gallery.wanted = from.voice ?? ""; gallery.chosen = null;
     model = from.model ?? "";
@@ -207,7 +206,7 @@ export function mount(root, app) {
     take.length = samples.length / take.rate;
     take.samples = samples;
     drawDetails();
-    const { samples: _, picture: __, ...plain } = take;
+    const { samples: _, picture: __, body: ___, ...plain } = take; // the form has all of the body
     takes = await keepTake({ ...plain, pcm: pcmOf(samples) });
     take.id = plain.id = takes[0].id;
     showTakes();
@@ -286,8 +285,7 @@ export function mount(root, app) {
 
   return {
     shown(wish) {
-      if (wish?.clip) clipVoice = wish.clip;
-      if (wish?.voice || wish?.clip) { gallery.wanted = wish.voice ?? wish.clip.key; gallery.chosen = null; if (wish.clip) gallery.wanted = wish.clip.key; gallery.refresh(); useVoice(); changed(); text.focus(); }
+      if (wish?.voice) { gallery.wanted = wish.voice; gallery.chosen = null; gallery.refresh(); useVoice(); changed(); text.focus(); }
       view.draw();
     },
     refresh() { gallery.refresh(); useVoice(); changed(); },
