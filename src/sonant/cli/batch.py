@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -87,9 +84,11 @@ def batch(
 
 
 def _run(made: Batch, items: list[Item], say_all: SayAll) -> Summary:
-    with made.locked(), _progress(len(items)) as on_item:
+    from sonant.cli.speaking import bar
+
+    with made.locked(), bar("speaking", len(items)) as advance:
         try:
-            return made.run(items, say_all, on_item=on_item)
+            return made.run(items, say_all, on_item=lambda item, result: advance(1))
         except KeyboardInterrupt:
             typer.echo("stopped; what is there is kept. Run the same command again to go on.", err=True)
             raise typer.Exit(130) from None
@@ -108,29 +107,6 @@ def _plan(made: Batch, items: list[Item]) -> int:
     if broken:
         typer.echo(f"{len(broken):7,d} items are wrong")
     return 6 if broken else 0
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[..., None]]:
-    """A bar with the time left on a terminal; a line for every tenth in a pipe."""
-    if not sys.stderr.isatty():
-        done = 0
-
-        def count(item: Item, result: object) -> None:
-            nonlocal done
-            done += 1
-            if done * 10 // total > (done - 1) * 10 // total:
-                typer.echo(f"{done * 100 // total} %", err=True)
-
-        yield count
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("speaking"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("speaking", total=total)
-        yield lambda item, result: bar.advance(task)
 
 
 def _tell(summary: Summary, folder: Path, *, as_json: bool) -> None:

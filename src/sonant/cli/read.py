@@ -395,28 +395,11 @@ def _going_on(target: Path) -> Iterator[None]:
 
 @contextmanager
 def _progress(lines: Sequence[Any]) -> Iterator[Callable[[Any, bool], None]]:
-    """A bar with the time left on a terminal; a line for every tenth in a pipe."""
-    sizes = [len(line if isinstance(line, str) else line.text) for line in lines]
-    total = sum(sizes)
-    if not sys.stderr.isatty():
-        done, tenth = 0, 0
+    """A bar over the letters of lines or texts."""
+    from sonant.cli.speaking import bar
 
-        def count(line: Any, kept: bool) -> None:
-            nonlocal done, tenth
-            done += len(line.text)
-            if total and done * 10 // total > tenth:
-                tenth = done * 10 // total
-                typer.echo(f"{tenth * 10} %", err=True)
-
-        yield count
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("reading"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("reading", total=total)
-        yield lambda line, kept: bar.advance(task, len(line.text))
+    with bar("reading", sum(len(line if isinstance(line, str) else line.text) for line in lines)) as advance:
+        yield lambda line, kept: advance(len(line.text))
 
 
 def _write(path: Path, text: str) -> None:

@@ -204,3 +204,27 @@ def progress(segments: Callable[[], int]) -> Iterator[Callable[[AudioChunk], Non
             bar.update(task, completed=completed, total=total, seconds=end)
 
         yield hear
+
+
+@contextmanager
+def bar(words: str, total: int) -> Iterator[Callable[[int], None]]:
+    """What is told how much more of `total` is done: a bar with the time left on a terminal, a line for every
+    tenth in a pipe."""
+    if not sys.stderr.isatty():
+        done = 0
+
+        def count(more: int) -> None:
+            nonlocal done
+            before, done = done, done + more
+            if total and done * 10 // total > before * 10 // total:
+                typer.echo(f"{done * 10 // total * 10} %", err=True)
+
+        yield count
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(words), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(words, total=total)
+        yield lambda more: shown.advance(task, more)
