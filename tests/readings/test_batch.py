@@ -2,9 +2,9 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +13,12 @@ import pytest
 
 from sonant.engine.engine import Engine
 from sonant.errors import CheckpointError, RequestError, StorageError
-from sonant.readings.batch import Batch, Machine, say_here
+from sonant.readings.batch import AHEAD, MOST_VOICES, Batch, Machine, Worker, say_here
+from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
 from sonant.readings.manifest import read_manifest
+from sonant.request.voice import Voice
+from sonant.voices.recogniser import Heard
 from tests.toy import ToyModel
 
 BASE = Job(text="", settings={"seed": 0})
@@ -33,7 +36,11 @@ def toys(monkeypatch):
 
     def load(name, **options):
         describe(name)
-        engine = Engine(ToyModel(fail_at=3 if name == "broken" else None), slots=options["slots"])
+        engine = Engine(
+            ToyModel(fail_at=3 if name == "broken" else None),
+            slots=options["slots"],
+            queue_limit=options.get("queue_limit", 64),
+        )
         made.append(engine)
         return engine
 
@@ -90,17 +97,179 @@ def test_one_broken_item_never_stops_another_and_a_rerun_skips_what_is_there(tmp
     assert len(toys) - loaded <= 2  # only for the items that fail while they are said
 
 
-def test_items_are_spoken_as_one_batch(tmp_path, toys):
-    most = []
-    say_all = say_here(Machine(slots=3))
+def test_items_are_spoken_as_one_batch(tmp_path, toys, monkeypatch):
+    rows, prepared, three = [], [], threading.Event()
+    prepare, step = ToyModel.prepare, ToyModel.step
 
-    def watched(model, items):
-        for item, result in say_all(model, items):
-            most.append(sum(toys[-1].load))
-            yield item, result
+    def counted(self, request):
+        prepared.append(request)
+        if len(prepared) == 3:
+            three.set()
+        return prepare(self, request)
 
-    run(tmp_path, manifest(tmp_path, *ROWS), watched)
-    assert max(most) >= 2
+    def watched(self, utterances):
+        assert three.wait(60), "nobody asked for a third item while the first was being said"
+        rows.append(len(utterances))
+        return step(self, utterances)
+
+    monkeypatch.setattr(ToyModel, "prepare", counted)
+    monkeypatch.setattr(ToyModel, "step", watched)
+    assert run(tmp_path, manifest(tmp_path, *ROWS)).done == 12
+    assert max(rows) >= 2
+
+
+def test_the_queue_has_room_for_all_that_is_under_way(tmp_path, toys, monkeypatch):
+    slots, prepared, all_of_them = 40, [], threading.Event()
+    prepare, step = ToyModel.prepare, ToyModel.step
+
+    def counted(self, request):
+        prepared.append(request)
+        if len(prepared) == slots * AHEAD:
+            all_of_them.set()
+        return prepare(self, request)
+
+    def watched(self, utterances):
+        assert all_of_them.wait(60), "the queue took no more"
+        return step(self, utterances)
+
+    monkeypatch.setattr(ToyModel, "prepare", counted)
+    monkeypatch.setattr(ToyModel, "step", watched)
+    rows = [{"text": f"Item {n}", "name": f"c{n}"} for n in range(slots * AHEAD)]
+    summary = run(tmp_path, manifest(tmp_path, *rows), say_here(Machine(slots=slots)))
+    assert (summary.done, summary.failures) == (80, [])
+
+
+def test_no_folder_for_temporary_files_is_needed(tmp_path, toys, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkdtemp", full)
+    assert run(tmp_path, manifest(tmp_path, *ROWS)).done == 12
+
+
+@pytest.mark.parametrize("form", ["wav", "flac", "mp3", "opus", "aac", "m4a", "pcm"])
+def test_a_clip_in_memory_is_that_of_a_file(tmp_path, toys, form):
+    row = {"text": "This is the first. This is the second", "name": "a", "format": form, "seed": 4}
+    path = manifest(tmp_path, row)
+    assert run(tmp_path, path).failures == []
+    item = read_manifest(path, BASE)[0]
+    with Engine(ToyModel()) as engine:
+        stream = engine.submit(item.job.request(None, spec=engine.spec), streaming=False)
+        deliver(stream, item.job, target=tmp_path / "file")
+    assert (tmp_path / "out" / item.file).read_bytes() == (tmp_path / "file").read_bytes()
+
+
+def test_a_clip_of_an_item_that_is_another_now_does_not_stay(tmp_path, toys):
+    run(tmp_path, manifest(tmp_path, *ROWS[:4]))
+    kept = files(tmp_path)["clip-3.wav"]
+    other = [{**ROWS[0], "format": "flac"}, {**ROWS[1], "model": "broken"}, {"text": "", "name": "clip-2"}]
+    summary = run(tmp_path, manifest(tmp_path, *other, ROWS[3]))
+    assert (summary.done, summary.kept, summary.failed) == (1, 1, 2)
+    assert set(files(tmp_path)) == {"clip-0.flac", "clip-2.wav", "clip-3.wav"}  # nobody knows about clip-2
+    assert files(tmp_path)["clip-3.wav"] == kept
+    status = json.loads((tmp_path / "out" / "status" / "clip-1.json").read_text())
+    assert (status["status"], "before" in status) == ("failed", False)
+
+
+def test_a_model_that_is_not_found_today_costs_no_clip(tmp_path, toys):
+    path = manifest(tmp_path, *ROWS[:3])
+    run(tmp_path, path)
+    before = files(tmp_path)
+    wrong = manifest(tmp_path, *({**row, "model": "absent"} for row in ROWS[:3]), name="wrong.jsonl")
+    for _ in range(2):
+        assert run(tmp_path, wrong).failed == 3
+    assert json.loads((tmp_path / "out" / "status" / "clip-0.json").read_text())["status"] == "failed"
+    again = run(tmp_path, path)
+    assert (again.done, again.kept, files(tmp_path)) == (0, 3, before)
+    assert json.loads((tmp_path / "out" / "status" / "clip-0.json").read_text())["status"] == "done"
+
+
+def test_a_status_never_names_a_file_of_somebody_else(tmp_path, toys):
+    run(tmp_path, manifest(tmp_path, *ROWS[:2]))
+    precious = tmp_path / "precious.wav"
+    precious.write_bytes(b"mine")
+    for file in ("../precious.wav", "clip-1.wav", str(precious), ["clip-1.wav"]):
+        told = {"status": "done", "name": "clip-0", "file": file, "key": "other"}
+        (tmp_path / "out" / "status" / "clip-0.json").write_text(json.dumps(told))
+        run(tmp_path, manifest(tmp_path, {**ROWS[0], "model": "broken"}, ROWS[1]))
+        assert precious.read_bytes() == b"mine"
+        assert "clip-1.wav" in files(tmp_path)
+
+
+def test_voices_are_read_once_and_few_are_kept(tmp_path, toys, monkeypatch):
+    read = []
+
+    def voice_of(job, spec):
+        read.append(job.voice)
+        return Voice(name=job.voice)
+
+    monkeypatch.setattr("sonant.readings.batch.job_voice", voice_of)
+    rows = [{"text": "Hi.", "name": f"{n}-{turn}", "voice": f"v{n}"} for turn in range(3) for n in range(20)]
+    batch = Batch(tmp_path)
+    _, keys, _, _ = batch.sort(read_manifest(manifest(tmp_path, *rows), BASE))
+    assert (len(read), len(keys), len({keys[line] for line in (1, 2, 21)})) == (20, 60, 2)
+    worker = Worker("toy", Machine(slots=1))
+    for item in read_manifest(manifest(tmp_path, *rows), BASE):
+        worker._voice(item.job, worker.engine.spec)
+    worker.close()
+    assert len(worker._voices) == MOST_VOICES
+
+
+class Listener:
+    """Hears nothing of what was said."""
+
+    def hear(self, audio, *, language=None):
+        return Heard("quite another thing altogether", "en", 1.0)
+
+
+def test_items_are_listened_to_where_it_is_asked(tmp_path, toys, monkeypatch):
+    def of(self, language, text):
+        if "fremd" in text:
+            raise RequestError("the recogniser knows English only", field="verify")
+        return Listener()
+
+    monkeypatch.setattr("sonant.readings.verifying.Recognisers.of", of)
+    monkeypatch.setattr(ToyModel, "step", _never_ends(ToyModel.step))
+    rows = [
+        {"text": "This one is heard wrong", "name": "a", "verify": True, "verify_tries": 1},
+        {"text": "Das ist fremd", "name": "b", "verify": True},
+        {"text": "Das ist fremd", "name": "c", "verify": True, "language": "english"},
+        {"text": "This one nobody hears", "name": "d"},
+    ]
+    summary = run(tmp_path, manifest(tmp_path, *rows))
+    assert (summary.done, [failure["name"] for failure in summary.failures]) == (3, ["c"])
+    told = {
+        name: json.loads((tmp_path / "out" / "status" / f"{name}.json").read_text())
+        for name in ("a", "b", "d")
+    }
+    assert [(v["tries"], v["is_right"]) for v in told["a"]["verdicts"]] == [(1, False)]
+    assert "misheard" in {guard["kind"] for guard in told["a"]["guards"]}
+    assert "not_listened_to" in {guard["kind"] for guard in told["b"]["guards"]}
+    assert "verdicts" not in told["d"]
+
+
+def _never_ends(step):
+    """Steps of a toy whose end is its ceiling: there is something to hear."""
+
+    def stepped(self, utterances):
+        self.end_bias = float("-inf")
+        return step(self, utterances)
+
+    return stepped
+
+
+def test_a_wrong_line_takes_the_name_of_no_other(tmp_path):
+    rows = [
+        {"text": "One.", "name": "a"}, {"text": "Two.", "name": "A"}, {"text": "Three.", "name": "A-line-2"},
+        "{broken", {"text": "Five.", "name": "00004"}, {"text": "", "name": "late"},
+        {"text": "Seven.", "name": "late"},
+    ]  # fmt: skip
+    items = read_manifest(manifest(tmp_path, *rows), BASE)
+    assert [item.job is not None for item in items] == [True, False, True, False, True, False, True]
+    assert [item.name for item in items if item.job is not None] == ["a", "A-line-2", "00004", "late"]
+    names = [item.name.casefold() for item in items]
+    assert len(set(names)) == len(names)
+    assert "no JSON" in items[3].error
 
 
 def test_what_changed_is_spoken_again_and_nothing_else(tmp_path, toys):
@@ -195,10 +364,16 @@ def test_a_killed_batch_goes_on_with_the_same_bytes(tmp_path, good, broken, kill
             command(folder, path), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment
         )
         wanted = good * (kill + 1) // (kills + 1)
-        while process.poll() is None and len(list(folder.glob("*.wav"))) < wanted:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        try:
+            for _ in range(28_000):
+                if process.poll() is not None or len(list(folder.glob("*.wav"))) >= wanted:
+                    break
+                time.sleep(0.01)
+            else:
+                pytest.fail("the command neither spoke nor ended")
+        finally:
+            process.kill()
+            process.wait()
     last = subprocess.run(
         [*command(folder, path), "--json"], capture_output=True, text=True, env=environment, timeout=280
     )

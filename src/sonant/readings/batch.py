@@ -11,9 +11,9 @@ on: an item is done when its status has its key and its file the bytes that the 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,21 +24,26 @@ from pathlib import Path
 from typing import Any
 
 from sonant import __version__
+from sonant.audio.encode import FORMATS
 from sonant.catalogue import registry
 from sonant.engine.engine import Engine
+from sonant.engine.stream import SpeechStream
 from sonant.errors import RequestError, SonantError, StorageError, describe
 from sonant.files import Held, sweep_parts, write_atomically
 from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
 from sonant.readings.job_voice import job_voice
 from sonant.readings.manifest import Item
-from sonant.request.speech import ModelSpec
+from sonant.readings.verifying import Recognisers, Verdict, Verified
+from sonant.request.speech import ModelSpec, SpeechRequest
 from sonant.request.voice import Voice
 
 log = logging.getLogger(__name__)
 
 AHEAD = 2
 """Items under way for each slot of the engine, so that none waits for the next item."""
+MOST_VOICES = 16
+"""Voices that a worker keeps; one that was used longest ago is read or designed again."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class Clip:
     seconds: float
     seed: int
     guards: tuple[tuple[str, str], ...]
+    verdicts: tuple[Verdict, ...] = ()
+    """What a recogniser made of each segment, where it was asked."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +88,12 @@ class Worker:
             precision=machine.precision,
             slots=machine.slots,
             memory_limit=machine.memory_limit,
+            # An item that is heard wrong has a second request beside its first.
+            queue_limit=2 * machine.slots * AHEAD,
         )
         self._voices: dict[str, Voice | str | None] = {}
         self._lock = threading.Lock()
+        self._recognisers = Recognisers()
 
     def say(self, job: Job) -> Clip | Failed:
         """The job's file, or why there is none; never raises but for what stops everything."""
@@ -99,20 +109,39 @@ class Worker:
 
     def _say(self, job: Job) -> Clip:
         spec = self.engine.spec
-        stream = self.engine.submit(job.request(self._voice(job, spec), spec=spec), streaming=False)
-        with tempfile.TemporaryDirectory(prefix="sonant-") as folder:
-            path = Path(folder) / "clip"
-            outcome = deliver(stream, job, target=path)
-            guards = tuple((guard.kind, guard.message) for guard in outcome.guards)
-            return Clip(path.read_bytes(), outcome.seconds, outcome.seed, guards)
+        request = job.request(self._voice(job, spec), spec=spec)
+        spoken, remarks = self._spoken(job, request)
+        file = io.BytesIO()  # no folder for temporary files, which may be full
+        outcome = deliver(spoken, job, target=file)
+        guards = tuple((guard.kind, guard.message) for guard in outcome.guards)
+        return Clip(file.getvalue(), outcome.seconds, outcome.seed, guards + remarks, outcome.verdicts)
+
+    def _spoken(
+        self, job: Job, request: SpeechRequest
+    ) -> tuple[SpeechStream | Verified, tuple[tuple[str, str], ...]]:
+        """What is read, and a remark where it is not listened to although it was asked."""
+        if job.verify:
+            try:
+                with self._lock:  # one is loaded once
+                    recogniser = self._recognisers.of(request.language, request.text)
+            except RequestError as error:
+                if request.language is not None:
+                    raise
+                # The language was guessed from what may be three words: no reason to lose the clip.
+                remark = ("not_listened_to", f"nobody listened to it: {error}")
+                return self.engine.submit(request, streaming=False), (remark,)
+            return Verified(self.engine, request, tries=job.verify_tries, recogniser=recogniser), ()
+        return self.engine.submit(request, streaming=False), ()
 
     def _voice(self, job: Job, spec: ModelSpec) -> Voice | str | None:
         key = json.dumps([job.voice, job.transcript, job.design_model, job.design_text, dict(job.settings)
                           if job.design_model else None])  # fmt: skip
         with self._lock:  # one voice is read or designed once
-            if key not in self._voices:
-                self._voices[key] = job_voice(job, spec)
-            return self._voices[key]
+            voice = self._voices.pop(key) if key in self._voices else job_voice(job, spec)
+            self._voices[key] = voice
+            if len(self._voices) > MOST_VOICES:
+                del self._voices[next(iter(self._voices))]
+            return voice
 
     def close(self) -> None:
         """Stop what is being said, and end."""
@@ -178,6 +207,7 @@ class Batch:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._specs: dict[str, ModelSpec | SonantError] = {}
+        self._voices: dict[tuple[str, str | None, str | None], str | None] = {}
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -209,10 +239,17 @@ class Batch:
         del data["model"], data["in_pieces"]
         data["version"], data["model"] = __version__, [spec.family, spec.fingerprint]
         if job.design_model is None:
-            voice = job_voice(job, spec)
-            data["voice"] = voice.digest() if isinstance(voice, Voice) else voice
+            data["voice"] = self._voice(job, spec)
         data["inputs"] = job.input_hashes()
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+    def _voice(self, job: Job, spec: ModelSpec) -> str | None:
+        """What tells a voice from others; a clip is decoded once for all its items."""
+        asked = (job.model, job.voice, job.transcript)
+        if asked not in self._voices:
+            voice = job_voice(job, spec)
+            self._voices[asked] = voice.digest() if isinstance(voice, Voice) else voice
+        return self._voices[asked]
 
     def _spec(self, model: str) -> ModelSpec:
         if model not in self._specs:
@@ -229,6 +266,7 @@ class Batch:
         self, items: Iterable[Item]
     ) -> tuple[dict[str, list[Item]], dict[int, str], list[tuple[Item, Failed]], list[Item]]:
         """Items to say by model, keys by line, those that cannot be said, and those that are there."""
+        self._voices.clear()  # a clip may have changed since
         todo: dict[str, list[Item]] = {}
         keys: dict[int, str] = {}
         broken: list[tuple[Item, Failed]] = []
@@ -250,11 +288,11 @@ class Batch:
 
     def is_there(self, item: Item, key: str) -> bool:
         """Whether an item was spoken with this key and its file is whole."""
-        status = self._status(item)
-        if status.get("key") != key or status.get("status") != "done":
+        spoken = self._spoken(item)
+        if spoken.get("key") != key or spoken.get("file") != item.file:
             return False
         try:
-            return hashlib.sha256((self.folder / item.file).read_bytes()).hexdigest() == status.get("sha256")
+            return hashlib.sha256((self.folder / item.file).read_bytes()).hexdigest() == spoken.get("sha256")
         except OSError:
             return False
 
@@ -264,6 +302,18 @@ class Batch:
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
+
+    def _spoken(self, item: Item) -> Mapping[str, Any]:
+        """The status of the clip that lies there, also where the item could not be looked at since."""
+        status = self._status(item)
+        found = status if status.get("status") == "done" else status.get("before")
+        return found if isinstance(found, dict) else {}
+
+    def _remove_clip(self, item: Item, *, but: str | None = None) -> None:
+        """Remove the clip of an item that is another now, unless its file is the one named `but`."""
+        file = self._spoken(item).get("file")
+        if file != but and file in [item.name + form.suffixes[0] for form in FORMATS.values()]:
+            (self.folder / file).unlink(missing_ok=True)
 
     def run(
         self,
@@ -281,10 +331,13 @@ class Batch:
         summary = Summary(items=len(items))
         for item in there:
             summary.kept += 1
-            summary.seconds += self._status(item).get("seconds", 0.0)
+            spoken = self._spoken(item)
+            summary.seconds += spoken.get("seconds", 0.0)
+            if self._status(item) != spoken:
+                self._write(f"status/{item.name}.json", spoken)
             on_item(item, None)
         for item, failed in broken:
-            self._fail(summary, item, failed)
+            self._fail(summary, item, failed, is_other=False)
             on_item(item, failed)
         for model, group in todo.items():
             left = {item.line: item for item in group}
@@ -292,7 +345,7 @@ class Batch:
                 for item, result in say_all(model, group):
                     del left[item.line]
                     if isinstance(result, Failed):
-                        self._fail(summary, item, result)
+                        self._fail(summary, item, result, is_other=True)
                     else:
                         self._keep(item, keys[item.line], result)
                         summary.done += 1
@@ -303,7 +356,7 @@ class Batch:
             except SonantError as error:  # the model cannot be had: the items of the others go on
                 for item in left.values():
                     failed = Failed(describe(error)[2], str(error))
-                    self._fail(summary, item, failed)
+                    self._fail(summary, item, failed, is_other=True)
                     on_item(item, failed)
         summary.failures.sort(key=lambda failure: failure["line"])
         summary.elapsed = round(time.monotonic() - began, 3)
@@ -313,7 +366,8 @@ class Batch:
 
     def _keep(self, item: Item, key: str, clip: Clip) -> None:
         self._write(item.file, clip.data)
-        told = {
+        self._remove_clip(item, but=item.file)  # of another format
+        told: dict[str, Any] = {
             "status": "done",
             "name": item.name,
             "line": item.line,
@@ -324,10 +378,18 @@ class Batch:
             "seed": clip.seed,
             "guards": [{"kind": kind, "message": message} for kind, message in clip.guards],
         }
+        if clip.verdicts:
+            told["verdicts"] = [verdict.as_dict() for verdict in clip.verdicts]
         self._write(f"status/{item.name}.json", told)
 
-    def _fail(self, summary: Summary, item: Item, failed: Failed) -> None:
-        told = {"status": "failed", "name": item.name, "line": item.line, **asdict(failed)}
+    def _fail(self, summary: Summary, item: Item, failed: Failed, *, is_other: bool) -> None:
+        """Tell it. A clip that lies there is removed where the item `is_other` than what was spoken; where
+        nobody knows, as with a model that is not found today, it is kept with its key."""
+        told: dict[str, Any] = {"status": "failed", "name": item.name, "line": item.line, **asdict(failed)}
+        if is_other:
+            self._remove_clip(item)
+        elif before := self._spoken(item):
+            told["before"] = before
         summary.failed += 1
         summary.failures.append({name: told[name] for name in ("line", "name", "code", "message")})
         self._write(f"status/{item.name}.json", told)

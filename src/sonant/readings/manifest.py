@@ -68,16 +68,24 @@ def read_manifest(path: Path, base: Job) -> list[Item]:
     taken: dict[str, int] = {}
     for line, row in rows:
         item = _item(line, row, base, path.absolute().parent)
-        other = taken.setdefault(item.name.casefold(), line)
-        if other != line:
+        if item.job is not None and (other := taken.setdefault(item.name.casefold(), line)) != line:
             message = f"the name {item.name!r} is that of line {other} too; expected every name once."
-            item = Item(line, f"{item.name}-line-{line}", None, message)
+            item = Item(line, item.name, None, message)
         items.append(item)
         if len(items) > MOST_ITEMS:
             raise RequestError(f"the manifest has more than {MOST_ITEMS:,} items. Split it.")
     if not items:
         raise RequestError(f"the manifest {path.name} has no item; expected a line for each. Add one.")
-    return items
+    return [item if item.job is not None else _apart(item, taken) for item in items]
+
+
+def _apart(item: Item, taken: dict[str, int]) -> Item:
+    """An item that is wrong, under a name that no other has: its status would be taken for that one's."""
+    name, number = item.name, 1
+    while taken.setdefault(name.casefold(), item.line) != item.line:
+        name = f"{item.name}-line-{item.line}" + (f"-{number}" if number > 1 else "")
+        number += 1
+    return replace(item, name=name)
 
 
 def _json_rows(data: bytes) -> Iterator[tuple[int, Any]]:
