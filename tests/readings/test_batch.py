@@ -184,6 +184,16 @@ def test_a_model_that_is_not_found_today_costs_no_clip(tmp_path, toys):
     assert json.loads((tmp_path / "out" / "status" / "clip-0.json").read_text())["status"] == "done"
 
 
+def test_an_item_that_nobody_foresaw_stops_no_other(tmp_path, toys, monkeypatch):
+    def voice_of(job, spec):
+        if job.voice:
+            raise ValueError("embedded null byte")
+
+    monkeypatch.setattr("sonant.readings.batch.job_voice", voice_of)
+    summary = run(tmp_path, manifest(tmp_path, ROWS[0], {**ROWS[1], "voice": "odd"}, ROWS[2]))
+    assert (summary.done, [failure["code"] for failure in summary.failures]) == (2, ["internal_error"])
+
+
 def test_a_status_never_names_a_file_of_somebody_else(tmp_path, toys):
     run(tmp_path, manifest(tmp_path, *ROWS[:2]))
     precious = tmp_path / "precious.wav"

@@ -280,6 +280,10 @@ class Batch:
             except SonantError as error:
                 broken.append((item, Failed(describe(error)[2], str(error))))
                 continue
+            except Exception as error:
+                log.exception("an item cannot be looked at")
+                broken.append((item, Failed("internal_error", f"{type(error).__name__}: {error}")))
+                continue
             if self.is_there(item, keys[item.line]):
                 there.append(item)
             else:
