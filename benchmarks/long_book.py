@@ -4,8 +4,9 @@
     python benchmarks/long_book.py read book.epub book.m4b        sonant read, stopped after --seconds; again
     python benchmarks/long_book.py check book.m4b                 chapters, cues and lines against one another
     python benchmarks/long_book.py judge book.m4b --sentences 200 word errors of a sample, by the recogniser
-    python benchmarks/long_book.py align book.m4b                 every sentence looked for in what is heard;
-                                                                  --first 0 --last 180: windows of 27 s
+    python benchmarks/long_book.py align book.m4b                 every sentence looked for in what is heard
+
+judge and align take --first and --last, so that they can be run in parts (sentences; windows of 27 s).
 
 Figures are added to book.m4b.figures.json. Such a text: tests/testdata/alice29.txt of brotli's source.
 """
@@ -157,14 +158,14 @@ def check(target: Path) -> None:
     _note(target, "check", figures)
 
 
-def judge(target: Path, count: int) -> None:
-    """Word errors over a sample of sentences, each cut out of the finished file."""
+def judge(target: Path, count: int, first: int, last: int) -> None:
+    """Word errors over a sample of sentences, `first` to `last` of it, each cut out of the finished file."""
     from sonant.request.audio import Audio
     from sonant.text.scoring import Score, score_words, words
     from sonant.voices.recogniser import Recogniser
 
     lines = [line for line in _report(target)["lines"] if len(words(line["text"], "english")) >= 4]
-    chosen = sorted(random.Random(1).sample(range(len(lines)), min(count, len(lines))))
+    chosen = sorted(random.Random(1).sample(range(len(lines)), min(count, len(lines))))[first:last]
     recogniser = Recogniser()
     scores: list[tuple[Score, str]] = []
     for number, samples, rate in _cuts(target, [lines[n] for n in chosen]):
@@ -174,8 +175,8 @@ def judge(target: Path, count: int) -> None:
     kinds = [run.kind for run in whole.runs]
     _note(
         target, "judge",
-        {"sentences": len(scores), "words": whole.words, "word_errors": whole.word_errors,
-         "wer": round(whole.wer, 4), "longest_wrong": whole.longest,
+        {"of": [first, first + len(scores)], "sentences": len(scores), "words": whole.words,
+         "word_errors": whole.word_errors, "wer": round(whole.wer, 4), "longest_wrong": whole.longest,
          "runs": {kind: kinds.count(kind) for kind in sorted(set(kinds))},
          "sentences_without_error": sum(not score.word_errors for score, _ in scores)},
     )  # fmt: skip
@@ -283,7 +284,7 @@ def main() -> None:
     elif given.step == "check":
         check(given.source)
     elif given.step == "judge":
-        judge(given.source, given.sentences)
+        judge(given.source, given.sentences, given.first, given.last)
     else:
         align(given.source, given.first, given.last)
 
