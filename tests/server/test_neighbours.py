@@ -250,3 +250,63 @@ def test_a_host_that_is_none_is_no_internal_error(start, host):
         assert answer.status < 500
         assert answer.status < 400 or json.loads(answer.read())["error"]["code"]
         connection.close()
+
+
+ODD = (
+    5,
+    -1,
+    1e308,
+    float("nan"),
+    10**400,
+    "",
+    "\ud800",
+    "nan",
+    True,
+    [],
+    [1],
+    [None],
+    {},
+    {"a": 5},
+    {"a": {"b": []}},
+)
+FIELDS = (
+    "aliases",
+    "voice",
+    "model",
+    "gain",
+    "emotion_vector",
+    "glossary",
+    "speed",
+    "options",
+    "seed",
+    "loudness",
+)
+
+
+SOME = (10**400,)
+
+
+@pytest.mark.parametrize("odd", [SOME, pytest.param(ODD, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_a_cast_of_anything_is_taken_or_refused(start, caplog, odd):
+    server = start()
+    book = send(server).json()["id"]
+    headers = {"Content-Type": "application/json"}
+    for value in odd:
+        casts = [{"roles": {"narrator": {name: value}}} for name in FIELDS]
+        casts += [{name: value} for name in ("roles", "emotions", "quotes")]
+        casts += [{"roles": {"narrator": value}}, {"emotions": {"calm": value}}, value]
+        asked = [{"cast": cast} for cast in casts] + [
+            {name: value} for name in (*FIELDS, "chapters", "format")
+        ]
+        for fields in asked:
+            data = json.dumps(fields).encode()
+            known(httpx.post(f"{server.url}/v1/audio/books/{book}/lines", content=data, headers=headers))
+            data = json.dumps({"book": book, **fields}).encode()
+            answer = httpx.post(f"{server.url}/v1/audio/readings", content=data, headers=headers)
+            if known(answer) == 202:
+                url = f"{server.url}/v1/audio/readings/{answer.json()['id']}"
+                wait_until(lambda url=url: httpx.get(url).json()["status"] not in ("queued", "running"), 30)
+                assert (httpx.get(url).json()["error"] or {}).get("code") != "internal_error", fields
+                assert httpx.get(f"{server.url}/v1/audio/readings").status_code == 200
+                httpx.delete(url)
+    assert not [record for record in caplog.records if record.exc_info]

@@ -116,7 +116,7 @@ def _emotions(raw: Any) -> tuple[float, ...]:
         return parse_emotion(",".join(f"{name}={value}" for name, value in raw.items()))
     try:
         return tuple(float(value) for value in raw)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise RequestError(
             f"the emotion is {raw!r}; expected numbers by name, among {', '.join(EMOTIONS)}.",
             field="emotion_vector",
