@@ -100,7 +100,7 @@ def test_readings_in_a_row_take_no_more_room_than_one_may(start, monkeypatch):
         return tell(store, text, **pace)
 
     monkeypatch.setattr(PieceStore, "tell", held)
-    server = start(settings=ServerSettings(readings=ReadingLimits(owner_bytes=1_000_000)))
+    server = start(settings=ServerSettings(readings=ReadingLimits(owner_bytes=10_000_000)))
     book = send(server).json()["id"]
     readings = [read(server, book, format="wav").json()["id"] for _ in range(3)]
     small = ReadingLimits(owner_bytes=server.app.state.desk._readings[readings[0]].wanted + 5_000)

@@ -3,7 +3,8 @@
     python -m sonant.books.stored FILE FOLDER
 
 reads a book in a process of its own, which a server may stop: what strangers send can be built to take hours.
-It writes book.json, about.json and the cover into the folder; an error goes to standard output as JSON.
+It writes book.json, the cover and at last contents.json into the folder; an error goes to standard output as
+JSON.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ MEMORY = 4 * 2**30
 MOST_CHARACTERS = 16_000_000
 """Of a book: the longest novels have ten million, and a small archive may unpack to far more."""
 MOST_BLOCKS = 100_000
+MOST_CHAPTERS = 5_000
+"""Each is a row of whatever shows the book."""
 
 
 def book_data(book: Book) -> dict[str, Any]:
@@ -68,6 +71,12 @@ def check_size(book: Book) -> None:
         raise RequestError(
             f"the book has {characters:,} characters in {len(blocks):,} paragraphs; at most "
             f"{MOST_CHARACTERS:,} in {MOST_BLOCKS:,} are taken. Split it.",
+            field="file",
+        )
+    if len(book.chapters) > MOST_CHAPTERS:
+        raise RequestError(
+            f"the book has {len(book.chapters):,} chapters; at most {MOST_CHAPTERS:,} are taken. Check its "
+            "headings, or split it.",
             field="file",
         )
 
@@ -141,7 +150,7 @@ def main(source: Path, folder: Path) -> None:
         if book.cover is not None:
             write_atomically(folder / "cover", book.cover)
         write_atomically(folder / "book.json", json.dumps(book_data(book)).encode())
-    write_atomically(folder / "about.json", json.dumps(about).encode())
+    write_atomically(folder / "contents.json", json.dumps(about).encode())
 
 
 def _bound_memory() -> None:

@@ -22,6 +22,8 @@ from sonant.server.schemas import Body, Name
 
 LARGEST_CAST = 200_000
 """Characters of a cast as JSON."""
+MOST_SCRIPT = 2**20
+"""Characters of a script sent as a field of a form; the form's reader takes no more bytes of one either."""
 Choice = Annotated[str, Field(max_length=2_000)]
 
 
@@ -65,7 +67,9 @@ def book_routes(desk: ReadingDesk) -> APIRouter:
         file: Annotated[
             UploadFile | None, File(description="txt, md, html, epub, docx, pdf, srt or vtt.")
         ] = None,
-        text: Annotated[str | None, Form(max_length=8_000_000, description="Instead of a file.")] = None,
+        text: Annotated[
+            str | None, Form(max_length=MOST_SCRIPT, description="Instead of a file, up to 1 MiB.")
+        ] = None,
         name: Annotated[
             str | None, Form(max_length=200, description="Its name; of a text, such as scene.txt.")
         ] = None,
@@ -85,13 +89,13 @@ def book_routes(desk: ReadingDesk) -> APIRouter:
     @router.get("/v1/audio/books", summary="List books")
     async def list_books(request: Request) -> Response:
         """The caller's books, the newest first."""
-        found = await asyncio.to_thread(desk.books, caller_of(request.scope))
+        found = await desk.books(caller_of(request.scope))
         return json_response({"object": "list", "data": found})
 
     @router.get("/v1/audio/books/{book}", summary="Show a book")
     async def show_book(book: str, request: Request) -> Response:
         """Its chapters, roles and estimates."""
-        return json_response(desk.book(caller_of(request.scope), book))
+        return json_response(await desk.book(caller_of(request.scope), book))
 
     @router.delete("/v1/audio/books/{book}", summary="Delete a book")
     async def remove_book(book: str, request: Request) -> Response:
@@ -102,14 +106,14 @@ def book_routes(desk: ReadingDesk) -> APIRouter:
     @router.get("/v1/audio/books/{book}/cover", summary="The cover's picture", response_class=Response)
     async def cover(book: str, request: Request) -> Response:
         """JPEG or PNG."""
-        data = desk.cover(caller_of(request.scope), book)
+        data = await desk.cover(caller_of(request.scope), book)
         kind = "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"
         return Response(data, media_type=kind, headers={"X-Content-Type-Options": "nosniff"})
 
     @router.get("/v1/audio/books/{book}/cast", summary="A cast to begin with")
     async def cast(book: str, request: Request) -> Response:
         """Every role found, without voices: as JSON and as a TOML file."""
-        about = desk.book(caller_of(request.scope), book)
+        about = await desk.book(caller_of(request.scope), book)
         found = [FoundRole(**{**role, "aliases": tuple(role["aliases"])}) for role in about["roles"]]
         return json_response({"object": "cast", "cast": starter_data(found), "toml": starter_toml(found)})
 

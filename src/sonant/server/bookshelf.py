@@ -1,6 +1,6 @@
 """What a server keeps of books and readings, on disk: a folder for each owner, plain files in it.
 
-    OWNER/books/ID/      the file as sent, about.json, book.json, cover
+    OWNER/books/ID/      the file as sent, book.json, contents.json, cover, and about.json once all is there
     OWNER/readings/ID/   reading.json, pieces/, and what was made: book.m4b, book.srt, report.json
 
 An owner is a key, where a server has several; else everybody. Ids are random, and names of files are ours.
@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sonant.files import write_atomically
+from sonant.errors import RequestError
+from sonant.files import sweep_parts, write_atomically
 from sonant.server.auth import Caller
 from sonant.server.problems import HttpProblem
 
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 Status = Literal["queued", "running", "completed", "failed", "cancelled"]
 _ID = re.compile(r"(?:book|reading)-[0-9a-f]{16}")
+_FACTS = {"books": "about.json", "readings": "reading.json"}
+"""The file that makes a folder a book or a reading: written last of a book, first of a reading."""
+_GONE = ".gone-"
 EVERYBODY = "everybody"
 
 
@@ -91,7 +95,7 @@ class Bookshelf:
 
     def _found(self, owner: str, kind: Literal["books", "readings"], name: str, what: str) -> Path:
         path = self.place(owner, kind, name)
-        if not _ID.fullmatch(name) or not path.is_dir():
+        if not _ID.fullmatch(name) or not (path / _FACTS[kind]).is_file():
             raise HttpProblem(
                 404,
                 f"{what}_not_found",
@@ -105,14 +109,33 @@ class Bookshelf:
 
     def books(self, owner: str) -> list[dict[str, Any]]:
         """The books of an owner, the newest first."""
-        found = [about for path in self._folders(owner, "books") if (about := read_json(path / "about.json"))]
-        return sorted(found, key=lambda about: -about["created_at"])
+        found = [read_json(path / _FACTS["books"]) for path in self._folders(owner, "books")]
+        known = [without_large(about) for about in found if about is not None and "id" in about]
+        return sorted(known, key=lambda about: -about["created_at"])
+
+    def keep_book(self, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Make the folder a book, once its contents.json is there; what `about` says of it."""
+        contents = read_json(folder / "contents.json") or {}
+        about = without_large({**facts, **contents})
+        write_atomically(folder / _FACTS["books"], json.dumps(about).encode())
+        return {**contents, **about}
+
+    def about(self, owner: str, book: str) -> dict[str, Any]:
+        """A book with its chapters and roles. Raises HttpProblem 404, RequestError where it is damaged."""
+        folder = self.book(owner, book)
+        about = read_json(folder / _FACTS["books"])
+        if about is None:  # deleted since the line above
+            raise HttpProblem(404, "book_not_found", f"the book {book!r} cannot be read any more.")
+        about = {**(read_json(folder / "contents.json") or {}), **about}
+        if "roles" not in about:
+            raise RequestError("the book is damaged. Delete it and send it again.", field="book")
+        return about
 
     def readings(self) -> Iterator[Reading]:
         """Every reading that is kept, of all owners."""
         for owner in sorted(self.folder.iterdir()) if self.folder.is_dir() else ():
             for path in self._folders(owner.name, "readings"):
-                data = read_json(path / "reading.json")
+                data = read_json(path / _FACTS["readings"])
                 try:
                     if data is not None:
                         yield Reading(**data)
@@ -126,7 +149,24 @@ class Bookshelf:
     def save(self, reading: Reading) -> None:
         """Keep how a reading stands."""
         folder = self.place(reading.owner, "readings", reading.id)
-        write_atomically(folder / "reading.json", json.dumps(reading.kept()).encode())
+        write_atomically(folder / _FACTS["readings"], json.dumps(reading.kept()).encode())
+
+    def missing(self, reading: Reading) -> int:
+        """Bytes that a reading still needs, as it was estimated."""
+        return max(0, reading.wanted - folder_size(self.place(reading.owner, "readings", reading.id)))
+
+    def sweep(self) -> None:
+        """Remove what a killed server left half made or half removed. Only while nobody else is at work here.
+
+        What may not be removed stays, with a warning.
+        """
+        for owner in self.folder.iterdir() if self.folder.is_dir() else ():
+            for kind, facts in _FACTS.items():
+                for path in sorted((owner / kind).iterdir()) if (owner / kind).is_dir() else ():
+                    try:
+                        _sweep(path, path / facts)
+                    except OSError as error:
+                        log.warning("%s was left by a stopped server and cannot be removed: %s", path, error)
 
     def size(self, owner: str) -> int:
         """Bytes that an owner's folder has."""
@@ -158,9 +198,21 @@ def folder_size(folder: Path) -> int:
     return total
 
 
+def _sweep(path: Path, facts: Path) -> None:
+    if path.name.startswith(_GONE) and _ID.fullmatch(path.name.removeprefix(_GONE)):
+        shutil.rmtree(path)
+    elif _ID.fullmatch(path.name):
+        known = read_json(facts)
+        if not facts.exists() or (known is not None and "id" not in known):
+            remove_folder(path)
+        else:
+            sweep_parts(path)
+            sweep_parts(path / "pieces")
+
+
 def remove_folder(folder: Path) -> None:
     """Remove a folder of ours, first out of sight, so that a crash leaves nothing half there."""
-    hidden = folder.with_name(f".gone-{folder.name}")
+    hidden = folder.with_name(f"{_GONE}{folder.name}")
     try:
         folder.rename(hidden)
     except FileNotFoundError:  # somebody else is at it

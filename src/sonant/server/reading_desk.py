@@ -1,18 +1,17 @@
 """Readings of books on a server: queued, spoken beside everybody's requests, kept, resumed after a restart.
 
 A reading speaks one line at a time through the engine's own turns, as its owner and below any short request's
-priority. Two run at once, one for each owner; the owner served the longest ago is next.
+priority, whoever sends that. Two run at once, one for each owner; the owner served the longest ago is next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +29,7 @@ from sonant.readings.given import job_fields
 from sonant.readings.job import Job
 from sonant.request.speech import ModelSpec
 from sonant.request.voice import Voice
-from sonant.server.auth import Caller
+from sonant.server.auth import Caller, holder
 from sonant.server.book_files import (
     FORMATS,
     file_name,
@@ -44,11 +43,8 @@ from sonant.server.bookshelf import (
     EVERYBODY,
     Bookshelf,
     Reading,
-    folder_size,
     owner_of,
-    read_json,
     remove_folder,
-    without_large,
 )
 from sonant.server.problems import HttpProblem, describe_error, no_room
 from sonant.server.reading_work import Running, dub_book, speak_book
@@ -84,6 +80,8 @@ class ReadingDesk:
         """Books and readings of an owner that are being added: they count before they are there."""
         self._going: set[str] = set()
         """Readings that are being deleted: nobody resumes them any more."""
+        self._taking_room = asyncio.Lock()
+        """From a look at the room to what takes it: two that ask at once do not get the same."""
         self._writing = asyncio.Lock()
         """States are written one after another, so that the newest is what stays."""
         self._taking = asyncio.Lock()
@@ -119,13 +117,16 @@ class ReadingDesk:
             await self._take_up()
 
     async def _take_up(self) -> None:
+        await asyncio.to_thread(self.shelf.sweep)
         found = await asyncio.to_thread(lambda: list(self.shelf.readings()))
-        known = {EVERYBODY, *(f"key-{key.hash[7:19]}" for key in self._service.settings.keys)}
+        keys = self._service.settings.keys
+        known = {owner_of(holder(key, keys)) for key in keys} or {EVERYBODY}
         for reading in found:
             if reading.status == "running":
                 reading.status = "queued"
             if reading.status == "queued" and reading.owner not in known:
-                reading.status = "cancelled"  # its key was taken back
+                reading.status = "cancelled"  # its key was taken back, or a second one came: nobody sees it
+                log.warning("reading %s is stopped: no key has the books of %s", reading.id, reading.owner)
             self._readings[reading.id] = reading
         self._is_open = True
         self._begin_next()
@@ -163,40 +164,34 @@ class ReadingDesk:
         folder = self.shelf.place(owner, "books", book)
         coming.add(book)
         try:
-            await self._check_room(owner, len(data) * 2)
+            await self._check_room(owner, len(data) * 2, self._promised())
             await asyncio.to_thread(write_atomically, folder / name, data)
             async with self._parsing_of[owner], self._parsing:
                 await parse_book(folder, name, seconds=self._limits.parse_seconds)
-            about = read_json(folder / "about.json") or {}
-            about = {
+            facts = {
                 "id": book, "object": "book", "name": name, "bytes": len(data), "created_at": time.time(),
-                **about,
             }  # fmt: skip
-            await asyncio.to_thread(write_atomically, folder / "about.json", json.dumps(about).encode())
+            return await asyncio.to_thread(self.shelf.keep_book, folder, facts)
         except BaseException:
             if folder.is_dir():
                 await asyncio.to_thread(remove_folder, folder)
             raise
         finally:
             coming.discard(book)
-        return about
 
-    def books(self, caller: Caller) -> list[dict[str, Any]]:
+    async def books(self, caller: Caller) -> list[dict[str, Any]]:
         """The caller's books."""
-        return [without_large(about) for about in self.shelf.books(owner_of(caller))]
+        return await asyncio.to_thread(self.shelf.books, owner_of(caller))
 
-    def book(self, caller: Caller, book: str) -> dict[str, Any]:
+    async def book(self, caller: Caller, book: str) -> dict[str, Any]:
         """One of them, with chapters and roles. Raises HttpProblem 404."""
-        about = read_json(self.shelf.book(owner_of(caller), book) / "about.json")
-        if about is None:  # deleted since the line above
-            raise HttpProblem(404, "book_not_found", f"the book {book!r} cannot be read any more.")
-        return about
+        return await asyncio.to_thread(self.shelf.about, owner_of(caller), book)
 
-    def cover(self, caller: Caller, book: str) -> bytes:
+    async def cover(self, caller: Caller, book: str) -> bytes:
         """The cover's bytes. Raises HttpProblem 404."""
         path = self.shelf.book(owner_of(caller), book) / "cover"
         try:
-            return path.read_bytes()
+            return await asyncio.to_thread(path.read_bytes)
         except FileNotFoundError:
             raise HttpProblem(404, "not_found", "the book has no cover.") from None
 
@@ -221,7 +216,7 @@ class ReadingDesk:
     async def add(self, caller: Caller, book: str, options: dict[str, Any]) -> Reading:
         """Queue a reading, its voices and settings checked. Raises HttpProblem and SonantError."""
         owner = owner_of(caller)
-        about = self.book(caller, book)
+        about = await self.book(caller, book)
         form = options.get("format") or ("wav" if about["kind"] == "subtitles" else "m4b")
         if form not in FORMATS:
             raise HttpProblem(
@@ -245,11 +240,12 @@ class ReadingDesk:
                 await asyncio.to_thread(stage.check, lines, self._service.pool.spec)
             seconds = about["seconds"] if about["kind"] == "subtitles" else estimate_seconds(lines)
             reading.wanted = round(seconds * BYTES_A_SECOND)
-            await self._check_room(owner, reading.wanted)
             reading.lines = len(lines) or about["lines"]
-            async with self._writing:
-                await asyncio.to_thread(self.shelf.save, reading)
-            self._readings[reading.id] = reading
+            async with self._taking_room:
+                await self._check_room(owner, reading.wanted, self._promised())
+                async with self._writing:
+                    await asyncio.to_thread(self.shelf.save, reading)
+                self._readings[reading.id] = reading
         finally:
             coming.discard(reading.id)
         self._begin_next()
@@ -288,7 +284,11 @@ class ReadingDesk:
                 409, "not_stopped", f"the reading is {reading.status}; nothing is to be resumed."
             )
         self.shelf.book(reading.owner, reading.book)
-        reading.status, reading.error, reading.ended_at = "queued", None, None
+        async with self._taking_room:
+            if reading.status not in ("queued", "running"):  # nor resumed by another request meanwhile
+                missing = await asyncio.to_thread(self.shelf.missing, reading)
+                await self._check_room(reading.owner, missing, self._promised())
+                reading.status, reading.error, reading.ended_at = "queued", None, None
         await self._save(reading)
         self._begin_next()
 
@@ -367,21 +367,35 @@ class ReadingDesk:
             if reading.id in self._readings:
                 await asyncio.to_thread(self.shelf.save, reading)
 
-    async def _check_room(self, owner: str, wanted: int) -> None:
-        """Raise HttpProblem where an owner would keep too much, StorageError where the disk has no room."""
-        used = await asyncio.to_thread(self.shelf.size, owner)
+    def _promised(self) -> list[Reading]:
+        """Readings that wait or run: what they still need is set aside."""
+        return [reading for reading in self._readings.values() if reading.status in ("queued", "running")]
+
+    async def _check_room(self, owner: str, wanted: int, promised: Sequence[Reading]) -> None:
+        """Raise HttpProblem where an owner would keep too much, StorageError where the disk has no room.
+
+        What the readings `promised` still need is taken as used.
+        """
+
+        def look() -> tuple[int, int, list[tuple[str, int]]]:
+            needs = [(reading.owner, self.shelf.missing(reading)) for reading in promised]
+            return self.shelf.size(owner), self.shelf.free(), needs
+
+        used, free, needs = await asyncio.to_thread(look)
+        used += sum(size for whose, size in needs if whose == owner)
         if used + wanted > self._limits.owner_bytes:
             raise HttpProblem(
                 413,
                 "too_much_kept",
-                f"this needs about {wanted / 2**20:.0f} MiB beside {used / 2**20:.0f} that are kept; "
-                f"{self._limits.owner_bytes / 2**20:.0f} are allowed. Delete a reading, or read less.",
+                f"this needs about {wanted / 2**20:.0f} MiB beside {used / 2**20:.0f} that are kept or that "
+                f"readings under way will take; {self._limits.owner_bytes / 2**20:.0f} are allowed. Delete a "
+                "reading, or read less.",
             )
-        free = self.shelf.free()
+        free = max(0, free - sum(size for _, size in needs))
         if wanted + self._limits.spare_bytes > free:
             raise StorageError(
-                f"this needs about {wanted / 2**20:.0f} MiB and the server's disk has {free / 2**20:.0f}. "
-                "Its operator has to make room."
+                f"this needs about {wanted / 2**20:.0f} MiB and the server's disk has {free / 2**20:.0f} "
+                "that nobody waits for. Its operator has to make room."
             )
 
     # -- running ------------------------------------------------------------------------------
@@ -412,9 +426,10 @@ class ReadingDesk:
             running.left = sum(estimate_seconds([line]) for line in lines)
             reading.lines = len(lines) or reading.lines
             place = self.shelf.reading(reading.owner, reading.id)
-            # Those before it in the row had taken no room yet when this one was added.
-            has = await asyncio.to_thread(folder_size, place)
-            await self._check_room(reading.owner, max(0, reading.wanted - has))
+            # Once more: estimates may have been wrong, and the disk may have filled since.
+            missing = await asyncio.to_thread(self.shelf.missing, reading)
+            others = [one for one in self._promised() if one.id in self._running and one is not reading]
+            await self._check_room(reading.owner, missing, others)
             if book is None:
                 source = self.shelf.book(reading.owner, reading.book)
                 work = partial(dub_book, reading, running, place, source)
@@ -502,7 +517,7 @@ class ReadingDesk:
             base, cast, self.shelf.place(reading.owner, "readings", reading.id) / "pieces",
             open_engine=open_engine, voice_of=partial(self._voice, caller), client=caller.id,
             carries=bool(reading.options.get("carry")),
-            priority=reading.priority - 1,
+            priority=min([0, *(key.priority for key in self._service.settings.keys)]) - 1,
         )  # fmt: skip
         return stage
 
