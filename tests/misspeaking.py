@@ -7,12 +7,13 @@ they give beside an ordinary utterance.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from sonant.engine import decoding, guards, loop
+from sonant.engine import decoding, guards
 from sonant.engine.engine import Engine
 from sonant.engine.guards import TRIES
 from sonant.errors import GenerationError
@@ -127,18 +128,25 @@ class Misspeaking:
 
     @pytest.fixture(autouse=True)
     def less_patience(self, monkeypatch):
-        for room in (decoding, loop):
-            monkeypatch.setattr(room, "QUIET_SECONDS", 0.15)
+        monkeypatch.setattr(decoding, "QUIET_SECONDS", 0.15)
         monkeypatch.setattr(guards, "END_RANK", 20)  # tiny vocabularies
 
+    @pytest.fixture(params=[False, True], ids=["decoded_at_once", "decoded_meanwhile"])
+    def is_pipelined(self, request):
+        return request.param
+
     @pytest.fixture
-    def say(self, model, asked, hooked):
-        def run(*, change=None, streaming=False, settings=None, **faults):
+    def say(self, speak, is_pipelined):
+        return partial(speak, pipelined=is_pipelined)
+
+    @pytest.fixture
+    def speak(self, model, asked, hooked):
+        def run(*, pipelined, change=None, streaming=False, settings=None, **faults):
             """Samples of the neighbours; the guilty one's guards, samples and error; the seeds it had."""
             spoilt = Spoilt(model, **faults)
             hooked(lambda u, scores: change(scores) if change and spoilt.is_guilty(u.prompt) else scores)
             texts = (NEIGHBOURS[0], GUILTY, NEIGHBOURS[1])
-            with Engine(spoilt, slots=3, pipelined=False, chunk_limit=10_000) as engine:
+            with Engine(spoilt, slots=3, pipelined=pipelined, chunk_limit=10_000) as engine:
                 requests = [asked(text, seed) for text, seed in zip(texts, (3, SEED, 4), strict=True)]
                 requests[1] = replace(requests[1], **settings or {})
                 streams = [engine.submit(request, streaming=streaming) for request in requests]
@@ -233,6 +241,22 @@ class Misspeaking:
         assert len(errors) == 1
         assert "the decoder broke" in str(errors[0])
         self.same(neighbours, undisturbed)
+
+    @pytest.mark.parametrize("fault", ["code", "once", "phrase", "missing", "echo", "silence", "streamed"])
+    def test_how_far_the_decoding_is_changes_nothing(self, speak, endless, fault):
+        how = {
+            "code": {"tokens": one_code, "change": endless, "settings": {"guards": "repeated_code"}},
+            "once": {"tokens": one_code, "once": True},
+            "phrase": {"tokens": phrase, "change": endless, "settings": {"guards": "repeated_phrase"}},
+            "missing": {"change": endless},
+            "echo": {"tokens": echo},
+            "silence": {"samples": silent, "change": endless},
+            "streamed": {"samples": silent, "change": endless, "streaming": True},
+        }[fault]
+        first, then = speak(pipelined=False, **how), speak(pipelined=True, **how)
+        self.same((*first[0], first[2]), (*then[0], then[2]))
+        if fault != "streamed":  # what is delivered at once is made on until its silence is known
+            assert first[1:2] + first[3:] == then[1:2] + then[3:]
 
     def test_off_leaves_it_alone(self, say, endless):
         _, kinds, _, errors, seeds = say(change=endless, tokens=one_code, settings={"stuck_speech": "off"})

@@ -1,5 +1,6 @@
 """Speech that gets stuck is spoken again or stopped, and told; speech that does not is left alone."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 
 from sonant.engine.engine import Engine
 from sonant.engine.guards import LONGEST_CYCLE, LOOP, QUIET_SECONDS, REPEATS, TRIES, LoopWatch, quiet_after
+from sonant.engine.loop import MOST_UNDECODED
 from sonant.errors import RequestError
 from sonant.families.builtin.model import BuiltinModel
 from sonant.request.speech import SpeechRequest
@@ -102,8 +104,8 @@ class StuckToy(FaultyToy):
         return made
 
 
-def speak(text, *, stuck_speech="again", streaming=False, pipelined=False):
-    model = StuckToy()
+def speak(text, *, stuck_speech="again", streaming=False, pipelined=False, model=None):
+    model = model or StuckToy()
     with Engine(model, pipelined=pipelined, chunk_limit=10_000) as engine:
         request = SpeechRequest(text, seed=1, stuck_speech=stuck_speech)
         stream = engine.submit(request, streaming=streaming)
@@ -116,8 +118,9 @@ def kinds(stream):
     return [guard.kind for guard in stream.guards]
 
 
-def test_a_stuck_segment_is_spoken_again_with_a_derived_seed():
-    model, stream, samples = speak("loop once. and on")
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_stuck_segment_is_spoken_again_with_a_derived_seed(pipelined):
+    model, stream, samples = speak("loop once. and on", pipelined=pipelined)
     assert kinds(stream) == ["repeated_code", "length_ceiling", "length_ceiling"]
     assert "spoken again with another seed (1 of 2)" in stream.guards[0].message
     assert len(set(model.seeds)) == 3
@@ -126,15 +129,16 @@ def test_a_stuck_segment_is_spoken_again_with_a_derived_seed():
     assert kinds(same) == kinds(stream)
 
 
-def test_one_that_stays_stuck_is_stopped_and_trimmed_after_its_tries():
-    model, stream, samples = speak("loop")
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_one_that_stays_stuck_is_stopped_and_trimmed_after_its_tries(pipelined):
+    model, stream, samples = speak("loop", pipelined=pipelined)
     assert kinds(stream) == ["repeated_code"] * (TRIES + 1)
     assert "its end may be missing" in stream.guards[-1].message
     assert len(model.seeds) == len(set(model.seeds)) == TRIES + 1
     assert len(samples) == 12 * 40  # what came before the loop, and its first time round
 
 
-@pytest.mark.parametrize("how", [{"streaming": True}, {"stuck_speech": "stop"}, {"pipelined": True}])
+@pytest.mark.parametrize("how", [{"streaming": True}, {"stuck_speech": "stop"}])
 def test_where_somebody_has_heard_it_or_so_wishes_it_is_stopped_at_once(how):
     model, stream, samples = speak("loop", **how)
     assert kinds(stream) == ["repeated_code"]
@@ -156,6 +160,70 @@ def test_silence_is_told_and_stopped_where_it_is_decoded_meanwhile(streaming):
     if streaming:
         assert len(samples) < 150 * 8000
         assert len(samples) >= QUIET_SECONDS * 8000
+
+
+class LaggingToy(StuckToy):
+    """Decodes nothing before its last step was taken."""
+
+    def __init__(self):
+        super().__init__()
+        self.is_over = threading.Event()
+
+    def prepare(self, request):
+        return [replace(prompt, ceiling=MOST_UNDECODED) for prompt in super().prepare(request)]
+
+    def step(self, utterances):
+        steps = super().step(utterances)
+        if any(step.is_final for step in steps):
+            self.is_over.set()
+        return steps
+
+    def decoder(self, prompt, *, streaming):
+        made = super().decoder(prompt, streaming=streaming)
+        push = made.push
+
+        def pushed(tokens):
+            assert self.is_over.wait(60)
+            return push(tokens)
+
+        made.push = pushed
+        return made
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_silence_is_judged_at_the_same_places_however_late_it_is_decoded(streaming):
+    timely = LaggingToy()
+    timely.is_over.set()
+    _, stream, samples = speak("mute", streaming=streaming, model=timely)
+    _, late, same = speak("mute", streaming=streaming, model=LaggingToy(), pipelined=True)
+    assert [kind for kind in kinds(stream) if kind != "length_ceiling"] == ["near_silence"]
+    assert [kind for kind in kinds(late) if kind != "length_ceiling"] == ["near_silence"]
+    assert len(samples) == len(same) == (15 if streaming else MOST_UNDECODED) * 8000
+    assert np.array_equal(samples, same)
+
+
+def test_nothing_of_a_segment_is_delivered_whole_before_its_guards_had_their_say():
+    _, _, samples = speak("loop once [pause:1s] and on", pipelined=False)
+    with Engine(StuckToy(), pipelined=True) as engine:
+        request = SpeechRequest("loop once [pause:1s] and on", seed=1)
+        chunks = list(engine.submit(request, streaming=False))
+    assert [chunk.text.strip() for chunk in chunks] == ["loop once", "and on"]
+    assert len(chunks[0].samples) == 150 * 40 + 8000
+    assert np.array_equal(np.concatenate([chunk.samples for chunk in chunks]), samples)
+
+
+@pytest.mark.parametrize("pipelined", [False, True])
+def test_a_decoder_that_fails_in_a_try_that_is_dropped_ends_nothing(pipelined):
+    class Broken(StuckToy):
+        def decoder(self, prompt, *, streaming):
+            made = super().decoder(prompt, streaming=streaming)
+            if prompt.seed == 1:
+                made.push = lambda tokens: 1 / 0
+            return made
+
+    _, stream, samples = speak("loop once", model=Broken(), pipelined=pipelined)
+    assert kinds(stream) == ["repeated_code", "length_ceiling"]
+    assert len(samples) == 150 * 40
 
 
 def test_a_long_pause_that_was_asked_for_is_no_silence():

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,13 +32,25 @@ DC_HZ = 10.0
 
 @dataclass(eq=False)
 class Sound:
-    """The sound of one segment under way; whoever decodes it is the only one to touch it."""
+    """The sound of one segment under way; but for `is_dropped`, only who decodes it touches it."""
 
     stream: SpeechStream
     decoder: AudioDecoder
     number: int
     text: str | None
     """What the segment says, until a chunk has told it."""
+    lead: float = 0.0
+    """Seconds of silence before it, until they were delivered."""
+    is_held: bool = False
+    """True where nothing is delivered or told before the last piece: until then it may be dropped."""
+    held: list[Samples] = field(default_factory=list)
+    """What the decoder has made of a held one."""
+    failure: BaseException | None = None
+    """What stopped its decoding; of a held one it is raised with the last piece."""
+    is_dropped: bool = False
+    """Set by the stepping thread: the segment is spoken or decoded again, and this is no longer wanted."""
+    is_stopped: bool = False
+    """True after QUIET_SECONDS of near-silence: nothing that came later is decoded, however much it is."""
     quiet: float = 0.0
     """Seconds of near-silence at the end of what was decoded."""
     trimmer: Trimmer | None = None
@@ -68,8 +80,6 @@ class Piece:
     sound: Sound
     tokens: tuple[Tensor, ...]
     frames: int
-    lead: float = 0.0
-    """Seconds of silence before these."""
     is_final: bool = False
     """True for the last tokens of the segment."""
     pause: float = 0.0
@@ -82,24 +92,32 @@ class Piece:
 
 def decode(piece: Piece) -> None:
     """Deliver a piece to its stream. Whatever fails is the stream's error, and nobody else's."""
-    if not piece.sound.stream._is_wanted():
+    sound = piece.sound
+    if sound.is_dropped or not sound.stream._is_wanted():
         return
-    try:
-        _decode(piece, piece.sound)
-    except BaseException as error:
-        log.exception("decoding failed")
-        piece.sound.stream._fail(as_sonant(error))
+    if sound.failure is None:
+        try:
+            _decode(piece, sound)
+        except BaseException as error:
+            log.exception("decoding failed")
+            sound.failure = error
+    if sound.failure is not None and (piece.is_final or not sound.is_held):
+        sound.stream._fail(as_sonant(sound.failure))
 
 
 def _decode(piece: Piece, sound: Sound) -> None:
     stream, rate = sound.stream, sound.stream.sample_rate
     began = time.monotonic()
-    parts = []
-    if piece.tokens:
-        parts.append(_samples(sound.decoder.push(torch.cat(piece.tokens))))
+    parts, sound.held = sound.held, []
+    if piece.tokens and not sound.is_stopped:
+        pushed = _samples(sound.decoder.push(torch.cat(piece.tokens)))
+        parts.append(pushed.copy() if sound.is_held else pushed)  # a decoder may use its memory again
     if piece.is_final:
         parts.append(_samples(sound.decoder.finish()))
     stream._spend("decode", time.monotonic() - began)
+    if sound.is_held and not piece.is_final:
+        sound.held = parts
+        return
     made = np.concatenate(parts) if parts else NO_SAMPLES
     samples = sound.mended(made, is_final=piece.is_final)
     peak = float(np.abs(samples).max()) if len(samples) else 0.0
@@ -113,15 +131,19 @@ def _decode(piece: Piece, sound: Sound) -> None:
         message = f"segment {sound.number + 1} reached {peak:.2f} times full scale and was limited"
         stream._note("peak_limited", message, sound.number)
     sound.quiet = quiet_after(made, rate, sound.quiet)
-    if piece.is_final and sound.quiet >= QUIET_SECONDS and watches_for(stream.request, "near_silence"):
+    if sound.quiet >= QUIET_SECONDS and not sound.is_stopped and watches_for(stream.request, "near_silence"):
         message = f"segment {sound.number + 1} ends in {sound.quiet:.1f} s of silence"
+        if not piece.is_final:
+            sound.is_stopped = True
+            message += "; it was stopped there, and its end may be missing. Try another seed."
         stream._note("near_silence", message, sound.number)
     if piece.is_final:
         for name, seconds in getattr(sound.decoder, "timings", {}).items():
             stream._spend(name, seconds)
         samples = np.concatenate([samples, np.zeros(round(piece.pause * rate), dtype=np.float32)])
-    if piece.lead:
-        samples = np.concatenate([np.zeros(round(piece.lead * rate), dtype=np.float32), samples])
+    if sound.lead:
+        samples = np.concatenate([np.zeros(round(sound.lead * rate), dtype=np.float32), samples])
+        sound.lead = 0.0
     if len(samples) or piece.is_last:
         stream._deliver(samples, is_final=piece.is_last, text=sound.text)
         sound.text = None

@@ -263,7 +263,7 @@ class Engine:
         """Speak the whole: `engine.synthesize("Hello.", voice="ann", speed=1.1)`.
 
         A list is spoken as a batch, as many at a time as there are slots, and gives a list. `settings` are
-        those of `sonant.request.settings` by name, for texts. `on_chunk` is called with each piece as it is
+        those of `sonant.request.settings` by name, for texts. `on_chunk` is called with each segment as it is
         made.
         """
         if isinstance(request, (str, SpeechRequest)):

@@ -4,7 +4,8 @@
     repeated_phrase   a cycle of PHRASE to LONGEST_CYCLE seconds, REPEATS times over and for LOOP seconds
     near_silence      nothing above QUIET for QUIET_SECONDS
     missing_end       past OVERDUE of the steps that its text allows, the end token was out of reach (rank
-                      END_RANK or worse, probability under END_CHANCE) in every look of END_SECONDS
+                      END_RANK or worse, probability under END_CHANCE) in every look of END_SECONDS; not
+                      where the text arrives while it is spoken
     reference_echo    its first ECHO_SECONDS are ECHO_SHARE the reference clip's own tokens
     not_finite        scores that are no numbers
     runaway           it reached the most steps that its text allows (always stopped there: `length_ceiling`)
@@ -170,17 +171,19 @@ class EndWatch:
 class SegmentWatch:
     """All that watches the steps of one segment, for the guards that are asked for.
 
-    is_speech: whether the tokens are the model's speech.
+    is_speech: whether the tokens are the model's speech. is_fed: whether its text arrives while it is spoken.
+    Nobody knows then how long it takes, and steps may wait for words, so a missed end is not looked for.
     """
 
-    def __init__(self, prompt: Prompt, rate: float, guards: frozenset[str], *, is_speech: bool) -> None:
+    def __init__(
+        self, prompt: Prompt, rate: float, guards: frozenset[str], *, is_speech: bool, is_fed: bool
+    ) -> None:
         self._guards = guards
         self._loops = LoopWatch(rate) if is_speech else None
         has_echo = is_speech and "reference_echo" in guards and prompt.reference is not None
         self._echo = EchoWatch(rate, prompt.reference) if has_echo and prompt.reference is not None else None
-        self._end = (
-            EndWatch(rate, prompt.ceiling) if "missing_end" in guards and may_run_away(prompt) else None
-        )
+        has_end = "missing_end" in guards and not is_fed and may_run_away(prompt)
+        self._end = EndWatch(rate, prompt.ceiling) if has_end else None
 
     def push(self, tokens: Tensor) -> Stuck | None:
         """The next tokens [n, K] of the segment; what was found."""

@@ -18,11 +18,12 @@ import torch
 
 from sonant import native
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
-from sonant.engine.guards import QUIET_SECONDS, TRIES, SegmentWatch, Stuck, may_run_away, watches_for
+from sonant.engine.guards import TRIES, SegmentWatch, Stuck, may_run_away, watches_for
 from sonant.engine.model import Prompt, SpeechModel, Step
 from sonant.engine.preparing import Prepared, PreparingThread
 from sonant.engine.progress import Progress, Segment
 from sonant.engine.rows import Rows
+from sonant.engine.stream import SpeechStream
 from sonant.engine.stretching import open_decoder
 from sonant.engine.turns import Turns
 from sonant.errors import BusyError, CancelledError, GenerationError, NotFiniteError, SonantError
@@ -43,7 +44,8 @@ MOST_STUMBLES = 3
 
 _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
 _MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
-"""Pieces that are decoded while the next are made, for a caller who wants the whole."""
+"""Pieces that are decoded while the next are made, for a caller who wants the whole. They are delivered with
+the last: what the guards do must not depend on how far the decoding is."""
 
 
 class Loop:
@@ -362,8 +364,7 @@ class Loop:
         self._share_cores(segment for other in self._open for segment in other.running)
         try:
             if segment.sound is None:
-                decoder = open_decoder(self.model, segment.prompt, streaming=stream._streaming)
-                segment.sound = Sound(stream, decoder, segment.index, segment.prompt.text)
+                segment.sound = self._sound_of(stream, segment)
             segment.utterance = self.model.start(segment.prompt, rows)
             segment.again = 0
         except Exception as error:
@@ -374,6 +375,13 @@ class Loop:
         stream._spend("prefill", time.monotonic() - began)
         progress.running.append(segment)
         self._ask(progress)
+
+    def _sound_of(self, stream: SpeechStream, segment: Segment) -> Sound:
+        """Its sound from the beginning. What is wanted whole is held while a guard may have its say."""
+        request = stream.request
+        is_held = not stream._streaming and request.stuck_speech != "off" and bool(guards_of(request.guards))
+        decoder = open_decoder(self.model, segment.prompt, streaming=stream._streaming)
+        return Sound(stream, decoder, segment.index, segment.prompt.text, lead=segment.lead, is_held=is_held)
 
     def _step(self) -> bool:
         """One step of everything that can go on; True when there was something."""
@@ -505,6 +513,7 @@ class Loop:
                 self.spec.frame_rate,
                 guards_of(request.guards),
                 is_speech=getattr(self.model, "tokens_are_speech", True),
+                is_fed=request.text_feed is not None,
             )
         return segment.watch
 
@@ -529,13 +538,19 @@ class Loop:
             message = f"{place}; it is spoken again with another seed ({segment.tries} of {TRIES})"
             progress.stream._note(stuck.kind, message, segment.index)
             seed = segment_seed(segment.first_seed, AGAIN + segment.tries)
-            segment.prompt = replace(segment.prompt, seed=seed)
-            segment.pending, segment.frames, segment.taken = [], 0, 0
-            segment.watch = segment.sound = None
+            segment.begin_again(replace(segment.prompt, seed=seed))
             self._release(segment)
             progress.running.remove(segment)
             progress.waiting.appendleft(segment)
             return True
+        if segment.handed_over and not segment.was_heard():  # cut below, as if nothing was decoded yet
+            try:
+                segment.drop_sound()
+                segment.sound = self._sound_of(progress.stream, segment)
+            except Exception as error:
+                log.exception("a decoder could not begin again")
+                self._end(progress, as_sonant(error))
+                return True
         if stuck.skip:
             done = "that was cut" if segment.skip(stuck.skip) else "that was heard already"
             progress.stream._note(stuck.kind, f"{place}; {done}, and the rest goes on.", segment.index)
@@ -577,12 +592,13 @@ class Loop:
             sound=segment.sound,
             tokens=tokens,
             frames=frames,
-            lead=0.0 if segment.decodes else segment.lead,
             is_final=segment.is_complete,
             pause=segment.pause,
             is_last=segment.is_last and segment.is_complete,
             done=partial(self._post_decoded, progress, segment),
         )
+        if segment.sound.is_held:
+            segment.given += tokens
         segment.decodes += 1
         segment.is_handed_over = segment.is_complete
         segment.handed_over += frames
@@ -593,11 +609,12 @@ class Loop:
             self._decoded(progress, segment, piece)
 
     def _decoded(self, progress: Progress, segment: Segment, piece: Piece) -> None:
+        if piece.sound is not segment.sound:
+            return  # it was dropped
         segment.decoded += piece.frames
-        quiet = piece.sound.quiet
-        is_watched = watches_for(progress.stream.request, "near_silence") and segment.utterance is not None
-        if is_watched and quiet >= QUIET_SECONDS and not piece.is_final:
-            self._unstick(progress, segment, Stuck("near_silence", 0, f"silent for {quiet:.1f} s"))
+        if piece.sound.is_stopped and segment.utterance is not None:
+            segment.trim(0)  # what is pending would not be decoded
+            self._complete(progress, segment)
         if piece.is_final:
             segment.sound = None
             if segment in progress.running:
@@ -612,7 +629,7 @@ class Loop:
 def _may_try(request: SpeechRequest, segment: Segment) -> bool:
     """Whether a segment may be spoken again: nothing of it was heard, and it has tries left."""
     is_fixed = request.stuck_speech != "again" or request.text_feed is not None
-    return not is_fixed and segment.tries < TRIES and not segment.decodes
+    return not is_fixed and segment.tries < TRIES and not segment.was_heard()
 
 
 def _wrapped(error: BaseException) -> GenerationError:

@@ -39,6 +39,8 @@ class Segment:
     sound: Sound | None = None
     pending: list[Tensor] = field(default_factory=list)
     """Tokens not handed to the decoder yet."""
+    given: list[Tensor] = field(default_factory=list)
+    """Tokens handed to the decoder of a sound that is held."""
     is_complete: bool = False
     """True once its last token was made."""
     is_handed_over: bool = False
@@ -67,6 +69,24 @@ class Segment:
     """How often another was given a row while this one waited."""
     overtaken: int = 0
     """How often another was begun although this one's turn had come, because it did not fit."""
+
+    def was_heard(self) -> bool:
+        """Whether some of it may have been delivered."""
+        return self.decodes > 0 and (self.sound is None or not self.sound.is_held)
+
+    def drop_sound(self) -> None:
+        """Have nothing of what was decoded so far; its tokens are pending again."""
+        if self.sound is not None:
+            self.sound.is_dropped = True
+        self.sound = None
+        self.pending, self.given = self.given + self.pending, []
+        self.decodes = self.handed_over = self.decoded = 0
+
+    def begin_again(self, prompt: Prompt) -> None:
+        """Forget all that was made of it; `prompt` is spoken in its place."""
+        self.drop_sound()
+        self.prompt, self.watch = prompt, None
+        self.pending, self.frames, self.taken = [], 0, 0
 
     def skip(self, frames: int) -> bool:
         """Drop the first frames; False where some of the segment was handed over already."""
