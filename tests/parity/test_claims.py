@@ -9,9 +9,11 @@ from safetensors.torch import save_file
 
 from sonant.parity.bisect import bisect
 from sonant.parity.compare import compare
+from sonant.parity.coverage import unexercised
 from sonant.parity.record import record
+from sonant.parity.stages import stage_table
 from sonant.parity.task import Task
-from sonant.parity.trace import Trace, read_trace
+from sonant.parity.trace import Entry, Trace, read_trace
 from tests.parity import cases
 from tests.parity.toy_stages import TABLE, toy_task, toy_trace
 from tests.toy import ToyModel
@@ -245,6 +247,24 @@ def test_paths_that_the_request_never_took_are_said():
     found = compare(cases.reference("qwen3_tts"), cases.reference("qwen3_tts"))
     said = " ".join(found.unexercised)
     assert all(word in said for word in ("streaming", "end token", "language", "segments"))
+
+
+@pytest.mark.parametrize(
+    ("said", "clip", "told"),
+    [
+        ({"style": {"emotion_strength": 0.7}}, "input.emotion_audio", {"language"}),
+        ({"style": {"emotion_strength": 0.7}}, "input.audio", {"language", "style"}),
+        ({"style": {"emotion_vector": [0.1] * 8}}, "input.audio", {"language"}),
+        ({"options": {"language_code": "en"}}, "input.audio", {"style"}),
+        ({"language": "english", "style": {"instruction": "Softly."}}, "input.audio", set()),
+    ],
+)
+def test_a_clip_of_an_emotion_and_a_code_of_a_language_were_asked_for(said, clip, told):
+    """As the originals' recorders write them: strength beside a clip, the code among the options."""
+    heard = Entry(key=clip, kind="input", shape=(4,), dtype="float32", stored=torch.ones(4))
+    trace = Trace((heard,), {"request": {"text": "Hello.", **said}})
+    heads = {line.split(":")[0] for line in unexercised(trace, stage_table("indextts2"))}
+    assert heads & {"language", "style"} == told
 
 
 def test_stages_that_a_model_need_not_compute_again_are_no_fault():

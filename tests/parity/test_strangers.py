@@ -115,6 +115,14 @@ def test_a_stage_behind_a_cache_that_is_not_in_the_file_is_not_blamed(tmp_path):
     assert not [fault for fault in found.faults if fault.stage.endswith("attention")]
 
 
+def test_of_two_files_with_names_of_their_own_no_inputs_are_claimed(tmp_path):
+    for name, wrong in (("a", 0.0), ("b", 1.0)):
+        np.savez(tmp_path / f"{name}.npz", x=np.ones((3, 4)), y=np.ones((3, 5)) + wrong, z=np.ones(3))
+    found = compare(*(read_trace(tmp_path / f"{name}.npz") for name in "ab"), table=TABLE)
+    assert (found.first_failed, found.inputs_differed, found.first.inputs) == ("y", None, ())
+    assert "No input of it is documented" in found.headline
+
+
 @pytest.mark.parametrize(
     ("theirs", "leaf", "least"),
     [

@@ -36,10 +36,14 @@ def unexercised(trace: Trace, table: StageTable) -> Iterator[str]:
         yield "voice: no clip was encoded, so the reference encoders are not exercised"
     if table.token and not _has_ended(trace, table):
         yield "the end: decoding stopped at the limit of steps, no end token was chosen"
-    if not request.get("language"):
+    options = request.get("options")
+    code = options.get("language_code") if isinstance(options, Mapping) else None
+    if not (request.get("language") or code):
         yield "language: none was asked for"
     style = request.get("style")
-    if not (isinstance(style, Mapping) and any(v for k, v in style.items() if k != "emotion_strength")):
+    given_style = style if isinstance(style, Mapping) else {}
+    has_style = any(value for name, value in given_style.items() if name != "emotion_strength")
+    if not has_style and "input.emotion_audio" not in names:
         yield "style: no instruction and no emotion was asked for"
     if not any(name.startswith("segment.") for name in names):
         yield "segments: the text is one segment"
