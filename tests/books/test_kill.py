@@ -88,6 +88,7 @@ def undisturbed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "moments", [4, pytest.param(100, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )

@@ -264,6 +264,7 @@ def test_impossible_values_are_refused_where_they_are_made(build):
         build()
 
 
+@pytest.mark.slow
 def test_a_designed_voice_that_came_to_no_end_is_short_enough_to_clone_and_told(endless, caplog):
     text = "Quite a long text. " * 80
     with Engine(endless) as engine:

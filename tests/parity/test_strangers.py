@@ -58,6 +58,7 @@ def test_a_right_port_is_right_in_every_layout(tmp_path, layout):
 @pytest.mark.parametrize(
     "mistake", [pytest.param(m, marks=[pytest.mark.slow] * (m not in QUICK)) for m in stranger.MISTAKES]
 )
+@pytest.mark.slow
 def test_a_mistake_of_both_layers_is_named(tmp_path, mistake):
     other, count = port(tmp_path, (mistake,), layout="heads first")
     found = compare(cases.reference(FAMILY), other)

@@ -354,6 +354,7 @@ def command(folder, path, *options):
     return [sys.executable, "-m", "sonant", "batch", str(path), "-o", str(folder), "--slots", "2", *options]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("good", "broken", "kills"), [(12, 2, 1), pytest.param(480, 20, 3, marks=pytest.mark.slow)]
 )

@@ -17,6 +17,8 @@ from sonant.server.settings import ReadingLimits, ServerSettings
 
 from .conftest import wait_until
 
+pytestmark = pytest.mark.slow  # each starts a server of its own
+
 pytest.importorskip("bs4")
 
 TALE = b"One line here.\n\nTwo lines here.\n\nThree lines here.\n"

@@ -9,6 +9,8 @@ from tests.misspeaking import Misspeaking
 
 from .conftest import load
 
+pytestmark = pytest.mark.slow  # the same suite runs over the toy in tests/engine
+
 
 @pytest.fixture(scope="module")
 def double(checkpoint):

@@ -6,6 +6,8 @@ from sonant.families.indextts2.model import IndexTTS2
 from sonant.request.speech import Sampling, SpeechRequest
 from tests.misspeaking import Misspeaking, hook_scores
 
+pytestmark = pytest.mark.slow  # the same suite runs over the toy in tests/engine
+
 
 class TestIndexTTS2(Misspeaking):
     has_reference = False

@@ -9,6 +9,8 @@ from sonant.request.audio import Audio
 from sonant.request.speech import SpeechRequest
 from tests.misspeaking import Misspeaking, hook_scores
 
+pytestmark = pytest.mark.slow  # the same suite runs over the toy in tests/engine
+
 
 @pytest.fixture(scope="module")
 def double(kit):
