@@ -135,6 +135,7 @@ def test_a_book_killed_at_random_moments_loses_and_repeats_nothing(moments, tmp_
     assert killed == moments
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_stops_the_book_and_loses_nothing(tmp_path, undisturbed, monkeypatch):
     write, left = pieces.write_atomically, iter(range(1_000))
 
@@ -155,6 +156,7 @@ def test_a_disk_that_fills_stops_the_book_and_loses_nothing(tmp_path, undisturbe
 
 
 @pytest.mark.parametrize("broken", ["push", "finish"])
+@pytest.mark.slow
 def test_a_decoder_that_breaks_costs_its_line_until_it_is_mended(broken, tmp_path, undisturbed, monkeypatch):
     whole, count = getattr(ToyDecoder, broken), iter(range(100_000))
 

@@ -65,6 +65,7 @@ def test_qwen3_tts(sonant, kit, name, arguments):  # noqa: F811
     speak_twice(sonant, "Hello there.", "--model", kit / "checkpoints" / name, *given, *FEW)
 
 
+@pytest.mark.slow
 def test_a_voice_is_designed_and_spoken_with_in_one_step(sonant, kit):  # noqa: F811
     places = kit / "checkpoints"
     given = ("--design-model", places / "voice_design_1p7b", "--instruction", "Deep.", "--design-text", "Hi.")

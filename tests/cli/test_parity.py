@@ -178,6 +178,7 @@ def test_a_setting_that_the_model_lacks_is_refused(sonant, family, setting, word
     assert all(word in result.err for word in words), result.err
 
 
+@pytest.mark.slow
 def test_settings_of_the_whole_request_can_be_recorded(sonant):
     model = cases.checkpoint("cosyvoice3")
     common = ("parity", "record", "--model", model, "--voice", CLIP, "--steps", 4, "--device", "cpu")

@@ -83,6 +83,7 @@ def changed(value, chance, depth=0):
     return chance.choice(ODD)
 
 
+@pytest.mark.slow
 def test_records_that_say_something_odd(tmp_path):
     trace = toy_trace()
     path = tmp_path / "x.safetensors"

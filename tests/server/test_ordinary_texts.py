@@ -85,6 +85,7 @@ def test_a_front_end_reads_or_refuses_every_class(place, rounds):
                 engine.segments(SpeechRequest(text, voice=voice, seed=1))
 
 
+@pytest.mark.slow
 def test_indextts2s_front_end_reads_or_refuses_every_class():
     front_end = TextFrontEnd(DATA / "indextts2" / "bpe.model")
     for text in corpus(2, 4):

@@ -208,6 +208,7 @@ def test_home_assistants_streamed_text_is_spoken_once(start, home):
         b'{"type": "ping", "data_length": 1e400}\n',
     ],
 )
+@pytest.mark.slow
 def test_what_is_none_of_the_protocol_ends_the_connection(start, home, junk):
     start(wyoming=home)
     with Home(home) as client:

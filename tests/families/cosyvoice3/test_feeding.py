@@ -224,6 +224,7 @@ def test_a_feed_whose_source_fails_ends_with_that_error(shared_model, told):
 
 
 @pytest.mark.parametrize("is_late", [False, True])
+@pytest.mark.slow
 def test_a_feed_says_the_same_when_a_step_of_its_batch_fails(shared_model, told, monkeypatch, is_late):
     feed = fed(TEXT[:20], close=False) if is_late else fed(TEXT)
     with Engine(shared_model, slots=2) as engine:

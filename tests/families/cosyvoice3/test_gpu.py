@@ -47,6 +47,7 @@ def spoken(model, clip, source):
         return [np.concatenate([chunk.samples for chunk in stream]) for stream in streams]
 
 
+@pytest.mark.slow
 def test_whole_requests_give_the_same_speech(checkpoint, clip, source):
     expected = spoken(load(checkpoint), clip, source)
     with gpu_with_values():

@@ -42,6 +42,7 @@ def mel():
 
 
 @pytest.mark.parametrize("pieces", [[400], [50, 50, 100, 200], [9, 1, 30, 7, 53, 300], [13] * 30 + [10]])
+@pytest.mark.slow
 def test_vocoder_in_pieces_equals_whole_with_bounded_context(shared_model, mel, pieces):
     config, vocoder = shared_model.config, shared_model.vocoder
     whole = vocoder(mel, SeededNoise(config, 1).source(0, 400))
@@ -114,6 +115,7 @@ def seen_frames(model, made, count):
     return frames
 
 
+@pytest.mark.slow
 def test_work_for_a_chunk_is_bounded_by_default_and_grows_in_reference_mode(shared_model):
     bounded = seen_frames(shared_model, decoder(shared_model), 500)
     growing = seen_frames(shared_model, decoder(shared_model, context_tokens=None), 500)

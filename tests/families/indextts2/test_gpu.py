@@ -55,6 +55,7 @@ def spoken(model):
     return lengths, mels
 
 
+@pytest.mark.slow
 def test_whole_requests_give_the_same_mels(loaded, checkpoint):
     plain = IndexTTS2(loaded.parts, loaded.spec, device=torch.device("cpu"))
     lengths, expected = spoken(plain)

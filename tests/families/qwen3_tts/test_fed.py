@@ -83,6 +83,7 @@ def cut(text, size):
         pytest.param("voice_design_1p7b", "", marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.slow
 def test_codes_are_those_of_the_whole_text(loaded, monkeypatch, name, way):
     model = loaded(name)
     with Engine(model, slots=2) as engine:

@@ -53,6 +53,7 @@ def check(model, expected, made):
         assert len(replay)
 
 
+@pytest.mark.slow
 def test_cloned_voices_speak_the_same(kit, loaded, small, clip):
     requests = [
         SpeechRequest("The old ferry.", seed=1, sampling=Sampling(max_frames=7)),
@@ -74,6 +75,7 @@ def test_cloned_voices_speak_the_same(kit, loaded, small, clip):
     assert (samples - plain.decode_tokens(tokens.inner)).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_narrow_model_with_voices_of_its_own_speaks(kit, small):
     request = SpeechRequest(
         "The old ferry.",
