@@ -28,23 +28,10 @@ def write_atomically(path: Path, data: bytes, *, is_private: bool = True) -> Non
     Voices are private: only their owner may read them. Other files are as readable as any new file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _lock(file)  # until it has its name: `sweep_parts` leaves it alone
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-            if not is_private:
-                os.chmod(name, 0o644)
-            if fcntl is not None:
-                os.replace(name, path)
-        if fcntl is None:  # Windows renames no open file
-            os.replace(name, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
-        raise
+    with _named_in_the_end(path, is_private=is_private) as (file, _):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextlib.contextmanager
@@ -53,12 +40,20 @@ def written_beside(path: Path) -> Iterator[Path]:
     removed when it does not. What a killed process left of this one is removed first."""
     folder = path.absolute().parent
     sweep_parts(folder, of=path.name)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.", suffix=".part")
+    with _named_in_the_end(folder / path.name, is_private=False) as (_, place):
+        yield place
+
+
+@contextlib.contextmanager
+def _named_in_the_end(path: Path, *, is_private: bool) -> Iterator[tuple[IO[bytes], Path]]:
+    """A locked neighbour of `path`, open, and where it lies; it takes the name when the block ends well."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
-            _lock(file)
-            yield Path(name)
-            os.chmod(name, 0o644)
+            _lock(file)  # until it has its name: `sweep_parts` leaves it alone
+            yield file, Path(name)
+            if not is_private:
+                os.chmod(name, 0o644)
             if fcntl is not None:
                 os.replace(name, path)
         if fcntl is None:  # Windows renames no open file

@@ -284,7 +284,7 @@ def _compared(precision: str, mode: str, pairs: Sequence[Sequence[list[list[int]
     equal = total = whole = 0
     firsts, lengths = [], [0, 0]
     for wide, narrow in pairs:
-        same = [
+        same = [  # as far as both go: frames that only one has count in `total`, as unequal
             sum(a == b for a, b in zip(*frames, strict=True)) for frames in zip(wide, narrow, strict=False)
         ]
         longer = max(wide, narrow, key=len)

@@ -122,16 +122,12 @@ def compare(
     from sonant.errors import RequestError
     from sonant.quality.comparison import as_data, compare_clips
     from sonant.quality.trials import Candidate, parse_settings, speak_and_judge
+    from sonant.request.checks import make_folder
 
     sides = [_model_and_settings(text) for text in (first, second)]
     if not sides[0][0]:
         raise RequestError(f"{first!r} names no model; expected MODEL or MODEL:key=value for the first.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"cannot make the folder {output} ({error.strerror}); expected a place to write to."
-        ) from error
+    make_folder(output)
     said = read_texts(sentences) if sentences is not None else None
     clips: list[list[Clip]] = []
     for letter, (model, settings) in zip("AB", sides, strict=True):

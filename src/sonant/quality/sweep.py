@@ -16,6 +16,7 @@ from sonant.quality.standings import DEFAULT, Standing, doubts, recommend
 from sonant.quality.sweep_page import page
 from sonant.quality.trials import Candidate, Clip, Task, speak_and_judge
 from sonant.readings.receipt import versions
+from sonant.request.checks import make_folder
 from sonant.request.speech import ModelSpec
 
 REPORT, PAGE = "metrics_report.json", "index.html"
@@ -68,12 +69,7 @@ def run_sweep(
     names = [candidate.name for candidate in candidates]
     if len(set(names)) != len(names):
         raise RequestError(f"two candidates have one name in {', '.join(names)}; expected different ones.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"cannot make the folder {folder} ({error.strerror}); expected a place to write to."
-        ) from error
+    make_folder(folder)
     spoken: dict[str, tuple[Clip, ...]] = {}
     for candidate in candidates:
         clips = []

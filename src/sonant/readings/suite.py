@@ -18,6 +18,7 @@ from sonant.readings.receipt import versions
 from sonant.readings.suite_page import page
 from sonant.readings.takes import Material, Mode, Take
 from sonant.request.audio import Audio
+from sonant.request.checks import make_folder
 from sonant.request.speech import EMOTIONS, ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
 
@@ -101,13 +102,7 @@ def run_suite(
     A mode that fails is reported, not fatal.
     """
     planned = modes(engine.spec, material)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RequestError(
-            f"cannot make the folder {folder} ({error.strerror}); expected a place to write to. Choose "
-            "another."
-        ) from error
+    make_folder(folder)
     takes = []
     for mode in planned:
         take = _speak(engine, mode, folder)

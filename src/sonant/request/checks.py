@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 import numpy as np
 
@@ -213,3 +214,14 @@ def _check_language(language: str | None, spec: ModelSpec) -> None:
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def make_folder(folder: Path) -> None:
+    """The folder is there to be written to, with those above it. Raises RequestError where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(
+            f"cannot make the folder {folder} ({error.strerror}); expected a place to write to. "
+            "Choose another."
+        ) from error

@@ -109,7 +109,7 @@ def watch_flow(hooks: Hooks, flow: Any, code: Any) -> None:
     def enter(_module: Any, given: Any, keywords: Any) -> None:
         nonlocal step
         step += 1
-        # Keywords in the release that this was written for; positions in some others.
+        # Keywords in the release that this was written for; positions in some others, the last ones left out.
         named = dict(zip(("x", "mask", "mu", "t", "spks", "cond"), given, strict=False)) | keywords
         for name in ("x", "mu", "cond", "spks", "t"):
             hooks.put(f"flow.step.{step}.{name}", named[name])
