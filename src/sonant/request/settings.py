@@ -20,7 +20,7 @@ from sonant.errors import RequestError
 
 TextLayout = Literal["progressive", "full"]
 StuckSpeech = Literal["again", "stop", "off"]
-"""What becomes of a segment that goes wrong: spoken again where nobody has heard it yet, else stopped;
+"""What becomes of a segment that goes wrong: spoken again where nobody has heard it yet, else
 stopped; or left alone."""
 GUARDS = (
     "repeated_code", "repeated_phrase", "near_silence", "missing_end", "reference_echo", "not_finite",
