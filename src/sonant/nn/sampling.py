@@ -74,8 +74,7 @@ def keep_top_k(scores: Tensor, k: int, *, at_least: int = 1) -> Tensor:
     if k <= 0:
         return scores
     k = min(max(k, at_least), scores.shape[-1])
-    threshold = scores.topk(k, dim=-1).values[..., -1:]
-    return scores.masked_fill(scores < threshold, NEGATIVE_INFINITY)
+    return _without_worse(scores, scores.topk(k, dim=-1).values[..., -1:])
 
 
 def keep_top_p(scores: Tensor, p: float, *, at_least: int = 1) -> Tensor:
@@ -83,11 +82,18 @@ def keep_top_p(scores: Tensor, p: float, *, at_least: int = 1) -> Tensor:
 
     Sorted ascending, as transformers does it, so equal scores fall on the same side.
     """
-    if p >= 1.0:
-        return scores
+    return scores if p >= 1.0 else _without_tail(scores, 1 - p, at_least=at_least)
+
+
+def _without_worse(scores: Tensor, threshold: Tensor) -> Tensor:
+    """Scores [..., V] with what is below a threshold [..., 1] removed."""
+    return scores.masked_fill(scores < threshold, NEGATIVE_INFINITY)
+
+
+def _without_tail(scores: Tensor, surplus: float | Tensor, *, at_least: int = 1) -> Tensor:
+    """Scores [..., V] without the worst, as long as they sum to at most `surplus`, a number or [..., 1]."""
     ordered, order = scores.sort(dim=-1, descending=False)
-    cumulative = ordered.softmax(dim=-1).cumsum(dim=-1)
-    remove = cumulative <= 1 - p
+    remove = ordered.softmax(dim=-1).cumsum(dim=-1) <= surplus
     remove[..., -at_least:] = False
     return scores.masked_fill(remove.scatter(-1, order, remove), NEGATIVE_INFINITY)
 
@@ -116,7 +122,12 @@ def draw(probabilities: Tensor, rng: torch.Generator) -> Tensor:
     Equal to `torch.multinomial(probabilities, 1, generator=rng)` on the CPU, and the same on a GPU.
     """
     race = torch.empty(probabilities.shape, dtype=torch.float32).exponential_(1, generator=rng)
-    return (probabilities.float() / race.to(probabilities.device)).argmax(dim=-1)
+    return _winner(probabilities, race.to(probabilities.device))
+
+
+def _winner(probabilities: Tensor, race: Tensor) -> Tensor:
+    """Ids [...] of an exponential race, of probabilities [..., V] and variates of the same shape."""
+    return (probabilities.float() / race).argmax(dim=-1)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,15 +162,11 @@ def choose_rows(scores: Tensor, settings: RowSettings, race: Tensor, *, best: in
     shaped = scores / settings.temperature[:, None]
     if best:
         ordered = shaped.topk(min(best, shaped.shape[-1]), dim=-1).values
-        place = (settings.top_k - 1).clamp(0, ordered.shape[-1] - 1)
-        threshold = ordered.gather(-1, place[:, None])
-        is_below = (shaped < threshold) & (settings.top_k > 0)[:, None]
-        shaped = shaped.masked_fill(is_below, NEGATIVE_INFINITY)
+        place = (settings.top_k - 1).clamp(0, ordered.shape[-1] - 1)[:, None]
+        is_off = (settings.top_k <= 0)[:, None]
+        shaped = _without_worse(shaped, ordered.gather(-1, place).masked_fill(is_off, NEGATIVE_INFINITY))
     if has_top_p:
-        ordered, order = shaped.sort(dim=-1, descending=False)
-        cumulative = ordered.softmax(dim=-1).cumsum(dim=-1)
-        remove = (cumulative <= settings.surplus[:, None]) & (settings.surplus > 0)[:, None]
-        remove[..., -1:] = False
-        shaped = shaped.masked_fill(remove.scatter(-1, order, remove), NEGATIVE_INFINITY)
-    drawn = (shaped.softmax(dim=-1).float() / race).argmax(dim=-1)
-    return torch.where(settings.greedy, scores.argmax(dim=-1), drawn)
+        nothing = -1.0  # no sum of probabilities is as little, not even of those that are 0
+        surplus = settings.surplus.masked_fill(settings.surplus <= 0, nothing)
+        shaped = _without_tail(shaped, surplus[:, None])
+    return torch.where(settings.greedy, scores.argmax(dim=-1), _winner(shaped.softmax(dim=-1), race))

@@ -39,7 +39,7 @@ def test_the_talker_reads_what_the_front_end_writes_one_token_a_step(paced):
     model = load(paced, device=CPU, dtype=torch.float32)
     text = "Hello there."
     (prompt,) = model.prepare(SpeechRequest(text, voice="sona"))
-    words = text_ids(model.tokenizer, model.front_end(text))[3:-5]
+    words = text_ids(model.tokenizer, model.preparing.front_end(text))[3:-5]
     # Progressive: the first token in the prompt, the others and the end beside the frames.
     assert len(prompt.inputs.trailing) == len(words)
     assert torch.equal(prompt.inputs.trailing[:-1], model.network.talker.text(torch.tensor(words[1:])))
@@ -75,7 +75,7 @@ def test_an_unknown_front_end_is_refused(paced):
 
 def test_models_without_a_front_end_keep_their_pace(copied):
     model = load(copied("custom_voice_1p7b"), device=CPU, dtype=torch.float32)
-    assert model.front_end is None
+    assert model.preparing.front_end is None
     assert "speed" not in model.spec.capabilities
     with Engine(model) as engine, pytest.raises(UnsupportedError):
         engine.synthesize(SpeechRequest("Hello.", voice=model.spec.voices[0], speed=1.5, exact=True))

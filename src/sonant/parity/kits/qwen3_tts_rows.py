@@ -92,7 +92,7 @@ def read_rows(
             instruction=asked,
             reference=reference,
         )
-        made = model.make_prompt(text, vectors, request=SpeechRequest(text), words=len(ids), seed=0)
+        made = model.preparing.make_prompt(text, vectors, request=SpeechRequest(text), words=len(ids), seed=0)
         made = replace(made, sampling=sampling, ceiling=frames, positions=vectors.embeds.shape[0] + frames)
         return Row(ids, asked, transcript_ids, reference, vector, made)
 
