@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -81,6 +82,19 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         )
     with pytest.raises(GenerationError, match="the measurement failed"):
         compare(Workload(model=str(tmp_path)), tmp_path, None, python=None, dtype="float32", rounds=1)
+
+
+def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch):
+    monkeypatch.setattr("sonant.bench.compare.run_workload", lambda workload: {"rtf": 0.5})
+    monkeypatch.delenv("SONANT_RIVAL_PYTHON", raising=False)
+    failing = f"{sys.executable} -c 'raise SystemExit(3)'"
+    found = compare(Workload(model="m"), Path(), failing, python=None, dtype="float32", rounds=2)
+    assert found["rtf"] == 0.5
+    assert "failed" in found["rival_error"]
+    assert not {"rival", "ratio"} & found.keys()
+    monkeypatch.setattr("sonant.bench.compare.run_workload", lambda workload: pytest.fail("measured first"))
+    with pytest.raises(DependencyError, match="--rival-python"):
+        compare(Workload(model="m"), Path(), "indextts", python=None, dtype="float32", rounds=1)
 
 
 def test_several_rounds_tell_the_least_and_the_most_of_what_is_compared():

@@ -43,12 +43,7 @@ def run_rival(
     as a whole; `{model}` in it stands for the checkpoint's folder.
     """
     if rival in RIVALS:
-        interpreter = python or os.environ.get("SONANT_RIVAL_PYTHON")
-        if not interpreter:
-            raise DependencyError(
-                f"the rival {rival} runs in an environment of its own, and none was named. Make one in which "
-                f"its package can be imported, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
-            )
+        interpreter = _interpreter(rival, python)
         script = resources.files("sonant.bench.rivals").joinpath("run_" + rival.replace("-", "_") + ".py")
         arguments = {
             "folder": str(folder),
@@ -75,6 +70,16 @@ def run_rival(
         detail = getattr(error, "stderr", "") or str(error)
         raise GenerationError(f"the rival {command[0]} failed: {detail[-400:]}") from error
     return {"model": command[0], "command_s": round(time.perf_counter() - began, 3)}
+
+
+def _interpreter(rival: str, python: str | None) -> str:
+    interpreter = python or os.environ.get("SONANT_RIVAL_PYTHON")
+    if not interpreter:
+        raise DependencyError(
+            f"the rival {rival} runs in an environment of its own, and none was named. Make one in which "
+            f"its package can be imported, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
+        )
+    return interpreter
 
 
 def _json_of(command: Sequence[str], what: str, threads: int) -> dict[str, Any]:
@@ -128,19 +133,28 @@ def compare(
 
     The two run in turn, round by round, so that a machine that slows down slows both. `ratio` is the
     median over rounds of rival RTF / own RTF (of whole times where the rival is a command line). Of several
-    rounds `spread` has the least and the most of each figure.
+    rounds `spread` has the least and the most of each figure. A rival that fails costs no figure of ours:
+    `rival_error` says why it has none.
     """
-    own, other, ratios = [], [], []
+    if rival in RIVALS:
+        _interpreter(rival, python)  # now, not after the minutes that ours takes
+    own, other, ratios, failure = [], [], [], None
     for _ in range(rounds):
         began = time.perf_counter()
         own.append(run_workload(workload))
         spent = time.perf_counter() - began
-        if rival is not None:
-            other.append(run_rival(rival, workload, folder, python=python, dtype=dtype))
-            theirs = other[-1]
+        if rival is not None and failure is None:
+            try:
+                theirs = run_rival(rival, workload, folder, python=python, dtype=dtype)
+            except GenerationError as error:
+                failure = str(error)
+                continue
+            other.append(theirs)
             ratios.append(theirs["rtf"] / own[-1]["rtf"] if "rtf" in theirs else theirs["command_s"] / spent)
     result = merge(own)
-    if rival is not None:
+    if failure is not None:
+        result["rival_error"] = failure
+    elif rival is not None:
         result["rival"] = {"name": rival, **merge(other)}
         result["ratio"] = round(median(ratios), 3)
         if rounds > 1:

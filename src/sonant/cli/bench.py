@@ -66,6 +66,7 @@ def bench(
     import tempfile
 
     from sonant.bench.checkpoints import folder_for
+    from sonant.errors import GenerationError
 
     _check_together(
         quality,
@@ -109,8 +110,11 @@ def bench(
             results.append({**figures, "model": model})
     if as_json:
         typer.echo(json.dumps(results[0] if len(results) == 1 else results))
-        return
-    _print(results)
+    else:
+        _print(results)
+    for result in results:
+        if "rival_error" in result:
+            raise GenerationError(f"the other was not measured: {result['rival_error']}")
 
 
 def _check_together(quality: Path | None, *, of_quality: dict[str, Any], of_speed: dict[str, Any]) -> None:
