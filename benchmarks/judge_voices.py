@@ -1,45 +1,40 @@
-"""Voices of several models judged over the same sentences: words by Whisper tiny.en, sound by DNSMOS.
+"""Voices of several models judged over the same sentences, by the judges of `sonant measure --judge`.
 
     python benchmarks/judge_voices.py OUT.jsonl --voice builtin --voice nano --voice FOLDER=af_heart
     python benchmarks/judge_voices.py OUT.jsonl --sentences 2 --voice FOLDER   # every voice of a model
 
 One JSON line for each voice and sentence; what is in OUT.jsonl is not spoken again, so the whole can be done
-in pieces (`--seconds`). The sentences are the first of recipes/nano/sentences.txt, all of them for 100. Every
-clip is judged as it leaves, at the default loudness; `--mos-every` says how many of them for sound. Needs the
-dev and judge extras. No package ships UTMOS's or NISQA's weights.
+in pieces (`--seconds`). The sentences are the first of src/sonant/bench/sentences.txt, all of them for 100.
+Every clip is judged as it leaves, at the default loudness. Needs the judge extra. No package ships UTMOS's or
+NISQA's weights.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
 
 import sonant
-from recipes.nano.hearing import Ear, Score, find_mos
-from recipes.nano.texts import held_out
-from sonant.quality.dnsmos import Dnsmos
+from sonant.bench.quality import sentences
+from sonant.quality.judges import Judges
 from sonant.request.settings import LOUDNESS
+from sonant.text.scoring import Score
 
 COUNTS = ("words", "word_errors", "letters", "letter_errors")
 
 
-def judged(text: str, speech: sonant.Speech, ear: Ear, mos: Dnsmos | None) -> dict[str, object]:
+def judged(text: str, speech: sonant.Speech, judges: Judges) -> dict[str, object]:
     """What the judges say of one clip."""
-    levelled = speech.at_loudness(LOUDNESS)
-    score, heard = ear.score(levelled.samples, levelled.sample_rate, text)
-    row: dict[str, object] = {"seconds": round(speech.seconds, 2), "heard": heard}
-    row |= {name: getattr(score, name) for name in COUNTS}
-    found = mos.score(levelled) if mos is not None else None
-    if found is not None:
-        row |= {"dnsmos": round(found.overall, 3), "p808": round(found.p808, 3)}
+    found = judges.judge(speech.at_loudness(LOUDNESS), text=text, language="english")
+    row: dict[str, object] = {"seconds": round(speech.seconds, 2), "heard": found.heard}
+    row |= {name: getattr(found.words, name) for name in COUNTS}
+    if found.mos is not None:  # of silence there is none
+        row |= {"dnsmos": round(found.mos.overall, 3), "p808": round(found.mos.p808, 3)}
     return row
 
 
@@ -72,29 +67,26 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--voice", action="append", default=[], help="MODEL (all its voices) or MODEL=VOICE")
     parser.add_argument("--sentences", type=int, default=100)
-    parser.add_argument("--mos-every", type=int, default=1, help="rate every N-th clip for sound")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no further clip after these")
     given = parser.parse_args()
     until = time.monotonic() + given.seconds
     kept = given.out.read_text(encoding="utf-8").splitlines() if given.out.is_file() else []
     rows = [json.loads(line) for line in kept]
     done = {(row["model"], row["voice"], row["sentence"]) for row in rows}
-    sentences = held_out()[: given.sentences]
-    ear, mos = Ear(), find_mos()
+    texts, judges = sentences()[: given.sentences], Judges.load("english")
     for asked in given.voice:
         folder, _, voice = asked.partition("=")
         engine = sonant.load(folder, slots=1)
         name = engine.spec.name if Path(folder).is_dir() else folder
         for one in [voice] if voice else engine.spec.voices:
-            for number, text in enumerate(sentences):
+            for number, text in enumerate(texts):
                 if time.monotonic() > until or (name, one, number) in done:
                     continue
                 began = time.process_time()
                 speech = engine.synthesize(text, voice=one, seed=1, language="english")
                 worked = round(time.process_time() - began, 3)
-                rater = mos if number % given.mos_every == 0 else None
                 row = {"model": name, "voice": one, "sentence": number, "worked": worked}
-                rows.append(row | judged(text, speech, ear, rater))
+                rows.append(row | judged(text, speech, judges))
                 with given.out.open("a", encoding="utf-8") as out:
                     out.write(json.dumps(rows[-1]) + "\n")
         engine.close()

@@ -8,9 +8,10 @@ from torch import nn
 from sonant.engine.model import Prompt, Step, Utterance
 from sonant.nn.cache import KVCache
 from sonant.nn.conv import CausalConv1d, CausalConvTranspose1d
-from sonant.nn.sampling import draw, generator, segment_seed
+from sonant.nn.sampling import draw, generator
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderConfig
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import ModelSpec, SpeechRequest
 
 VOCABULARY, END, RATE = 32, 0, 40

@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyloudnorm import IIRfilter, Meter
+from scipy.signal import butter, sosfilt
 
-from sonant.audio.loudness import HIGHEST_PEAK, KNEE, Leveller, measure_loudness, rounded
+from sonant.audio.loudness import HIGHEST_PEAK, KNEE, Leveller, _k_weighting, measure_loudness, rounded
+from sonant.audio.response import Response, low_pass
+from sonant.audio.rumble import MEMORY, RUMBLE_HZ
 
 RATE = 24_000
 
@@ -69,3 +73,32 @@ def test_only_peaks_are_rounded_and_none_reaches_the_limit():
     np.testing.assert_array_equal(bent[below], ramp[below].astype(np.float32))
     assert np.all(np.diff(bent) >= 0)
     assert np.abs(bent).max() < HIGHEST_PEAK
+
+
+@pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 44_100, 48_000])
+@pytest.mark.parametrize("seconds", [0.7, 3.21, 12.0])
+def test_loudness_is_what_pyloudnorm_measures(rate, seconds):
+    said = speech(seconds, -27)[: int(seconds * rate)]
+    said = np.concatenate([said, np.zeros(rate, np.float32), said * 0.01, said])
+    theirs = Meter(rate).integrated_loudness(said.astype(np.float64))
+    assert measure_loudness(said, rate) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [16_000, 22_050, 24_000, 48_000])
+def test_the_weighting_is_pyloudnorms_to_the_bit(rate):
+    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, rate, "high_shelf")
+    high_pass = IIRfilter(0.0, 0.5, 38.0, rate, "high_pass")
+    np.testing.assert_array_equal(_k_weighting(rate), [[*one.b, *one.a] for one in (shelf, high_pass)])
+
+
+def test_what_is_all_but_silent_has_no_loudness():
+    assert measure_loudness(np.full(RATE, 1e-6, np.float32), RATE) == float("-inf")
+
+
+@pytest.mark.parametrize("rate", [8_000, 24_000, 48_000])
+def test_a_filter_by_its_response_equals_the_recursive_one_in_pieces_too(rate):
+    samples = np.random.default_rng(0).normal(0.01, 0.1, 3 * rate)
+    exact = sosfilt(butter(4, RUMBLE_HZ, "lowpass", fs=rate, output="sos"), samples)
+    filtered = Response(low_pass(RUMBLE_HZ, 4, rate), rate, MEMORY)
+    pieces = [filtered.push(part) for part in np.split(samples, [1, 700, 701, rate, 2 * rate])]
+    np.testing.assert_allclose(np.concatenate(pieces), exact, rtol=0, atol=1e-12)

@@ -81,7 +81,7 @@ def samples(answer):
 
 
 def test_a_dialogue_is_its_turns_one_after_another(server):
-    from sonant.nn.sampling import segment_seed
+    from sonant.request.seeds import segment_seed
 
     turns = [{"voice": "ann", "text": "One."}, {"voice_id": "Bea", "text": "Two."}, {"text": "Three."}]
     whole = samples(post(server, "/dev/dialogue", turns=turns, voice="ann", seed=5, response_format="pcm"))

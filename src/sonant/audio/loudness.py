@@ -13,6 +13,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
+from sonant.audio.response import Response, of_sections
+
 logger = logging.getLogger(__name__)
 
 Samples = npt.NDArray[np.float32]
@@ -28,6 +30,7 @@ HOP_SECONDS = 0.1  # one block to the next
 FULL_SCALE_LUFS = -0.691  # loudness of a mean square of 1 after K-weighting
 ABSOLUTE_GATE = -70.0  # LUFS; a quieter block is silence
 RELATIVE_GATE = -10.0  # LU below the mean: pauses do not count
+WEIGHTING_MEMORY = 0.25  # seconds; the K-weighting's high-pass falls by a factor e every 4 ms
 
 USUAL_LOUDNESS = -23.0
 """LUFS that speech is taken to have before any was heard."""
@@ -41,15 +44,24 @@ KNEE = 0.8
 
 def measure_loudness(samples: Samples, sample_rate: int) -> float:
     """Loudness of samples [S] in LUFS; minus infinity for silence. Recordings under 0.4 s are repeated."""
-    import pyloudnorm
-
     if not np.any(samples):
         return float("-inf")
     least = int(BLOCK_SECONDS * sample_rate) + 1
     if len(samples) < least:
         samples = np.tile(samples, -(-least // len(samples)))
-    with np.errstate(divide="ignore"):
-        return float(pyloudnorm.Meter(sample_rate).integrated_loudness(samples.astype(np.float64)))
+    weighting = of_sections(_k_weighting(sample_rate), sample_rate)
+    squares = np.square(Response(weighting, sample_rate, WEIGHTING_MEMORY).push(samples))
+    count = round((len(samples) / sample_rate - BLOCK_SECONDS) / HOP_SECONDS) + 1
+    begins = np.arange(count) * (HOP_SECONDS / BLOCK_SECONDS)  # in blocks
+    edges = [
+        (int(BLOCK_SECONDS * n * sample_rate), int(BLOCK_SECONDS * (n + 1) * sample_rate)) for n in begins
+    ]
+    powers = np.array([squares[begin:end].sum() for begin, end in edges]) / (BLOCK_SECONDS * sample_rate)
+    powers = powers[powers >= _power(ABSOLUTE_GATE)]
+    if not len(powers):
+        return float("-inf")
+    gate = _power(_loudness(powers.mean()) + RELATIVE_GATE)
+    return _loudness(powers[powers > gate].mean())
 
 
 def at_loudness(samples: Samples, sample_rate: int, target: float) -> Samples:
@@ -166,12 +178,25 @@ def _loudness(power: float) -> float:
 
 
 def _k_weighting(sample_rate: int) -> npt.NDArray[np.float64]:
-    """BS.1770's two filters as second-order sections [2, 6], as `measure_loudness` has them."""
-    from pyloudnorm import IIRfilter
+    """BS.1770's two filters as second-order sections [2, 6]: a shelf of 4 dB at 1.5 kHz, high-pass at 38 Hz.
 
-    shelf = IIRfilter(4.0, 1 / np.sqrt(2), 1500.0, sample_rate, "high_shelf")
-    high_pass = IIRfilter(0.0, 0.5, 38.0, sample_rate, "high_pass")
-    return np.array([[*one.b, *one.a] for one in (shelf, high_pass)])
+    Source: R. Bristow-Johnson's cookbook of equalizers, with the figures that pyloudnorm takes for BS.1770's.
+    """
+    gain, turn = 10 ** (4.0 / 40.0), 2.0 * np.pi * (1500.0 / sample_rate)
+    cos, width = np.cos(turn), 2 * np.sqrt(gain) * (np.sin(turn) / (2.0 * (1 / np.sqrt(2))))
+    shelf = [
+        gain * ((gain + 1) + (gain - 1) * cos + width),
+        -2 * gain * ((gain - 1) + (gain + 1) * cos),
+        gain * ((gain + 1) + (gain - 1) * cos - width),
+        (gain + 1) - (gain - 1) * cos + width,
+        2 * ((gain - 1) - (gain + 1) * cos),
+        (gain + 1) - (gain - 1) * cos - width,
+    ]
+    turn = 2.0 * np.pi * (38.0 / sample_rate)
+    cos, alpha = np.cos(turn), np.sin(turn) / (2.0 * 0.5)
+    high_pass = [(1 + cos) / 2, -(1 + cos), (1 + cos) / 2, 1 + alpha, -2 * cos, 1 - alpha]
+    sections = np.array([shelf, high_pass])
+    return sections / sections[:, 3:4]
 
 
 def rounded(samples: npt.NDArray[np.floating]) -> Samples:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import soxr
-import torch
-from torch import Tensor
 
 from sonant.errors import RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Samples = npt.NDArray[np.float32]
 
@@ -65,6 +67,8 @@ def resample_sinc(waveform: Tensor, from_rate: int, to_rate: int) -> Tensor:
             f"sample rates {from_rate} and {to_rate} Hz have too small a common divisor for the sinc. "
             "Resample the audio to a usual rate such as 48000 Hz first."
         )
+    import torch
+
     kernel = torch.from_numpy(sinc_kernel(old, new)).to(waveform)
     width = sinc_width(old, new)
     rows = waveform.reshape(-1, 1, waveform.shape[-1])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sonant.audio.response import Response, low_pass
 from sonant.errors import RequestError
 
 Samples = npt.NDArray[np.float32]
@@ -15,6 +16,8 @@ RUMBLE_HZ = 50.0
 """Energy below this is no voice: the lowest speaking voices start near 70 Hz."""
 CUTOFF_HZ = 60.0
 """Where the high-pass is set when it is switched on by itself."""
+MEMORY = 0.4
+"""Seconds; a low-pass at RUMBLE_HZ falls by a factor e every 8 ms."""
 MOST_OFFSET = 0.01
 """Share of full scale; a larger mean is a bias that a loudspeaker feels and a cut makes click."""
 MOST_RUMBLE = 0.10
@@ -68,21 +71,16 @@ class RumbleMeter:
     """Measures rumble while samples pass by."""
 
     def __init__(self, sample_rate: int) -> None:
-        from scipy.signal import butter
-
-        self._sections = butter(4, RUMBLE_HZ, "lowpass", fs=sample_rate, output="sos")
-        self._state = np.zeros((len(self._sections), 2))
+        self._low_pass = Response(low_pass(RUMBLE_HZ, 4, sample_rate), sample_rate, MEMORY)
         self._count = 0
         self._sum = self._energy = self._low_sum = self._low = 0.0
 
     def push(self, samples: Samples) -> None:
         """Take the next piece [S]."""
-        from scipy.signal import sosfilt
-
         if not len(samples):
             return
         exact = samples.astype(np.float64)
-        low, self._state = sosfilt(self._sections, exact, zi=self._state)
+        low = self._low_pass.push(exact)
         self._count += len(exact)
         self._sum += float(exact.sum())
         self._energy += float(exact @ exact)

@@ -28,7 +28,8 @@ FAMILIES = ("builtin", "qwen3_tts", "cosyvoice3", "indextts2", "kokoro")
 """Packages of `sonant.families`; each gives `detect(path)`, `describe(path)` and
 `load(path, *, device, dtype)`, `footprint(path, *, device, dtype)`, `convert(source, target)` where its
 release has pickles, and `tensors_read(path)`, what inference reads of each file, where it reads tensors.
-A family with VARIANTS (name -> files, one of which must be there) takes `variant` in all of them."""
+A family with VARIANTS (name -> files, one of which must be there) takes `variant` in all of them. One with
+USES_TORCH = False is loaded without device and dtype where nothing but a CPU is asked for."""
 
 BUILTIN = "builtin"
 DEFAULT_MODEL = BUILTIN
@@ -242,6 +243,9 @@ def load_model(
     CheckpointError. Missing and misshapen ones always are.
     """
     found = locate(model)
+    is_plain = device in ("auto", "cpu") and dtype in DTYPES and precision in (None, "auto", "full")
+    if is_plain and not getattr(found.package, "USES_TORCH", True):
+        return found.package.load(found.path)  # torch would take longer than all the rest
     where = choose_device(device)
     options: dict[str, str] = dict(found.options)
     offered = precisions(model)

@@ -13,13 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sonant.audio.rumble import HighPass
 from sonant.audio.trimming import Trimmer
 from sonant.engine.guards import QUIET_SECONDS, quiet_after, watches_for
-from sonant.engine.model import AudioDecoder
+from sonant.engine.model import Array, AudioDecoder, as_samples, inference, is_out_of_memory, joined
 from sonant.engine.stream import NO_SAMPLES, SpeechStream
 from sonant.errors import GenerationError, SonantError
 from sonant.request.audio import Samples
@@ -78,7 +76,7 @@ class Piece:
     """Tokens of one segment that become samples together."""
 
     sound: Sound
-    tokens: tuple[Tensor, ...]
+    tokens: tuple[Array, ...]
     frames: int
     is_final: bool = False
     """True for the last tokens of the segment."""
@@ -110,10 +108,10 @@ def _decode(piece: Piece, sound: Sound) -> None:
     began = time.monotonic()
     parts, sound.held = sound.held, []
     if piece.tokens and not sound.is_stopped:
-        pushed = _samples(sound.decoder.push(torch.cat(piece.tokens)))
+        pushed = as_samples(sound.decoder.push(joined(piece.tokens)))
         parts.append(pushed.copy() if sound.is_held else pushed)  # a decoder may use its memory again
     if piece.is_final:
-        parts.append(_samples(sound.decoder.finish()))
+        parts.append(as_samples(sound.decoder.finish()))
     stream._spend("decode", time.monotonic() - began)
     if sound.is_held and not piece.is_final:
         sound.held = parts
@@ -150,9 +148,10 @@ def _decode(piece: Piece, sound: Sound) -> None:
 
 
 class DecodingThread:
-    """Decodes in the order of `put`. `before` is called before each, in this thread."""
+    """Decodes what a model made in the order of `put`. `before` is called before each, in this thread."""
 
-    def __init__(self, before: Callable[[], None]) -> None:
+    def __init__(self, model: object, before: Callable[[], None]) -> None:
+        self._model = model
         self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._before = before
         self._thread = threading.Thread(target=self._run, name="sonant-decode", daemon=True)
@@ -171,7 +170,7 @@ class DecodingThread:
         self._thread.join()
 
     def _run(self) -> None:
-        with torch.inference_mode():
+        with inference(self._model):
             while (piece := self._queue.get()) is not None:
                 try:
                     self._before()
@@ -186,7 +185,7 @@ def as_sonant(error: BaseException) -> SonantError:
     """The error as one that a caller expects; others than Sonant's own are named in it."""
     if isinstance(error, SonantError):
         return error
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+    if is_out_of_memory(error):
         made = GenerationError(
             "memory ran out while speaking. Use fewer slots, a shorter text or a smaller --dtype."
         )
@@ -197,7 +196,3 @@ def as_sonant(error: BaseException) -> SonantError:
         )
     made.__cause__ = error
     return made
-
-
-def _samples(tensor: Tensor) -> Samples:
-    return tensor.detach().to(dtype=torch.float32, device="cpu").numpy()

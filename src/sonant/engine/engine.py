@@ -23,11 +23,10 @@ from types import TracebackType
 from typing import Any, overload
 
 import numpy as np
-import torch
 
 from sonant.engine.asking import request_of
 from sonant.engine.loop import Loop
-from sonant.engine.model import Prompt, SpeechModel
+from sonant.engine.model import Prompt, SpeechModel, inference
 from sonant.engine.preparing import (
     Deadline,
     Source,
@@ -204,7 +203,7 @@ class Engine:
         """What will be spoken of the text, and by which rules, as plain data; see `request.explained`."""
         check_reading(request, self.spec)
         units = getattr(self.model, "units", None)
-        with torch.inference_mode():
+        with inference(self.model):
             return explain(request, self.spec, units=units)
 
     def stream(self, request: str | SpeechRequest, **settings: Any) -> SpeechStream:

@@ -23,9 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
-from sonant.engine.model import Ending, Prompt
+from sonant.engine.model import Array, Ending, Prompt
 from sonant.request.audio import Samples
 from sonant.request.settings import guards_of
 from sonant.request.speech import SpeechRequest
@@ -83,7 +82,7 @@ class LoopWatch:
         self._needed = np.maximum(needed, 1)
         self._frames = 0
 
-    def push(self, tokens: Tensor) -> Stuck | None:
+    def push(self, tokens: Array) -> Stuck | None:
         """The next tokens [n, K]; what was found, once it has gone on for long enough."""
         for token in tokens[:, 0].tolist():
             self._equal = np.where(self._past == token, self._equal + 1, 0)
@@ -109,7 +108,7 @@ class LoopWatch:
 class EchoWatch:
     """Watches the first tokens of one segment for those of the reference [N, K]."""
 
-    def __init__(self, rate: float, reference: Tensor) -> None:
+    def __init__(self, rate: float, reference: Array) -> None:
         self._rate = rate
         self._size = max(4, round(ECHO_SECONDS * rate))
         self._until = self._size + round(ECHO_BEGINS * rate)
@@ -121,7 +120,7 @@ class EchoWatch:
         )
         self._heard: list[int] = []
 
-    def push(self, tokens: Tensor) -> Stuck | None:
+    def push(self, tokens: Array) -> Stuck | None:
         """The next tokens [n, K]; what was found, once."""
         for token in tokens[:, 0].tolist():
             if len(self._heard) >= self._until:
@@ -185,7 +184,7 @@ class SegmentWatch:
         has_end = "missing_end" in guards and not is_fed and may_run_away(prompt)
         self._end = EndWatch(rate, prompt.ceiling) if has_end else None
 
-    def push(self, tokens: Tensor) -> Stuck | None:
+    def push(self, tokens: Array) -> Stuck | None:
         """The next tokens [n, K] of the segment; what was found."""
         echo = self._echo.push(tokens) if self._echo is not None else None
         loop = self._loops.push(tokens) if self._loops is not None else None

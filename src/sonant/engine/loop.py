@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 
-import torch
-
 from sonant import native
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
 from sonant.engine.guards import TRIES, SegmentWatch, Stuck, may_run_away, watches_for
-from sonant.engine.model import Prompt, SpeechModel, Step
+from sonant.engine.model import Prompt, SpeechModel, Step, inference
 from sonant.engine.preparing import Prepared, PreparingThread
 from sonant.engine.progress import Progress, Segment
 from sonant.engine.rows import Rows
@@ -27,7 +25,7 @@ from sonant.engine.stream import SpeechStream
 from sonant.engine.stretching import open_decoder
 from sonant.engine.turns import Turns
 from sonant.errors import BusyError, CancelledError, GenerationError, NotFiniteError, SonantError
-from sonant.nn.sampling import segment_seed
+from sonant.request.seeds import segment_seed
 from sonant.request.settings import guards_of
 from sonant.request.speech import ChunkPolicy, ModelSpec, SpeechRequest
 
@@ -75,9 +73,9 @@ class Loop:
             cache_positions=cache_positions,
             records_ahead=records_ahead,
         )
-        shares = getattr(model, "ignores_threads", False) and torch.get_num_threads() > 1
-        self._pipelined = shares if pipelined is None else pipelined
-        self._threads = torch.get_num_threads() if shares and self._pipelined else 0
+        threads = _threads() if getattr(model, "ignores_threads", False) else 1
+        self._pipelined = threads > 1 if pipelined is None else pipelined
+        self._threads = threads if threads > 1 and self._pipelined else 0
         """Threads that stepping and decoding share; 0 leaves both with torch's number."""
         self._whole = _MEANWHILE if self._pipelined and self.spec.streams_by == "frame" else _WHOLE
         # Shared between threads, under the condition's lock:
@@ -167,7 +165,7 @@ class Loop:
         if self._thread is None:
             self._preparing = PreparingThread(self._post_prepared)
             if self._pipelined:
-                self._decoding = DecodingThread(self._share_with_steps)
+                self._decoding = DecodingThread(self.model, self._share_with_steps)
             self._thread = threading.Thread(target=self._run, name="sonant-engine", daemon=True)
             self._thread.start()
 
@@ -181,7 +179,7 @@ class Loop:
 
     def _run(self) -> None:
         stumbles = 0
-        with torch.inference_mode():
+        with inference(self.model):
             while True:
                 with self._condition:
                     self._is_awake = False
@@ -624,6 +622,12 @@ class Loop:
         """Take half of the cores while utterances take steps, and all for what is left after the last."""
         if self._threads:
             native.limit_threads(self._threads // 2 if self._is_generating else self._threads)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _may_try(request: SpeechRequest, segment: Segment) -> bool:

@@ -14,22 +14,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import numpy as np
 
 from sonant.errors import RequestError, SonantError
-from sonant.request.audio import Audio
+from sonant.request.audio import Audio, Samples
 from sonant.request.speech import ModelSpec, Sampling, SpeechRequest
 from sonant.request.voice import Voice
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
 log = logging.getLogger(__name__)
 
 Made = TypeVar("Made")
+
+Array: TypeAlias = Any
+"""Tokens or samples: torch's, or numpy's of a model that says `uses_torch = False`."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -80,7 +85,8 @@ class Utterance:
 
     prompt: Prompt
     slots: tuple[int, ...]
-    generator: torch.Generator
+    generator: Any = None
+    """The torch.Generator of a model that draws."""
     state: Any = None
     steps: int = 0
     is_finished: bool = False
@@ -90,7 +96,7 @@ class Utterance:
 class Step:
     """What one step gave one utterance: tokens [n, K] (n may be 0), and whether it ended."""
 
-    tokens: Tensor
+    tokens: Array
     is_final: bool
     at_ceiling: bool = False
     """True when the ceiling ended it instead of the model's own end token."""
@@ -109,11 +115,11 @@ class Ending:
 class AudioDecoder(Protocol):
     """Streaming state of tokens -> waveform for one utterance."""
 
-    def push(self, tokens: Tensor) -> Tensor:
+    def push(self, tokens: Array) -> Array:
         """Samples [S] (S may be 0) that became certain with these tokens [n, K]."""
         ...
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Array:
         """What is left, [S]. Nothing may be pushed afterwards."""
         ...
 
@@ -124,8 +130,10 @@ class SpeechModel(Protocol):
     What a model may have beyond this: `units(text)` (the tokens or phonemes of a text, for people to see),
     `each_prompt(request)` (what `prepare` gives, one at a time, an
     `Unspeakable` for a sentence that cannot be said, None where a bit of the work gave nothing),
-    `tokens_are_speech` (False where repeated tokens are no fault), `ending(utterance)` (an `Ending` from the
-    scores of its last or its next choice; None where there are none),
+    `tokens_are_speech` (False where repeated tokens are no fault), `uses_torch` (False where tokens and
+    samples are numpy's: then nothing here loads torch, which takes longer than speaking a sentence),
+    `ending(utterance)` (an `Ending` from the scores of its last or its next choice; None where there are
+    none),
     `ignores_threads` (steps sum alike on any number of threads), `least_positions` (cache positions to make
     room for from the start), `grow(positions)` (longer rows, with what is in them; False where they cannot
     be), `warm_up()` (after `allocate`: record whatever a device replays, so that no request waits for it).
@@ -158,6 +166,36 @@ class SpeechModel(Protocol):
         ...
 
 
+def inference(model: object) -> AbstractContextManager[object]:
+    """Torch without gradients; nothing for a model that does without torch."""
+    if not getattr(model, "uses_torch", True):
+        return nullcontext()
+    import torch
+
+    return torch.inference_mode()
+
+
+def joined(tokens: Sequence[Array]) -> Array:
+    """Pieces of tokens as one, of the same kind."""
+    if isinstance(tokens[0], np.ndarray):
+        return np.concatenate(tokens)
+    import torch
+
+    return torch.cat(tuple(tokens))
+
+
+def as_samples(made: Array) -> Samples:
+    """What a decoder made, [S], as numpy's float32."""
+    if isinstance(made, np.ndarray):
+        return made.astype(np.float32, copy=False)
+    return made.detach().float().cpu().numpy()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, the device's included: torch's own error is no MemoryError."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def attempt(text: str, make: Callable[[], Made]) -> Made | Unspeakable:
     """What `make` gives, or that this text cannot be spoken.
 
@@ -170,10 +208,10 @@ def attempt(text: str, make: Callable[[], Made]) -> Made | Unspeakable:
         if error.field not in (None, "text"):
             raise
         return Unspeakable(text, error)
-    except (SonantError, MemoryError):
+    except SonantError:
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's, which is no MemoryError
+        if is_out_of_memory(error):
             raise
         log.exception("a text of %d characters could not be prepared", len(text))  # texts are not logged
         return Unspeakable(text, error)

@@ -15,12 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from sonant.engine.model import Prompt, SpeechModel, Unspeakable
+from sonant.engine.model import Prompt, SpeechModel, Unspeakable, inference, is_out_of_memory
 from sonant.errors import DeadlineError, RequestError, SonantError
 from sonant.native import teams
-from sonant.nn.sampling import segment_seed
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import GuardEvent, SpeechRequest
 from sonant.request.spoken import Part, request_of, spoken_parts, stretch_of
 from sonant.text.speakable import named
@@ -78,7 +76,7 @@ class Source:
     def next(self) -> Item:
         """The next bit of work. Sets `is_over` when there is none. Raises what the model raises."""
         try:
-            with torch.inference_mode():
+            with inference(self._model):
                 return next(self._items)
         except StopIteration:
             self.is_over = True
@@ -112,9 +110,11 @@ class Source:
             if error.field not in (None, "text") or not self._is_given:
                 raise
             yield Unspeakable(part.text, error)
-        except (SonantError, MemoryError, torch.OutOfMemoryError):
+        except SonantError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             log.exception("a text could not be prepared: %r", part.text[:200])
             yield Unspeakable(part.text, error)
         if part.pause_after and has_spoken:

@@ -11,11 +11,9 @@ from collections import deque
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
-from torch import Tensor
-
 from sonant.engine.decoding import Sound
 from sonant.engine.guards import SegmentWatch
-from sonant.engine.model import Prompt, Unspeakable, Utterance
+from sonant.engine.model import Array, Prompt, Unspeakable, Utterance
 from sonant.engine.preparing import Deadline, Item, Pause, Source
 from sonant.engine.stream import SpeechStream
 from sonant.errors import SonantError
@@ -37,9 +35,9 @@ class Segment:
     """True once it is known what follows. Its last samples wait for that."""
     utterance: Utterance | None = None
     sound: Sound | None = None
-    pending: list[Tensor] = field(default_factory=list)
+    pending: list[Array] = field(default_factory=list)
     """Tokens not handed to the decoder yet."""
-    given: list[Tensor] = field(default_factory=list)
+    given: list[Array] = field(default_factory=list)
     """Tokens handed to the decoder of a sound that is held."""
     is_complete: bool = False
     """True once its last token was made."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sonant.audio.stretch import Stretcher
-from sonant.engine.model import AudioDecoder, Prompt, SpeechModel
+from sonant.engine.model import Array, AudioDecoder, Prompt, SpeechModel, as_samples
+from sonant.request.audio import Samples
 
 
 class StretchedDecoder:
@@ -22,18 +21,17 @@ class StretchedDecoder:
         """Those of the decoder inside."""
         return getattr(self._decoder, "timings", {})
 
-    def push(self, tokens: Tensor) -> Tensor:
+    def push(self, tokens: Array) -> Samples:
         """Samples [S] at the new pace that became certain."""
         return self._stretched(self._decoder.push(tokens))
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Samples:
         """What is left, [S]."""
         rest = self._stretched(self._decoder.finish())
-        return torch.cat((rest, torch.from_numpy(self._stretcher.finish())))
+        return np.concatenate((rest, self._stretcher.finish()))
 
-    def _stretched(self, samples: Tensor) -> Tensor:
-        plain = samples.detach().to("cpu", torch.float32).numpy()
-        return torch.from_numpy(np.ascontiguousarray(self._stretcher.push(plain)))
+    def _stretched(self, samples: Array) -> Samples:
+        return self._stretcher.push(as_samples(samples))
 
 
 def open_decoder(model: SpeechModel, prompt: Prompt, *, streaming: bool) -> AudioDecoder:

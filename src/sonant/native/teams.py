@@ -7,6 +7,7 @@ begins by waking a sleeper: a decoding step of two hundred loops took a quarter 
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ SOFT = 1
 @cache
 def _pause() -> Any:
     """GNU's `omp_pause_resource_all` as torch loaded it, or None."""
-    import torch  # noqa: F401  loads the runtime
+    import torch  # noqa: F401  another thread may be at it
 
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
@@ -33,6 +34,6 @@ def release() -> None:
 
     For threads that prepare work and then wait for another one that does it.
     """
-    pause = _pause()
+    pause = _pause() if "torch" in sys.modules else None  # without it no thread has helpers
     if pause is not None:
         pause(SOFT)

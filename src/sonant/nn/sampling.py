@@ -29,14 +29,6 @@ def generator(seed: int, stream: str) -> torch.Generator:
     return made
 
 
-def segment_seed(seed: int, index: int) -> int:
-    """The seed of segment number `index` of a request; segment 0 keeps the request's seed."""
-    if index == 0:
-        return seed
-    digest = hashlib.sha256(f"sonant-segment:{seed}:{index}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1
-
-
 def check_finite(logits: Tensor) -> Tensor:
     """The raw logits of an utterance, of any shape. Raises NotFiniteError where one is NaN or infinite."""
     if not math.isfinite(float(logits.sum(dtype=torch.float32))) and not bool(logits.isfinite().all()):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.engine.model import Prompt, SpeechModel
+from sonant.engine.model import Prompt, SpeechModel, joined
 from sonant.errors import RequestError
 from sonant.nn.tap import tap, tap_scope
 from sonant.parity.trace import Trace
@@ -183,5 +183,6 @@ def _segment(model: SpeechModel, prompt: Prompt, max_steps: int | None) -> Tenso
             utterance.is_finished = True
             break
     decoder = model.decoder(prompt, streaming=False)
-    samples = torch.cat((decoder.push(torch.cat(tokens)), decoder.finish()))
+    pieces = decoder.push(joined(tokens)), decoder.finish()
+    samples = torch.cat([torch.as_tensor(piece) for piece in pieces])
     return tap("output.samples", samples.float().cpu())

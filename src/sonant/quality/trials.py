@@ -13,11 +13,11 @@ from sonant.audio.measure import Measurement, measure
 from sonant.bench.quality import sentences
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError, SonantError
-from sonant.nn.sampling import segment_seed
 from sonant.quality.judges import Judgement, Judges
 from sonant.readings.given import job_fields
 from sonant.readings.job import SPOKEN
 from sonant.request.audio import Audio
+from sonant.request.seeds import segment_seed
 from sonant.request.settings import Setting, settings_of
 from sonant.request.speech import ModelSpec, SpeechRequest, request_from
 from sonant.request.voice import Voice

@@ -123,9 +123,11 @@ def deliver(
             samples = high_pass.push(chunk.samples) if high_pass is not None else chunk.samples
             if may_rewrite:
                 kept.append(samples)
-            if leveller is not None:
+            # What comes as one chunk is written once, when it is whole.
+            is_written = not (may_rewrite and (is_pipe or (chunk.is_final and not chunks)))
+            if leveller is not None and (is_written or listeners):
                 samples = leveller.push(samples)
-            if target is not None and not (is_pipe and may_rewrite):
+            if target is not None and is_written:
                 writer = writer or AudioWriter(target, rate, format=job.format)
                 writer.write(samples)
             for listener in listeners:
@@ -162,7 +164,7 @@ def deliver(
             done = f"speak it again with --de-rumble {CUTOFF_HZ:g}"
         guards.append(GuardEvent("rumble", f"{found}; {done}"))
     clipped = writer.encoder.clipped if writer is not None else 0
-    if may_rewrite and target is not None and (is_pipe or is_filtered or job.loudness is not None):
+    if may_rewrite and target is not None and (writer is None or is_filtered or job.loudness is not None):
         whole = np.concatenate(kept) if kept else np.zeros(0, np.float32)
         if job.loudness is not None:
             whole = at_loudness(whole, rate, job.loudness)

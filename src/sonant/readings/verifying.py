@@ -18,8 +18,8 @@ import numpy as np
 
 from sonant.engine.engine import Engine
 from sonant.errors import GenerationError, RequestError, SonantError
-from sonant.nn.sampling import segment_seed
 from sonant.request.audio import Audio, Samples
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import AudioChunk, GuardEvent, SpeechRequest, language_name
 from sonant.text.language import detect_language
 from sonant.text.scoring import Score, score_words

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from sonant.errors import RequestError
-from sonant.nn.sampling import segment_seed
+from sonant.request.seeds import segment_seed
 from sonant.server.delivery import SpeechAnswer
 from sonant.server.schemas import DialogueBody, SpeechBody, VoiceId
 from sonant.server.service import SpeechService

@@ -22,7 +22,7 @@ from sonant.audio.encode import Encoder, open_encoder
 from sonant.audio.loudness import Leveller
 from sonant.engine.stream import NO_SAMPLES
 from sonant.errors import CancelledError, RequestError, SonantError
-from sonant.nn.sampling import segment_seed
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import TextFeed
 from sonant.server.captions import WordClock
 from sonant.server.delivery import encode, warning

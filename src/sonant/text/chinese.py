@@ -248,7 +248,7 @@ def rules() -> Rules:
     """The rules of Chinese, in their order."""
 
     def rule(name: str, starts: str, pattern: str, read: Read) -> Rule:
-        return Rule(name, regex.compile(pattern), read, starts)
+        return Rule(name, pattern, read, starts)
 
     unit = alternatives(set(_UNITS) - {"%"})
     small = alternatives(set(_UNITS) - {"%", "M", "G", "A", "V", "W", "w", "N", "J", "d", "t", "s", "h"})

@@ -150,7 +150,7 @@ def rules() -> Rules:
     """The rules of Japanese, in their order."""
 
     def rule(name: str, starts: str, pattern: str, read: Read) -> Rule:
-        return Rule(name, regex.compile(pattern), read, starts)
+        return Rule(name, pattern, read, starts)
 
     unit = alternatives(_UNITS)
     small = alternatives(set(_UNITS) - {"A", "V", "W", "N", "J", "t", "s", "h"})

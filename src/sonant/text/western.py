@@ -54,12 +54,6 @@ class Western:
         self._groups += 1
         return f"(?P<{name}>{self.number.replace('g__', f'g{self._groups}')})"
 
-    def compile(self, pattern: str, *, ignore_case: bool = False) -> regex.Pattern[str]:
-        """The pattern, where blanks may be narrow or not break."""
-        return regex.compile(
-            pattern.replace("␣", r"[ \u00a0\u2009\u202f]"), regex.IGNORECASE if ignore_case else 0
-        )
-
     # -- numbers ------------------------------------------------------------------------------
 
     def parts(self, written: str) -> tuple[str, str]:
@@ -502,7 +496,7 @@ class Western:
 
     def rule(self, name: str, starts: str, pattern: str, read: Read, *, ignore_case: bool = False) -> Rule:
         """One rule; "␣" in its pattern is a blank of any kind."""
-        return Rule(name, self.compile(pattern, ignore_case=ignore_case), read, starts)
+        return Rule(name, pattern.replace("␣", r"[ \u00a0\u2009\u202f]"), read, starts, ignore_case)
 
     def common(self) -> list[Rule]:
         """The rules that every language has, in their order."""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import replace
-from typing import Protocol
-
-import torch
+from typing import TYPE_CHECKING, Protocol
 
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.request.audio import Audio
@@ -17,6 +15,9 @@ from sonant.request.voice import Voice
 from sonant.voices.content_cache import ContentCache, audio_key
 from sonant.voices.finding import find_voice
 from sonant.voices.library import VoiceLibrary
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Casting:
                 field="voice",
             )
         check_clip(audio, self.spec, field="voice", what="reference clip")
+        import torch  # not before: what cannot clone may do without
 
         def make() -> Voice:
             log.info("encoding voice %s for %s", name or "of a clip", self.spec.name)
@@ -106,7 +108,7 @@ class Casting:
     def _mix(self, mixture: Voice) -> Voice:
         """The sum by weight of what the model says may be mixed. Raises VoiceError."""
         spec = self.spec
-        mixed: dict[str, torch.Tensor] = {}
+        mixed: dict[str, Tensor] = {}
         for part, weight in mixture.parts:
             # Words of the clips are of no use to a mixture, and would be encoded for nothing.
             fitted = self._fit(part if self._is_of_this_model(part) else replace(part, transcript=None))

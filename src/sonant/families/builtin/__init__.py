@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from sonant.engine.model import SpeechModel
     from sonant.request.speech import ModelSpec
 
-__all__ = ["describe", "detect", "footprint", "load"]
+__all__ = ["USES_TORCH", "describe", "detect", "footprint", "load"]
+
+USES_TORCH = False
 
 
 def detect(path: Path) -> bool:
@@ -20,7 +22,7 @@ def detect(path: Path) -> bool:
     return False
 
 
-def load(path: Path, *, device: torch.device, dtype: torch.dtype) -> SpeechModel:
+def load(path: Path, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> SpeechModel:
     """The built-in model; `path`, `device` and `dtype` do not matter to it."""
     from sonant.families.builtin.model import BuiltinModel
 

@@ -2,7 +2,8 @@
 
     text -> phoneme ids (the "tokens", 16 a step) -> ONNX acoustic network + signal model at finish, 24 kHz
 
-The acoustic network sees a whole sentence at once, so audio streams by segment, as IndexTTS2's does.
+The acoustic network sees a whole sentence at once, so audio streams by segment, as IndexTTS2's does. Nothing
+here is torch's, nor loads it.
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.builtin.spec import builtin_spec
-from sonant.nn.sampling import generator, segment_seed
-from sonant.request.audio import Audio
+from sonant.request.audio import Audio, Samples
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import SpeechRequest
 from sonant.request.voice import Voice
 from sonant.text.bounds import within_bounds
@@ -39,7 +39,7 @@ MAX_PHONEMES = 400
 class BuiltinInputs:
     """Phoneme ids [N] with the pads at both ends, and the pace."""
 
-    ids: Tensor
+    ids: npt.NDArray[np.int64]
     speed: float
 
 
@@ -48,6 +48,7 @@ class BuiltinModel:
 
     tokens_are_speech = False
     """They are phonemes, so a text that repeats itself does so in them."""
+    uses_torch = False
 
     def __init__(self) -> None:
         self.spec = builtin_spec()
@@ -93,7 +94,7 @@ class BuiltinModel:
                     sampling=request.sampling,
                     seed=segment_seed(request.seed, count),
                     ceiling=len(ids),
-                    inputs=BuiltinInputs(torch.tensor(ids), request.speed),
+                    inputs=BuiltinInputs(np.array(ids), request.speed),
                     pause_after=PAUSE,
                 )
                 count += 1
@@ -112,15 +113,13 @@ class BuiltinModel:
 
     def start(self, prompt: Prompt, slots: Sequence[int]) -> Utterance:
         """An utterance at its first phoneme."""
-        return Utterance(
-            prompt=prompt, slots=tuple(slots), generator=generator(prompt.seed, "tokens"), state=0
-        )
+        return Utterance(prompt=prompt, slots=tuple(slots), state=0)
 
     def step(self, utterances: Sequence[Utterance]) -> list[Step]:
         """The next phoneme ids of each utterance."""
         steps = []
         for utterance in utterances:
-            ids: Tensor = utterance.prompt.inputs.ids
+            ids = utterance.prompt.inputs.ids
             begin = utterance.state
             utterance.state = min(begin + IDS_PER_STEP, len(ids))
             steps.append(Step(ids[begin : utterance.state, None], utterance.state == len(ids)))
@@ -140,18 +139,18 @@ class BuiltinDecoder:
         self._prompt = prompt
         self._ids: list[int] = []
 
-    def push(self, tokens: Tensor) -> Tensor:
+    def push(self, tokens: npt.NDArray[np.int64]) -> Samples:
         """No samples yet: the network needs the whole sentence."""
         self._ids.extend(tokens[:, 0].tolist())
-        return torch.zeros(0)
+        return np.zeros(0, np.float32)
 
-    def finish(self) -> Tensor:
+    def finish(self) -> Samples:
         """The sentence, [S] at 24 kHz."""
         began = time.monotonic()
         noise = np.random.default_rng(self._prompt.seed)
-        samples = self._voice.from_ids(self._ids, self._prompt.inputs.speed, noise)
+        samples: Samples = self._voice.from_ids(self._ids, self._prompt.inputs.speed, noise)
         self.timings["vocoder"] = time.monotonic() - began
-        return torch.from_numpy(samples)
+        return samples
 
 
 def _unreadable(text: str) -> RequestError:

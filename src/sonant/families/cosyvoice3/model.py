@@ -30,10 +30,11 @@ from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, TextRules, spe
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
-from sonant.nn.sampling import chance_of, generator, segment_seed
+from sonant.nn.sampling import chance_of, generator
 from sonant.nn.step_stack import StepStack
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
+from sonant.request.seeds import segment_seed
 from sonant.request.settings import options_of
 from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.request.voice import Voice

@@ -32,10 +32,11 @@ from sonant.families.indextts2.semantic_codec import HalfRateCodec, SemanticCode
 from sonant.families.indextts2.vocoder import BigVgan
 from sonant.nn.cache import KVCache
 from sonant.nn.row_steps import RowSteps
-from sonant.nn.sampling import chance_of, generator, segment_seed
+from sonant.nn.sampling import chance_of, generator
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
 from sonant.request.checks import check_clip
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import ModelSpec, SpeechRequest, Style
 from sonant.request.voice import Voice
 from sonant.voices.content_cache import ContentCache, audio_key

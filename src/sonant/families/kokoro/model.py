@@ -24,10 +24,11 @@ from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utteran
 from sonant.errors import CheckpointError, RequestError, UnsupportedError
 from sonant.families.kokoro.front_end import Phonemizer, phonemizer
 from sonant.families.kokoro.spec import BRITISH, LANGUAGES, graph_file, kokoro_spec, voice_files
-from sonant.nn.sampling import generator, segment_seed
+from sonant.nn.sampling import generator
 from sonant.nn.tap import tap
 from sonant.request.audio import Audio
 from sonant.request.mixing import parse_mixture
+from sonant.request.seeds import segment_seed
 from sonant.request.speech import SpeechRequest
 from sonant.request.voice import Voice
 from sonant.text.bounds import within_bounds

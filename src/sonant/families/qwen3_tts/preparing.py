@@ -16,7 +16,7 @@ from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
 from sonant.families.qwen3_tts.fed import MAX_FED_FRAMES, FedInputs
 from sonant.families.qwen3_tts.speech_tokenizer import SpeechTokenizer
 from sonant.families.qwen3_tts.talker import Network
-from sonant.nn.sampling import segment_seed
+from sonant.request.seeds import segment_seed
 from sonant.request.settings import TextLayout
 from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.request.voice import Voice
