@@ -83,6 +83,17 @@ def test_short_requests_without_end_do_not_keep_a_book_waiting():
     assert begun.index("book4") <= 12
 
 
+def test_new_and_old_share_by_what_they_say_and_not_by_segments():
+    """Sixty streams of short texts beside six books waited for 5 s, as many segments of each being begun."""
+    pages = ". ".join(
+        f"page{number} of a book with sentences of some sixty letters each" for number in range(3)
+    )
+    crowd = [(f"short{n:02}", {"client": n}) for n in range(60)]
+    begun = speak(Order(), 1, (pages, {}), *crowd)
+    [one, two] = [at for at, name in enumerate(begun) if name.startswith(("page1", "page2"))]
+    assert 14 <= two - one <= 20, begun
+
+
 def test_a_higher_priority_goes_first_and_a_lower_one_still_gets_its_turn():
     low = [(f"low{n}", {}) for n in range(4)]
     begun = speak(Order(), 1, *low, (book("high", 3), {"priority": 1}))

@@ -1,9 +1,9 @@
 """Whose segment gets the next free row.
 
 A row is handed back at the end of every segment, and then goes to the highest priority; of these by turns to
-a request that is new and to one that goes on, so that neither a queue of books nor a crowd of short requests
-keeps the other out; of these to the client with the fewest segments under way, who was served the longest
-ago; of these to the one who has waited longest.
+a request that is new and to one that goes on, measured in characters, so that neither a queue of books nor a
+crowd of short requests keeps the other out; of these to the client with the fewest segments under way, who
+was served the longest ago; of these to the one who has waited longest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,14 @@ from sonant.engine.progress import Progress
 PASSED_MOST = 256
 """Turns after which a segment that others were preferred to counts one priority more: nothing starves."""
 
+NEW_FOR_OLD = 2.0
+"""Characters of new requests that are begun for each of those that go on, while both wait: who goes on is
+heard already, and who is new is not. In segments a book would get as many as sixty short texts, of thrice
+their length."""
+MOST_AHEAD = 300.0
+"""Characters, about a long segment, that one kind may be ahead of its share: what priorities gave is not paid
+back for ever."""
+
 
 class Turns:
     """Remembers who was served."""
@@ -23,10 +31,12 @@ class Turns:
         self._count = 0
         self._served: dict[Hashable, int] = {}
         """The last turn of each client who has a request under way."""
-        self._prefers_fresh = True
+        self._new_ahead = 0.0
+        """Characters of new requests that were begun beyond their share."""
 
     def first(self, waiting: Sequence[Progress], running: Iterable[Progress]) -> Progress:
         """The one of `waiting` whose turn it is."""
+        prefers_fresh = self._new_ahead <= 0
         under_way: dict[Hashable, int] = {}
         for progress in running:
             under_way[progress.client] = under_way.get(progress.client, 0) + progress.is_generating
@@ -36,7 +46,7 @@ class Turns:
             return (
                 not segment.taken,  # one whose row was taken back goes on first
                 -(progress.priority + segment.passed // PASSED_MOST),
-                progress.is_fresh is not self._prefers_fresh,
+                progress.is_fresh is not prefers_fresh,
                 under_way.get(progress.client, 0),
                 self._served.get(progress.client, 0),
                 segment.since,
@@ -52,7 +62,9 @@ class Turns:
         for other in others:
             other.waiting[0].passed += 1
         if any(other.is_fresh is not chosen.is_fresh for other in others):
-            self._prefers_fresh = not chosen.is_fresh
+            size = max(1, len(chosen.waiting[0].prompt.text))
+            ahead = self._new_ahead + (size if chosen.is_fresh else -NEW_FOR_OLD * size)
+            self._new_ahead = min(max(ahead, -MOST_AHEAD), MOST_AHEAD)
 
     def forget(self, client: Hashable, others: Iterable[Progress]) -> None:
         """A request of this client ended."""
