@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,11 @@ from sonant.audio.encode import FORMATS, open_encoder
 from sonant.checkpoints.memory import resident_bytes
 from sonant.errors import RequestError, SonantError
 from sonant.files import sweep_parts
-from sonant.request.speech import EMOTIONS, ModelSpec
+from sonant.request.speech import EMOTIONS, ModelSpec, SpeechRequest
 from sonant.server.auth import Gate, caller_of
 from sonant.server.books import book_routes
 from sonant.server.delivery import SpeechAnswer, collect, json_pieces, usage, warning
+from sonant.server.desk import EngineDesk
 from sonant.server.dialogue import dialogue_routes, turns_of
 from sonant.server.elevenlabs import eleven_routes
 from sonant.server.headers import HEADERS
@@ -274,26 +275,17 @@ def _speech_routes(service: SpeechService) -> APIRouter:
     @router.post("/v1/audio/speech/segments", summary="Show how a text would be cut")
     async def segments(body: SegmentsBody, request: Request) -> Response:
         """The segments a model would speak one after another."""
-        service.check_fields(body)
-        service.check_text(body.input)
-        caller = caller_of(request.scope)
-        async with service.pool.use(service.model_for(body, caller)) as loaded:
-            made = await service.request(loaded, body, body.input, caller=caller)
-            texts = await loaded.desk.segments(made)
-        return json_response(
-            {"object": "list", "data": [{"index": i, "text": t} for i, t in enumerate(texts)]}
-        )
+
+        async def cut(desk: EngineDesk, made: SpeechRequest, client: str) -> dict[str, Any]:
+            texts = await desk.segments(made, client)
+            return {"object": "list", "data": [{"index": i, "text": t} for i, t in enumerate(texts)]}
+
+        return await _until_done(request, _shown(service, body, request, cut))
 
     @router.post("/v1/audio/text", summary="Show what of a text will be spoken")
     async def read(body: SegmentsBody, request: Request) -> Response:
         """Part by part: the words, each rule that fired, what is not spoken, and tokens or phonemes."""
-        service.check_fields(body)
-        service.check_text(body.input)
-        caller = caller_of(request.scope)
-        async with service.pool.use(service.model_for(body, caller)) as loaded:
-            made = await service.request(loaded, body, body.input, caller=caller)
-            found = await loaded.desk.explain(made)
-        return json_response(found)
+        return await _until_done(request, _shown(service, body, request, EngineDesk.explain))
 
     @router.post("/v1/audio/speech/batch", summary="Speak several texts")
     async def batch(body: BatchBody, request: Request) -> Response:
@@ -313,6 +305,22 @@ def _speech_routes(service: SpeechService) -> APIRouter:
         await serve_socket(service, socket)
 
     return router
+
+
+async def _shown(
+    service: SpeechService,
+    body: SegmentsBody,
+    request: Request,
+    show: Callable[[EngineDesk, SpeechRequest, str], Awaitable[dict[str, Any]]],
+) -> Response:
+    """What is found of a text that is not spoken; it counts as a request of its client."""
+    service.check_fields(body)
+    service.check_text(body.input)
+    caller = caller_of(request.scope)
+    with service.turn_of(caller.id):
+        async with service.pool.use(service.model_for(body, caller)) as loaded:
+            made = await service.request(loaded, body, body.input, caller=caller)
+            return json_response(await show(loaded.desk, made, caller.id))
 
 
 async def _until_done(request: Request, work: Any) -> Response:

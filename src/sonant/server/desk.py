@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import queue
 from collections.abc import AsyncIterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from sonant.engine.stream import SpeechStream
 from sonant.request.audio import Audio
 from sonant.request.speech import AudioChunk, SpeechRequest
 from sonant.request.voice import Voice
+from sonant.server.one_each import OneEach
 
 
 class AsyncStream:
@@ -52,25 +53,22 @@ class AsyncStream:
 
 SUBMITTING = 8
 """Threads in which first sentences are prepared: so many clients may send what is hard to read."""
-
-
-class _Turns:
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.users = 0
+SHOWING = 4
+"""Threads that show what would be spoken of a text."""
 
 
 class EngineDesk:
-    """The asyncio side of one engine, and its helper threads: a few to submit, of which a client has one at a
-    time, one to encode voices, and one to show what would be spoken of a text, however long that takes."""
+    """The asyncio side of one engine, and its helper threads: some that submit, some that show what would be
+    spoken of a text, however long that takes, and one that encodes voices. A client has one of each."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self._submitting = ThreadPoolExecutor(SUBMITTING, thread_name_prefix="sonant-submit")
-        self._turns: dict[str | None, _Turns] = {}
-        """Of the clients who are submitting."""
+        self._to_submit = OneEach()
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="sonant-encode")
-        self._showing = ThreadPoolExecutor(1, thread_name_prefix="sonant-show")
+        self._to_encode = OneEach()
+        self._showing = ThreadPoolExecutor(SHOWING, thread_name_prefix="sonant-show")
+        self._to_show = OneEach()
 
     async def submit(
         self, request: SpeechRequest, *, streaming: bool, client: str | None = None, priority: int = 0
@@ -89,43 +87,29 @@ class EngineDesk:
             client=client,
             priority=priority,
         )
-        async with self._turn(client):
-            future: Future[SpeechStream] = self._submitting.submit(work)
-            try:
-                return AsyncStream(await asyncio.wrap_future(future), ready)
-            except asyncio.CancelledError:
-                future.add_done_callback(_cancel_result)
-                raise
+        # A hard text keeps its sender waiting, and nobody else.
+        stream = await self._to_submit.in_thread(client, self._submitting, work, SpeechStream.cancel)
+        return AsyncStream(stream, ready)
 
-    @contextlib.asynccontextmanager
-    async def _turn(self, client: str | None) -> AsyncIterator[None]:
-        """One text of a client at a time: a hard one keeps its sender waiting, and nobody else."""
-        turns = self._turns.setdefault(client, _Turns())
-        turns.users += 1
-        try:
-            async with turns.lock:
-                yield
-        finally:
-            turns.users -= 1
-            if not turns.users:
-                del self._turns[client]
-
-    async def segments(self, request: SpeechRequest) -> tuple[str, ...]:
+    async def segments(self, request: SpeechRequest, client: str) -> tuple[str, ...]:
         """How the model would cut the text."""
-        return await asyncio.wrap_future(self._showing.submit(self.engine.segments, request))
+        work = partial(self.engine.segments, request)
+        return await self._to_show.in_thread(client, self._showing, work)
 
-    async def explain(self, request: SpeechRequest) -> dict[str, Any]:
+    async def explain(self, request: SpeechRequest, client: str) -> dict[str, Any]:
         """What will be spoken of the text, and by which rules."""
-        return await asyncio.wrap_future(self._showing.submit(self.engine.explain, request))
+        work = partial(self.engine.explain, request)
+        return await self._to_show.in_thread(client, self._showing, work)
 
-    async def voice_of_clip(self, audio: Audio, transcript: str | None) -> Voice:
+    async def voice_of_clip(self, audio: Audio, transcript: str | None, client: str) -> Voice:
         """The clip encoded for this model, off the event loop; the engine remembers the last few."""
         work = partial(self.engine.clone, audio, transcript=transcript)
-        return await asyncio.wrap_future(self._encoding.submit(work))
+        return await self._to_encode.in_thread(client, self._encoding, work)
 
-    async def fitting_voice(self, voice: Voice) -> Voice | str | None:
+    async def fitting_voice(self, voice: Voice, client: str) -> Voice | str | None:
         """A voice as this model takes it: encoded again when it was made for another and keeps its clip."""
-        return await asyncio.wrap_future(self._encoding.submit(self.engine.fit, voice))
+        work = partial(self.engine.fit, voice)
+        return await self._to_encode.in_thread(client, self._encoding, work)
 
     def close(self) -> None:
         """End the engine and the helper threads; waits for them."""
@@ -137,8 +121,3 @@ class EngineDesk:
 def _set_from_thread(loop: asyncio.AbstractEventLoop, ready: asyncio.Event) -> None:
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(ready.set)
-
-
-def _cancel_result(future: Future[SpeechStream]) -> None:
-    if not future.cancelled() and future.exception() is None:
-        future.result().cancel()

@@ -46,6 +46,7 @@ from sonant.server.bookshelf import (
     owner_of,
     remove_folder,
 )
+from sonant.server.one_each import OneEach
 from sonant.server.problems import HttpProblem, describe_error, no_room
 from sonant.server.reading_work import Running, dub_book, speak_book
 from sonant.server.service import SpeechService
@@ -73,9 +74,8 @@ class ReadingDesk:
         self._readings: dict[str, Reading] = {}
         self._running: dict[str, Running] = {}
         self._served: dict[str, float] = {}
-        self._parsing = asyncio.Semaphore(PARSED_AT_ONCE)
-        self._parsing_of: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._looking = asyncio.Semaphore(1)
+        self._parsing = OneEach(PARSED_AT_ONCE)
+        self._looking = OneEach(1)
         self._coming: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
         """Books and readings of an owner that are being added: they count before they are there."""
         self._going: set[str] = set()
@@ -166,7 +166,7 @@ class ReadingDesk:
         try:
             await self._check_room(owner, len(data) * 2, self._promised())
             await asyncio.to_thread(write_atomically, folder / name, data)
-            async with self._parsing_of[owner], self._parsing:
+            async with self._parsing.turn(owner):
                 await parse_book(folder, name, seconds=self._limits.parse_seconds)
             facts = {
                 "id": book, "object": "book", "name": name, "bytes": len(data), "created_at": time.time(),
@@ -208,7 +208,7 @@ class ReadingDesk:
     ) -> tuple[list[tuple[int, Line]], Cast]:
         """Chapter numbers and lines of a book under a cast. Raises HttpProblem and RequestError."""
         folder = self.shelf.book(owner_of(caller), book)
-        async with self._looking:  # a long book takes seconds
+        async with self._looking.turn(owner_of(caller)):  # a long book takes seconds
             return await asyncio.to_thread(kept_lines, folder, options)
 
     # -- readings -----------------------------------------------------------------------------
@@ -481,7 +481,7 @@ class ReadingDesk:
         stage = self._stage(reading, cast, base)
         if not (folder / "book.json").is_file():
             return stage, [], [], None
-        async with self._looking:
+        async with self._looking.turn(reading.owner):
             numbered, _ = await asyncio.to_thread(kept_lines, folder, reading.options)
             book = await asyncio.to_thread(kept_book, folder)
         if not numbered:

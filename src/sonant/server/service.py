@@ -182,6 +182,13 @@ class SpeechService:
             if not self.clients[client]:
                 del self.clients[client]
 
+    @contextlib.asynccontextmanager
+    async def long_turn(self, caller: Caller) -> AsyncIterator[None]:
+        """A caller's turn for work on a clip, counted like a request. Raises HttpProblem for one too many."""
+        with self.turn_of(caller.id):
+            async with self.clips.long_turns.turn(caller.id):
+                yield
+
     @contextlib.contextmanager
     def socket_of(self, client: str) -> Iterator[None]:
         """A WebSocket of a client, counted. Raises HttpProblem for one too many."""
@@ -281,7 +288,9 @@ class SpeechService:
                     f"{loaded.name} takes no {name} ({capability}). Leave it out or choose another model.",
                     field=name,
                 )
-        clips = {row.name: await self.clips.read(given, row.field_name) for row, given in sounds.items()}
+        clips = {
+            row.name: await self.clips.read(given, row.field_name, caller.id) for row, given in sounds.items()
+        }
         voice = await self._voice(loaded, body, caller)
         deadline = self.settings.deadline_for(len(text))
         return to_request(
@@ -302,8 +311,8 @@ class SpeechService:
                     f"voice {name!r} and ref_audio were both given. Send one of them.", field="ref_audio"
                 )
             transcript = None if body.x_vector_only_mode else body.ref_text or None
-            audio = await self.clips.read(body.ref_audio, "ref_audio")
-            return await loaded.desk.voice_of_clip(audio, transcript)
+            audio = await self.clips.read(body.ref_audio, "ref_audio", caller.id)
+            return await loaded.desk.voice_of_clip(audio, transcript, caller.id)
         for field, given in (("ref_text", body.ref_text), ("x_vector_only_mode", body.x_vector_only_mode)):
             if given:
                 raise RequestError(f"{field} was sent without ref_audio. Add the clip.", field=field)
@@ -320,7 +329,7 @@ class SpeechService:
             voice = await asyncio.to_thread(find)
         except VoiceError as error:
             raise VoiceError(f"{error} GET /v1/audio/voices lists them.") from error
-        return await loaded.desk.fitting_voice(voice) if isinstance(voice, Voice) else voice
+        return await loaded.desk.fitting_voice(voice, caller.id) if isinstance(voice, Voice) else voice
 
 
 def volume_of(body: Manner) -> float:

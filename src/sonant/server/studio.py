@@ -55,15 +55,15 @@ def studio_routes(service: SpeechService) -> APIRouter:
     ) -> Response:
         """The same sound as mp3, opus, aac, flac, wav or pcm: nothing is spoken again."""
         body = bytearray()
-        with service.turn_of(caller_of(request.scope).id):
-            async with service.clips.long_turns:
-                data = await audio.read(service.settings.max_body + 1)
-                sound = await service.clips.decode(data, "audio", limits=service.own_sound_limits)
-                encoder = open_encoder(response_format, sound.sample_rate)
-                for begin in range(0, len(sound.samples), PACKED_AT_ONCE):
-                    piece = np.ascontiguousarray(sound.samples[begin : begin + PACKED_AT_ONCE])
-                    body += await encode(encoder, piece, is_final=False)
-                body += await encode(encoder, NO_SAMPLES, is_final=True)
+        caller = caller_of(request.scope)
+        async with service.long_turn(caller):
+            data = await audio.read(service.settings.max_body + 1)
+            sound = await service.clips.decode(data, "audio", caller.id, limits=service.own_sound_limits)
+            encoder = open_encoder(response_format, sound.sample_rate)
+            for begin in range(0, len(sound.samples), PACKED_AT_ONCE):
+                piece = np.ascontiguousarray(sound.samples[begin : begin + PACKED_AT_ONCE])
+                body += await encode(encoder, piece, is_final=False)
+            body += await encode(encoder, NO_SAMPLES, is_final=True)
         header = encoder.final_header()
         body[: len(header)] = header
         return Response(bytes(body), media_type=FORMATS[response_format].media_type)

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sonant.audio.io import AudioLimits, read_audio
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
+from sonant.server.one_each import OneEach
 from sonant.server.problems import HttpProblem, error_response
 from sonant.server.settings import UploadLimits
 
@@ -121,20 +122,23 @@ class Clips:
         self._limits = limits
         self._allow_urls = allow_urls
         self._resolver = resolver if resolver is not None else resolve
-        self._turns = asyncio.Semaphore(2)
-        self.long_turns = asyncio.Semaphore(2)
+        self._turns = OneEach(2)
+        self.long_turns = OneEach(2)
         """Of requests that are seconds of work on a clip and no speaking, from its decoding to their end: all
         threads at them would leave none that pack what is being spoken, and each holds its samples."""
 
-    async def read(self, value: str, field: str) -> Audio:
-        """A clip given as base64, as a data: URL or, when switched on, as a web address."""
+    async def read(self, value: str, field: str, client: str | None = None) -> Audio:
+        """A clip given as base64, as a data: URL or, when switched on, as a web address. Of a client one is
+        decoded at a time."""
         if value[:8].lower().startswith(("http://", "https://")):
             data = await self._fetch(value, field)
         else:
             data = self._decode_base64(value, field)
-        return await self.decode(data, field)
+        return await self.decode(data, field, client)
 
-    async def decode(self, data: bytes, field: str, *, limits: UploadLimits | None = None) -> Audio:
+    async def decode(
+        self, data: bytes, field: str, client: str | None = None, *, limits: UploadLimits | None = None
+    ) -> Audio:
         """The sound in an uploaded file, within `limits` or the clips'. Raises RequestError with `field`."""
         limits = limits if limits is not None else self._limits
         if len(data) > limits.max_bytes:
@@ -153,7 +157,7 @@ class Clips:
             max_seconds=limits.max_seconds,
             max_samples=limits.max_samples or int(limits.max_seconds * limits.max_rate),
         )
-        async with self._turns:
+        async with self._turns.turn(client):
             work = asyncio.to_thread(read_audio, data, limits=bounds)
             try:
                 samples, rate = await asyncio.wait_for(work, limits.decode_seconds)

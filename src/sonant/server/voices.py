@@ -72,9 +72,9 @@ def voice_routes(service: SpeechService) -> APIRouter:
                 "consent says no. A voice belongs to a person; add it only with their agreement.",
                 field="consent",
             )
-        async with service.clips.long_turns:
+        async with service.long_turn(caller):
             data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
-            audio = await service.clips.decode(data, "audio_sample")
+            audio = await service.clips.decode(data, "audio_sample", caller.id)
             voice = Voice(
                 name=name,
                 clip=audio,
@@ -96,6 +96,7 @@ def voice_routes(service: SpeechService) -> APIRouter:
 
     @router.post("/v1/audio/voices/check", summary="Examine a clip before it becomes a voice")
     async def check_clip(
+        request: Request,
         audio_sample: Annotated[UploadFile, File(description="5 to 15 s of clear speech.")],
         ref_text: Annotated[str | None, Form(max_length=10_000, description="What the clip says.")] = None,
         language: Annotated[str | None, Form(max_length=200)] = None,
@@ -106,9 +107,10 @@ def voice_routes(service: SpeechService) -> APIRouter:
         clip mended gently, as wav in base64, what was done to it, and what is said of it then."""
         told = {"transcript": (ref_text or "").strip() or None, "language": (language or "").strip() or None}
         listener = await listening.open() if transcribe else None
-        async with service.clips.long_turns:
+        caller = caller_of(request.scope)
+        async with service.long_turn(caller):
             data = await audio_sample.read(service.settings.uploads.max_bytes + 1)
-            audio = await service.clips.decode(data, "audio_sample")
+            audio = await service.clips.decode(data, "audio_sample", caller.id)
             document = await _examined(audio, listener, **told)
             if mend:
                 mended = await asyncio.to_thread(mended_clip, audio, may_cut=told["transcript"] is None)
