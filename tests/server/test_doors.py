@@ -1,5 +1,6 @@
 """Attacks that need no whole request, against the real process: headers without end, floods, idle sockets."""
 
+import asyncio
 import contextlib
 import json
 import socket
@@ -8,9 +9,13 @@ import time
 import httpx
 import psutil
 import pytest
+import uvicorn
+from uvicorn.server import ServerState
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from sonant.server.doors import guarded
+from sonant.server.settings import DoorLimits
 from tests.server.conftest import ProcessServer, wait_ready, wait_until
 
 MANY, EACH, SOCKETS, SECONDS = 60, 40, 5, 1
@@ -93,6 +98,112 @@ def test_a_flood_of_headers_is_refused_and_not_kept(server, line):
         with opened(server, b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Large: ") as made:
             assert sent_until_closed(made, (line for _ in range(5_000))) < 64 * 2**20
     assert psutil.Process(server.process.pid).memory_info().rss - before < 64 * 2**20
+
+
+@pytest.mark.parametrize("line", [b"a" * 60_000, b"X-Many: b\r\n" * 6_000])
+def test_a_flood_of_trailers_is_one_of_headers(server, line):
+    """What follows the last chunk of a body is kept like headers, by the parser and by uvicorn."""
+    head = b"POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    before = psutil.Process(server.process.pid).memory_info().rss
+    with opened(server, head + b"2\r\n{}\r\n0\r\nX-Large: ") as made:
+        assert sent_until_closed(made, (line for _ in range(5_000))) < 64 * 2**20
+    assert psutil.Process(server.process.pid).memory_info().rss - before < 64 * 2**20
+
+
+def test_the_rest_of_a_body_that_is_answered_already_has_a_heads_time(server):
+    """It trickled for ever: every byte put off the end of an idle connection."""
+    with opened(server, b"POST /none HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n") as made:
+        assert made.recv(65_536).startswith(b"HTTP/1.1 404")
+        assert sent_until_closed(made, (b"a" for _ in range(400)), pause=0.05) < 400
+
+
+class Taken:
+    """A transport that keeps what is written to it."""
+
+    def __init__(self):
+        self.data, self.is_cut = bytearray(), asyncio.Event()
+
+    def write(self, data):
+        self.data += data
+
+    def abort(self):
+        self.is_cut.set()
+
+    def get_extra_info(self, name):
+        return ("127.0.0.1", 5) if name in ("peername", "sockname") else None
+
+    def is_closing(self):
+        return False
+
+    def pause_reading(self):
+        pass
+
+    resume_reading = close = pause_reading
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+)
+
+
+@contextlib.asynccontextmanager
+async def connected(head, stall_seconds=60.0):
+    """A guarded connection after its head, without a socket: its protocol and what was written to it."""
+
+    async def app(scope, receive, send):
+        await receive()
+        is_socket = scope["type"] == "websocket"
+        await send(
+            {"type": "websocket.accept"} if is_socket else {"type": "http.response.start", "status": 200}
+        )
+        await receive()
+
+    config = uvicorn.Config(app, ws_ping_interval=None)
+    config.load()
+    http, socket_, keeper = guarded(DoorLimits(), stall_seconds)
+    make, taken = socket_ if head is UPGRADE else http, Taken()
+    if head is UPGRADE:
+        keeper.enter("127.0.0.1")
+    wire = make(config=config, server_state=ServerState(), app_state={})
+    wire.connection_made(taken)
+    wire.data_received(head)
+    while head is UPGRADE and b"101" not in taken.data:
+        await asyncio.sleep(0)
+    yield wire, taken
+    wire.connection_lost(None)
+    await asyncio.gather(*wire.tasks)
+
+
+def test_a_websocket_that_reads_nothing_is_kept_no_answers_to_its_pings():
+    async def talk():
+        sizes = []
+        async with connected(UPGRADE) as (wire, taken):
+            for step in (lambda: None, wire.pause_writing, wire.resume_writing):
+                step()
+                before = len(taken.data)
+                wire.data_received((b"\x89\xfd" + bytes(4) + b"x" * 125) * 100)
+                sizes.append(len(taken.data) - before)
+        return sizes
+
+    assert asyncio.run(talk()) == [12_700, 0, 12_700]
+
+
+@pytest.mark.parametrize("head", [UPGRADE, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])
+def test_a_connection_that_takes_nothing_is_cut_and_one_that_takes_it_is_not(head):
+    """Closing alone waited for the client to take the rest, for as long as it held its end open."""
+
+    async def talk():
+        async with connected(head, stall_seconds=0.0) as (wire, taken):
+            wire.pause_writing()
+            wire.resume_writing()
+            for _ in range(5):
+                await asyncio.sleep(0)
+            assert not taken.is_cut.is_set()
+            wire.pause_writing()
+            await asyncio.wait_for(taken.is_cut.wait(), 20)
+
+    asyncio.run(talk())
 
 
 def test_a_large_head_in_one_piece_is_refused_before_the_app_sees_it(server):

@@ -185,7 +185,8 @@ def listen(app: FastAPI, bound: socket.socket, *, log_level: str, browser: bool 
     logging.getLogger("sonant").handlers.clear()  # the commands' one-line handler would say it twice
     from sonant.server.doors import guarded
 
-    http, ws, _ = guarded(app.state.service.settings.doors)
+    settings = app.state.service.settings
+    http, ws, _ = guarded(settings.doors, settings.stall_seconds)
     host, port = bound.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     config = uvicorn.Config(

@@ -23,8 +23,9 @@ _REASONS = {408: b"Request Timeout", 431: b"Request Header Fields Too Large", 50
 class Doorkeeper:
     """Who is connected now."""
 
-    def __init__(self, limits: DoorLimits) -> None:
+    def __init__(self, limits: DoorLimits, stall_seconds: float) -> None:
         self.limits = limits
+        self.stall_seconds = stall_seconds
         self.total = 0
         self.by_address: Counter[str] = Counter()
 
@@ -47,9 +48,11 @@ class Doorkeeper:
             del self.by_address[address]
 
 
-def guarded(limits: DoorLimits) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol], Doorkeeper]:
+def guarded(
+    limits: DoorLimits, stall_seconds: float
+) -> tuple[type[asyncio.Protocol], type[asyncio.Protocol], Doorkeeper]:
     """uvicorn's `http` and `ws` protocols behind these limits, and who counts for them."""
-    doors = Doorkeeper(limits)
+    doors = Doorkeeper(limits, stall_seconds)
 
     class Http(GuardedHttp):
         keeper = doors
@@ -60,18 +63,49 @@ def guarded(limits: DoorLimits) -> tuple[type[asyncio.Protocol], type[asyncio.Pr
     return Http, Socket, doors
 
 
-class GuardedHttp(HttpToolsProtocol):
-    """HTTP/1.1 whose heads are bounded in time and size."""
+class TakenInTime(asyncio.Protocol):
+    """A connection that is cut when its client takes nothing for too long. What else closes it, the end of an
+    answer or of a WebSocket, first waits for what is still to be taken, for ever."""
 
     keeper: Doorkeeper
+    loop: asyncio.AbstractEventLoop
+    transport: asyncio.Transport
+    _stall: asyncio.TimerHandle | None = None
+
+    def pause_writing(self) -> None:
+        """The client is behind by more than a connection holds."""
+        super().pause_writing()
+        self._stall = self.loop.call_later(self.keeper.stall_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It took what there was."""
+        self._stop_stall()
+        super().resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone."""
+        self._stop_stall()
+        super().connection_lost(exc)
+
+    def _stop_stall(self) -> None:
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+
+class GuardedHttp(TakenInTime, HttpToolsProtocol):
+    """HTTP/1.1 whose heads are bounded in time and size."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._address = ""
         self._clock: asyncio.TimerHandle | None = None
         self._head_bytes = 0
+        """Of the head that is coming; within a body, of what is none of it: sizes of chunks, trailers."""
         self._heads = 0
         """Whole ones so far."""
+        self._pieces = 0
+        """Of bodies, so far."""
         self._is_head = True
         """True from the end of one request to the end of the next one's headers."""
         self._is_refused = False
@@ -98,10 +132,10 @@ class GuardedHttp(HttpToolsProtocol):
             return
         if self._is_head:
             self._start_clock()
-        begun = (self._is_head, self._heads)
+        begun = (self._is_head, self._heads, self._pieces)
         super().data_received(data)
-        if begun == (True, self._heads) and not self._is_refused:
-            # All of it was head. One that began within these bytes counts from the next ones on.
+        if begun == (self._is_head, self._heads, self._pieces) and not self._is_refused:
+            # All of it was head, or no byte of it was body. What began within it counts from the next on.
             self._head_bytes += len(data)
             self._check_head(self._head_bytes)
 
@@ -119,6 +153,8 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """Bytes of the body."""
+        self._pieces += 1
+        self._head_bytes = 0
         if not self._is_refused:
             super().on_body(body)
 
@@ -127,6 +163,14 @@ class GuardedHttp(HttpToolsProtocol):
         if not self._is_refused:
             super().on_message_complete()
             self._is_head = True
+            self._head_bytes = 0
+            self._stop_clock()
+
+    def on_response_complete(self) -> None:
+        """The rest of a body that is answered already has a head's time to come: nobody reads it."""
+        super().on_response_complete()
+        if not self._is_head and self.cycle.response_complete and not self.transport.is_closing():
+            self._start_clock()
 
     def handle_websocket_upgrade(self) -> None:
         """From here the WebSocket's protocol counts for this connection."""
@@ -154,6 +198,9 @@ class GuardedHttp(HttpToolsProtocol):
         seconds = self.keeper.limits.header_seconds
         if self.cycle is not None and not self.cycle.response_complete:
             return  # the next head came early, behind an answer that is still being sent
+        if not self._is_head:
+            self.transport.close()
+            return
         message = f"no whole request head arrived within {seconds:g} s. Send it again, over a faster line."
         self._refuse(408, "request_timeout", message)
 
@@ -166,14 +213,20 @@ class GuardedHttp(HttpToolsProtocol):
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\n" % (status, _REASONS[status])
         head += b"content-length: %d\r\n%bconnection: close\r\n\r\n" % (len(body), retry)
         if not self.transport.is_closing():
-            self.transport.write(head + body)
+            if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+                self.transport.write(head + body)  # else it would stand in the middle of an answer
             self.transport.close()
 
 
-class GuardedSocket(WebSocketsSansIOProtocol):
+class GuardedSocket(TakenInTime, WebSocketsSansIOProtocol):
     """A WebSocket that is counted out where it was counted in as HTTP."""
 
-    keeper: Doorkeeper
+    def handle_ping(self) -> None:
+        """Answer; a client that reads no answers gets none, or they would be kept for it without end."""
+        if self.writable.is_set():
+            super().handle_ping()
+        else:
+            self.conn.data_to_send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it out."""
