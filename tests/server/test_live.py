@@ -15,7 +15,7 @@ from sonant.engine.engine import Engine
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
-from sonant.server.live import LONGEST_SENTENCE, Heard, SentenceCutter, characters_heard
+from sonant.server.live import LONGEST_FED, LONGEST_SENTENCE, Heard, SentenceCutter, characters_heard
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import KEY, LongToy, toy_source, wait_until
@@ -298,6 +298,39 @@ def test_a_fed_utterance_that_is_interrupted_tells_what_was_heard(start, library
             messages, _ = hear(socket, until="cancelled")
             assert messages[-1]["characters"] in ({0} if seed else ends)
             wait_until(lambda: server.engine("qwen").load == (0, 0))
+
+
+def test_text_that_is_fed_is_bounded_and_forgotten_when_it_is_cancelled(start, library):
+    """Closed feeds that waited for their turn counted for nothing, and those of a cancel were kept."""
+    library.add(Voice(name="zoe", clip=Audio.read(COSY / "prompt_24k.wav")))
+    source = ModelSource(name="qwen", open=lambda: load(QWEN, device="cpu", slots=1))
+    server = start(source, settings=ServerSettings(max_input=5_000))
+    with connect(url(server)) as socket:
+        tell(socket, type="start", voice="zoe", text_mode="model", sampling={"max_frames": 40})
+        for _ in range(8):
+            for _ in range(3):
+                tell(socket, type="text", text="word " * 150 + "end.")
+            tell(socket, type="cancel")
+            assert hear(socket, until="cancelled")[0][-1]["type"] == "cancelled"
+        for _ in range(100):
+            tell(socket, type="text", text="word " * 150 + "end.")
+        told = []
+        while not told or told[-1]["type"] != "error":
+            told += hear(socket)[0]
+        assert told[-1]["error"]["code"] == "input_too_long"
+
+
+def test_fed_text_without_an_end_opens_another_utterance_in_the_end(start, library):
+    library.add(Voice(name="zoe", clip=Audio.read(COSY / "prompt_24k.wav")))
+    source = ModelSource(name="qwen", open=lambda: load(QWEN, device="cpu", slots=1))
+    server = start(source)
+    with connect(url(server)) as socket:
+        tell(socket, type="start", voice="zoe", text_mode="model", sampling={"max_frames": 10})
+        for _ in range(LONGEST_FED // 100 + 2):
+            tell(socket, type="text", text="word " * 20)
+        tell(socket, type="done")
+        messages, _ = hear(socket)
+    assert [m["type"] for m in messages].count("segment") == 2
 
 
 def test_a_model_that_does_not_take_text_word_by_word_says_so(toy_server):

@@ -8,6 +8,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from sonant.audio.io import read_audio
+from tests.server.conftest import toy_source, wait_until
 from tests.server.test_live import tell, toy_server, url  # noqa: F401  (a fixture)
 
 
@@ -86,6 +87,23 @@ def test_an_error_is_a_message_and_the_connection_stays(toy_server):  # noqa: F8
         tell(socket, type="input.text", text="Hello.")
         tell(socket, type="input.done")
         assert len(until(socket, "session.done")[1][0]) > 1_000
+
+
+@pytest.mark.parametrize("stream_audio", [False, True])
+def test_leaving_stops_the_work_though_nothing_is_being_sent(start, stream_audio):
+    """An utterance that is sent whole was spoken to its end for nobody."""
+    server = start(toy_source(end_bias=float("-inf"), length=8_000, chunk_limit=100_000))
+    engine = server.engine()
+    with connect(url(server)) as socket:
+        tell(socket, type="session.config", stream_audio=stream_audio)
+        tell(socket, type="input.text", text="long story")
+        tell(socket, type="input.done")
+        tell(socket, type="input.text", text="and what comes after it")
+        wait_until(lambda: engine.load == (1, 0))
+    wait_until(lambda: engine.load == (0, 0))
+    assert engine.steps < 8_000
+    wait_until(lambda: not server.service.sockets)
+    assert server.service.metrics.records[-1].outcome == "client_gone"
 
 
 def test_word_times_come_after_the_sound_in_messages(toy_server):  # noqa: F811

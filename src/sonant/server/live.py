@@ -29,7 +29,7 @@ from sonant.server.delivery import encode, warning
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Body, Manner, ResponseFormat
 from sonant.server.service import SpeechService
-from sonant.server.wire import Wire
+from sonant.server.wire import Wire, until_one_ends
 from sonant.text.segment import segment, sentences
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ USUAL_PACE = 15.0
 """Characters a second at which English is read, about."""
 FEED_CHARACTERS = 600
 """Of one utterance that the model itself takes word by word; the next sentence then opens another."""
+LONGEST_FED = 2_400
+"""Of one whose text has no end: what comes next opens another, or each word would cost all before it."""
 _SENTENCE_END = re.compile(r"[.!?…。！？]\s*$")
 _HAS_WORD = re.compile(r"\w")
 LONGEST_SENTENCE = 600
@@ -149,7 +151,10 @@ class LiveSession:
         self._clock: WordClock | None = None
         self._feed: TextFeed | None = None
         self._fed = 0
+        """Characters of the open feed."""
         self._fed_texts: dict[TextFeed, str] = {}
+        """Of every feed that is spoken or waits."""
+        self._fed_in_all = 0
         self._encoder: Encoder | None = None
         self._leveller: Leveller | None = None
         """Of the whole session: what was heard of one sentence levels the next."""
@@ -167,17 +172,7 @@ class LiveSession:
 
     async def run(self) -> None:
         """Serve the socket until the client is done or gone."""
-        reader = asyncio.create_task(self._read())
-        speaker = asyncio.create_task(self._speak())
-        try:
-            await asyncio.wait({reader, speaker}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (reader, speaker):
-                if task.done():
-                    task.result()
-        finally:
-            for task in (reader, speaker):
-                task.cancel()
-            await asyncio.wait({reader, speaker})
+        await until_one_ends(self._read(), self._speak())
 
     # -- from the client ----------------------------------------------------------------------
 
@@ -219,7 +214,10 @@ class LiveSession:
         if self._is_done:
             raise RequestError("text came after done. Open another stream.", field="type")
         self._has_text = True
-        if self._queued + self._fed + self._cutter.pending + len(text) > self._service.settings.max_input:
+        if (
+            self._queued + self._fed_in_all + self._cutter.pending + len(text)
+            > self._service.settings.max_input
+        ):
             raise HttpProblem(
                 400,
                 "input_too_long",
@@ -233,6 +231,7 @@ class LiveSession:
             self._feed, self._fed = TextFeed(), 0
             self._sentences.put_nowait(self._feed)
         self._fed += len(text)
+        self._fed_in_all += len(text)
         self._fed_texts[self._feed] = self._fed_texts.get(self._feed, "") + text
         try:
             self._feed.put(text)
@@ -240,7 +239,7 @@ class LiveSession:
             self._feed.fail(error)
             self._feed, self._fed = None, 0
             return
-        if self._fed > FEED_CHARACTERS and _SENTENCE_END.search(text):
+        if self._fed > LONGEST_FED or (self._fed > FEED_CHARACTERS and _SENTENCE_END.search(text)):
             self._close_feed()
 
     def _flush(self) -> None:
@@ -252,6 +251,12 @@ class LiveSession:
             self._feed.close()
         self._feed, self._fed = None, 0
 
+    def _forget(self, feed: TextFeed) -> str:
+        """The feed's text, which counts no more."""
+        text = self._fed_texts.pop(feed, "")
+        self._fed_in_all -= len(text)
+        return text
+
     def _put(self, made: list[str]) -> None:
         for sentence in made:
             self._queued += len(sentence)
@@ -261,7 +266,9 @@ class LiveSession:
         self._cutter.flush()
         self._close_feed()
         while not self._sentences.empty():
-            self._sentences.get_nowait()
+            dropped = self._sentences.get_nowait()
+            if isinstance(dropped, TextFeed):
+                self._forget(dropped)
         self._queued = 0
         if self._current is not None:
             self._current.cancel()
@@ -362,6 +369,6 @@ class LiveSession:
         finally:
             if isinstance(sentence, TextFeed):
                 sentence.close()
-                heard.text = self._fed_texts.pop(sentence, heard.text)
+                heard.text = self._forget(sentence)
                 if self._feed is sentence:  # it ended before its text: what comes next opens another
                     self._feed, self._fed = None, 0

@@ -8,6 +8,7 @@ Source: vllm_omni/entrypoints/openai/serving_speech_stream.py of July 2026.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import logging
 import time
@@ -23,9 +24,12 @@ from sonant.server.live import SentenceCutter
 from sonant.server.problems import HttpProblem, describe_error, from_validation
 from sonant.server.schemas import Manner, ResponseFormat
 from sonant.server.service import SpeechService
-from sonant.server.wire import Wire
+from sonant.server.wire import Wire, until_one_ends
 
 log = logging.getLogger(__name__)
+
+AHEAD = 16
+"""Messages read while one utterance is spoken, so that a client's departure is seen."""
 
 
 class Config(Manner):
@@ -50,6 +54,7 @@ class OmniSession:
         self._service = service
         self._wire = wire
         self._config: Config
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue(AHEAD)
         self._cutter = SentenceCutter()
         self._text = ""
         self._utterance = 0
@@ -57,8 +62,18 @@ class OmniSession:
 
     async def run(self) -> None:
         """Serve until session.close, or until the client is gone."""
+        await until_one_ends(self._read(), self._serve())
+
+    async def _read(self) -> None:
+        """Take messages until the client leaves (WebSocketDisconnect)."""
         while True:
-            message = await self._wire.receive()
+            await self._messages.put(await self._wire.receive())
+
+    async def _serve(self) -> None:
+        while True:
+            self._wire.is_speaking = not self._messages.empty()
+            message = await self._messages.get()
+            self._wire.is_speaking = True
             kind = message.get("type")
             if kind == "session.close":
                 return
@@ -118,7 +133,6 @@ class OmniSession:
         self._sentence += 1
         out = _Outcome(self._wire, place, text, config)
         failed = False
-        self._wire.is_speaking = True
         try:
             if config.word_timestamps and not (config.stream_audio and config.response_format == "pcm"):
                 raise RequestError(
@@ -153,8 +167,6 @@ class OmniSession:
             failed = True
             log.info("utterance %s failed: %s", self._wire.id, describe_error(error)[1]["code"])
             await self._tell_error(error)
-        finally:
-            self._wire.is_speaking = False
         await out.start()
         await self._wire.tell({"type": "audio.done", **place, "total_bytes": out.sent, "error": failed})
 
