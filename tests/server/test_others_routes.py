@@ -171,7 +171,7 @@ def test_home_assistant_is_described_to_and_spoken_to(start, home):
         assert events[0][1] == {"rate": 8000, "width": 2, "channels": 1, "timestamp": 0}
         assert sum(len(payload) for _, _, payload in events) > 500
         client.tell("synthesize", text="Hi.", voice={"name": "nobody"})
-        assert client.hear()[:1] == ("error",)
+        assert [client.hear()[0] for _ in range(2)] == ["error", "audio-stop"]
         client.tell("synthesize", text="Hi.", voice={"language": "en_US"})
         assert client.until("audio-stop")[-1][0] == "audio-stop"
         client.tell("ping", text="x")
@@ -190,6 +190,22 @@ def test_home_assistants_streamed_text_is_spoken_once(start, home):
         client.tell("synthesize-stop")
         rest = [kind for kind, _, _ in client.until("synthesize-stopped")]
         assert (rest.count("audio-start"), rest[-1]) == (1, "synthesize-stopped")
+
+
+def test_no_blank_is_lost_between_pieces_that_end_sentences(start, home):
+    """wyoming_openai 81: `Hola. `, `Todo `, `listo.` were spoken as "Todolisto."."""
+    server = start(wyoming=home)
+    engine, said = server.engine(), []
+    submit = engine.submit
+    engine.submit = lambda request, **options: (said.append(request.text), submit(request, **options))[1]
+    with Home(home) as client:
+        client.tell("synthesize-start")
+        for piece in ("Hola. ", "Manana ", "se ", "va. ", "Todo ", "listo."):
+            client.tell("synthesize-chunk", text=piece)
+        client.tell("synthesize-stop")
+        client.until("synthesize-stopped")
+    assert "".join(said) == "Hola. Manana se va. Todo listo."
+    assert len(said) == 3
 
 
 @pytest.mark.parametrize(
@@ -226,7 +242,8 @@ def test_a_home_is_told_of_what_cannot_be_said_and_stays(start, home, caplog):
         client.tell("synthesize", text="Hi.", voice={"name": "a" * 300})
         client.tell("synthesize", text="\ud800 Hi.", voice={"name": "\ud800"})
         client.tell("ping")
-        assert [client.hear()[0] for _ in range(3)] == ["error", "error", "pong"]
+        told = ["error", "audio-stop", "error", "audio-stop", "pong"]
+        assert [client.hear()[0] for _ in told] == told
     assert not [record for record in caplog.records if record.exc_info]
 
 

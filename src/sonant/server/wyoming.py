@@ -2,7 +2,7 @@
 
 One event: a line of JSON {"type", "data"?, "data_length"?, "payload_length"?}, data (JSON), payload.
 client: describe | synthesize | synthesize-start synthesize-chunk* synthesize-stop | ping
-server: info | audio-start audio-chunk* audio-stop | synthesize-stopped | pong | error
+server: info | audio-start audio-chunk* audio-stop | synthesize-stopped | pong | error audio-stop?
 Source: the package wyoming 1.10.
 """
 
@@ -114,6 +114,8 @@ class _Session:
                 body = describe_error(error)[1]
                 log.info("wyoming %s refused: %s", self._id, body["code"])
                 await self.tell("error", {"text": body["message"], "code": body["code"]})
+                if kind == "synthesize":  # Home Assistant passes over errors, and waits for this
+                    await self.tell("audio-stop", {})
                 if kind == "synthesize-stop":
                     await self.tell("synthesize-stopped", {})
 
@@ -210,6 +212,8 @@ class _Session:
     async def _event(self) -> tuple[str, dict[str, Any]]:
         async with asyncio.timeout(IDLE_SECONDS):
             first = await self._reader.readexactly(1)
+        if first == b"\n":  # a line without an event: another would be waited for
+            raise _Ended
         async with asyncio.timeout(EVENT_SECONDS):
             try:
                 line = first + await self._reader.readuntil(b"\n")
