@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -376,10 +377,18 @@ class ModelPool:
                 await self._unload(model)
 
 
+def _set_aside() -> None:
+    """Tell the garbage collector that what is here now stays: a look through all objects of torch and its
+    friends holds the interpreter, and with it every answer, for a tenth of a second or more."""
+    free_memory()  # collects first; torch keeps freed blocks for itself
+    gc.freeze()
+
+
 def _close_and_free(model: LoadedModel) -> None:
     model.desk.close()
     del model.desk
-    free_memory()  # torch keeps freed blocks for itself
+    gc.unfreeze()  # what is left of it may be a ring of objects
+    _set_aside()
 
 
 def _open_warm(source: ModelSource) -> Engine:
@@ -395,6 +404,7 @@ def _open_warm(source: ModelSource) -> Engine:
     except BaseException:
         engine.close()
         raise
+    _set_aside()
     return engine
 
 
