@@ -55,6 +55,7 @@ def test_a_mixture_has_an_identity_before_it_is_made(library):
         ("ann+nobody", "nobody.*ann, bea, cleo"),
         ("ann:-1+bea", "weights above 0"),
         ("ann:x", "weights above 0"),
+        ("ann:1e308+bea:1e308", "too large"),
         ("ann+", "no voice with a weight"),
         ("+".join(["ann"] * (MOST_PARTS + 1)), "at most 8"),
     ],

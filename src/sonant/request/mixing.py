@@ -26,4 +26,6 @@ def parse_mixture(name: str) -> tuple[tuple[str, float], ...]:
             )
         parts.append((voice, weight))
     total = sum(weight for _, weight in parts)
+    if not math.isfinite(total):
+        raise VoiceError(f"the weights of {name!r} are too large to be added up. Give smaller ones.")
     return tuple((voice, weight / total) for voice, weight in parts)
