@@ -103,6 +103,28 @@ def test_the_images_and_the_unit_keep_everything_that_is_written_in_one_place():
         assert line in unit
 
 
+def verified(folder, text):
+    """What systemd says of a unit whose program is there."""
+    unit = folder / "sonant.service"
+    unit.write_text(text.replace("/opt/sonant/bin/sonant", "/bin/true"))
+    made = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    return made.returncode, made.stdout + made.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
+def test_systemd_takes_every_line_of_the_unit(tmp_path):
+    unit = (DEPLOY / "sonant.service").read_text()
+    assert verified(tmp_path, unit) == (0, "")
+    for line, wrong in (("NoNewPrivileges=", "NoNewPrivilege="), ("MemoryMax=90%", "MemoryMax=lots")):
+        assert wrong.split("=")[0] in verified(tmp_path, unit.replace(line, wrong))[1]
+
+
+def test_the_unit_says_where_everything_is_kept_as_the_images_do():
+    unit = (DEPLOY / "sonant.service").read_text()
+    for variable in ("SONANT_MODELS", "SONANT_VOICES", "SONANT_CACHE", "HF_HOME"):
+        assert f"{variable}=/var/" in unit
+
+
 KUBERAY = [part for part in yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text()) if part]
 KUBERNETES = ["1.30", "1.34"]
 
