@@ -1,11 +1,14 @@
 """Files and configs that make no network: one error of Sonant's own, never torch's."""
 
+import argparse
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, write_tensors
+from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, read_pickle, write_tensors
 from sonant.errors import CheckpointError, ConfigError
 
 
@@ -61,3 +64,25 @@ def test_small_weights_are_moved_to_where_products_round_alike(tmp_path):
     module = nn.Linear(3, 5)
     load_strict(module, mapped)
     assert not any(tensor.data_ptr() % 64 for tensor in module.state_dict().values())
+
+
+def test_half_of_a_weight_and_its_norm_that_nobody_reads_stops_nobody():
+    tensors = {"d.weight_g": torch.ones(2, 1), "weight": torch.ones(2, 2), "bias": torch.ones(2)}
+    load_strict(nn.Linear(2, 2), fold_weight_norm(tensors))
+    with pytest.raises(CheckpointError, match=r"1 missing:\n    weight\n  1 unexpected:\n    weight_g"):
+        load_strict(nn.Linear(2, 2), fold_weight_norm({"weight_g": torch.ones(2, 1), "bias": torch.ones(2)}))
+
+
+def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path):
+    """As a training script leaves them, which keeps its best loss."""
+    noted = {"best": np.float64(0.5), "step": np.int64(7), "rate": np.float32(0.25), "done": np.bool_(True)}
+    torch.save({"model": {"w": torch.ones(2)}, **noted}, tmp_path / "x.pth")
+    found = read_pickle(tmp_path / "x.pth")
+    assert {name: found[name] for name in noted} == noted
+    assert read_pickle(tmp_path / "x.pth", device="meta")["model"]["w"].shape == (2,)
+
+
+def test_an_object_that_would_run_code_is_named(tmp_path):
+    torch.save({"w": torch.ones(2), "args": argparse.Namespace(lr=1)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"it holds a argparse\.Namespace.*save the tensors alone"):
+        read_pickle(tmp_path / "x.pth")

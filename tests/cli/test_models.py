@@ -107,7 +107,7 @@ def test_inspection_counts_tensors_without_loading_them(tmp_path):
     assert (files["m.pth"].tensors, files["m.pth"].parameters) == (2, 15)
     assert files["g.onnx"].bytes == 5
     assert "no readable safetensors" in files["bad.safetensors"].problem
-    assert "no readable file of plain tensors" in files["bad.pt"].problem
+    assert "expected a file of plain tensors" in files["bad.pt"].problem
     assert found.parameters == 32
     assert found.config == {"a": 1}
 

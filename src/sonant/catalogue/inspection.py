@@ -101,17 +101,9 @@ def _safetensors_shapes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
 
 def _pickle_shapes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
     """Dtype and shape of each tensor, with the storages left on disk."""
-    import pickle
+    from sonant.checkpoints.tensors import read_pickle
 
-    import torch
-
-    try:
-        data = torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise CheckpointError(
-            f"{path.name} is no readable file of plain tensors ({str(error).splitlines()[0]}); "
-            "expected one. Fetch it again."
-        ) from error
+    data = read_pickle(path, device="meta")
     return [(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for tensor in _tensors(data)]
 
 

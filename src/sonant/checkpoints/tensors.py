@@ -12,12 +12,16 @@ import os
 import pickle
 import re
 import zipfile
+from _codecs import encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +33,8 @@ log = logging.getLogger(__name__)
 Rules = Sequence[tuple[str, str]]
 Unread = dict[str, dict[str, int]]
 """File -> key -> bytes of tensors that nothing reads."""
+_opening = Lock()
+"""What torch may take out of a pickle is one list of the whole process."""
 _collected: ContextVar[Unread | None] = ContextVar("sonant_unread_tensors", default=None)
 
 _ALIGNMENT = 64  # bytes; torch's own tensors begin at a multiple, in memory and in its zip files
@@ -126,11 +132,12 @@ def write_tensors(
             file.write(tensors[key].detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
 
 
-def read_pickle(path: str | os.PathLike[str]) -> Any:
+def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     """Content of a foreign `.pt`, `.pth` or `.bin` file, tensors and plain containers only.
 
     Nothing in the file is executed: anything but tensors, numbers, strings, lists and dicts raises
-    CheckpointError. The only place in Sonant where a pickle is opened.
+    CheckpointError. On the `device` "meta" tensors have shapes and no values. The only place in Sonant where
+    a pickle is opened.
     """
     path = Path(path)
     if not path.is_file():
@@ -139,13 +146,27 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
             "download it again, for example with: sonant pull NAME"
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with _opening, torch.serialization.safe_globals(_numpy_numbers()):
+            return torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = f"it holds a {foreign[1]}" if foreign else first
         raise CheckpointError(
-            f"{path} was refused ({first}); expected a file of plain tensors. It is damaged, or holds "
-            "objects that would run code, which Sonant never does. Use the official file."
+            f"{path} was refused ({reason}); expected a file of plain tensors. It is damaged, or holds what "
+            "would run code, which Sonant never does. Use the official file, or save the tensors alone."
         ) from error
+
+
+@lru_cache(maxsize=1)
+def _numpy_numbers() -> list[Any]:
+    """What numpy's numbers are pickled as, such as the best loss that training leaves beside the weights.
+
+    These make a number of bytes and a type, and nothing else; torch refuses them unless they are named.
+    """
+    make = np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
+    return [make, (make, "numpy.core.multiarray.scalar"), np.dtype, *kinds, encode]
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -280,7 +301,7 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             stem = key[: -len(gain_suffix)]
             partner = stem + direction_suffix
             if partner not in folded:
-                raise CheckpointError(f"{key} has no partner {partner}; the file is incomplete.")
+                continue  # where it is read, its weight will be found missing
             gain, direction = folded.pop(key), folded.pop(partner)
             if direction.ndim < 1 or gain.shape != (len(direction), *[1] * (direction.ndim - 1)):
                 # Asked before torch is: its kernel reads whatever lies behind a gain that is too short.

@@ -4,7 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from sonant.parity.kit import run_kit
@@ -42,6 +44,35 @@ def test_the_small_kit_passes(small_kit):
     named = "\n".join(lines)
     for part in ("gpt_decode", "sampling", "dit", "classifier.0", "segments.0", "pinyin", "parser.0"):
         assert part in named
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_kit_whose_gpt_training_has_saved_passes(small_kit, inside):
+    """Wrapped, with a head, moments, averages and a loss beside; listed with the wrapper or without."""
+    for name in ("text.json", "emotion.json", "sampling.json", "sampling.safetensors"):
+        (small_kit / "fixtures" / name).unlink()
+    tensors = torch.load(small_kit / "checkpoint" / "gpt.pth", weights_only=True)
+    listed = {
+        f"{'model/' if inside else ''}{key}": [str(tensor.dtype).split(".")[1], list(tensor.shape)]
+        for key, tensor in tensors.items()
+    }
+    saved = {
+        "model": {**tensors, "teacher_head.weight": torch.zeros(3, 3)},
+        "ema": {key: tensor + 1 for key, tensor in tensors.items()},
+        "optimizer": {
+            "state": {0: {"exp_avg": torch.zeros(3)}},
+            "param_groups": [{"lr": 0.1, "params": [0]}],
+        },
+        "best_loss": np.float64(0.5),
+    }
+    torch.save(saved, small_kit / "checkpoint" / "gpt.pth")
+    (small_kit / "checkpoint_keys.json").write_text(json.dumps({"gpt.pth": listed}), encoding="utf-8")
+    is_good, lines = run(small_kit)
+    assert is_good, [line for line in lines if line.startswith("FAIL")]
+    assert any(line.startswith("PASS  checkpoint") for line in lines)
+    listed[f"{'model/' if inside else ''}lost.weight"] = ["float32", [1]]
+    (small_kit / "checkpoint_keys.json").write_text(json.dumps({"gpt.pth": listed}), encoding="utf-8")
+    assert [line.split()[1] for line in run(small_kit)[1] if line.startswith("FAIL")] == ["checkpoint"]
 
 
 @pytest.mark.parametrize(

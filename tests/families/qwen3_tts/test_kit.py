@@ -48,6 +48,18 @@ def one_case(kit, tmp_path):
     return folder
 
 
+def test_what_training_left_in_the_weights_fails_no_kit(one_case):
+    file = one_case / "checkpoints" / "voice_design_1p7b" / "model.safetensors"
+    shapes = {key: list(tensor.shape) for key, tensor in load_file(file).items()}
+    listed = {"voice_design_1p7b": shapes}
+    (one_case / "expected" / "tensor_names.json").write_text(json.dumps(listed), encoding="utf-8")
+    left = {"talker.text_head.weight": torch.zeros(4, 4), "ema.talker.model.norm.weight": torch.ones(4)}
+    save_file({**load_file(file), **left}, file)
+    lines = []
+    assert run_kit(one_case, lines.append), [line for line in lines if line.startswith("FAIL")]
+    assert any("names and shapes" in line for line in lines)
+
+
 def failures(folder):
     lines = []
     assert not run_kit(folder, lines.append)

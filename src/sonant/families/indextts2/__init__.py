@@ -20,10 +20,10 @@ PRECISIONS = ("lossless", "int8", "int4")
 
 
 def detect(path: Path) -> bool:
-    """True for a folder with IndexTTS's config.yaml; `load` then refuses versions other than 2.0."""
-    from sonant.families.indextts2.config import CONFIG_NAME, read_version
+    """True for a folder with IndexTTS's config.yaml; `load` then refuses what has other networks."""
+    from sonant.families.indextts2.config import CONFIG_NAME, describes_index
 
-    return read_version(path / CONFIG_NAME) is not None
+    return describes_index(path / CONFIG_NAME)
 
 
 def load(

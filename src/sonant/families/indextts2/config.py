@@ -19,6 +19,7 @@ from sonant.errors import CheckpointError, ConfigError
 CONFIG_NAME = "config.yaml"
 CODEC_NAME, VOCABULARY_NAME = "codec.pth", "multilingual_zh_ja_yue_char_del.tiktoken"
 """IndexTTS-2.5's own files, whose names its original does not read from the config."""
+NYQUIST = "None"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,8 +115,16 @@ class SpectrogramConfig:
     hop_length: int
     n_mels: int
     fmin: float = 0.0
-    fmax: str | float | None = None
-    """The string "None" in the official file; it means the Nyquist frequency."""
+    fmax: str | float | None = NYQUIST
+
+    @property
+    def highest(self) -> float | None:
+        """The upper edge in Hz; None is the Nyquist frequency.
+
+        Parity: the original knows the word "None", which the official file has, and takes whatever else
+        stands there, null too, for 8000 Hz.
+        """
+        return None if self.fmax == NYQUIST else 8000.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,16 +297,21 @@ def _only(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key in kind.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
-def read_version(path: Path) -> float | None:
-    """The `version` of a config.yaml that looks like IndexTTS, or None when it is something else."""
+def describes_index(path: Path) -> bool:
+    """True for a config.yaml of IndexTTS, whatever version it names."""
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return None
-    if not isinstance(data, dict) or "gpt" not in data or "s2mel" not in data:
-        return None
-    version = data.get("version", 2.0)
-    return float(version) if isinstance(version, (int, float)) else None
+        return False
+    return isinstance(data, dict) and "gpt" in data and "s2mel" in data
+
+
+def _version(data: Mapping[str, Any]) -> float:
+    """The `version` as a number; a word, or none, is 2."""
+    try:
+        return float(str(data.get("version")).lstrip("vV"))
+    except ValueError:
+        return 2.0
 
 
 def read_config(path: Path) -> IndexConfig:
@@ -313,13 +327,12 @@ def read_config(path: Path) -> IndexConfig:
         raise ConfigError(f"{path} is not readable YAML ({error}). Download the checkpoint again.") from error
     if not isinstance(data, dict):
         raise ConfigError(f"{path} holds a {type(data).__name__}; expected sections. Download it again.")
-    version = data.get("version", 2.0)
-    if isinstance(version, (int, float)) and int(version) != 2:
+    is_multilingual = _is_multilingual(path.parent, data)
+    if not is_multilingual and not 2 <= _version(data) < 3:
         raise ConfigError(
-            f"{path} is IndexTTS version {version}; this runtime speaks IndexTTS2 and IndexTTS-2.5. "
+            f"{path} is IndexTTS version {data['version']}; this runtime speaks IndexTTS2 and IndexTTS-2.5. "
             "IndexTTS 1.x has other networks: use a newer checkpoint."
         )
-    is_multilingual = _is_multilingual(path.parent, data)
     try:
         s2mel = data["s2mel"]
         preprocess = s2mel["preprocess_params"]
@@ -367,16 +380,16 @@ def read_config(path: Path) -> IndexConfig:
 
 
 def _is_multilingual(folder: Path, data: Mapping[str, Any]) -> bool:
-    """True for IndexTTS-2.5: by its own files, and where some are missing by its config.
+    """True for IndexTTS-2.5: by either of its own files, and where both are missing by its config.
 
     The `version` alone says nothing: released configs of 2.5 carried 2.0.
     """
-    codec, vocabulary = folder / CODEC_NAME, folder / VOCABULARY_NAME
-    if vocabulary.is_file() and (codec.is_file() or codec.with_suffix(".safetensors").is_file()):
+    codec = folder / CODEC_NAME
+    if any(path.is_file() for path in (folder / VOCABULARY_NAME, codec, codec.with_suffix(".safetensors"))):
         return True
     section = data.get("semantic_codec")
     halves = isinstance(section, Mapping) and "downsample_scale" in section
-    return halves or data.get("version") == 2.5
+    return halves or _version(data) == 2.5
 
 
 def _gpt_section(data: Mapping[str, Any], *, has_speaker: bool) -> dict[str, Any]:

@@ -34,7 +34,6 @@ MEL_FLOOR, ENERGY_FLOOR = 1e-5, 1e-9
 def mel_config(config: S2MelConfig) -> MelConfig:
     """The prompt mel's settings."""
     s = config.spectrogram
-    high = float(s.fmax) if isinstance(s.fmax, (int, float)) else None  # "None" is Nyquist
     return MelConfig(
         sample_rate=config.sample_rate,
         n_fft=s.n_fft,
@@ -43,7 +42,7 @@ def mel_config(config: S2MelConfig) -> MelConfig:
         padding=(s.n_fft - s.hop_length) // 2,
         window=s.win_length,
         low=s.fmin,
-        high=high,
+        high=s.highest,
         energy_floor=ENERGY_FLOOR,
         floor=MEL_FLOOR,
     )

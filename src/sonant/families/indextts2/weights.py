@@ -50,6 +50,8 @@ BEAMS = 3
 FLOW_ROWS = 512
 """Frames of a typical run of the flow, both halves of the guidance."""
 
+GPT_WRAPPER = "model"
+"""Of `gpt.pth` and `codec.pth` as training saves them."""
 GPT_RULES = (
     (r"^conditioning_encoder\.embed\.pos_enc\.pe$", "speaker.conditioner.conformer.position_table"),
     (r"^emo_conditioning_encoder\.embed\.pos_enc\.pe$", "emotion.conformer.position_table"),
@@ -143,7 +145,7 @@ def _unwrapped(path: Path, wrapper: str) -> dict[str, Tensor]:
 
 def gpt_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of `gpt.pth`."""
-    return _unwrapped(path, "model")
+    return _unwrapped(path, GPT_WRAPPER)
 
 
 def s2mel_tensors(path: Path) -> dict[str, Tensor]:
@@ -153,7 +155,7 @@ def s2mel_tensors(path: Path) -> dict[str, Tensor]:
 
 def codec_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors of the semantic codec, weight norm unfolded."""
-    return _unwrapped(path, "model")
+    return _unwrapped(path, GPT_WRAPPER)
 
 
 def bigvgan_tensors(path: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sonant.families.indextts2.config import CONFIG_NAME, read_version
+from sonant.families.indextts2.config import CONFIG_NAME, describes_index
 from sonant.families.indextts2.speaker_rows import ResampledSpeaker
 from sonant.families.indextts2.text import TextFrontEnd
 from sonant.parity.kit import KitReport, Recorded
@@ -102,7 +102,7 @@ STAGES: tuple[tuple[str, Callable[[IndexKit], None]], ...] = (
 
 def recognises(folder: Path) -> bool:
     """True when the folder is a kit of this family."""
-    return (folder / "fixtures").is_dir() and read_version(folder / "checkpoint" / CONFIG_NAME) is not None
+    return (folder / "fixtures").is_dir() and describes_index(folder / "checkpoint" / CONFIG_NAME)
 
 
 def run(folder: Path, report: KitReport) -> None:

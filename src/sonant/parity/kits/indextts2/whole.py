@@ -17,7 +17,7 @@ from sonant.families.indextts2.config import W2vBertConfig
 from sonant.families.indextts2.model import IndexInputs
 from sonant.families.indextts2.multilingual import STOP
 from sonant.families.indextts2.text import TextFrontEnd
-from sonant.families.indextts2.weights import read_any
+from sonant.families.indextts2.weights import GPT_WRAPPER, read_any
 from sonant.parity.kits.driver import watched
 from sonant.parity.kits.indextts2.folder import IndexKit
 from sonant.request.audio import Audio
@@ -221,16 +221,26 @@ def check_cache(kit: IndexKit) -> None:
 
 
 def check_keys(kit: IndexKit) -> None:
-    """The readers find exactly the tensors that the kit lists, with their types and shapes."""
+    """The readers find the tensors that the kit lists, with their types and shapes.
+
+    Whether the lists were made inside a file's wrapper or around it, and what training left beside them, says
+    nothing about the readers.
+    """
     path = kit.folder / "checkpoint_keys.json"
     if not path.is_file():
         return
     for file, expected in json.loads(path.read_text(encoding="utf-8")).items():
-        found = _listing(read_any(kit.checkpoint / file))
-        wanted = {name: (_type(kind), list(shape)) for name, (kind, shape) in expected.items()}
+        found = _bare(_listing(read_any(kit.checkpoint / file)))
+        wanted = _bare({name: (_type(kind), list(shape)) for name, (kind, shape) in expected.items()})
         if set(wanted) == {""} or len(wanted) == len(found) == 1:  # a file that is one tensor
             found = dict(zip(wanted, found.values(), strict=True))
-        kit.report.equal("checkpoint", file, found, wanted)
+        listed = {name: value for name, value in found.items() if name in wanted}
+        kit.report.equal("checkpoint", file, listed, wanted)
+
+
+def _bare(listing: dict[str, tuple[str, list[int]]]) -> dict[str, tuple[str, list[int]]]:
+    """The names without the wrapper that a training checkpoint has."""
+    return {name.removeprefix(f"{GPT_WRAPPER}/"): value for name, value in listing.items()}
 
 
 def _type(name: str) -> str:
