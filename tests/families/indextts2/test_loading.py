@@ -6,15 +6,17 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from sonant.checkpoints.tensors import fold_weight_norm, read_pickle
+from sonant.checkpoints.tensors import collecting_unread, fold_weight_norm, read_pickle
 from sonant.errors import CheckpointError, ConfigError
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.config import read_config
 from sonant.families.indextts2.layout import locate
 from sonant.families.indextts2.loading import load_model
+from sonant.families.indextts2.reference import mel_config
+from sonant.families.indextts2.used import tensors_read
 from sonant.parity.task import Task, perform
 from sonant.request.speech import Sampling, SpeechRequest
 from tests.families.indextts2.conftest import clip, nested, recorded
@@ -46,6 +48,22 @@ def test_older_versions_are_recognised_and_refused(checkpoint, tmp_path):
     assert indextts2.detect(tmp_path)
     with pytest.raises(ConfigError, match=r"version 1\.5; this runtime speaks IndexTTS2 and IndexTTS-2\.5"):
         indextts2.load(tmp_path, device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("said", ["2", "2.0", "'2.0'", "v2", "null", "release", "[1]"])
+def test_a_version_is_no_more_than_a_word(checkpoint, tmp_path, said):
+    text = (checkpoint / "config.yaml").read_text().replace("version: 2.0", f"version: {said}")
+    (tmp_path / "config.yaml").write_text(text)
+    assert indextts2.detect(tmp_path)
+    assert read_config(tmp_path / "config.yaml").name == "IndexTTS2"
+
+
+@pytest.mark.parametrize(("said", "highest"), [("None", None), ("null", 8000.0), ("11025", 8000.0)])
+def test_the_mel_ends_where_the_original_ends_it(checkpoint, tmp_path, said, highest):
+    text = (checkpoint / "config.yaml").read_text()
+    assert "fmax: None" in text
+    (tmp_path / "config.yaml").write_text(text.replace("fmax: None", f"fmax: {said}"))
+    assert mel_config(read_config(tmp_path / "config.yaml").s2mel).high == highest
 
 
 @pytest.mark.parametrize(
@@ -124,6 +142,26 @@ def test_the_sub_folders_of_index_tts_vllm_are_searched(checkpoint, tmp_path):
     files = locate(folder, read_config(folder / "config.yaml"))
     assert files.campplus == folder / "campplus" / "campplus_cn_common.bin"
     load_model(folder, device="cpu", dtype=torch.float32)
+
+
+@pytest.mark.parametrize("cache", ["", "hf_cache"])
+def test_repositories_fetched_whole_under_their_names_are_found(checkpoint, tmp_path, cache):
+    """As `hf download OWNER/NAME --local-dir OWNER/NAME` leaves them."""
+    folder = tmp_path / "model"
+    shutil.copytree(checkpoint, folder, ignore=shutil.ignore_patterns("hf_cache"))
+    flat, place = checkpoint / "hf_cache", folder / cache
+    shutil.copytree(flat / "w2v-bert-2.0", place / "facebook" / "w2v-bert-2.0")
+    shutil.copytree(flat / "bigvgan", place / "bigvgan_v2_22khz_80band_256x")
+    for old, new in (
+        ("semantic_codec_model.safetensors", "amphion/MaskGCT/semantic_codec/model.safetensors"),
+        ("campplus_cn_common.bin", "funasr/campplus/campplus_cn_common.bin"),
+    ):
+        (place / new).parent.mkdir(parents=True)
+        shutil.copy(flat / old, place / new)
+    files = locate(folder, read_config(folder / "config.yaml"))
+    assert files.w2v_bert == place / "facebook" / "w2v-bert-2.0"
+    assert files.bigvgan_config == place / "bigvgan_v2_22khz_80band_256x" / "config.json"
+    assert {files.codec.parents[2], files.campplus.parents[2]} == {place / "amphion", place}
 
 
 def test_auxiliary_models_may_lie_elsewhere(checkpoint, tmp_path):
@@ -211,6 +249,27 @@ def test_conversion_gives_a_folder_without_pickles_that_loads_alike(loaded, chec
     assert torch.equal(*spoken)
     with pytest.raises(CheckpointError, match="exists already"):
         indextts2.convert(checkpoint, target)
+
+
+def test_what_nobody_reads_of_the_models_beside_is_told_and_not_converted(checkpoint, tmp_path):
+    folder, target = tmp_path / "model", tmp_path / "converted"
+    shutil.copytree(checkpoint, folder)
+    heard, classifier = folder / "hf_cache" / "w2v-bert-2.0", folder / "qwen0.6bemo4-merge"
+    for place, extra in ((heard, "ctc_head.weight"), (classifier, "value_head.weight")):
+        file = place / "model.safetensors"
+        save_file({**load_file(file), extra: torch.zeros(300, 300)}, file)
+    (heard / "conformer_shaw.pt").write_bytes(b"the same weights for another program")
+    with collecting_unread() as unread:
+        tensors_read(locate(folder, read_config(folder / "config.yaml")), read_config(folder / "config.yaml"))
+    assert [list(names) for names in unread.values()] == [["ctc_head.weight"], ["value_head.weight"]]
+    indextts2.convert(folder, target)
+    made = load_file(target / "hf_cache" / "w2v-bert-2.0" / "model.safetensors")
+    assert not {key for key in made if key.startswith("encoder.layers.17.") or "head" in key}
+    assert not (target / "hf_cache" / "w2v-bert-2.0" / "conformer_shaw.pt").exists()
+    assert "value_head.weight" not in load_file(target / classifier.name / "model.safetensors")
+    names = {path.name for path in classifier.iterdir()}
+    assert {path.name for path in (target / classifier.name).iterdir()} == names
+    assert load_model(target, device="cpu", dtype=torch.float32).parts.classifier is not None
 
 
 def test_a_failed_conversion_leaves_nothing(checkpoint, tmp_path):

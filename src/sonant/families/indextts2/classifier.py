@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoints.tensors import build, load_strict, read_json, read_tensors
+from sonant.checkpoints.tensors import build, load_strict, read_json, read_tensors, used
 from sonant.errors import CheckpointError, ConfigError, GenerationError
 from sonant.families.indextts2.chat import chat_renderer
 from sonant.nn.cache import KVCache
@@ -174,6 +174,21 @@ class EmotionNetwork(nn.Module):
 RULES = ((r"^model\.embed_tokens\.", "embed_tokens."), (r"^model\.", "decoder."))
 
 
+def _ignored(config: ClassifierConfig) -> tuple[str, ...]:
+    """Keys that inference never reads."""
+    return (r"^lm_head\.",) if config.is_tied else ()  # the same table again
+
+
+def tensors_read(folder: Path) -> dict[Path, dict[str, Tensor]]:
+    """Of each file of weights in a classifier's folder, what inference reads."""
+    config = ClassifierConfig.read(folder)
+    network = build(lambda: EmotionNetwork(config))
+    return {
+        path: used(network, read_tensors(path), rules=RULES, ignored=_ignored(config), where=str(path))
+        for path in sorted(folder.glob("*.safetensors"))
+    }
+
+
 class EmotionClassifier:
     """The classifier of one checkpoint folder: text -> answer -> eight numbers.
 
@@ -196,10 +211,16 @@ class EmotionClassifier:
         tensors: dict[str, Tensor] = {}
         for part in sorted(folder.glob("*.safetensors")):
             tensors.update(read_tensors(part))
-        if self.config.is_tied:
-            tensors.pop("lm_head.weight", None)
         self.network = build(lambda: EmotionNetwork(self.config))
-        load_strict(self.network, tensors, rules=RULES, dtype=dtype, device=device, where=str(folder))
+        load_strict(
+            self.network,
+            tensors,
+            rules=RULES,
+            ignored=_ignored(self.config),
+            dtype=dtype,
+            device=device,
+            where=str(folder),
+        )
         self.chat = chat_renderer(folder)
         self.device, self.dtype = device, dtype
 

@@ -1,8 +1,8 @@
 """A release folder -> a folder with the same files, every pickle as safetensors.
 
 Names inside the files stay as they are, so that both forms load by the same rules; weight norm stays
-unfolded. Only what inference reads is written: no optimizer states, no heads of training. The text-to-emotion
-model and w2v-bert are safetensors already and are copied.
+unfolded. Only what inference reads is written: no optimizer states, no heads of training, no late layers of
+w2v-bert.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from torch import Tensor
@@ -17,9 +18,12 @@ from torch import Tensor
 from sonant.checkpoints.tensors import write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.config import CODEC_NAME, CONFIG_NAME, read_config
-from sonant.families.indextts2.layout import locate
+from sonant.families.indextts2.layout import IndexFiles, locate
 from sonant.families.indextts2.used import tensors_read
 from sonant.families.indextts2.weights import flatten, read_any
+
+SMALL = (".json", ".jinja", ".txt")
+"""Suffixes of what lies beside the weights of a model that is a folder."""
 
 
 def convert_folder(source: Path, target: Path) -> None:
@@ -37,11 +41,15 @@ def convert_folder(source: Path, target: Path) -> None:
         shutil.copyfile(files.vocabulary, new / files.vocabulary.name)
         if files.glossary.is_file():
             shutil.copyfile(files.glossary, new / files.glossary.name)
-        if files.classifier is not None:
-            shutil.copytree(files.classifier, new / files.classifier.name)
-        shutil.copytree(files.w2v_bert, cache / "w2v-bert-2.0")
-        shutil.copyfile(files.bigvgan_config, cache / "bigvgan" / "config.json")
         read = tensors_read(files, config)
+        for source_folder, target_folder in _folders(files, new):
+            target_folder.mkdir(parents=True)
+            for path in source_folder.iterdir():
+                if path in read:
+                    _write(target_folder / path.name, read[path])
+                elif path.suffix in SMALL and path.is_file():
+                    shutil.copyfile(path, target_folder / path.name)
+        shutil.copyfile(files.bigvgan_config, cache / "bigvgan" / "config.json")
         _write(new / files.gpt.name, read[files.gpt])
         _write(new / files.s2mel.name, read[files.s2mel])
         for path in (files.w2v_stats, files.speaker_matrix, files.emotion_matrix):
@@ -51,6 +59,13 @@ def convert_folder(source: Path, target: Path) -> None:
         _write(cache / "campplus_cn_common.bin", read[files.campplus])
         _write(cache / "bigvgan" / "bigvgan_generator.pt", read[files.bigvgan])
         os.replace(new, target)
+
+
+def _folders(files: IndexFiles, new: Path) -> Iterator[tuple[Path, Path]]:
+    """The models that are folders, and where they go."""
+    yield files.w2v_bert, new / "hf_cache" / "w2v-bert-2.0"
+    if files.classifier is not None:
+        yield files.classifier, new / files.classifier.name
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

@@ -131,7 +131,8 @@ def locate(folder: Path, config: IndexConfig) -> IndexFiles:
         raise CheckpointError(
             f"{folder} is an {config.name} folder, but these files are missing:\n{listing}\n"
             f"Download IndexTeam/{'IndexTTS-2.5' if config.is_multilingual else 'IndexTTS-2'} whole, and the "
-            f"auxiliary models into its hf_cache folder ({', '.join(auxiliary)})."
+            f"auxiliary models into its hf_cache folder ({', '.join(auxiliary)}), or let it be done: "
+            f"sonant pull {'indextts2.5' if config.is_multilingual else 'indextts2'}"
         )
     return files
 
@@ -171,6 +172,10 @@ def _under(folder: Path, *parts: str) -> list[Path]:
 
 
 def _hub(folder: Path, repository: str, file: str) -> list[Path]:
-    """The file in any snapshot of a hub repository: inside the folder's caches, then the user's own."""
+    """Where a hub repository's file may be: fetched whole into the folder, in a snapshot of its caches or of
+    the user's own.
+    """
+    names = repository, repository.rpartition("/")[2]
+    plain = [path for name in names for path in _under(folder, name, file)]
     roots = [folder / cache for cache in CACHES] + [folder / "hf_cache" / "hub", user_hub_cache()]
-    return [snapshot / file for root in roots for snapshot in hub_snapshots(root, repository)]
+    return plain + [snapshot / file for root in roots for snapshot in hub_snapshots(root, repository)]

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sonant.checkpoints.tensors import build, read_json, read_tensors, used
-from sonant.families.indextts2 import weights
+from sonant.families.indextts2 import classifier, weights
 from sonant.families.indextts2.config import (
     CONFIG_NAME,
     BigVganConfig,
@@ -38,7 +38,7 @@ def by_path(folder: Path) -> dict[str, dict[str, Tensor]]:
 def tensors_read(files: IndexFiles, config: IndexConfig) -> dict[Path, dict[str, Tensor]]:
     """File -> the tensors that inference reads, under their names inside the file's wrapper.
 
-    The text-to-emotion model is read whole; the small matrices are not listed.
+    The small matrices are not listed.
     """
     w2v_file = files.w2v_bert / "model.safetensors"
     w2v_config = W2vBertConfig.read(read_json(files.w2v_bert / "config.json"))
@@ -86,5 +86,5 @@ def tensors_read(files: IndexFiles, config: IndexConfig) -> dict[Path, dict[str,
         ),
     }
     if files.classifier is not None:
-        found |= {path: read_tensors(path) for path in files.classifier.glob("*.safetensors")}
+        found |= classifier.tensors_read(files.classifier)
     return found
