@@ -75,13 +75,19 @@ def serve(hub):
             self._send(404, b"{}", {"X-Error-Code": "EntryNotFound"})
 
         def _describe(self, rest):
-            repository, _, revision = rest.partition("/revision/")
+            repository, is_tree, revision = rest.partition("/tree/")
+            if not is_tree:
+                repository, _, revision = rest.partition("/revision/")
             files = hub.repositories.get(repository)
             if files is None:
                 self._send(404, b'{"error":"Repository not found"}', {"X-Error-Code": "RepoNotFound"})
                 return
             if revision not in {"", "main", COMMIT}:
                 self._send(404, b'{"error":"Invalid rev"}', {"X-Error-Code": "RevisionNotFound"})
+                return
+            if is_tree:
+                entries = [self._entry(name, data) for name, data in files.items()]
+                self._send(200, json.dumps(entries).encode(), {"Content-Type": "application/json"})
                 return
             siblings = []
             for name, data in files.items():
@@ -92,6 +98,13 @@ def serve(hub):
             body = {"id": repository, "sha": COMMIT, "private": False, "downloads": 0, "tags": []}
             body |= {"siblings": siblings}
             self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+        def _entry(self, name, data):
+            """A file as the list of a whole tree has it."""
+            entry = {"type": "file", "oid": hub.identity(data), "size": len(data), "path": name}
+            if len(data) >= LARGE:
+                entry["lfs"] = {"oid": hub.identity(data), "size": len(data), "pointerSize": 130}
+            return entry
 
         def _answer_modelscope(self, rest, *, is_head):
             repository, _, listing = rest.partition("/repo")

@@ -14,6 +14,7 @@ from sonant.catalogue.hub import KNOWN, choose_files, known, local, models_folde
 from sonant.catalogue.pulling import plan_pull, pull, pulled_record
 from sonant.checkpoints.hub_cache import hub_snapshots, model_name, user_hub_cache
 from sonant.errors import CheckpointError, RequestError
+from tests.families.indextts2.conftest import build_checkpoint
 from tests.hub_server import COMMIT, Hub, serve
 
 DATA = Path(__file__).parents[1] / "data"
@@ -385,6 +386,62 @@ def test_a_cached_model_speaks_by_its_repository_name(hub):
         assert spec.name == "Qwen3-TTS-12Hz-1.7B-Base"
         assert spec.fingerprint == registry.describe(source).fingerprint
     assert fetched(hub) == []
+
+
+def cached_by_the_client(hub, repository, **given):
+    """The folder in the user's cache as Hugging Face's own client makes it."""
+    import os
+
+    from huggingface_hub import snapshot_download
+
+    endpoint, cache = os.environ["HF_ENDPOINT"], user_hub_cache()
+    return Path(snapshot_download(repository, endpoint=endpoint, cache_dir=cache, max_workers=1, **given))
+
+
+def test_a_cache_that_the_client_made_is_read_as_it_is(hub):
+    repository = known(NAME).repository
+    cached_by_the_client(hub, repository, allow_patterns=["*.json"])
+    with pytest.raises(CheckpointError, match=r"cache has it without model\.safetensors or .*, merges\.txt"):
+        local(NAME)
+    folder = cached_by_the_client(hub, repository)
+    assert local(NAME) == local(repository) == folder
+    assert (folder / "model.safetensors").is_symlink()
+    hub.requests.clear()
+    pulled = pull(NAME)
+    assert {path.name for path in pulled.iterdir()} >= {"model.safetensors", "speech_tokenizer"}
+    assert fetched(hub) == []
+
+
+def test_five_cached_repositories_make_one_model(hub, tmp_path):
+    """IndexTTS2 and its auxiliary models, each cached by the client from a repository that holds more."""
+    whole = build_checkpoint(tmp_path / "whole")
+    files = {
+        path.relative_to(whole).as_posix(): path.read_bytes() for path in whole.rglob("*") if path.is_file()
+    }
+    places = {
+        "hf_cache/semantic_codec_model.safetensors": ("amphion/MaskGCT", "semantic_codec/model.safetensors")
+    }
+    for path in files:
+        head, _, rest = path.removeprefix("hf_cache/").partition("/")
+        if path.startswith("hf_cache/w2v-bert"):
+            places[path] = "facebook/w2v-bert-2.0", rest
+        elif path.startswith("hf_cache/bigvgan"):
+            places[path] = "nvidia/bigvgan_v2_22khz_80band_256x", rest
+        elif path.startswith("hf_cache/campplus"):
+            places[path] = "funasr/campplus", head
+        else:
+            places.setdefault(path, ("IndexTeam/IndexTTS-2", path))
+    hub.repositories = {}
+    for path, (repository, name) in places.items():
+        hub.repositories.setdefault(repository, {"README.md": b"words"})[name] = files[path]
+    folders = {name: cached_by_the_client(hub, name) for name in hub.repositories}
+    assert len(folders) == 5
+    hub.requests.clear()
+    for name in ("IndexTeam/IndexTTS-2", "indextts2"):
+        family, folder = registry.find(name)
+        assert (family, folder) == ("indextts2", folders["IndexTeam/IndexTTS-2"])
+    assert registry.load_model("indextts2", device="cpu", strict=True).spec.name == "IndexTTS2"
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(

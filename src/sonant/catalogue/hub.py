@@ -116,6 +116,7 @@ INDEXTTS = (
     f"{EMOTION}config.json+{EMOTION}model.safetensors+{EMOTION}tokenizer.json?",
     f"{EMOTION}chat_template.jinja?",
     f"{EMOTION}generation_config.json?",
+    f"{EMOTION}tokenizer_config.json?",  # the names of its marks, and elsewhere its template
 )
 KOKORO_GRAPH = "onnx/model_quantized.onnx"
 # Where the release's own loader keeps the auxiliary models: flat, under hf_cache.

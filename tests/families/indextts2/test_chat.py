@@ -1,6 +1,7 @@
 """The chat of the text-to-emotion model: the folder's own template, and the released one without it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +37,18 @@ CHATML = (
 )
 
 
+# The release's file, 550 bytes, as the tool that made it spells these three roles: line ends stand inside
+# the strings.
+OF_THE_RELEASED_SIZE = (
+    "{% if messages[0]['role'] == 'system' %}{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}{% set loop_messages = messages %}{% endif %}"
+    "{% if system_message is defined %}{{ 'System: ' + system_message + '<|endoftext|>' + '\n' }}{% endif %}"
+    "{% for message in loop_messages %}{% set content = message['content'] %}"
+    "{% if message['role'] == 'user' %}{{ 'Human: ' + content + '<|endoftext|>' + '\nAssistant:' }}"
+    "{% elif message['role'] == 'assistant' %}{{ content + '<|endoftext|>' + '\n' }}{% endif %}{% endfor %}"
+)
+
+
 def _configure(folder, **data):
     (folder / "tokenizer_config.json").write_text(json.dumps(data), encoding="utf-8")
 
@@ -48,6 +61,17 @@ def test_a_template_written_by_a_tool_is_rendered(tmp_path):
     (tmp_path / "chat_template.jinja").write_text(WRITTEN_BY_A_TOOL, encoding="utf-8")
     _configure(tmp_path, eos_token={"content": "<|endoftext|>"}, chat_template="{{ messages }} never read")
     assert chat_renderer(tmp_path)(MESSAGES) == RELEASED
+
+
+def test_a_template_of_the_released_size_is_rendered(tmp_path):
+    assert len(OF_THE_RELEASED_SIZE.encode()) == 550
+    (tmp_path / "chat_template.jinja").write_text(OF_THE_RELEASED_SIZE, encoding="utf-8")
+    assert chat_renderer(tmp_path)(MESSAGES) == RELEASED
+
+
+def test_the_docs_show_the_prompt(tmp_path):
+    docs = Path(__file__).parents[3] / "docs" / "indextts2.md"
+    assert f"```text\n{RELEASED}\n```" in docs.read_text(encoding="utf-8")
 
 
 def test_thinking_is_switched_off_where_a_template_asks(tmp_path):
