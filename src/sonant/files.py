@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +20,10 @@ try:
 except ModuleNotFoundError:  # Windows
     fcntl = None
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where a file cannot grow: the disk, a quota or the file system's largest file."""
+LONGEST_NAME = 200
+"""Bytes of a file's name that the name of its part file begins with: systems take 255."""
 LEFT_SECONDS = 3600.0
 """Where files cannot be locked: age of a part file that nobody writes any more."""
 
@@ -45,15 +51,30 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def written_over(path: Path) -> Iterator[Path]:
+    """Where to write what takes the place of `path`: a new file beside it, as with `written_beside`; itself
+    where it is a link or no file (/dev/stdout), which stays what it is, or where the folder takes none."""
+    is_other = path.is_symlink() or (path.exists() and not path.is_file())
+    if is_other or not os.access(path.absolute().parent, os.W_OK):
+        yield path
+    else:
+        with written_beside(path) as place:
+            yield place
+
+
+@contextlib.contextmanager
 def _named_in_the_end(path: Path, *, is_private: bool) -> Iterator[tuple[IO[bytes], Path]]:
-    """A locked neighbour of `path`, open, and where it lies; it takes the name when the block ends well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    """A locked neighbour of `path`, open, and where it lies; it takes the name when the block ends well.
+
+    What is not private is as readable as the file that was there, or as any new file.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_beginning(path.name), suffix=".part")
     try:
         with os.fdopen(handle, "wb") as file:
             _lock(file)  # until it has its name: `sweep_parts` leaves it alone
             yield file, Path(name)
             if not is_private:
-                os.chmod(name, 0o644)
+                os.chmod(name, stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o644)
             if fcntl is not None:
                 os.replace(name, path)
         if fcntl is None:  # Windows renames no open file
@@ -92,7 +113,7 @@ def sweep_parts(folder: Path, *, of: str | None = None) -> list[Path]:
     One that another process is writing now stays. A folder that may not be changed stays as it is.
     """
     removed = []
-    pattern = ".*.part" if of is None else f".{glob.escape(of)}.*.part"
+    pattern = ".*.part" if of is None else f"{glob.escape(_beginning(of))}*.part"
     for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
         with contextlib.suppress(OSError):
             if path.is_symlink() or not path.is_file() or _is_being_written(path):
@@ -100,6 +121,12 @@ def sweep_parts(folder: Path, *, of: str | None = None) -> list[Path]:
             path.unlink()
             removed.append(path)
     return removed
+
+
+def _beginning(name: str) -> str:
+    """How the part files of a name begin."""
+    begins = name.encode("utf-8", "surrogatepass")[:LONGEST_NAME].decode("utf-8", "ignore")
+    return f".{begins}."
 
 
 def _lock(file: IO[bytes]) -> None:

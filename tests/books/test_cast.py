@@ -270,14 +270,11 @@ class HighToy(ToyModel):
 
 
 def test_a_scene_of_three_voices_and_two_models_is_one_recording(tmp_path):
-    cast = cast_of(
-        {
-            "roles": {
-                "Alice": {"voice": "bea", "model": "high"},
-                "The Hatter": {"voice": "ann", "gain": -6.0206},
-            }
-        }
-    )
+    roles = {
+        "Alice": {"voice": "bea", "model": "high"},
+        "The Hatter": {"voice": "ann", "gain": -6.0206},
+    }
+    cast = cast_of({"roles": roles})
     scene = chapter(
         "It was tea time.", "“Have some wine,” said the Hatter.", "“I see none at all,” said Alice."
     )
@@ -305,7 +302,7 @@ def test_a_scene_of_three_voices_and_two_models_is_one_recording(tmp_path):
     for one in reading.heard:
         assert len(played.samples_of(one.line)) == round((one.end - one.start) * 12_000)
     hatter = next(line for line in lines if line.role == "The Hatter")
-    louder = stage(cast_of({"roles": {**cast.written["roles"], "The Hatter": {"voice": "ann"}}}))
+    louder = stage(cast_of({"roles": {**roles, "The Hatter": {"voice": "ann"}}}))
     assert louder.speak(lines).kept == len(lines)  # a gain costs no speech
     np.testing.assert_allclose(played.samples_of(hatter) * 2, louder.samples_of(hatter), rtol=1e-4)
     stopped = stage()
@@ -377,7 +374,9 @@ def test_a_line_goes_on_from_the_one_before_it_in_its_paragraph(tmp_path):
     ]
     spoken = first.heard[0]
     assert model.continued[1][0] == pytest.approx(1.0 + 0.25 + spoken.end - spoken.start, abs=0.01)
+    encoded = len(model.continued)
     assert read(*paragraphs).kept == 4
+    assert len(model.continued) == encoded  # what is kept costs no encoding
     # The second goes on from another first; the toy says it as before, so the third is kept.
     assert read(paragraphs[0].replace("first", "very first"), paragraphs[1]).kept == 2
     assert read(*paragraphs, carries=False).kept == 2  # the first of each paragraph goes on from nothing

@@ -150,6 +150,38 @@ def test_markdown_loses_front_matter_and_notes(tmp_path):
     assert [c.text for c in book.chapters] == ["The Ferry\n\nOne\n\nCold.", "Two\n\na, b\n\nc, d"]
 
 
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("front", "facts"),
+    [
+        ("---\ntitle: 'The Ferry: Out'\nauthor:\n  - Ann\n  - Bo\n---\n", ("The Ferry: Out", "Ann, Bo")),
+        ("---\ntitle: The Ferry: Out\nlayout: post\n---\n", ("a", "")),  # no YAML, and meant as such
+        ("---\ntitle: The Ferry\nauthor: [{name: Ann}]\n...\n", ("The Ferry", "Ann")),
+        ("% The Ferry\n% Ann Keeper\n% May 1900\n", ("The Ferry", "Ann Keeper")),
+    ],
+)  # fmt: skip
+def test_front_matter_says_who_wrote_it_and_is_not_read(tmp_path, front, facts, ends):
+    text = (
+        f"{front}\n# One {{#one .odd}}\n\nCold.^[A note.]\n\n::: aside\nWet.\n:::\n\n# Two {{-}}\n\nWarm.\n"
+    )
+    (tmp_path / "a.md").write_bytes(text.replace("\n", ends).encode())
+    book = read_book(tmp_path / "a.md")
+    assert (book.title, book.author) == facts
+    assert [c.text for c in book.chapters] == ["One\n\nCold.\n\nWet.", "Two\n\nWarm."]
+
+
+def test_a_rule_at_the_beginning_is_no_front_matter(tmp_path):
+    (tmp_path / "a.md").write_text("---\n\nIt was cold.\n\n---\n\nIt was warm.\n")
+    assert read_book(tmp_path / "a.md").chapters[0].text == "It was cold.\n\nIt was warm."
+
+
+def test_a_page_is_read_in_the_code_page_that_it_names(tmp_path):
+    text = '<html><head><meta charset="{}"></head><body><p>他說：「我們走吧。」</p></body></html>'
+    for name in ("big5", "utf-8", "gb18030"):
+        (tmp_path / "a.html").write_bytes(text.format(name).encode(name))
+        assert read_book(tmp_path / "a.html").chapters[0].text == "他說：「我們走吧。」"
+
+
 def test_html_pages_lose_what_nobody_reads_aloud():
     page = read_page(
         "<html><head><title>t</title><style>x</style></head><body><nav>menu</nav><p>One<script>x</script> two"
@@ -209,3 +241,14 @@ def test_a_heading_alone_joins_the_next_chapter():
     blocks = [Block("heading", "Part One", 1), Block("heading", "One", 1), Block("paragraph", "Text.")]
     (chapter,) = split_chapters(blocks, title="x")
     assert chapter.title == "Part One. One"
+
+
+def test_notes_of_word_processors_are_left_out():
+    page = read_page(
+        '<p>Cold.<sup><a href="#footnote-2" id="footnote-ref-2">[1]</a></sup> Wet.'
+        '<a class="sdfootnoteanc" href="#sdfootnote1sym"><sup>1</sup></a></p>'
+        '<ol><li>First.</li><li id="footnote-2"><p>A note. <a href="#footnote-ref-2">↑</a></p></li></ol>'
+        '<div id="sdfootnote1"><p class="sdfootnote"><a href="#sdfootnote1anc">1</a>A note.</p></div>'
+        '<p class="MsoFootnoteText"><a href="#_ftnref1">[1]</a> A note.</p>'
+    )
+    assert [(b.kind, b.text) for b in page.blocks] == [("paragraph", "Cold. Wet."), ("item", "First.")]

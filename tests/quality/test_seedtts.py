@@ -68,6 +68,30 @@ def test_a_list_is_spoken_judged_and_gone_on_with(meta, tmp_path):
     assert len(judges.asked) == 2
 
 
+def test_a_run_that_was_stopped_ends_with_the_results_of_one_that_was_not(meta, tmp_path):
+    items = read_meta(meta)
+    made = {}
+    for name in ("whole", "stopped"):
+        judges = FakeJudges()
+        with Engine(Cloning()) as engine:
+            if name == "stopped":
+                items[0].clip.rename(tmp_path / "away.wav")  # the first fails now, and is done last
+                evaluate(items, tmp_path / name, judges, engine=engine, language=None)
+                (tmp_path / "away.wav").rename(items[0].clip)
+                judge, judges.judge = judges.judge, interrupted
+                with pytest.raises(KeyboardInterrupt):
+                    evaluate(items, tmp_path / name, judges, engine=engine, language=None)
+                judges.judge = judge
+            evaluate(items, tmp_path / name, judges, engine=engine, language=None)
+        made[name] = {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+    assert made["stopped"] == made["whole"]
+
+
+def interrupted(*given, **options):
+    """A judge at whom somebody pressed Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 def test_a_result_of_another_seed_text_clip_or_recording_is_not_taken_for_this_one(meta, tmp_path):
     items = read_meta(meta)
     out, judges = tmp_path / "out", FakeJudges()

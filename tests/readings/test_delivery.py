@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from sonant.audio.encode import AudioWriter
 from sonant.audio.loudness import Leveller, at_loudness, measure_loudness
 from sonant.audio.rumble import HighPass, RumbleMeter
-from sonant.errors import CancelledError, RequestError
+from sonant.errors import CancelledError, RequestError, StorageError
+from sonant.readings import delivery
 from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
 from sonant.request.audio import Audio
@@ -122,6 +124,28 @@ def test_ctrl_c_before_any_sound_leaves_an_older_file_alone(tmp_path):
     with pytest.raises(CancelledError):
         deliver(Recorded(VOICE, stop_at=0), Job(text="x", loudness=None), target=tmp_path / "a.wav")
     assert (tmp_path / "a.wav").read_bytes() == b"older"
+
+
+def test_a_full_disk_leaves_the_recording_that_was_spoken(tmp_path, monkeypatch):
+    target = tmp_path / "a.wav"
+    made = []
+
+    class Full(AudioWriter):
+        def __init__(self, place, *arguments, **options):
+            super().__init__(place, *arguments, **options)
+            made.append(place)
+
+        def write(self, samples):
+            if len(made) > 1:
+                raise OSError(28, "No space left on device")
+            super().write(samples)
+
+    monkeypatch.setattr(delivery, "AudioWriter", Full)
+    with pytest.raises(StorageError, match=r"No space left.*kept in .*a\.wav"):
+        deliver(Recorded(VOICE), Job(text="x"), target=target)
+    assert len(made) == 2
+    assert Audio.read(target).seconds == pytest.approx(2.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
 
 
 def test_listeners_and_a_streamed_file_are_levelled_on_the_way(tmp_path):

@@ -1,5 +1,6 @@
 """Manifests as people write them by mistake: each wrong line is told, and stops no other."""
 
+import csv
 import json
 
 import pytest
@@ -34,7 +35,7 @@ def test_names_that_no_file_can_have_are_an_items_fault(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("text;name\nhi;x\n", "no column `text`, but text;name; expected .* commas"),
+        ("text|name\nhi|x\n", r"no column `text`, but text\|name; expected .* commas"),
         ("text,text\nhi,there\n", "column 'text' twice"),
         ("", "but nothing"),
     ],
@@ -50,3 +51,52 @@ def test_a_quote_that_never_ends_does_not_swallow_the_rest_in_silence(tmp_path):
     first, rest = read_manifest(tmp_path / "m.csv", BASE)
     assert first.job.text == "first"
     assert "the rest of the file is no CSV" in rest.error
+
+
+ROWS = [
+    {"text": "Grüß dich, Ann.", "name": "a", "speed": "1.1"},
+    {"text": 'He said "no"; twice.', "name": "b"},
+]
+
+
+def saved(path, *, encoding="utf-8", delimiter=",", ends="\r\n", names=("text", "name", "speed"), quoting=0):
+    """A table as spreadsheets save it."""
+    with path.open("w", encoding=encoding, newline="") as file:
+        table = csv.writer(file, delimiter=delimiter, lineterminator=ends, quoting=quoting)
+        table.writerow(names)
+        table.writerows([row["text"], row["name"], row.get("speed", "")] for row in ROWS)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "how"),
+    [
+        ("csv", {"encoding": "utf-8-sig"}),
+        ("csv", {"encoding": "utf-8-sig", "delimiter": ";"}),
+        ("csv", {"delimiter": "\t", "encoding": "utf-16"}),
+        ("tsv", {"delimiter": "\t", "ends": "\n"}),
+        ("csv", {"names": ("Text", " Name ", "SPEED")}),
+        ("csv", {"delimiter": ";", "quoting": csv.QUOTE_ALL, "ends": "\r"}),
+    ],
+)
+def test_tables_are_read_as_spreadsheets_save_them(tmp_path, ending, how):
+    items = read_manifest(saved(tmp_path / f"m.{ending}", **how), BASE)
+    assert [(item.name, item.error, item.job.text) for item in items] == [
+        (row["name"], "", row["text"]) for row in ROWS
+    ]
+    assert items[0].job.get("speed") == 1.1
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("is_list", [False, True], ids=["lines", "list"])
+def test_json_is_read_as_other_programs_save_it(tmp_path, encoding, is_list):
+    text = json.dumps(ROWS, indent=2) if is_list else "\r\n\r\n".join(map(json.dumps, ROWS)) + "\r\n"
+    (tmp_path / "m.json").write_bytes(text.encode(encoding))
+    items = read_manifest(tmp_path / "m.json", BASE)
+    assert [(item.name, item.job.text) for item in items] == [(row["name"], row["text"]) for row in ROWS]
+
+
+def test_a_list_that_is_cut_off_is_told(tmp_path):
+    (tmp_path / "m.json").write_text('[{"text": "Hi."},')
+    with pytest.raises(RequestError, match=r"begins as a list and is no JSON .* expected one list"):
+        read_manifest(tmp_path / "m.json", BASE)

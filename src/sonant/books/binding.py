@@ -6,7 +6,6 @@ which gives flac none; wav has no place for them.
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
@@ -25,7 +24,7 @@ from sonant.audio.loudness import unclipped
 from sonant.books.document import Book
 from sonant.books.narration import Heard, Line
 from sonant.errors import RequestError
-from sonant.files import written_beside
+from sonant.files import FULL, written_beside
 from sonant.request.audio import Samples
 
 COVERED = {".m4b", ".m4a", ".mp3"}
@@ -144,7 +143,7 @@ def bind(
                 has_cover = path.suffix.lower() in COVERED
                 _encode(part, container, pieces, sample_rate, marks, book, has_cover=has_cover)
     except av.FFmpegError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # as Python itself says it
+        if error.errno in FULL:  # as Python itself says it
             raise OSError(error.errno, os.strerror(error.errno)) from error
         raise
     return [path]

@@ -53,8 +53,6 @@ class Role:
     """dB."""
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Fields of `Job`: voice, settings, sampling, ..."""
-    written: Mapping[str, Any] = field(default_factory=dict)
-    """The role as plain data, as it was given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +64,6 @@ class Cast:
     """Settings for a manner that a script names, as fields of `Job`."""
     quotes: bool = True
     """Whether speech in quotation marks belongs to whoever is told to say it."""
-    written: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, name: str) -> str | None:
         """The role of this name or alias, whatever its case."""
@@ -211,7 +208,7 @@ def cast_of(data: Any, *, folder: Path | None = None, files: bool = True) -> Cas
                     field="cast",
                 )
         emotions[str(name)] = fields
-    return Cast(roles=roles, emotions=emotions, quotes=quotes, written=data)
+    return Cast(roles=roles, emotions=emotions, quotes=quotes)
 
 
 def _mapping(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -253,9 +250,7 @@ def _role(name: str, given: Any, folder: Path | None, files: bool) -> Role:
             field="cast",
         )
     fields = job_fields(data, folder=folder, files=files, where=f"role {name}: ")
-    return Role(
-        name=name, aliases=tuple(aliases), model=model, gain=float(gain), fields=fields, written=given
-    )
+    return Role(name=name, aliases=tuple(aliases), model=model, gain=float(gain), fields=fields)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from sonant.books.narration import Failure, Heard, Line, Reading
 from sonant.books.subtitles import Cue
@@ -40,11 +42,11 @@ def dubbed(
 
 
 def slots_of(cues: Sequence[Cue]) -> list[float]:
-    """Seconds that each line may take: to the start of the next; the last as long as it is shown."""
-    slots = []
-    for cue, following in zip(cues, [*cues[1:], None], strict=True):
-        slots.append(max(0.0, following.start - cue.start) if following is not None else cue.end - cue.start)
-    return slots
+    """Seconds that each line may take: to the start of the next; the last as long as it is shown, or needs
+    where its end is not after its start."""
+    slots = [following.start - cue.start for cue, following in pairwise(cues)]
+    last = cues[-1].end - cues[-1].start
+    return [*slots, last if last > 0 else math.inf]
 
 
 def dub(
@@ -90,5 +92,5 @@ def dub(
         on_line(line, told.is_kept)
     if not reading.heard:
         raise RequestError("no line could be spoken; see the warnings. Check the language.")
-    reading.seconds = max(cues[-1].end, reading.heard[-1].end)
+    reading.seconds = max(*(cue.end for cue in cues), reading.heard[-1].end)
     return reading, fitted, speeds

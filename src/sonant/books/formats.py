@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import yaml
 from bs4 import Tag
 
 from sonant.books.chapters import split_chapters
@@ -14,11 +17,20 @@ from sonant.books.document import Book
 from sonant.books.epub import read_epub
 from sonant.books.pages import Page, read_page, soup_of
 from sonant.books.pdf import read_pdf
-from sonant.books.plain import read_plain
+from sonant.books.plain import decoded, read_plain
 from sonant.errors import DependencyError, RequestError
 
-_NOTE = re.compile(r"^\[\^[^\]\n]{1,40}\]:.*(?:\n[ \t]+\S.*)*|\[\^[^\]\n]{1,40}\]", re.MULTILINE)
-"""Footnotes of Markdown and their marks."""
+_NOTE = re.compile(
+    r"^\[\^[^\]\n]{1,40}\]:.*(?:\n+(?: {4}|\t).*|\n[ \t]+\S.*)*|\[\^[^\]\n]{1,40}\]|\^\[[^\[\]]{1,2000}\]",
+    re.MULTILINE,
+)
+"""Footnotes of Markdown and their marks, and Pandoc's notes in the line."""
+_FRONT = re.compile(r"\A---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_KEY = re.compile(r"\s*[\w-]+:")
+_PANDOC = re.compile(r"\A%[ \t]*(.*)\n(?:%[ \t]*(.*)\n)?(?:%.*\n)?")
+_ATTRIBUTES = re.compile(r"^(#{1,6}[ \t].*?)[ \t]*\{(?:[#.-]|\w+=)[^{}\n]*\}[ \t]*$", re.MULTILINE)
+_DIVISION = re.compile(r"^:{3,}.*$", re.MULTILINE)
+"""Pandoc's attributes of headings, and the fences of its divisions."""
 LARGEST_TEXT = 64 * 2**20
 """Bytes of a text file; the longest novels have some five million."""
 
@@ -61,17 +73,14 @@ def _kind(path: Path, head: bytes) -> str:
     return named if named in READERS else "txt" if not ending else named
 
 
-def _text(path: Path) -> str:
-    """The file as text: UTF-8, UTF-16 with its mark, else the old Western code page."""
+def _bytes(path: Path) -> bytes:
     if path.stat().st_size > LARGEST_TEXT:
         raise RequestError(f"{path} has more than {LARGEST_TEXT:,} bytes, which no book needs. Split it.")
-    data = path.read_bytes()
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+    return path.read_bytes()
+
+
+def _text(path: Path) -> str:
+    return decoded(_bytes(path))
 
 
 def _plain(path: Path) -> Book:
@@ -83,16 +92,42 @@ def _plain(path: Path) -> Book:
 def _markdown(path: Path) -> Book:
     from markdown_it import MarkdownIt
 
-    text = _text(path)
-    if text.startswith("---\n"):  # front matter of site generators
-        text = text.partition("\n---\n")[2] or text
-    text = _NOTE.sub("", text)
+    title, author, text = _front_matter(_text(path))
+    text = _ATTRIBUTES.sub(r"\1", _DIVISION.sub("", _NOTE.sub("", text)))
     page = read_page(MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text))
-    return _from_page(page, path.stem)
+    book = _from_page(page, title or path.stem)
+    return replace(book, title=title or book.title, author=author)
+
+
+def _front_matter(text: str) -> tuple[str, str, str]:
+    """Title and author of what site generators and Pandoc have above the text, "" if not said; the text."""
+    found = _PANDOC.match(text)
+    if found:
+        title, author = (" ".join((part or "").split()) for part in found.groups())
+        return title, author, text[found.end() :]
+    found = _FRONT.match(text)
+    if not found:
+        return "", "", text
+    try:
+        facts = yaml.safe_load(found[1])
+    except yaml.YAMLError:
+        facts = {} if _KEY.match(found[1]) else None
+    if not isinstance(facts, dict):  # a rule and a paragraph
+        return "", "", text
+    author = facts.get("author") or ""
+    names = (
+        [str(name.get("name", "") if isinstance(name, dict) else name) for name in author]
+        if isinstance(author, list)
+        else [str(author)]
+    )
+    return str(facts.get("title") or ""), ", ".join(filter(None, names)), text[found.end() :]
 
 
 def _html(path: Path) -> Book:
-    text = _text(path)
+    data = _bytes(path)
+    text: str | bytes = data
+    with contextlib.suppress(UnicodeDecodeError):  # what is UTF-8 is that; else the page says what it is
+        text = data.decode("utf-8-sig")
     head = soup_of(text).title
     return _from_page(read_page(text), head.get_text(strip=True) if isinstance(head, Tag) else path.stem)
 

@@ -46,11 +46,13 @@ _NOTE_TYPES = {
 }
 _NOTE_ROLES = {"doc-noteref", "doc-footnote", "doc-endnote", "doc-endnotes", "doc-pagebreak"}
 _NOTE_CLASS = re.compile(
-    r"^(?:foot|end)-?notes?$|^note-?ref$|^fn(?:ref)?$|^page-?(?:num|number|break)$", re.I
+    r"^(?:sd|mso)?(?:foot|end)-?note(?:s|text)?$|^note-?ref$|^fn(?:ref)?$|^page-?(?:num|number|break)$", re.I
 )
 _NOTE_MARK = re.compile(r"^\s*[\[(]?(?:\d{1,3}|[*†‡§¶]|[a-z])[\])]?\s*$")
 _NOTE_TARGET = re.compile(r"#.*(?:fn|note|ftn|endn)", re.I)
+_BACK = ("↑", "↩", "^", "⤴", "⏎")
 _BREAK = re.compile(r"^[\s*·•⁂∗~#_=–—-]+$")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BLANKS = re.compile(r"[^\S\n]+")
 
 
@@ -67,7 +69,11 @@ def soup_of(markup: str | bytes) -> BeautifulSoup:
     """The tree of an HTML or XHTML text; the parser that forgives is used for both, as readers do."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XMLParsedAsHTMLWarning)
-        return BeautifulSoup(markup, "lxml")
+        try:
+            return BeautifulSoup(markup, "lxml")
+        except ValueError:  # such as for a code page whose name has control characters in it
+            text = markup.decode("utf-8", "replace") if isinstance(markup, bytes) else markup
+            return BeautifulSoup(_CONTROLS.sub("", text), "lxml")
 
 
 def read_page(markup: str | bytes) -> Page:
@@ -102,6 +108,9 @@ def _is_note(element: Tag) -> bool:
         return True
     if element.name == "a" and _NOTE_TARGET.search(str(element.get("href") or "")):
         return bool(_NOTE_MARK.match(element.get_text()))
+    if element.name == "li":  # back to its mark, as Word's notes become
+        links = [a for a in element.find_all("a", href=True) if a.get_text().strip("\ufe0e\ufe0f ") in _BACK]
+        return any(str(a["href"]).startswith("#") for a in links)
     if element.name == "sup":
         link = element.find("a", href=True)
         return link is not None and bool(_NOTE_MARK.match(element.get_text()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,10 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sonant.books.narration import Heard
+from sonant.books.plain import decoded
 from sonant.errors import DependencyError, RequestError
+from sonant.files import written_over
 
 LONGEST_CUE = 84
 """Characters that a viewer reads at once: two lines of 42."""
+_TIME = re.compile(r"<\d[\d:.]*>")
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});", re.IGNORECASE)
 _CUT = re.compile(r"(?<=[,;:.!?—–])\s+|(?<=[，。；：！？、])")
 
 
@@ -64,27 +69,58 @@ def write_subtitles(path: Path, cues: Sequence[Cue]) -> None:
         event = subs.SSAEvent(start=round(cue.start * 1000), end=round(cue.end * 1000))
         event.plaintext = cue.text
         file.append(event)
-    file.save(str(path), encoding="utf-8")
+    text = file.to_string(path.suffix.lower().lstrip("."))
+    with written_over(path) as place:
+        place.write_bytes(text.encode("utf-8", "replace"))
 
 
 def read_subtitles(path: Path) -> list[Cue]:
     """Cues of an SRT or VTT file in order of time, without markup. Raises RequestError for others."""
     subs = _library()
     try:
-        file = subs.load(str(path), encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, subs.exceptions.Pysubs2Error, ValueError) as error:
+        text = decoded(path.read_bytes()).strip("\ufeff\n ")
+        is_vtt = text.startswith("WEBVTT")
+        file = subs.SSAFile.from_string(_cues_alone(text) if is_vtt else text, "vtt" if is_vtt else "srt")
+        if not file.events:
+            raise ValueError("no line of it has times such as 00:00:01,000 --> 00:00:02,500")
+    except (OSError, subs.exceptions.Pysubs2Error, ValueError) as error:
         raise RequestError(
             f"{path} cannot be read as subtitles ({error}); expected SRT or VTT in UTF-8. Check the file."
         ) from error
     cues = [
-        Cue(event.start / 1000, event.end / 1000, " ".join(event.plaintext.split()))
+        Cue(event.start / 1000, event.end / 1000, _said(event.plaintext))
         for event in sorted(file.events, key=lambda event: event.start)
-        if not event.is_comment
     ]
-    cues = [cue for cue in cues if any(map(str.isalnum, cue.text))]
+    cues = _together([cue for cue in cues if any(map(str.isalnum, cue.text))])
     if not cues:
         raise RequestError(f"{path} has no line to say in it; expected at least one cue with words.")
     return cues
+
+
+def _cues_alone(text: str) -> str:
+    """WebVTT without its notes, styles and the cues' names, which pysubs2 would take for words."""
+    blocks = [block for block in re.split(r"\n(?:[ \t]*\n)+", text) if "-->" in block]
+    return "\n\n".join(
+        ["WEBVTT", *(block[block.rfind("\n", 0, block.index("-->")) + 1 :] for block in blocks)]
+    )
+
+
+def _said(text: str) -> str:
+    """The words of a cue, without times inside it and with its entities as signs."""
+    plain = _ENTITY.sub(lambda found: html.unescape(found[0]), _TIME.sub("", text))
+    return " ".join(plain.split())
+
+
+def _together(cues: Sequence[Cue]) -> list[Cue]:
+    """What begins at one time is one line, or the first of it would have no time at all."""
+    joined: list[Cue] = []
+    for cue in cues:
+        last = joined[-1] if joined else None
+        if last is None or last.start != cue.start:
+            joined.append(cue)
+        elif not last.text.endswith(cue.text):
+            joined[-1] = Cue(last.start, max(last.end, cue.end), f"{last.text} {cue.text}")
+    return joined
 
 
 def _library() -> Any:

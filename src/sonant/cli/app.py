@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -79,6 +78,7 @@ app.add_typer(parity.app, name="parity")
 def main() -> None:
     """Run the command line; Sonant's own errors become one message and the exit code of the table."""
     from sonant.errors import SonantError, StorageError, describe
+    from sonant.files import FULL
 
     show_warnings()
     try:
@@ -88,7 +88,7 @@ def main() -> None:
         typer.echo(f"error: {error}{notes}", err=True)
         leave(describe(error)[1])
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
         typer.echo(f"error: {error.strerror}; expected room to write. Make some and run it again.", err=True)
         leave(describe(StorageError())[1])

@@ -84,14 +84,11 @@ def batch(
 
 
 def _run(made: Batch, items: list[Item], say_all: SayAll) -> Summary:
-    from sonant.cli.speaking import bar
+    from sonant.cli.speaking import bar, told_when_stopped
 
-    with made.locked(), bar("speaking", len(items)) as advance:
-        try:
-            return made.run(items, say_all, on_item=lambda item, result: advance(1))
-        except KeyboardInterrupt:
-            typer.echo("stopped; what is there is kept. Run the same command again to go on.", err=True)
-            raise typer.Exit(130) from None
+    stopped = told_when_stopped("what is there is kept. Run the same command again to go on.")
+    with stopped, made.locked(), bar("speaking", len(items)) as advance:
+        return made.run(items, say_all, on_item=lambda item, result: advance(1))
 
 
 def _plan(made: Batch, items: list[Item]) -> int:

@@ -32,6 +32,7 @@ Sentences = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, float64.")]
+_BEGINS_AGAIN = "a judgement is of all clips together. Run the same command again: it begins anew."
 
 
 def sweep(
@@ -55,13 +56,13 @@ def sweep(
     dtype: Dtype = "auto",
 ) -> None:
     """Say sentences with many settings: clips, metrics_report.json, a page, a ranking, a recommendation."""
-    from sonant.cli.speaking import warn
+    from sonant.cli.speaking import told_when_stopped, warn
     from sonant.errors import RequestError
     from sonant.quality.standings import doubts, recommend
     from sonant.quality.sweep import PAGE, grid, run_sweep
     from sonant.quality.trials import Candidate, parse_settings
 
-    with _ready(
+    with told_when_stopped(_BEGINS_AGAIN), _ready(
         model, voice=voice, transcript=transcript, sentences=sentences, language=language, seed=seed,
         device=device, dtype=dtype,
     ) as (engine, task, judges):  # fmt: skip
@@ -119,7 +120,9 @@ def compare(
 ) -> None:
     """Judge two models, or two settings of one, over the same sentences, with 95 % intervals."""
     from sonant.bench.quality import read_texts
+    from sonant.cli.speaking import told_when_stopped
     from sonant.errors import RequestError
+    from sonant.files import write_atomically
     from sonant.quality.comparison import as_data, compare_clips
     from sonant.quality.trials import Candidate, parse_settings, speak_and_judge
     from sonant.request.checks import make_folder
@@ -131,7 +134,7 @@ def compare(
     said = read_texts(sentences) if sentences is not None else None
     clips: list[list[Clip]] = []
     for letter, (model, settings) in zip("AB", sides, strict=True):
-        with _ready(
+        with told_when_stopped(_BEGINS_AGAIN), _ready(
             model or sides[0][0], voice=voice, transcript=transcript, sentences=sentences, language=language,
             seed=seed, device=device, dtype=dtype, said=said,
         ) as (engine, task, judges):  # fmt: skip
@@ -153,7 +156,7 @@ def compare(
         },
     }
     text = json.dumps(data, indent=2, ensure_ascii=False)
-    (output / "comparison.json").write_text(text + "\n", encoding="utf-8")
+    write_atomically(output / "comparison.json", (text + "\n").encode("utf-8", "replace"), is_private=False)
     typer.echo(text if as_json else _differences(differences))
     _need_speech([clip for side in clips for clip in side])
 
@@ -177,7 +180,7 @@ def evaluate(
     """Speak and judge a list in the format of the Seed-TTS evaluation; goes on where it was stopped."""
     from contextlib import nullcontext
 
-    from sonant.cli.speaking import load_engine, warn
+    from sonant.cli.speaking import load_engine, told_when_stopped, warn
     from sonant.quality.judges import Judges
     from sonant.quality.seedtts import evaluate as run
     from sonant.quality.seedtts import read_meta
@@ -190,7 +193,9 @@ def evaluate(
     def tell(row: dict[str, Any]) -> None:
         typer.echo(f"{row['name']:<32} {row.get('error') or format(row['wer'], '.1%')}", err=True)
 
-    with load_engine(model, device=device, dtype=dtype) if model is not None else nullcontext() as engine:
+    stopped = told_when_stopped("what was judged is kept. Run the same command again to go on.")
+    loaded = load_engine(model, device=device, dtype=dtype) if model is not None else nullcontext()
+    with stopped, loaded as engine:
         summary = run(items, output, judges, engine=engine, language=language, seed=seed, on_item=tell)
     typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
     if summary["failed"]:

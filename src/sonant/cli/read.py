@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -225,18 +225,18 @@ def _read(
             written = bind(target, pieces, rate, marks, whole)
         else:
             written = bind_folder(target, reading.heard, stage.samples_of, rate, titles, whole, gain=gain)
-    if subtitles is not None:
-        write_subtitles(subtitles, cues_of(reading.heard))
-    drift = None
-    if report is not None or drift_file is not None:
-        from sonant.books.drift import drift_of, plot
+        if subtitles is not None:
+            write_subtitles(subtitles, cues_of(reading.heard))
+        drift = None
+        if report is not None or drift_file is not None:
+            from sonant.books.drift import drift_of, plot
 
-        drift = drift_of(reading.heard, stage.samples_of, stage.sample_rate)
-        if drift_file is not None:
-            _write(drift_file, plot(drift, whole.title))
-    if report is not None:
-        data = book_report(whole, job, list(stage.specs.values()), reading, marks, titles, written, drift)
-        _write(report, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
+            drift = drift_of(reading.heard, stage.samples_of, stage.sample_rate)
+            if drift_file is not None:
+                _write(drift_file, plot(drift, whole.title))
+        if report is not None:
+            data = book_report(whole, job, list(stage.specs.values()), reading, marks, titles, written, drift)
+            _write(report, json.dumps(data, ensure_ascii=False, indent=2) + "\n")
     _tell(whole, reading, written)
 
 
@@ -380,17 +380,13 @@ def _print_plan(
         typer.echo(f"left out: {left}")
 
 
-@contextmanager
-def _going_on(target: Path) -> Iterator[None]:
+def _going_on(target: Path) -> AbstractContextManager[None]:
     """A Ctrl-C says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        typer.echo(
-            f"stopped; what was spoken is kept in {target.name}.pieces. Run the same command again to go on.",
-            err=True,
-        )
-        raise typer.Exit(130) from None
+    from sonant.cli.speaking import told_when_stopped
+
+    return told_when_stopped(
+        f"what was spoken is kept in {target.name}.pieces. Run the same command again to go on."
+    )
 
 
 @contextmanager
@@ -403,14 +399,11 @@ def _progress(lines: Sequence[Any]) -> Iterator[Callable[[Any, bool], None]]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Whole or not at all; in place where it is a link or no file (/dev/stdout), which stays what it is."""
-    from sonant.files import write_atomically
+    """Whole or not at all."""
+    from sonant.files import written_over
 
-    data = text.encode("utf-8", "replace")
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        path.write_bytes(data)
-    else:
-        write_atomically(path, data, is_private=False)
+    with written_over(path) as place:
+        place.write_bytes(text.encode("utf-8", "replace"))
 
 
 def _tell(book: Book | None, reading: Any, written: Sequence[Path]) -> None:

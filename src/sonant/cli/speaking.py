@@ -207,6 +207,16 @@ def progress(segments: Callable[[], int]) -> Iterator[Callable[[AudioChunk], Non
 
 
 @contextmanager
+def told_when_stopped(words: str) -> Iterator[None]:
+    """A Ctrl-C inside ends with status 130 and says what is kept and how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"stopped; {words}", err=True)
+        raise typer.Exit(130) from None
+
+
+@contextmanager
 def bar(words: str, total: int) -> Iterator[Callable[[int], None]]:
     """What is told how much more of `total` is done: a bar with the time left on a terminal, a line for every
     tenth in a pipe."""

@@ -21,7 +21,7 @@ from sonant import __version__
 from sonant.audio.encode import AudioWriter
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError, SonantError
-from sonant.files import write_atomically
+from sonant.files import FULL, write_atomically
 from sonant.quality.bootstrap import mean_interval
 from sonant.quality.judges import Judges
 from sonant.request.audio import Audio
@@ -99,14 +99,7 @@ def evaluate(
         if keys.get(name) is not None and row.get("key") == keys[name] and (folder / f"{name}.wav").is_file()
     }
     others = [row for name, row in before.items() if name not in keys]
-    kept = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in (*others, *done.values()))
-    try:
-        write_atomically(place, kept.encode("utf-8", "replace"), is_private=False)
-    except OSError as error:
-        raise RequestError(
-            f"cannot write to the folder {folder} ({error.strerror or error}); expected a place for clips "
-            "and results. Choose another."
-        ) from error
+    _write(folder, RESULTS, "".join(_line(row) for row in (*others, *done.values())))
     rows = []
     with place.open("a", encoding="utf-8", errors="replace") as file:
         for item in items:
@@ -114,14 +107,30 @@ def evaluate(
             if row is None:
                 row = _row(item, folder, judges, engine=engine, language=language, seed=seed)
                 row["key"] = keys[item.name]
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(_line(row))
                 file.flush()
             rows.append(row)
             on_item(row)
+    _write(folder, RESULTS, "".join(_line(row) for row in (*others, *rows)))  # in the list's order
     summary = summarise(rows) | {"not_judged": list(judges.remarks), "language": language, "seed": seed}
-    text = json.dumps(summary, indent=2, ensure_ascii=False) + "\n"
-    (folder / SUMMARY).write_text(text, encoding="utf-8")
+    _write(folder, SUMMARY, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     return summary
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    try:
+        write_atomically(folder / name, text.encode("utf-8", "replace"), is_private=False)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise RequestError(
+            f"cannot write to the folder {folder} ({error.strerror or error}); expected a place for clips "
+            "and results. Choose another."
+        ) from error
 
 
 def _key(item: Item, folder: Path, engine: Engine | None, language: str | None, seed: int) -> str | None:

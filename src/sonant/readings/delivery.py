@@ -1,8 +1,8 @@
 """Carries spoken chunks to a file, a pipe or a player, mends what must be mended, and tells how it went.
 
 A file grows chunk by chunk, levelled by what has passed, so whatever ends the run, what is on disk plays. A
-recording that is whole is written once more at the end: with one gain, and with an automatic high-pass where
-it needs one.
+recording that is whole is written once more at the end, beside the first, which it then replaces: with one
+gain, and with an automatic high-pass where it needs one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import numpy as np
 from sonant.audio.encode import AudioWriter, find_format, format_of_path
 from sonant.audio.loudness import Leveller, at_loudness
 from sonant.audio.rumble import CUTOFF_HZ, HighPass, Rumble, RumbleMeter
-from sonant.errors import CancelledError, RequestError, SonantError
+from sonant.errors import CancelledError, RequestError, SonantError, StorageError
+from sonant.files import FULL, written_over
 from sonant.readings.job import Job
 from sonant.readings.verifying import Verdict
 from sonant.request.audio import Samples
@@ -168,9 +169,7 @@ def deliver(
         whole = np.concatenate(kept) if kept else np.zeros(0, np.float32)
         if job.loudness is not None:
             whole = at_loudness(whole, rate, job.loudness)
-        with AudioWriter(target, rate, format=job.format) as again_writer:
-            again_writer.write(whole)
-        clipped = again_writer.encoder.clipped
+        clipped = _write_again(whole, rate, job.format, target)
     return Outcome(
         seconds=seconds,
         sample_rate=rate,
@@ -184,3 +183,23 @@ def deliver(
         clipped=clipped,
         verdicts=tuple(getattr(spoken, "verdicts", ())),
     )
+
+
+def _write_again(samples: Samples, sample_rate: int, format: str, target: Path | BinaryIO) -> int:
+    """Write the whole; what was there of a file stays until this is done. Gives how many samples were held at
+    full scale. Raises StorageError where there is no room for both.
+    """
+    place: AbstractContextManager[Path | BinaryIO]
+    place = written_over(target) if isinstance(target, Path) else nullcontext(target)
+    try:
+        with place as file, AudioWriter(file, sample_rate, format=format) as writer:
+            writer.write(samples)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StorageError(
+            f"the recording is whole, and cannot be written once more with one gain ({error.strerror}); "
+            f"expected room on the disk. It is kept in {target}, levelled as it was spoken. Make room, and "
+            "run it again."
+        ) from error
+    return writer.encoder.clipped

@@ -55,9 +55,11 @@ def read_manifest(path: Path, base: Job) -> list[Item]:
             f"cannot read the manifest {path} ({error.strerror or error}); expected a JSONL or CSV file. "
             "Check the path."
         ) from error
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):  # as PowerShell and Excel save it
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
     ending = path.suffix.lower()
     if ending in (".csv", ".tsv"):
-        rows = _csv_rows(path, data, "\t" if ending == ".tsv" else ",")
+        rows = _csv_rows(path, data, ending)
     elif ending in (".jsonl", ".ndjson", ".json"):
         rows = _json_rows(data)
     else:
@@ -89,7 +91,17 @@ def _apart(item: Item, taken: dict[str, int]) -> Item:
 
 
 def _json_rows(data: bytes) -> Iterator[tuple[int, Any]]:
-    for number, raw in enumerate(data.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if data.lstrip().startswith(b"["):  # one list of objects; an item's line is then its place in it
+        try:
+            yield from enumerate(json.loads(data), 1)
+        except (ValueError, RecursionError) as error:
+            raise RequestError(
+                f"the manifest begins as a list and is no JSON ({error}); expected one list of objects, or "
+                "an object in each line. Mend it."
+            ) from error
+        return
+    for number, raw in enumerate(data.split(b"\n"), 1):
         if not raw.strip():
             continue
         try:
@@ -101,22 +113,25 @@ def _json_rows(data: bytes) -> Iterator[tuple[int, Any]]:
             )
 
 
-def _csv_rows(path: Path, data: bytes, delimiter: str) -> Iterator[tuple[int, Any]]:
+def _csv_rows(path: Path, data: bytes, ending: str) -> Iterator[tuple[int, Any]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise RequestError(f"the manifest {path.name} is not UTF-8 ({error}). Save it so.") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     csv.field_size_limit(LONGEST_FIELD)
+    delimiter = _delimiter(text, "\t" if ending == ".tsv" else ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
-        names = list(reader.fieldnames or ())
+        names = [name.strip().lower() for name in reader.fieldnames or ()]
     except csv.Error as error:
         raise RequestError(f"the manifest {path.name} is no CSV ({error}). Mend its first line.") from error
     if "text" not in names:
         raise RequestError(
             f"the manifest {path.name} has no column `text`, but {', '.join(names)[:200] or 'nothing'}; "
-            "expected a first line with the columns' names, and commas between (tabs in .tsv)."
+            "expected a first line with the columns' names, with commas, semicolons or tabs between."
         )
+    reader.fieldnames = names
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise RequestError(f"the manifest {path.name} has the column {twice!r} twice; expected it once.")
@@ -133,6 +148,17 @@ def _csv_rows(path: Path, data: bytes, delimiter: str) -> Iterator[tuple[int, An
                 yield start, {name: cell for name, cell in row.items() if cell not in ("", None)}
     except csv.Error as error:
         yield last + 1, RequestError(f"the rest of the file is no CSV ({error}). Mend the line.")
+
+
+def _delimiter(text: str, usual: str) -> str:
+    """What parts the columns: the sign that makes a column `text` of the first line, as spreadsheets of many
+    countries write semicolons."""
+    first = text.partition("\n")[0]
+    for sign in (usual, ",", ";", "\t"):
+        names = next(csv.reader([first], delimiter=sign), [])
+        if "text" in [name.strip().lower() for name in names]:
+            return sign
+    return usual
 
 
 def _item(line: int, row: Any, base: Job, folder: Path) -> Item:

@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -121,8 +122,9 @@ class PieceStore:
             self._recognisers.of(job.get("language"), job.text)  # refused now, not in the middle of a book
         self.verdicts: list[Verdict] = []
         """Of what was spoken now, not of pieces from before."""
-        self._request = replace(job, text="").request(engine.fit(voice), spec=engine.spec)
-        self.pace = self._request.speed
+        self._voice = voice
+        self._plain = replace(job, text="").request(None, spec=engine.spec)
+        self.pace = self._plain.speed
         """Of speech at the job's own settings, 1 being the model's."""
         self._folder = folder
         self._identity = self._describe(job, voice)
@@ -181,6 +183,11 @@ class PieceStore:
         told = self._speak(request)
         self._keep(entry, told)
         return told
+
+    @cached_property
+    def _request(self) -> SpeechRequest:
+        """What every piece is spoken with; the voice is encoded for the first that is not kept."""
+        return replace(self._plain, voice=self._engine.fit(self._voice))
 
     def cancel(self) -> None:
         """Stop the piece that is being spoken."""
