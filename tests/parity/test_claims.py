@@ -223,6 +223,28 @@ def test_other_texts_settings_and_checkpoints_are_said():
     assert any("the checkpoints of the two runs differ" in w for w in warnings)
 
 
+@pytest.mark.parametrize(
+    ("one", "another", "told"),
+    [
+        ({"sampling": {"top_k": 1}}, {"sampling": {}}, "sampling"),
+        ({"sampling": {"repetition_penalty": 1.0}}, {}, "sampling"),
+        ({"sampling": {"temperature": 0}}, {}, "sampling"),
+        ({"language": "english"}, {}, "language"),
+        ({}, {"text": "other"}, "text"),
+        ({"style": {"emotion_strength": 0.0}}, {"style": {}}, "style"),
+        ({"normalize": False}, {}, "normalize"),
+        ({"speed": 1.0, "style": {"emotion_strength": 1.0, "emotion_random": False}}, {"style": {}}, None),
+        ({"normalize": True, "language": None, "options": {}}, {}, None),
+        ({"seed": 1}, {"seed": 2}, None),
+    ],
+)
+def test_settings_of_two_requests_differ_aloud_unless_one_says_what_is_usual(one, another, told):
+    trace = toy_trace()
+    asked = [Trace(trace.entries, {**trace.metadata, "request": request}) for request in (one, another)]
+    notes = [note for note in compare(*asked, table=TABLE).warnings if "two requests differ" in note]
+    assert [note.split(" differ in ")[1].split(":")[0] for note in notes] == ([told] if told else [])
+
+
 def test_a_tensor_that_was_changed_after_it_was_recorded_is_said(tmp_path):
     trace = toy_trace()
     entries = tuple(replace(e, stored=e.stored + 1) if e.key == "toy.logits" else e for e in trace.entries)

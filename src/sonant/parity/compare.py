@@ -26,6 +26,7 @@ from sonant.parity.reference.tracefile import split_key
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable, pattern_of
 from sonant.parity.trace import Entry, Trace
+from sonant.request.speech import Style
 
 SINGLE, TEACHER, UNJUDGED = "single_forward", "teacher_forced", "after_divergence"
 
@@ -820,8 +821,8 @@ def _warnings(reference: Trace, other: Trace, results: list[StageResult], table:
             yield f"the {why} of the two runs differ{at}"
     asked = [t.metadata.get("request") for t in (reference, other)]
     if isinstance(asked[0], Mapping) and isinstance(asked[1], Mapping):
-        for name in (name for name in asked[0] if name in asked[1]):
-            a, b = _said(asked[0][name]), _said(asked[1][name])
+        for name in dict.fromkeys((*asked[0], *asked[1])):
+            a, b = (_said(name, request.get(name)) for request in asked)
             if name != "seed" and a != b:
                 yield f"the two requests differ in {name}: {_short(a)} and {_short(b)}"
     if reference.family and other.family and reference.family != other.family:
@@ -831,9 +832,20 @@ def _warnings(reference: Trace, other: Trace, results: list[StageResult], table:
         yield "the second trace was forced to the tokens of another reference"
 
 
-def _said(value: Any) -> Any:
-    """A setting without what is off, was not said or is a factor of 1."""
-    return {k: v for k, v in value.items() if v and v != 1} if isinstance(value, Mapping) else value or None
+def _said(name: str, value: Any) -> Any:
+    """What a request asks for beyond what it means where nothing is said; None where that is nothing."""
+    usual = {"style": asdict(Style()), "speed": 1.0, "normalize": True}.get(name)
+    if isinstance(value, Mapping):
+        plain = usual if isinstance(usual, Mapping) else {}
+        return {key: one for key, one in value.items() if _is_said(one, plain.get(key))} or None
+    return value if _is_said(value, usual) else None
+
+
+def _is_said(value: Any, usual: Any) -> bool:
+    """Whether a setting is another than its usual value; where that is none, nothing and off are."""
+    if value is None or value is False and not usual or value in ("", (), [], {}):
+        return False
+    return bool(value != usual)
 
 
 def _short(value: Any) -> str:
