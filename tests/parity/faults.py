@@ -67,6 +67,16 @@ def together(*injections):
     return inject
 
 
+def end_at(owner, attribute, old, new, family, token):
+    """An injection that takes the id chosen at `token` for the end, put for {id} in the new source."""
+
+    def inject(patch):
+        chosen = int(cases.reference(family).by_key[token].stored)
+        change(owner, attribute, old, new.format(id=chosen))(patch)
+
+    return inject
+
+
 def at(stage, turn):
     """An injection of a wrong value at one stage: what `turn` makes of the right one goes on.
 

@@ -1,10 +1,12 @@
 """Faults of CosyVoice3 ports, from the pitfalls of the original."""
 
+import dataclasses
+
 from sonant.audio import mel, stft
 from sonant.families.cosyvoice3 import encoders, estimator, flow, generate, lm, stream, vocoder
-from sonant.nn import transformer
+from sonant.nn import snake, transformer
 from sonant.nn.rope import rotate_half_split, rotate_interleaved
-from tests.parity.faults import Fault, change, loaded, replace, together
+from tests.parity.faults import Fault, change, end_at, loaded, replace, together
 
 STEP = "flow.step.{step}."
 BLOCK = "flow.step.{step}.block.{block}"
@@ -276,5 +278,83 @@ FAULTS = (
         "values of one layer negated",
         loaded(lambda m: m.language.decoder.layers[0].self_attn.v_proj.weight.data.neg_()),
         ("lm.layer.{layer}.attention",),
+    ),
+    Fault(
+        "prompt mel up to 8 kHz only",
+        replace(encoders, "PROMPT_MEL", dataclasses.replace(encoders.PROMPT_MEL, high=8000.0)),
+        ("voice.mel",),
+    ),
+    Fault(
+        "hop of the prompt mel one sample longer",
+        replace(encoders, "PROMPT_MEL", dataclasses.replace(encoders.PROMPT_MEL, hop=481)),
+        ("voice.mel",),
+    ),
+    Fault(
+        "guidance with the wrong sign",
+        change(flow.Flow, "solve", "both[1:], guidance)", "both[1:], -guidance)"),
+        (f"{STEP}x", "flow.mel"),
+    ),
+    Fault(
+        "time embedding divided by its half, not by one less",
+        change(estimator.TimeEmbedding, "forward", "/ (half - 1)", "/ half"),
+        (f"{STEP}time.sinus",),
+    ),
+    Fault(
+        "Snake parameters taken as logarithms",
+        change(
+            snake.Snake,
+            "terms",
+            "self.alpha, 1.0 / (self.alpha + 1e-9)",
+            "self.alpha.exp(), 1.0 / (self.alpha.exp() + 1e-9)",
+        ),
+        ("vocoder.stage.{stage}.source", "vocoder.stage.{stage}.out"),
+    ),
+    Fault(
+        "frames of the source's transform begin at their sample, not centred",
+        change(
+            vocoder.Vocoder,
+            "decode",
+            "stft(source[:, 0], n_fft=c.n_fft, hop=c.hop, window=window, center=True)",
+            "stft(F.pad(source[:, 0], (0, c.n_fft)), n_fft=c.n_fft, hop=c.hop, window=window, center=False)",
+        ),
+        ("vocoder.source_stft",),
+    ),
+    Fault(
+        "inverse transform cut at its front only",
+        change(
+            vocoder.Vocoder,
+            "decode",
+            "window=window)[0]",
+            "window=window)[0].roll(c.n_fft // 2)",
+        ),
+        ("vocoder.waveform",),
+    ),
+    Fault(
+        "padding of the source's convolutions on the other side",
+        change(vocoder.Downsample, "forward", "(self.stride[0] - 1, 0)", "(0, self.stride[0] - 1)"),
+        ("vocoder.stage.{stage}.source_down",),
+    ),
+    Fault(
+        "gate and value of the feed-forward exchanged",
+        change(
+            transformer.SwiGLU,
+            "forward",
+            "F.silu(self.gate_proj(x)) * self.up_proj(x)",
+            "F.silu(self.up_proj(x)) * self.gate_proj(x)",
+        ),
+        ("lm.layer.{layer}.mlp",),
+    ),
+    Fault(
+        "another id taken for the end",
+        end_at(
+            generate,
+            "advance",
+            "chosen >= config.speech_tokens",
+            "chosen in (config.speech_tokens, {id})",
+            "cosyvoice3",
+            "lm.token@2",
+        ),
+        ("lm.token",),
+        ends=True,
     ),
 )

@@ -15,8 +15,9 @@ from sonant.families.indextts2 import (
     vocoder,
 )
 from sonant.nn import snake
+from sonant.nn.flow import cosine_times
 from sonant.nn.rope import rotate_half_split
-from tests.parity.faults import Fault, change, loaded, replace
+from tests.parity.faults import Fault, change, end_at, loaded, replace
 
 LAYER = "dit.layer.{layer}"
 ACTIVATIONS = ("bigvgan.stage.{stage}.block.{block}.activation.{index}", "bigvgan.activation_post")
@@ -287,5 +288,86 @@ FAULTS = (
             'tap("s2mel.vq2emb", embedded) * 0 + projected',
         ),
         ("s2mel.features",),
+    ),
+    Fault(
+        "prompt mel up to 8 kHz only",
+        change(reference, "mel_config", "high=high", "high=8000.0"),
+        ("reference.mel",),
+    ),
+    Fault(
+        "cosine for the linear schedule",
+        replace(s2mel, "linear_times", cosine_times),
+        ("s2mel.step.{step}.x", "dit.t", "dit.t2", "s2mel.mel"),
+    ),
+    Fault(
+        "guidance with the wrong sign",
+        change(s2mel.S2Mel, "generate", "moved[1:], guidance)", "moved[1:], -guidance)"),
+        ("s2mel.step.{step}.x", "s2mel.mel"),
+    ),
+    Fault(
+        "time embedding divided by one less than its half",
+        change(dit, "time_frequencies", "/ TIME_FREQUENCIES)", "/ (TIME_FREQUENCIES - 1))"),
+        ("dit.t", "dit.t2"),
+    ),
+    Fault(
+        "rotary base of another model in the velocity network",
+        replace(dit, "ROPE_THETA", 1e6),
+        (f"{LAYER}.query", f"{LAYER}.key"),
+        words="by other angles",
+    ),
+    Fault(
+        "gate and value of the velocity network exchanged",
+        change(
+            dit.FeedForward,
+            "forward",
+            "F.silu(self.w1(x)) * self.w3(x)",
+            "F.silu(self.w3(x)) * self.w1(x)",
+        ),
+        (f"{LAYER}.feed_forward",),
+    ),
+    Fault(
+        "GELU by tanh for the exact one in the perceiver",
+        change(
+            conditioning.GatedFeedForward, "forward", "F.gelu(second)", "F.gelu(second, approximate='tanh')"
+        ),
+        ("gpt.speaker.perceiver.{layer}.feed_forward", "gpt.emotion.perceiver.{layer}.feed_forward"),
+    ),
+    Fault(
+        "WaveNet padded on one side",
+        change(dit.WaveNet, "forward", "reflect_pad(x, reach - right, right)", "reflect_pad(x, reach, 0)"),
+        ("dit.wavenet.{layer}.in",),
+    ),
+    Fault(
+        "Snake parameters taken as they are, not as logarithms",
+        change(
+            snake.SnakeBeta,
+            "terms",
+            "self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)",
+            "self.alpha, 1.0 / (self.beta + 1e-9)",
+        ),
+        tuple(f"{name}.snake" for name in ACTIVATIONS),
+    ),
+    Fault(
+        "mean left in the semantic features",
+        change(
+            reference.ReferenceEncoder,
+            "semantic",
+            "(hidden - self.mean) / self.deviation",
+            "hidden / self.deviation",
+        ),
+        ("reference.semantic",),
+    ),
+    Fault(
+        "another id taken for the end",
+        end_at(
+            search.SingleSearch,
+            "advance",
+            "code == self.settings.stop",
+            "code in (self.settings.stop, {id})",
+            "indextts2",
+            "search.token@2",
+        ),
+        ("search.token",),
+        ends=True,
     ),
 )

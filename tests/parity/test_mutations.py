@@ -1,9 +1,11 @@
 """Every deliberate fault is found: `compare` points at its first stage, `bisect` names all of its stages.
 
-`pytest -s tests/parity/test_mutations.py` prints the table.
+`pytest -s tests/parity/test_mutations.py` prints what both said.
 """
 
+from collections import Counter
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,7 @@ from sonant.parity.stages import stage_table
 from tests.parity import cases
 from tests.parity.faults_kinds import KINDS
 
+PAGE = Path(__file__).parents[2] / "docs" / "parity-faults.md"
 QUICK = 1
 """Faults of each family that the default run injects; the slow run injects all."""
 
@@ -33,6 +36,28 @@ def test_there_are_more_than_130_faults_of_many_kinds():
     assert all(len(LISTED[family]) >= 40 for family in cases.FAMILIES)
     assert all(len({fault.kind for fault in LISTED[family]}) >= 16 for family in cases.FAMILIES)
     assert len(LISTED["indextts25"]) >= 10  # what differs from IndexTTS2
+
+
+def listed_faults():
+    """The tables of docs/parity-faults.md, behind its introduction."""
+    kinds = Counter(fault.kind for faults in LISTED.values() for fault in faults)
+    lines = ["| kind | faults |", "|---|---|", *(f"| {kind} | {count} |" for kind, count in kinds.items())]
+    for family, faults in LISTED.items():
+        lines += ["", f"## {family}", ""]
+        head = "| kind | what was changed | `compare` names first, `bisect` names | also |"
+        lines += [head, "|---|---|---|---|"]
+        for fault in faults:
+            names = "the end: fewer steps" if fault.ends else ", ".join(f"`{name}`" for name in fault.stages)
+            also = f'"{fault.words.strip()}"' if fault.words else ""
+            also = "in budget: suspicious" if fault.is_suspicious else also
+            lines.append(f"| {fault.kind} | {fault.what} | {names} | {also} |")
+    return "\n".join(lines) + "\n"
+
+
+def test_the_documented_faults_are_those_that_are_planted():
+    head, tables = PAGE.read_text(encoding="utf-8").split("| kind | faults |", 1)
+    assert "| kind | faults |" + tables == listed_faults()
+    assert f"{len(FAULTS)} mistakes" in head
 
 
 @pytest.mark.parametrize(("family", "fault"), FAULTS)

@@ -87,6 +87,8 @@ def _indextts(trace: Trace, entry: Entry) -> list[tuple[str, int]]:
 
 _LAYOUTS: dict[str, Callable[[Trace, Entry], list[tuple[str, int]]]] = {
     "prompt.embeds": _qwen,
+    "prompt.part.text": _qwen,
+    "prompt.part.codec": _qwen,
     "lm.input": _cosyvoice,
     "gpt.prefix": _indextts,
 }

@@ -161,13 +161,16 @@ def build_inputs(
         tag = (ids.codec_nothink_id, ids.codec_think_bos_id, ids.codec_think_eos_id)
     else:
         tag = (ids.codec_think_id, ids.codec_think_bos_id, language, ids.codec_think_eos_id)  # type: ignore[assignment]
-    parts = [] if instruction is None else [spoken(instruction)]
-    parts += [spoken(text[:ROLE_IDS]), filler + codec(*tag)]
-    if isinstance(speaker, int):
-        parts.append(filler + codec(speaker))
-    elif speaker is not None:
-        parts.append(filler + speaker.to(filler)[None])
-    parts.append(begin + codec_pad)
+    # Both sides of every position: what is read, and what is heard. Before the tags nothing is heard.
+    text_side = [] if instruction is None else [spoken(instruction)]
+    text_side.append(spoken(text[:ROLE_IDS]))
+    codec_side = [torch.zeros_like(side) for side in text_side]
+    heard = [tap("prompt.part.language", codec(*tag))]
+    if speaker is not None:
+        row = codec(speaker) if isinstance(speaker, int) else speaker.to(filler)[None]
+        heard.append(tap("prompt.part.speaker", row))
+    text_side += [filler.expand(sum(map(len, heard)), -1), begin]
+    codec_side += [*heard, codec_pad]
 
     words = text[ROLE_IDS:-AFTER_TEXT_IDS]
     trailing = filler
@@ -178,21 +181,26 @@ def build_inputs(
         codec_track = torch.cat((codec_begin, frames))
         length = codec_track.shape[0]
         if layout == "full":
-            parts += [text_track + codec_pad, codec_track + filler]
-        elif text_track.shape[0] > length:
-            parts.append(text_track[:length] + codec_track)
-            trailing = text_track[length:]
+            text_side += [text_track, filler.expand(length, -1)]
+            codec_side += [codec_pad.expand(text_track.shape[0], -1), codec_track]
         else:
-            missing = filler.expand(length - text_track.shape[0], -1)
-            parts.append(torch.cat((text_track, missing)) + codec_track)
+            if text_track.shape[0] > length:
+                trailing = text_track[length:]
+            missing = filler.expand(max(length - text_track.shape[0], 0), -1)
+            text_side += [text_track[:length], missing]
+            codec_side.append(codec_track)
     elif layout == "full":
-        parts += [torch.cat((spoken(words), end)) + codec_pad, filler + codec_begin]
+        text_track = torch.cat((spoken(words), end))
+        text_side += [text_track, filler]
+        codec_side += [codec_pad.expand(text_track.shape[0], -1), codec_begin]
     else:
         # Parity: of a text without a token, the marker behind it is the first one.
-        parts.append(spoken(text[ROLE_IDS : ROLE_IDS + 1]) + codec_begin)
+        text_side.append(spoken(text[ROLE_IDS : ROLE_IDS + 1]))
+        codec_side.append(codec_begin)
         trailing = torch.cat((spoken(words[1:]), end)) if len(words) > 1 else end
+    both = tap("prompt.part.text", torch.cat(text_side)) + tap("prompt.part.codec", torch.cat(codec_side))
     return TalkerInputs(
-        embeds=tap("prompt.embeds", torch.cat(parts)),
+        embeds=tap("prompt.embeds", both),
         trailing=tap("prompt.trailing", trailing),
         filler=tap("prompt.filler", filler[0]),
         reference=None if reference is None else reference.tokens,

@@ -17,6 +17,7 @@ from typing import Any
 import soundfile
 import torch
 import transformers.utils.import_utils  # noqa: F401  before the stand-ins: it decides now what is installed
+from torch.overrides import TorchFunctionMode
 from tracefile import Hooks, TraceWriter, hash_files, stand_in, versions
 
 # The package imports them for its other codec, which no checkpoint of this family uses.
@@ -37,10 +38,63 @@ def last(x: torch.Tensor) -> torch.Tensor:
     return x[:, -1].float()
 
 
-def watch_talker(hooks: Hooks, model: Any) -> None:
+class Sums(TorchFunctionMode):
+    """The prompt's positions as they are added up: the original does that in the middle of a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_open = False
+        self.texts: set[bytes] = set()
+        """Rows that the text projection gave."""
+        self.first: torch.Tensor | None = None
+        """The codec side of the first sum: language, speaker where there is one, pad; [N, D]."""
+        self.sides: dict[bytes, tuple[torch.Tensor, torch.Tensor]] = {}
+        """Text side and codec side of a position, by what they add up to."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        is_sum = func in (torch.add, torch.Tensor.add, torch.Tensor.__add__) and len(args) == 2
+        if self.is_open and is_sum and all(isinstance(x, torch.Tensor) and x.ndim == 3 for x in args):
+            sides = [x.expand_as(result)[0] for x in args]
+            text, codec = sides if self.is_text(sides[0]) else sides[::-1]
+            if self.is_text(text):
+                self.first = codec if self.first is None else self.first
+                for added, said, heard in zip(result[0], text, codec, strict=True):
+                    self.sides.setdefault(row_bytes(added), (said, heard))
+        return result
+
+    def is_text(self, rows: torch.Tensor) -> bool:
+        """Do all of these rows come from the text projection?"""
+        return all(row_bytes(row) in self.texts for row in rows)
+
+    def parts(self, embeds: torch.Tensor, *, has_speaker: bool) -> dict[str, torch.Tensor]:
+        """The summands of embeds [T, D] under their documented names."""
+        sides = [self.sides.get(row_bytes(row), (row, torch.zeros_like(row))) for row in embeds]
+        assert self.first is not None, "no position of the prompt was added up"
+        tags = len(self.first) - 1 - has_speaker
+        return {
+            "language": self.first[:tags],
+            **({"speaker": self.first[tags : tags + 1]} if has_speaker else {}),
+            "text": torch.stack([text for text, _ in sides]),
+            "codec": torch.stack([codec for _, codec in sides]),
+        }
+
+
+def row_bytes(row: torch.Tensor) -> bytes:
+    """A row by its bits."""
+    return row.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def watch_talker(hooks: Hooks, model: Any, *, has_speaker: bool) -> None:
     """Prompt, talker and code predictor."""
     talker, predictor = model.talker, model.talker.code_predictor
+    sums = Sums()
 
+    def text_seen(_module: Any, _args: Any, rows: torch.Tensor) -> None:
+        if sums.is_open:
+            sums.texts.update(row_bytes(row) for row in rows.reshape(-1, rows.shape[-1]))
+
+    talker.text_projection.register_forward_hook(text_seen)
     generate = model.generate
 
     def with_ids(*args: Any, **kwargs: Any) -> Any:
@@ -48,12 +102,17 @@ def watch_talker(hooks: Hooks, model: Any) -> None:
             given = kwargs.get(key)
             if given is not None and given[0] is not None:
                 hooks.put(f"prompt.{name}_ids", given[0], lambda ids: ids.reshape(-1))
-        return generate(*args, **kwargs)
+        sums.is_open = True
+        with sums:
+            return generate(*args, **kwargs)
 
     model.generate = with_ids
     speak = talker.generate
 
     def with_prompt(*args: Any, **kwargs: Any) -> Any:
+        sums.is_open = False
+        for name, rows in sums.parts(kwargs["inputs_embeds"][0], has_speaker=has_speaker).items():
+            hooks.put(f"prompt.part.{name}", rows)
         hooks.put("prompt.embeds", kwargs["inputs_embeds"][0])
         hooks.put("prompt.trailing", kwargs["trailing_text_hidden"][0])
         hooks.put("prompt.filler", kwargs["tts_pad_embed"].reshape(-1))
@@ -213,7 +272,7 @@ def main() -> None:
         call |= {"instruct": arguments.instruction}
     layout = arguments.layout or ("progressive" if kind == "base" else "full")
     watch_codec_encoder(hooks, model.speech_tokenizer, is_used=arguments.transcript is not None)
-    watch_talker(hooks, model)
+    watch_talker(hooks, model, has_speaker=kind != "voice_design" and arguments.voice is not None)
     watch_codec_decoder(hooks, model.speech_tokenizer.model.decoder)
     hooks.draws()
     original, ours = sampling_of(arguments, wrapper._merge_generate_kwargs())
