@@ -1,5 +1,7 @@
 """A port by somebody who has only docs/parity.md: its mistakes are named, in names and layouts of its own."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,13 @@ from sonant.parity.compare import compare
 from sonant.parity.matching import matched, propose
 from sonant.parity.naming import hint
 from sonant.parity.stages import stage_table
-from sonant.parity.trace import Trace, read_trace
+from sonant.parity.trace import Entry, Trace, read_trace
 from tests.parity import cases, stranger
 
 FAMILY = "qwen3_tts"
 TABLE = stage_table(FAMILY)
+ATTENTION, OUT = "talker.layer.{layer}.attention", "talker.layer.{layer}.out"
+LAYER = tuple(f"talker.layer.0.{leaf}" for leaf in ("query", "key", "attention", "mlp", "out"))
 QUICK = ("scale left out", "norm weights plus one", "residual of the normed input")
 
 LAYOUTS = {
@@ -42,6 +46,11 @@ def port(
     np.savez(tmp_path / "port.npz", **{rename(k): v for k, v in made.items() if keep(k)})
     other = read_trace(tmp_path / "port.npz", family=FAMILY)
     return matched(other, propose(reference, other, TABLE), TABLE), len(made)
+
+
+def shifted(entry, key):
+    """The entry, far off where it is the one of this key."""
+    return replace(entry, stored=entry.stored + 1) if entry.key == key else entry
 
 
 def first_of(found):
@@ -116,12 +125,76 @@ def test_a_stage_behind_a_cache_that_is_not_in_the_file_is_not_blamed(tmp_path):
     assert not [fault for fault in found.faults if fault.stage.endswith("attention")]
 
 
+def test_a_stage_is_blamed_with_what_its_own_pass_lacks(tmp_path):
+    """The prefill holds every input of a layer's output, the steps only some of them."""
+
+    def keep(name):
+        return name.startswith("pass_0") or not name.endswith(("att", "ffn"))
+
+    other, _ = port(tmp_path, ("heads of a group in turns",), keep=keep)
+    found = bisect(cases.load(FAMILY), other, task=cases.task(FAMILY), forced=cases.reference(FAMILY))
+    (fault,) = [fault for fault in found.faults if fault.stage == OUT]
+    assert fault.first == "talker.layer.0.out@1"
+    assert {"talker.layer.0.attention@1", "talker.layer.0.mlp@1"} <= set(fault.between)
+    assert ATTENTION in found.partly
+    assert ATTENTION not in found.uncovered
+
+
+def test_inputs_of_another_pass_are_not_called_inputs(tmp_path):
+    other, _ = port(tmp_path)
+    given = cases.reference(FAMILY).by_key["talker.layer.0.in"]
+    entries = (given, *(shifted(e, "talker.layer.0.attention@2") for e in other.entries))
+    first = compare(cases.reference(FAMILY), Trace(entries, other.metadata)).first
+    assert first.key == "talker.layer.0.attention@2"
+    assert "talker.layer.0.in" not in first.inputs
+    assert first.between == ("talker.layer.0.in@2",)
+
+
+def test_a_tensor_that_was_written_down_elsewhere_is_told_from_a_fault(tmp_path):
+    """Far off, and what is computed from it is right: as where a sum was dumped for a summand."""
+    other, _ = port(tmp_path)
+    entries = tuple(shifted(e, "talker.layer.0.attention") for e in other.entries)
+    found = compare(cases.reference(FAMILY), Trace(entries, other.metadata))
+    assert found.first_failed == "talker.layer.0.attention"
+    assert found.first.agreeing == ("talker.layer.0.mlp", "talker.layer.0.out")
+    assert "Was it written down at the place that its name means?" in found.headline
+    assert "the fault is in this stage" not in found.headline
+
+
+def test_layers_counted_from_one_under_documented_names_are_told(tmp_path):
+    right = cases.reference(FAMILY).by_key
+    made = {name.replace("0", "1"): right[name].stored.numpy() for name in LAYER}
+    np.savez(tmp_path / "x.npz", **made)
+    found = compare(cases.reference(FAMILY), read_trace(tmp_path / "x.npz", family=FAMILY))
+    assert found.first_failed == "talker.layer.1.query"
+    assert found.diagnosis[0].startswith("these are the values of talker.layer.0.query")
+
+
 def test_of_two_files_with_names_of_their_own_no_inputs_are_claimed(tmp_path):
     for name, wrong in (("a", 0.0), ("b", 1.0)):
         np.savez(tmp_path / f"{name}.npz", x=np.ones((3, 4)), y=np.ones((3, 5)) + wrong, z=np.ones(3))
     found = compare(*(read_trace(tmp_path / f"{name}.npz") for name in "ab"), table=TABLE)
     assert (found.first_failed, found.inputs_differed, found.first.inputs) == ("y", None, ())
     assert "No input of it is documented" in found.headline
+    assert any("neither file says in which order" in warning for warning in found.warnings)
+
+
+def test_tensors_that_nothing_is_known_of_are_in_the_headline(tmp_path):
+    other, count = port(tmp_path)
+    heads = tuple(
+        Entry(
+            key=f"pre/b0/Q{n}",
+            kind="stage",
+            shape=(5, 16),
+            dtype="float32",
+            stored=torch.full((5, 16), n + 0.5),
+        )
+        for n in (1, 2)
+    )
+    found = compare(cases.reference(FAMILY), Trace((*other.entries, *heads), other.metadata))
+    assert found.headline.startswith(
+        f"All {count} common stages are in budget; 2 tensors of the file were not"
+    )
 
 
 @pytest.mark.parametrize(

@@ -371,7 +371,14 @@ def _matched(reference: Trace, other: Trace, wanted: bool) -> tuple[Trace, tuple
 @app.command("bisect")
 def bisect(
     model: ModelOption,
-    reference: Annotated[Path, typer.Option("--reference", "-r", help="Trace of what is right.")],
+    reference: Annotated[
+        Path,
+        typer.Option(
+            "--reference",
+            "-r",
+            help="Trace whose values are fed to the model: of what is right, or a port's file.",
+        ),
+    ],
     names: NamesOption = None,
     text: TextOption = None,
     like: LikeOption = None,
@@ -427,6 +434,8 @@ def bisect(
                 f" and {len(found.uncovered) - len(named)} more" if len(named) < len(found.uncovered) else ""
             )
             typer.echo(f"not in the reference: {', '.join(named)}{more}")
+        if found.partly:
+            typer.echo(f"in the reference for some layers or passes only: {', '.join(found.partly)}")
         if found.sampled:
             typer.echo(
                 f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there"

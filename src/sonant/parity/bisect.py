@@ -55,6 +55,8 @@ class Bisection:
     stopped: str = ""
     uncovered: tuple[str, ...] = ()
     """Stages that the reference does not hold: an error there shows in the next stage that it holds."""
+    partly: tuple[str, ...] = ()
+    """Stages of which the reference holds some layers or passes only."""
     sampled: tuple[str, ...] = ()
     """Stages of which the reference holds samples only: an error there spreads to what follows."""
 
@@ -110,6 +112,7 @@ class Bisection:
             "ended": self.ended,
             "stopped": self.stopped,
             "uncovered": list(self.uncovered),
+            "partly": list(self.partly),
             "sampled": list(self.sampled),
             "comparison": self.comparison.data(),
         }
@@ -180,11 +183,14 @@ def bisect(
     table = table or stage_table(reference.family or model.spec.family)
     found, stopped = replay(model, reference, task=task, table=table, dtype=dtype, forced=forced)
     comparison = compare(reference, found, table=table, own=True, precision=precision)
+    lacking = _names(table, (e for e in found.entries if e.key not in reference.by_key))
+    held = set(_names(table, (e for e in reference.entries if e.key in found.by_key)))
     return Bisection(
         faults=faults_of(comparison, table, reference, found),
         comparison=comparison,
         stopped=stopped,
-        uncovered=_names(table, (e for e in found.entries if e.key not in reference.by_key)),
+        uncovered=tuple(name for name in lacking if name not in held),
+        partly=tuple(name for name in lacking if name in held),
         sampled=_names(table, (e for e in reference.entries if e.sampled is not None)),
     )
 
@@ -242,4 +248,6 @@ def _words(key: str, reference: Trace | None, found: Trace | None, table: StageT
     if reference is None or found is None or key not in reference.by_key or key not in found.by_key:
         return ()
     a, b = reference.by_key[key], found.by_key[key]
+    if reference.is_foreign:
+        a, b = b, a  # a port's file is what is wrong, whichever was fed to the other
     return diagnose(a, b, documented=table.shape(a.name), trace=reference, table=table)

@@ -39,6 +39,9 @@ CACHED = ("key", "c_attn")
 MEASURED = ("float32", "float64")
 """Precisions whose budgets are ten times the measured loss; the others' are three times."""
 
+DOUBTFUL = 100
+"""So many budgets away from its reference, a stage cannot go unnoticed in what is computed from it."""
+
 SAME = ("made_by", "versions", "threads", "arithmetic", "device", "dtype", "fingerprint")
 """What two runs must have in common to be expected equal bit for bit."""
 
@@ -70,6 +73,8 @@ class StageResult:
     is_judged_draw: bool = False
     """A random draw that must be equal, since both runs are of one program and one seed."""
     remark: str = ""
+    agreeing: tuple[str, ...] = ()
+    """Stages computed from it that agree although it is far off: it is not what went on."""
 
     @property
     def has_failed(self) -> bool:
@@ -125,6 +130,8 @@ class Comparison:
     """What is wrong with the first wrong stage, in words."""
     unexercised: tuple[str, ...] = ()
     """Paths that the request never took, so that nothing was compared there."""
+    unused: tuple[str, ...] = ()
+    """Keys of a port's file that are no documented names, so that they were not compared."""
 
     @property
     def judged(self) -> int:
@@ -152,7 +159,11 @@ class Comparison:
         if not self.judged:
             return "Nothing was compared: the two traces have no computed stage in common."
         if first is None:
-            return f"All {len(self.stages)} common stages are in budget."
+            well = f"All {len(self.stages)} common stages are in budget"
+            if self.unused:
+                why = "nothing says what they are"
+                return f"{well}; {len(self.unused)} tensors of the file were not compared: {why}."
+            return f"{well}."
         if first.distance.status == "missing":
             note = first.distance.note
             return f"{note}." if note.startswith(first.key) else f"{note[:1].upper()}{note[1:]}."
@@ -179,6 +190,7 @@ class Comparison:
             "missing": list(self.missing),
             "extra": list(self.extra),
             "unexercised": list(self.unexercised),
+            "unused": list(self.unused),
             "stages": [stage.data() for stage in self.stages],
         }
 
@@ -195,6 +207,12 @@ def _claim(first: StageResult) -> str:
     if first.inputs_differed:
         return f" Its inputs already differed: {_some(first.inputs)}."
     agree = f"{_some(first.inputs)}{', bit for bit' if first.are_inputs_equal else ''}"
+    if first.agreeing:
+        nearest = "The nearest compared inputs" if first.between else "Its inputs"
+        return (
+            f" {nearest} agree ({agree}), and so does what is computed from it ({_some(first.agreeing)}): "
+            "what the file holds is not what went on. Was it written down at the place that its name means?"
+        )
     if first.between:
         return (
             f" The nearest compared inputs agree ({agree}): the fault is in this stage or on the way to "
@@ -234,7 +252,10 @@ def compare(
     reference, other, cut = in_equal_pieces(reference, other, table)
     judge = _Judge(reference, other, table, own=own, precision=precision, steps=steps)
     results = judge.results()
-    first = next((r for r in results if r.is_wrong), None)
+    place = next((place for place, result in enumerate(results) if result.is_wrong), None)
+    first = None
+    if place is not None:
+        first = results[place] = replace(results[place], agreeing=judge.agreeing(results[place], results))
     return Comparison(
         reference=_title(reference),
         other=_title(other),
@@ -248,6 +269,7 @@ def compare(
         extra=tuple(e.key for e in other.entries if e.key not in reference.by_key),
         diagnosis=judge.words(first) if first else (),
         unexercised=tuple(unexercised(reference, table)),
+        unused=_strange(whole[1], whole[0], table) if whole[1].is_foreign else (),
     )
 
 
@@ -281,6 +303,9 @@ class _Judge:
         self.equal: dict[str, bool] = {}
         self.uneven: set[str] = set()
         self.last: dict[str, str] = {}
+        """The latest compared key of each name."""
+        self.latest: dict[str, str] = {}
+        """The latest key of each name in the order of computation, compared or not."""
         self.narrow: list[tuple[Entry, Entry]] = []
         self.lacks: set[str] = set()
         self.harmless: list[str] = []
@@ -315,11 +340,13 @@ class _Judge:
                     self.lacks.add(entry.key)
                     self.differs[entry.key] = True
                     self.last[entry.name] = entry.key
+                self.latest[entry.name] = entry.key
                 self.passed.add(entry.name)
+                step += is_step
                 continue
             result = self._result(entry, step, previous, is_parted=is_parted, has_ended=has_ended)
             found.append(result)
-            self.last[entry.name], previous = entry.key, entry.key
+            self.last[entry.name] = self.latest[entry.name] = previous = entry.key
             self.passed.add(entry.name)
             if entry.kind == "token":
                 is_parted = is_parted or (result.distance.status != "ok" and not self.is_forced)
@@ -532,16 +559,17 @@ class _Judge:
                     continue
                 seen.add(name)
                 if "{" in name:
-                    # A placeholder that the stage itself lacks: any of them, the latest compared one.
-                    latest = _latest(name, self.last)
-                    found.extend(latest)
+                    # A placeholder that the stage itself lacks: any of them, the latest one.
+                    latest = _latest(name, self.latest)
                     if not latest and not self.are_complete and is_direct:
                         between.append(name)
-                elif name in self.last:
+                    visit(latest, is_direct)
+                elif name in self.last and (self.last[name] == self.latest[name] or self._is_uneven(name)):
                     found.append(self.last[name])
                 else:
+                    # What was compared of an earlier pass only says nothing of this one.
                     if is_direct and (name in self.passed or self._may_be(name, entry)):
-                        between.append(name)
+                        between.append(self.latest.get(name, name))
                     visit(self.table.inputs(name) or (), False)
 
         inputs = self.table.inputs(entry.name)
@@ -551,6 +579,10 @@ class _Judge:
             return ((previous,) if previous else ()), ()
         visit(inputs, True)
         return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(between))
+
+    def _is_uneven(self, name: str) -> bool:
+        """A draw of two of Sonant's or the recorders' runs: where one drew less often, nothing is missing."""
+        return self.table.kind(name) == "draw" and not self.is_any_layout
 
     def _remembered(self, inputs: Iterable[str]) -> tuple[str, ...]:
         """Earlier keys of the caches among these inputs, back to the pass that began them."""
@@ -577,13 +609,33 @@ class _Judge:
         # What is computed from a later stage is so from the second time on.
         return entry.occurrence > 0 or self.table.place(name) < self.table.place(entry.name)
 
+    def agreeing(self, first: StageResult, results: list[StageResult]) -> tuple[str, ...]:
+        """What is computed from a stage of a port's file that is far off, where all of it agrees."""
+        is_far = first.has_failed and first.distance.over > DOUBTFUL
+        if not (self.is_any_layout and is_far) or self.own or first.inputs_differed:
+            return ()
+        after = [r for r in results if first.key in r.inputs and r.kind == "stage" and r.group != UNJUDGED]
+        return () if any(r.distance.status != "ok" for r in after) else tuple(r.key for r in after)
+
     def words(self, first: StageResult) -> tuple[str, ...]:
         """The diagnosis of the first wrong stage."""
         a = self.reference.by_key.get(first.key)
         b = self.other.by_key.get(self.draws.get(first.key, first.key))
         if a is None or b is None or first.distance.status == "missing":
             return ()
-        return diagnose(a, b, documented=self.table.shape(a.name), trace=self.reference, table=self.table)
+        said = diagnose(a, b, documented=self.table.shape(a.name), trace=self.reference, table=self.table)
+        return (*self._namesakes(a, b), *said)
+
+    def _namesakes(self, a: Entry, b: Entry) -> Iterable[str]:
+        """Is it the right value of a stage whose name differs by a number?"""
+        pattern = self.table.pattern_of(a.name)
+        if "{" not in pattern or not self.is_any_layout:
+            return
+        for entry in self.reference.entries:
+            is_other = entry.key != a.key and self.table.pattern_of(entry.name) == pattern
+            if is_other and self._distance(entry, b, ()).status == "ok":
+                yield f"these are the values of {entry.key}: a number in the name is off (all count from 0)"
+                return
 
     def notes(self, results: list[StageResult]) -> Iterable[str]:
         """Sentences about how the two were judged."""
@@ -703,8 +755,14 @@ def _draw_partners(reference: Trace, other: Trace) -> tuple[dict[str, str], set[
 
 
 def _latest(template: str, last: Mapping[str, str]) -> list[str]:
+    """The last of the names that a template fits."""
     pattern = pattern_of(template)
-    return [key for name, key in last.items() if pattern.fullmatch(name)][-1:]
+    return [name for name in last if pattern.fullmatch(name)][-1:]
+
+
+def _strange(trace: Trace, against: Trace, table: StageTable) -> tuple[str, ...]:
+    """Keys that are neither documented names nor names of the other trace."""
+    return tuple(e.key for e in trace.entries if not table.find(e.name) and e.key not in against.by_key)
 
 
 def _group(entry: Entry, table: StageTable, step: int) -> str:
@@ -727,7 +785,7 @@ def _verdicts(
 
 def _judge(results: list[StageResult]) -> Verdict:
     if not results:
-        return Verdict(status="not measured")
+        return Verdict(status="not measured", detail="no such stage was compared")
     failed = [r for r in results if r.has_failed]
     suspicious = [r for r in results if r.suspicion]
     worst = max(results, key=lambda r: r.distance.over)
@@ -797,8 +855,13 @@ def rank_and_margin(token: StageResult, reference: Trace, other: Trace) -> str:
 
 def _warnings(reference: Trace, other: Trace, results: list[StageResult], table: StageTable) -> Iterable[str]:
     yield from dict.fromkeys((*reference.notes, *other.notes))
+    if reference.is_foreign and other.is_foreign:
+        yield (
+            "neither file says in which order it was computed: the first wrong tensor is the first one in "
+            "the reference's file, and of names that are not documented no inputs are known"
+        )
     for trace, against in ((reference, other), (other, reference)):
-        strange = [e.key for e in trace.entries if not table.find(e.name) and e.key not in against.by_key]
+        strange = _strange(trace, against, table)
         if trace.is_foreign and strange:
             yield (
                 f"{len(strange)} of {len(trace.entries)} names of {_title(trace)} are not documented, first "

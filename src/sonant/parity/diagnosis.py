@@ -514,7 +514,10 @@ def _other_noise(a: Tensor, b: Tensor, names: Sequence[str]) -> Iterator[str]:
     is_alike = abs(float(x.norm() / y.norm()) - 1) < 0.2
     is_level = abs(float(a.mean() - b.mean())) < 0.3 * float(x.norm()) / math.sqrt(len(x))
     if is_alike and is_level and abs(float(x @ y)) / spread < 4 / math.sqrt(len(x)):
-        yield "of the same mean and spread, not correlated: noise of another seed, or values of other places"
+        yield (
+            "of the same mean and spread, not correlated: values of other places, or where a draw enters, "
+            "noise of another seed"
+        )
 
 
 _verdicts: tuple[Callable[[Tensor, Tensor, Sequence[str]], Iterator[str]], ...] = (_rotations, _other_noise)
