@@ -906,7 +906,7 @@ def _said(name: str, value: Any) -> Any:
 
 def _is_said(value: Any, usual: Any) -> bool:
     """Whether a setting is another than its usual value; where that is none, nothing and off are."""
-    if value is None or value is False and not usual or value in ("", (), [], {}):
+    if value is None or (value is False and not usual) or value in ("", (), [], {}):
         return False
     return bool(value != usual)
 
