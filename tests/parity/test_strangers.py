@@ -7,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sonant.errors import RequestError
 from sonant.parity.bisect import bisect
 from sonant.parity.compare import compare
-from sonant.parity.matching import matched, propose
+from sonant.parity.matching import matched, propose, save_map
 from sonant.parity.naming import hint
 from sonant.parity.stages import stage_table
-from sonant.parity.trace import Entry, Trace, read_trace
+from sonant.parity.trace import Entry, Trace, read_names, read_trace
 from tests.parity import cases, stranger
 
 FAMILY = "qwen3_tts"
@@ -138,6 +139,95 @@ def test_a_stage_is_blamed_with_what_its_own_pass_lacks(tmp_path):
     assert {"talker.layer.0.attention@1", "talker.layer.0.mlp@1"} <= set(fault.between)
     assert ATTENTION in found.partly
     assert ATTENTION not in found.uncovered
+
+
+def test_what_the_prefill_s_names_say_is_carried_over_to_the_frames(tmp_path):
+    """The cache is wrong, so that of the frames only layer 0's queries and keys are told by their values."""
+    words = {"att": "foo", "ffn": "bar"}
+
+    def rename(name):
+        step, layer, what = name.removeprefix("pass_").replace("/blk", "_").split("_")
+        where = "pre" if step == "0" else f"tok{step}"
+        return f"{where}.b{layer}.{words.get(what, what)}"
+
+    other, count = port(tmp_path, ("cache one step behind",), rename=rename)
+    found = compare(cases.reference(FAMILY), other)
+    assert (found.judged, found.unused) == (count, ())
+    assert found.first_failed == "talker.layer.0.attention@1"
+
+
+def test_a_layer_s_input_is_the_output_that_is_handed_on_to_it(tmp_path):
+    other, _ = port(tmp_path, ("positions from one",), only=1)
+    first = compare(cases.reference(FAMILY), other).first
+    assert first.key == "talker.layer.1.query"
+    assert (first.inputs, first.between) == (("talker.layer.0.out",), ())
+
+
+@pytest.mark.parametrize("mistakes", [(), ("query norm over all heads", "scale left out")])
+def test_heads_that_are_one_array_each_are_taken_together(tmp_path, mistakes):
+    _, count = port(tmp_path, mistakes)
+    made = dict(np.load(tmp_path / "port.npz"))
+    heads = {
+        f"{name}{head + 1}": value[:, head]
+        for name, value in made.items()
+        if name.endswith(("_q", "_k"))
+        for head in range(value.shape[1])
+    }
+    np.savez(tmp_path / "apart.npz", **heads, **{k: v for k, v in made.items() if k[-2:] not in ("_q", "_k")})
+    reference, other = cases.reference(FAMILY), read_trace(tmp_path / "apart.npz", family=FAMILY)
+    matches = propose(reference, other, TABLE)
+    found = compare(reference, matched(other, matches, TABLE))
+    assert (found.judged, found.unused) == (count, ())
+    assert found.first_failed == ("talker.layer.0.query" if mistakes else None)
+    save_map(tmp_path / "map.json", matches, {})
+    named = read_trace(tmp_path / "apart.npz", names=read_names(tmp_path / "map.json"))
+    assert {s.key for s in compare(reference, named).stages} == {s.key for s in found.stages}
+
+
+@pytest.mark.parametrize(
+    ("names", "shapes"), [(("q[0]", "q[2]"), (3, 3)), (("q[0]", "q[1]"), (3, 4)), (("q[0]", "q"), (3, 3))]
+)
+def test_parts_of_a_stage_that_do_not_fit_together_are_refused(tmp_path, names, shapes):
+    np.savez(tmp_path / "x.npz", a=np.ones(shapes[0]), b=np.ones(shapes[1]))
+    with pytest.raises(RequestError, match=r"expected .0., .1., \.\.\. without a gap, all of one shape"):
+        read_trace(tmp_path / "x.npz", names=dict(zip("ab", names, strict=True)))
+
+
+def test_bisection_blames_nothing_that_is_right_but_for_what_was_written_down(tmp_path):
+    """Queries dumped before their rotation, say: the attention was computed from others."""
+    other, _ = port(tmp_path)
+    entries = tuple(
+        replace(e, stored=e.stored + 1) if e.name.endswith(".query") else e for e in other.entries
+    )
+    found = bisect(
+        cases.load(FAMILY),
+        Trace(entries, other.metadata),
+        task=cases.task(FAMILY),
+        forced=cases.reference(FAMILY),
+    )
+    (fault,) = found.faults
+    assert (fault.stage, fault.agreeing) == ("talker.layer.{layer}.query", (ATTENTION,))
+    assert found.headline.startswith("No stage is wrong by itself. What the file holds of talker.layer")
+    assert found.status == "wrong"
+
+
+def test_several_faults_of_one_stage_are_all_told(tmp_path):
+    other, _ = port(tmp_path)
+    turned = {"talker.layer.0.out": lambda x: x * 1.5, "talker.layer.1.out@2": lambda x: x + 0.3}
+    entries = tuple(
+        replace(e, stored=turned[e.key](e.stored)) if e.key in turned else e for e in other.entries
+    )
+    found = bisect(
+        cases.load(FAMILY),
+        Trace(entries, other.metadata),
+        task=cases.task(FAMILY),
+        forced=cases.reference(FAMILY),
+    )
+    fault = next(fault for fault in found.faults if fault.stage == OUT)
+    assert fault.diagnosis[0].startswith("a constant factor of 1.5")
+    ((key, words),) = fault.others
+    assert key == "talker.layer.1.out@2"
+    assert words.startswith("a constant offset of 0.3")
 
 
 def test_inputs_of_another_pass_are_not_called_inputs(tmp_path):

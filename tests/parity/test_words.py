@@ -9,6 +9,7 @@ from sonant.parity.measure import distance
 from sonant.parity.reference.tracefile import statistics
 from sonant.parity.trace import Entry
 from tests.parity import faults_kinds as kinds
+from tests.parity.toy_stages import TABLE, toy_trace
 
 TIGHT = Budget(5e-6, 5e-6)
 
@@ -134,6 +135,29 @@ def test_equal_tensors_have_no_diagnosis(rows):
     assert diagnose(entry(rows), entry(rows.clone()), documented="[B, T, C]") == ()
 
 
+@pytest.mark.parametrize(
+    ("leaf", "made", "words"),
+    [
+        (
+            "out",
+            ("attention", "mlp"),
+            "toy.layer.1.attention and toy.layer.1.mlp added up, without toy.layer.1.in",
+        ),
+        ("out", ("mlp",), "toy.layer.1.mlp, without toy.layer.1.in and toy.layer.1.attention"),
+        ("out", ("out", "attention"), "the reference's plus toy.layer.1.attention: written down after a sum"),
+        ("attention", ("attention", "in"), "the reference's plus toy.layer.1.in: written down after a sum"),
+        ("attention", ("in",), "it is toy.layer.1.in, as if this stage did nothing"),
+        ("mlp", ("mlp", "attention", "in"), "the reference's plus toy.layer.1.in and toy.layer.1.attention"),
+    ],
+)
+def test_a_sum_that_lacks_something_or_has_something_more_is_said(leaf, made, words):
+    trace = toy_trace()
+    right = trace.by_key[f"toy.layer.1.{leaf}"]
+    wrong = sum(trace.by_key[f"toy.layer.1.{name}"].stored for name in made)
+    found = diagnose(right, entry(wrong), documented="[B, T, D]", trace=trace, table=TABLE)
+    assert found[0].startswith(words), found
+
+
 # -- layouts ----------------------------------------------------------------------------------
 
 
@@ -175,6 +199,7 @@ def test_one_of_our_own_runs_may_not_change_its_layout_and_is_told_how_it_fits(r
 def test_a_tensor_one_frame_short_is_no_part_that_was_kept_on_purpose(rows):
     short = distance(entry(rows), entry(rows[:, :-1]), TIGHT, any_layout=True, documented="[B, T, C]")
     assert short.status == "shape"
+    assert "shape [1, 19, 24], expected [1, 20, 24], 1 frame of 20 missing: " in short.note
     assert "0 to 18 of 20 along T only" in short.note
 
 

@@ -424,6 +424,10 @@ def bisect(
             typer.echo(f"  {fault.stage}: {fault.wrong} of {fault.of}, first {fault.first}; {fault.detail}")
             for line in fault.diagnosis:
                 typer.echo(f"    {line}")
+            for key, line in fault.others:
+                typer.echo(f"    at {key}: {line}")
+            if fault.agreeing:
+                typer.echo(f"    ours in its place makes {', '.join(fault.agreeing)} agree")
             if fault.between:
                 typer.echo(f"    or on the way to it over {', '.join(fault.between)}, which the file lacks")
         for warning in found.comparison.warnings:

@@ -9,8 +9,10 @@ the two cut a signal into other pieces, each piece gets its own part of the refe
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Iterable, Iterator, Set
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -28,6 +30,14 @@ from sonant.parity.stages.table import StageTable
 from sonant.parity.task import Task, perform, task_of
 from sonant.parity.trace import Entry, Trace, from_writer
 
+MOST_OTHERS = 4
+"""So many other diagnoses of one stage are given."""
+MOST_WORDED = 64
+"""So many wrong passes of one stage are looked at for them."""
+
+_LESS = re.compile(r"-\d+}")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
@@ -42,8 +52,12 @@ class Fault:
     """In budget every time, but far above what right runs differ by."""
     diagnosis: tuple[str, ...] = ()
     """What is wrong, in words."""
+    others: tuple[tuple[str, str], ...] = ()
+    """Other passes or layers in which something else is wrong, each with its words."""
     between: tuple[str, ...] = ()
     """Stages on the way to it that the reference does not hold: the fault may be there as well."""
+    agreeing: tuple[str, ...] = ()
+    """Stages that agree once our own value of this one goes on: the file's value is not what went on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +104,22 @@ class Bisection:
         end = f" The run stopped early: {self.stopped}" if self.stopped else ""
         if not self.judged:
             return f"Nothing was judged: the reference holds no stage that was computed here.{end}"
-        if self.ended:
-            end = f" Besides, {self.ended}.{end}" if self.faults else f"{end}"
-        wrong = ", ".join(fault.stage for fault in self.faults if not fault.is_suspicious)
+        own = [fault for fault in self.faults if not fault.is_suspicious]
+        wrong = ", ".join(fault.stage for fault in own if not fault.agreeing)
+        dumped = ", ".join(fault.stage for fault in own if fault.agreeing)
         odd = ", ".join(fault.stage for fault in self.faults if fault.is_suspicious)
-        if wrong:
-            more = f" Suspicious, though in budget: {odd}." if odd else ""
-            return f"Wrong by themselves: {wrong}.{more}{end}"
+        said = [f"Wrong by themselves: {wrong}."] if wrong else []
+        if dumped:
+            said += [] if wrong else ["No stage is wrong by itself."]
+            said.append(
+                f"What the file holds of {dumped} is not what went on: what is computed from it is right "
+                "with ours in its place. Was it written down at the place that its name means?"
+            )
         if odd:
-            return f"Suspicious, though in budget: {odd}.{end}"
+            said.append(f"Suspicious, though in budget: {odd}.")
         if self.ended:
-            return f"{self.ended[:1].upper()}{self.ended[1:]}.{end}"
-        return f"No stage is wrong by itself ({self.judged} judged).{end}"
+            said.append(f"Besides, {self.ended}." if said else f"{self.ended[:1].upper()}{self.ended[1:]}.")
+        return f"{' '.join(said) or f'No stage is wrong by itself ({self.judged} judged).'}{end}"
 
     def data(self) -> dict[str, Any]:
         """Plain data for --json."""
@@ -126,10 +144,12 @@ def replay(
     table: StageTable | None = None,
     dtype: str | None = None,
     forced: Trace | None = None,
+    unfed: Set[str] = frozenset(),
 ) -> tuple[Trace, str]:
     """What the model computes at each stage from the reference's values, and why it stopped, if it did.
 
-    Tokens and draws that the reference lacks are those of `forced`.
+    Tokens and draws that the reference lacks are those of `forced`. Of the documented stages in `unfed` the
+    model's own values go on.
     """
     table = table or stage_table(reference.family or model.spec.family)
     task = task or task_of(reference)
@@ -137,17 +157,19 @@ def replay(
     kinds = table.kind
     feed = Feed(reference, table)
 
-    unfed: list[str] = []
+    chosen: list[str] = []
 
     def sink(name: str, tensor: Tensor) -> Tensor | None:
         kind = kinds(name)
         key = writer.add(name, tensor, kind=kind)
+        if table.pattern_of(name) in unfed:
+            return None
         given = feed.part(name, tensor) if feed.is_piece(name) else replacement(reference, key, tensor)
         if given is None and kind in {"token", "draw"}:
             given = replacement(forced, key, tensor) if forced is not None else None
             given = given if given is None or given.shape == tensor.shape else None
             if given is None and kind == "token":
-                unfed.append(key)
+                chosen.append(key)
         return given
 
     stopped = ""
@@ -160,7 +182,7 @@ def replay(
     made = surroundings(model, dtype or reference.dtype)
     if reference.metadata.get("made_by") == made["made_by"]:
         made |= {"request": task.data(), "seed": task.request.seed}
-    made |= {"family": table.family, "forced": True, "replay": True, "unfed": unfed}
+    made |= {"family": table.family, "forced": True, "replay": True, "unfed": chosen}
     return from_writer(writer, made), stopped
 
 
@@ -181,18 +203,59 @@ def bisect(
     the reference holds all of its inputs.
     """
     table = table or stage_table(reference.family or model.spec.family)
-    found, stopped = replay(model, reference, task=task, table=table, dtype=dtype, forced=forced)
-    comparison = compare(reference, found, table=table, own=True, precision=precision)
+
+    def judged(unfed: Set[str] = frozenset()) -> tuple[Trace, str, Comparison, tuple[Fault, ...]]:
+        found, stopped = replay(
+            model, reference, task=task, table=table, dtype=dtype, forced=forced, unfed=unfed
+        )
+        comparison = compare(reference, found, table=table, own=True, precision=precision)
+        return found, stopped, comparison, faults_of(comparison, table, reference, found)
+
+    found, stopped, comparison, faults = judged()
+    doubtful = _doubtful(faults, table) if reference.is_foreign else frozenset()
+    if doubtful:
+        faults = _without_innocent(faults, {fault.stage for fault in judged(doubtful)[3]}, doubtful, table)
     lacking = _names(table, (e for e in found.entries if e.key not in reference.by_key))
     held = set(_names(table, (e for e in reference.entries if e.key in found.by_key)))
     return Bisection(
-        faults=faults_of(comparison, table, reference, found),
+        faults=faults,
         comparison=comparison,
         stopped=stopped,
         uncovered=tuple(name for name in lacking if name not in held),
         partly=tuple(name for name in lacking if name in held),
         sampled=_names(table, (e for e in reference.entries if e.sampled is not None)),
     )
+
+
+def _sources(table: StageTable) -> dict[str, set[str]]:
+    """The documented names that each documented stage is computed from, whichever layer they are of."""
+    return {s.name: {_LESS.sub("}", name) for name in (*s.inputs, *s.first)} for s in table}
+
+
+def _doubtful(faults: Iterable[Fault], table: StageTable) -> frozenset[str]:
+    """Wrong stages from which another wrong one is computed: that one was fed with the file's value."""
+    stages = {stage.name for stage in table if stage.kind == "stage"}
+    names = stages & {fault.stage for fault in faults if not fault.is_suspicious}
+    sources = _sources(table)
+    return frozenset(name for name in names if any(name in sources[other] for other in names - {name}))
+
+
+def _without_innocent(
+    faults: Iterable[Fault], wrong_unfed: Set[str], doubtful: Set[str], table: StageTable
+) -> tuple[Fault, ...]:
+    """The faults without stages that are right as soon as our own values of the doubtful ones go on.
+
+    A port cannot have computed them from what its file holds there.
+    """
+    faults, sources = tuple(faults), _sources(table)
+    innocent = {f.stage for f in faults if f.stage in sources and f.stage not in wrong_unfed}
+    kept = []
+    for fault in faults:
+        if fault.stage in innocent and sources[fault.stage] & doubtful:
+            continue
+        agreeing = tuple(f.stage for f in faults if f.stage in innocent and fault.stage in sources[f.stage])
+        kept.append(replace(fault, agreeing=agreeing) if fault.stage in doubtful else fault)
+    return tuple(kept)
 
 
 def _names(table: StageTable, entries: Iterable[Entry]) -> tuple[str, ...]:
@@ -232,6 +295,7 @@ def faults_of(
                     else f"{describe(worst.distance)}; {worst.suspicion}",
                     is_suspicious=not failed,
                     diagnosis=_words(wrong[0].key, reference, found, table),
+                    others=tuple(_other_words(wrong, reference, found, table)),
                     between=wrong[0].between,
                 )
             )
@@ -242,6 +306,28 @@ def _is_own_fault(result: StageResult) -> bool:
     if result.suspicion:
         return True
     return result.group != UNJUDGED and result.distance.status != "ok" and not result.inputs_differed
+
+
+def _other_words(
+    wrong: Iterable[StageResult], reference: Trace | None, found: Trace | None, table: StageTable
+) -> Iterator[tuple[str, str]]:
+    """Wrong passes of one stage whose words are not those of one before."""
+    seen: set[str] = set()
+    for place, result in enumerate(islice(wrong, MOST_WORDED)):
+        said = _words(result.key, reference, found, table)
+        gist = _gist(said[0]) if said else ""
+        if gist and gist not in seen and len(seen) <= MOST_OTHERS:
+            seen.add(gist)
+            if place:
+                yield result.key, said[0]
+
+
+def _gist(words: str) -> str:
+    """What a diagnosis says without its places: of one fault equal in every layer and pass."""
+    head = words.split(";")[0]
+    if head.startswith(("a constant", "a factor", "clipped")):
+        return _NUMBER.sub(lambda number: f"{float(number.group()):.2g}", head)
+    return _NUMBER.sub("#", head)
 
 
 def _words(key: str, reference: Trace | None, found: Trace | None, table: StageTable) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import torch
+
 from sonant.parity.budgets import PRECISIONS, coarser, find_budget
 from sonant.parity.coverage import unexercised
 from sonant.parity.diagnosis import diagnose
@@ -25,7 +27,7 @@ from sonant.parity.pieces import in_equal_pieces
 from sonant.parity.reference.tracefile import split_key
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable, pattern_of
-from sonant.parity.trace import Entry, Trace
+from sonant.parity.trace import Entry, Trace, stored_pair
 from sonant.request.speech import Style
 
 SINGLE, TEACHER, UNJUDGED = "single_forward", "teacher_forced", "after_divergence"
@@ -566,6 +568,8 @@ class _Judge:
                     visit(latest, is_direct)
                 elif name in self.last and (self.last[name] == self.latest[name] or self._is_uneven(name)):
                     found.append(self.last[name])
+                elif same := self._same_tensor(name):
+                    found.append(same)
                 else:
                     # What was compared of an earlier pass only says nothing of this one.
                     if is_direct and (name in self.passed or self._may_be(name, entry)):
@@ -579,6 +583,18 @@ class _Judge:
             return ((previous,) if previous else ()), ()
         visit(inputs, True)
         return tuple(dict.fromkeys(found)), tuple(dict.fromkeys(between))
+
+    def _same_tensor(self, name: str) -> str:
+        """The compared stage that an input of a layer, which was not compared, is handed on from; else ""."""
+        given = self.reference.by_key.get(self.latest.get(name, ""))
+        if given is None or not self.is_any_layout or not name.endswith(".in"):
+            return ""
+        for source in self.table.inputs(name) or ():
+            entry = self.reference.by_key.get(self.last.get(source, ""))
+            is_same_pass = entry is not None and entry.key == self.latest[source]
+            if entry is not None and is_same_pass and torch.equal(*stored_pair(entry, given)):
+                return entry.key
+        return ""
 
     def _is_uneven(self, name: str) -> bool:
         """A draw of two of Sonant's or the recorders' runs: where one drew less often, nothing is missing."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from sonant.parity.layout import axis_names, orders, relative, squeezed
+from sonant.parity.layout import axis_names, axis_word, orders, relative, squeezed
 from sonant.parity.parts import part_of
 from sonant.parity.reference.tracefile import sample_positions
 from sonant.parity.stages.table import StageTable
@@ -23,28 +24,11 @@ EXPLAINED = 0.02
 """A relation explains a difference when no more than this part of its length is left."""
 EXACT = 1e-6
 """So little is left where a relation is the whole truth, whatever others explain nearly."""
+SAME_SUM = 1e-4
+"""Relative distance of a sum of float32 tensors from what another program made of them."""
 MOST = 4_000_000
 """Larger tensors are told by their first elements."""
 MOST_SLICES = 4096
-
-WORDS = {
-    "T": "frame",
-    "N": "position",
-    "S": "sample",
-    "H": "head",
-    "B": "batch item",
-    "V": "id",
-    "M": "mel band",
-    "C": "channel",
-    "D": "channel",
-    "head": "head channel",
-}
-
-
-def _word(name: str) -> str:
-    """What one index along an axis is called."""
-    last = name.split()[-1]
-    return WORDS.get(last, "index" if last.isdigit() else f"index of {name}")
 
 
 @dataclass(frozen=True)
@@ -170,7 +154,7 @@ def _real_numbers(
     scale = float(a.abs().max())
     # What rounding makes of another program's elements is not a wrong element.
     wrong = difference > min(largest * 0.1, max(largest * 1e-5, scale * 2e-6))
-    relation = _best(a, b, names)
+    relation = _sum(a, b, entry, trace, table) or _best(a, b, names)
     is_whole = relation is not None and relation.left <= EXPLAINED
     first = _first(wrong, a, b, names)
     part = _wrong_part(wrong, names)
@@ -234,6 +218,41 @@ def _span(places: Sequence[int]) -> str:
     return ", ".join(map(str, places[:12])) + (" and more" if len(places) > 12 else "")
 
 
+def _sum(
+    a: Tensor, b: Tensor, entry: Entry, trace: Trace | None, table: StageTable | None
+) -> _Relation | None:
+    """Is it another sum of what the stage is computed from: without one of them, or with one more?"""
+    if trace is None or table is None or entry.sampled is not None:
+        return None
+    inputs: dict[str, Tensor] = {}
+    for name in table.inputs(entry.name) or ():
+        key = f"{name}@{entry.occurrence}" if entry.occurrence else name
+        given = trace.by_key.get(key)
+        is_plain = given is not None and given.sampled is None and given.stored.is_floating_point()
+        if given is not None and is_plain and squeezed(given.shape) == tuple(a.shape):
+            inputs[key] = given.stored.reshape(a.shape).double()
+    length = float((a - b).norm())
+    is_sum = len(inputs) > 1 and relative(a, sum(inputs.values(), torch.zeros_like(a))) <= SAME_SUM
+    for count in range(1, len(inputs) + 1):
+        for keys in combinations(inputs, count):
+            made = sum((inputs[key] for key in keys), torch.zeros_like(a))
+            said = " and ".join(keys)
+            guesses = []
+            if is_sum and count < len(inputs):
+                lacking = " and ".join(key for key in inputs if key not in keys)
+                guesses.append((f"{said}{' added up' * (count > 1)}, without {lacking}", made))
+            if count == 1 or not is_sum:
+                words = f"the reference's plus {said}: written down after a sum, or added once more"
+                guesses.append((words, a + made))
+            if count == 1 and not is_sum:
+                guesses.append((f"it is {said}, as if this stage did nothing", made))
+            for words, expected in guesses:
+                left = float((b - expected).norm())
+                if left <= min(SAME_SUM * float(expected.norm()), EXPLAINED * length):
+                    return _Relation(words, left / length)
+    return None
+
+
 # -- which part is wrong ----------------------------------------------------------------------
 
 
@@ -250,7 +269,7 @@ def _wrong_part(wrong: Tensor, names: Sequence[str]) -> tuple[str, int, Tensor] 
             continue
         indices = rows.nonzero().flatten()
         first, last = int(indices[0]), int(indices[-1])
-        word = _word(name)
+        word = axis_word(name)
         if count == 1 and last == size - 1:
             words = f"only the last {word} is wrong"
         elif count == 1:
@@ -349,7 +368,7 @@ def _shifted(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         if size < 3:
             continue
         name = names[axis] if len(names) == a.ndim else f"axis {axis}"
-        word = _word(name)
+        word = axis_word(name)
         for step in (1, -1, 2, -2):
             if abs(step) * 3 > size:
                 continue
@@ -401,7 +420,7 @@ def _permuted(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         right = b.movedim(axis, 0).reshape(size, -1)
         order = torch.cdist(right, left).argmin(dim=1)
         if sorted(order.tolist()) == list(range(size)) and order.tolist() != list(range(size)):
-            word = _word(name)
+            word = axis_word(name)
             moved = [i for i, at in enumerate(order.tolist()) if i != at]
             shown = f" ({_span(moved)})" if len(moved) < size else ""
             yield (
@@ -444,7 +463,7 @@ def _by_slice(a: Tensor, b: Tensor, names: Sequence[str]) -> _Guess:
         if size < 2 or a.numel() // size < 4 or size > MOST_SLICES:
             continue
         name = names[axis] if len(names) == a.ndim else f"axis {axis}"
-        word = _word(name)
+        word = axis_word(name)
         rest = tuple(index for index in range(a.ndim) if index != axis)
         power = (a * a).sum(dim=rest, keepdim=True)
         factor = torch.where(power > 0, (a * b).sum(dim=rest, keepdim=True) / power.clamp(min=1e-300), 1.0)

@@ -6,7 +6,8 @@ the same as the reference, by its shape where only one order fits and by its val
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from math import prod
@@ -14,10 +15,16 @@ from math import prod
 import torch
 from torch import Tensor
 
+from sonant.errors import RequestError
+from sonant.parity.reference.tracefile import split_key
+
 MOST_AXES = 4
 MOST_ITEMS = 8
 """A leading axis up to this may be a batch axis that the other side lacks."""
 MOST_AT_ONCE = 50_000_000
+_PART = re.compile(r"(.+)\[(\d+)\]")
+"""A part of a stage that is kept as several tensors: `STAGE[0]`, `STAGE[1]`, ..."""
+
 ALIKE = 0.05
 """A part of a tensor is taken for a part of the reference below this relative distance only."""
 
@@ -30,6 +37,43 @@ class Arrangement:
     words: str
     kept: Tensor | None = None
     is_part: bool = False
+
+
+WORDS = {
+    "T": "frame",
+    "N": "position",
+    "S": "sample",
+    "H": "head",
+    "B": "batch item",
+    "V": "id",
+    "M": "mel band",
+    "C": "channel",
+    "D": "channel",
+    "head": "head channel",
+}
+
+
+def axis_word(name: str) -> str:
+    """What one index along an axis is called."""
+    last = name.split()[-1]
+    return WORDS.get(last, "index" if last.isdigit() else f"index of {name}")
+
+
+def length_words(documented: str, expected: Sequence[int], found: Sequence[int]) -> str:
+    """How much longer one shape is along the only axis in which the two differ, in words, or ""."""
+    if len(expected) != len(found):
+        expected, found = squeezed(expected), squeezed(found)
+    names = axis_names(documented, expected)
+    pairs = list(zip(names, expected, found, strict=False))
+    if len(expected) != len(found) or sum(a != b for _, a, b in pairs) != 1:
+        return ""
+    name, right, count = next(pair for pair in pairs if pair[1] != pair[2])
+    word = axis_word(name)
+    if word.startswith("index"):
+        word = "position"
+    number = abs(right - count)
+    what = f"{number} {word}{'s' * (number > 1)}"
+    return f"{what} of {right} missing" if count < right else f"{what} more than {right}"
 
 
 def squeezed(shape: Sequence[int]) -> tuple[int, ...]:
@@ -162,3 +206,38 @@ def _nearest(whole: Tensor, piece: Tensor, axis: int) -> tuple[float, int]:
     found = torch.where(lengths > 0, apart / lengths.clamp(min=1e-300), apart)
     start = int(found.argmin())
     return float(found[start]), start
+
+
+def part_key(key: str, index: int) -> str:
+    """The key of part `index` of a stage."""
+    name, occurrence = split_key(key)
+    return f"{name}[{index}]" + (f"@{occurrence}" if occurrence else "")
+
+
+def joined_parts(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The tensors with the parts of each stage stacked, [parts, ...], at the place of the first one.
+
+    Raises RequestError where one is missing between others or shapes differ; `where` says in what.
+    """
+    made: dict[str, Tensor] = {}
+    parts: dict[str, dict[int, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, occurrence = split_key(key)
+        match = _PART.fullmatch(name)
+        if match is None:
+            made[key] = tensor
+            continue
+        whole = match.group(1) + (f"@{occurrence}" if occurrence else "")
+        parts.setdefault(whole, {})[int(match.group(2))] = tensor
+        made[whole] = tensor
+    for whole, found in parts.items():
+        shapes = {tuple(tensor.shape) for tensor in found.values()}
+        if whole in tensors or sorted(found) != list(range(len(found))) or len(shapes) > 1:
+            listed = ", ".join(f"[{index}] {list(found[index].shape)}" for index in sorted(found))
+            raise RequestError(
+                f"{where} has the parts {listed} of {whole}{' and it whole' * (whole in tensors)}; expected "
+                "[0], [1], ... without a gap, all of one shape. Correct the names, with {n-1} where numbers "
+                "begin with one."
+            )
+        made[whole] = torch.stack([found[index] for index in range(len(found))])
+    return made

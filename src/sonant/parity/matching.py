@@ -14,8 +14,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from sonant.parity.layout import arranged, axis_names, relative, squeezed
+from sonant.parity.heads import gathered
+from sonant.parity.layout import arranged, axis_names, joined_parts, part_key, relative, squeezed
 from sonant.parity.naming import by_kind, hint, skeleton
+from sonant.parity.reference.tracefile import split_key, statistics, tensor_hash
 from sonant.parity.stages.table import StageTable, pattern_of, resolve
 from sonant.parity.trace import Entry, Trace
 
@@ -47,6 +49,13 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
     open_stages = {
         e.key: e for e in reference.entries if e.kind in {"stage", "token"} and e.key not in other.by_key
     }
+    together = gathered(unknown, open_stages, table)
+    heads = {key for _, keys in together.values() for key in keys}
+    unknown = [
+        together[e.key][0] if e.key in together else e
+        for e in unknown
+        if e.key in together or e.key not in heads
+    ]
     scored = _scored(unknown, open_stages, table)
     found = _by_equal_values(scored)
     for told in by_kind(unknown, open_stages, {m.theirs: m.ours for m in found.values()}, table):
@@ -69,14 +78,37 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
             guess = _by_statistics(entry, [e for key, e in open_stages.items() if key not in taken])
             if guess:
                 found[entry.key] = guess
-    return tuple(found[entry.key] for entry in unknown if entry.key in found)
+    members = {whole.key: keys for whole, keys in together.values()}
+    matches: list[Match] = []
+    for match in (found[entry.key] for entry in unknown if entry.key in found):
+        keys = members.get(match.theirs)
+        if keys is None:
+            matches.append(match)
+        else:
+            why = f"one of {len(keys)} heads; {match.why}"
+            parts = enumerate(keys)
+            matches += [replace(match, theirs=k, ours=part_key(match.ours, i), why=why) for i, k in parts]
+    return tuple(matches)
 
 
 def matched(other: Trace, matches: Iterable[Match], table: StageTable) -> Trace:
     """The port's trace under our names, certain and likely matches applied."""
     names = {m.theirs: m.ours for m in matches if m.certainty != POSSIBLE}
-    entries = [replace(e, key=names.get(e.key, e.key)) for e in other.entries]
-    entries = [replace(e, kind=table.kind(e.name)) for e in entries]
+    plain = [e for e in other.entries if e.key not in names]
+    renamed = {names[e.key]: e for e in other.entries if e.key in names}
+    made = joined_parts({key: e.stored for key, e in renamed.items()}, str(other.metadata.get("made_by", "")))
+    entries = [replace(e, kind=table.kind(e.name)) for e in plain]
+    for key, tensor in made.items():
+        entry = renamed.get(key)
+        if entry is None:
+            entry = replace(
+                renamed[part_key(key, 0)],
+                shape=tuple(tensor.shape),
+                stored=tensor,
+                statistics=statistics(tensor),
+                hash=tensor_hash(tensor),
+            )
+        entries.append(replace(entry, key=key, kind=table.kind(split_key(key)[0])))
 
     def place(entry: Entry) -> tuple[int, ...]:
         part, *rest = table.place(entry.name)

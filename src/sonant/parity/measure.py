@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from sonant.parity.budgets import Budget
-from sonant.parity.layout import Arrangement, arranged, axis_names, orders, relative, squeezed
+from sonant.parity.layout import (
+    Arrangement,
+    arranged,
+    axis_names,
+    length_words,
+    orders,
+    relative,
+    squeezed,
+)
 from sonant.parity.reference.tracefile import sample_positions
 from sonant.parity.trace import Entry, stored_pair
 
@@ -84,7 +92,8 @@ def distance(
             note = f"shapes {list(reference.shape)} and {list(found.shape)} differ by axes of length 1"
         return _measured(*stored_pair(reference, found), budget, own, unit, note)
     fit = _fitted(reference, found, documented)
-    wrong = f"shape {list(found.shape)}, expected {list(reference.shape)}"
+    length = length_words(documented, reference.shape, found.shape)
+    wrong = f"shape {list(found.shape)}, expected {list(reference.shape)}{f', {length}' * bool(length)}"
     if fit is None:
         return Distance(status="shape", note=wrong)
     left, right, arrangement, missing = fit

@@ -98,20 +98,34 @@ def by_kind(
         groups.setdefault(skeleton(entry.key), []).append(entry)
     ours: dict[str, dict[tuple[int, ...], str]] = {}
     for key in stages:
-        full = key if "@" in key else f"{key}@0"
-        ours.setdefault(skeleton(full), {})[numbers(full)] = key
-    taken = set(found.values())
+        ours.setdefault(_kind(key), {})[numbers(_full(key))] = key
     guesses: list[_Guess] = []
     for theirs, entries in groups.items():
         if all(entry.key in found for entry in entries):
             continue
-        known = {found[e.key] for e in entries if e.key in found}
-        kinds = {skeleton(key if "@" in key else f"{key}@0") for key in known}
+        kinds = {_kind(found[e.key]) for e in entries if e.key in found}
         for kind in kinds or ours:
             guesses += _guesses(theirs, entries, kind, ours[kind], stages, found, table)
-    guesses.sort(key=lambda guess: -guess.score)
+    told = _chosen(guesses, found)
+    known = {**found, **{item.theirs: item.ours for item in told}}
+    return told + _chosen(list(_carried(groups, ours, stages, known, table)), known)
+
+
+def _full(key: str) -> str:
+    """A stage's key with the number of its first pass as well."""
+    return key if "@" in key else f"{key}@0"
+
+
+def _kind(key: str) -> str:
+    return skeleton(_full(key))
+
+
+def _chosen(guesses: Sequence[_Guess], found: Mapping[str, str]) -> list[Told]:
+    """The guesses that no other one contests, the best first."""
     told: list[Told] = []
     done: set[str] = set()
+    taken = set(found.values())
+    guesses = sorted(guesses, key=lambda guess: -guess.score)
     for guess in guesses:
         new = {e: o for e, o in guess.pairs.items() if e not in found}
         if guess.theirs in done or taken & set(new.values()) or guess.score < ENOUGH:
@@ -130,6 +144,39 @@ def by_kind(
         taken |= set(new.values())
         told += [Told(e, o, guess.why) for e, o in new.items()]
     return told
+
+
+def _carried(
+    groups: Mapping[str, Sequence[Entry]],
+    ours: Mapping[str, Mapping[tuple[int, ...], str]],
+    stages: Mapping[str, Entry],
+    found: Mapping[str, str],
+    table: StageTable,
+) -> Iterator[_Guess]:
+    """What the prefill's names teach of the frames': one last word is one stage, one place one numbering.
+
+    "pre.b0.sa" found to be an attention says what "tok1.b0.sa" is, where "tok1.b0.q" says which pass it is.
+    """
+    kinds: dict[str, set[str]] = {}
+    numbered: dict[str, dict[tuple[int, ...], tuple[int, ...]]] = {}
+    for theirs, entries in groups.items():
+        place, word = _parts(theirs)
+        for entry in entries:
+            if entry.key in found:
+                kinds.setdefault(word, set()).add(_kind(found[entry.key]))
+                numbered.setdefault(place, {})[numbers(entry.key)] = numbers(_full(found[entry.key]))
+    for theirs, entries in groups.items():
+        place, word = _parts(theirs)
+        is_open = word and place in numbered and not any(entry.key in found for entry in entries)
+        if is_open and len(kinds.get(word, ())) == 1:
+            (kind,) = kinds[word]
+            yield from _guesses(theirs, entries, kind, ours[kind], stages, found, table, numbered[place])
+
+
+def _parts(theirs: str) -> tuple[str, str]:
+    """The skeleton of a name up to its last number, and the words behind it."""
+    place, mark, word = theirs.rpartition("#")
+    return f"{place}{mark}", word.strip("._/-")
 
 
 def _contest(a: _Guess, b: _Guess) -> bool:
@@ -156,12 +203,18 @@ def _guesses(
     stages: Mapping[str, Entry],
     found: Mapping[str, str],
     table: StageTable,
+    said: Mapping[tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> Iterator[_Guess]:
-    """The best reading of the numbers in a kind of name as one kind of stage, if there is one."""
-    is_known = any(entry.key in found for entry in entries)
+    """The best reading of the numbers in a kind of name as one kind of stage, if there is one.
+
+    `said` is how names of the same place are numbered, and that the stage is this one.
+    """
+    is_known = said is not None or any(entry.key in found for entry in entries)
     named = SURE if is_known else hint(theirs, kind)
     best: _Guess | None = None
     for reading in _readings(entries, next(iter(ours))):
+        if any(_read(reading, theirs) != right for theirs, right in (said or {}).items()):
+            continue
         pairs = {entry.key: ours.get(_read(reading, numbers(entry.key)), "") for entry in entries}
         are_free = all(pairs[key] == found.get(key, pairs[key]) for key in pairs)
         if not are_free or len(set(pairs.values())) < len(pairs) or "" in pairs.values():
@@ -174,12 +227,12 @@ def _guesses(
         late = sum(min(column) != 0 for column in zip(*mapped, strict=True))
         score = named + max(0.0, likeness) - LATE * late
         if best is None or score > best.score + 1e-9:
-            said = "by its shape and what its values have in common"
+            why = "by its shape and what its values have in common"
             if is_known:
-                said = "by the pattern of other names"
+                why = "by the pattern of other names"
             elif named >= SURE:
-                said = "by its name and shape"
-            best = _Guess(theirs, kind, score, pairs, said)
+                why = "by its name and shape"
+            best = _Guess(theirs, kind, score, pairs, why)
     if best is not None:
         yield best
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from sonant.errors import RequestError
 from sonant.parity.budgets import PRECISIONS
+from sonant.parity.layout import joined_parts
 from sonant.parity.reference.tracefile import (
     FORMAT,
     KINDS,
@@ -367,6 +368,7 @@ def _foreign(
     `said` is what the file tells of itself: "computed", the precision of its arithmetic.
     """
     renamed: dict[str, Tensor] = {}
+    mapped: dict[str, Tensor] = {}
     used: set[str] = set()
     for theirs, tensor in tensors.items():
         ours, rule = _rename(theirs, names or {})
@@ -376,6 +378,9 @@ def _foreign(
                 f"{path} has two tensors for {ours}, one of them {theirs!r}; expected one. Correct the names."
             )
         renamed[ours] = tensor
+        if rule:
+            mapped[ours] = tensor
+    renamed = {k: v for k, v in renamed.items() if k not in mapped} | joined_parts(mapped, str(path))
     if not renamed:
         raise RequestError(f"{path} holds no tensors; expected stages by their documented names. Write some.")
     family = family or guess_family([split_key(key)[0] for key in renamed])
