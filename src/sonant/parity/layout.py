@@ -232,7 +232,8 @@ def joined_parts(tensors: Mapping[str, Tensor], where: str) -> dict[str, Tensor]
         made[whole] = tensor
     for whole, found in parts.items():
         shapes = {tuple(tensor.shape) for tensor in found.values()}
-        if whole in tensors or sorted(found) != list(range(len(found))) or len(shapes) > 1:
+        more = " and it whole" if whole in tensors else ""
+        if more or sorted(found) != list(range(len(found))) or len(shapes) > 1:
             listed = ", ".join(f"[{index}] {list(found[index].shape)}" for index in sorted(found))
             raise RequestError(
                 f"{where} has the parts {listed} of {whole}{' and it whole' * (whole in tensors)}; expected "
