@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from sonant.parity.compare import Comparison, StageResult
     from sonant.parity.matching import Match
     from sonant.parity.task import Task
     from sonant.parity.trace import Trace
+    from sonant.parity.verdicts import Comparison, StageResult
 
 app = typer.Typer(help="Which tensor differs first? Record, compare, bisect.", no_args_is_help=True)
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from sonant.engine.model import SpeechModel
 from sonant.errors import SonantError
 from sonant.nn.tap import tapped
-from sonant.parity.compare import UNJUDGED, Comparison, StageResult, compare, describe
+from sonant.parity.compare import compare
 from sonant.parity.diagnosis import diagnose
 from sonant.parity.pieces import Feed
 from sonant.parity.record import DrawWatch, replacement, surroundings
@@ -29,6 +29,7 @@ from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
 from sonant.parity.task import Task, perform, task_of
 from sonant.parity.trace import Entry, Trace, from_writer
+from sonant.parity.verdicts import UNJUDGED, Comparison, StageResult, describe
 
 MOST_OTHERS = 4
 """So many other diagnoses of one stage are given."""

@@ -24,11 +24,12 @@ from sonant.errors import RequestError
 from sonant.nn.packed import PackedLinear
 from sonant.nn.precision import INT4, INT8, PlainLinear, Precision
 from sonant.parity.bisect import replay
-from sonant.parity.compare import UNJUDGED, Comparison, compare
+from sonant.parity.compare import compare
 from sonant.parity.record import record
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
 from sonant.parity.task import Task
+from sonant.parity.verdicts import UNJUDGED, Comparison
 
 MARGIN = 3.0
 """A budget is the measured loss times this: other texts, voices and weights are not the measured ones."""

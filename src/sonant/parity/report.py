@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sonant.parity.compare import SINGLE, Comparison, StageResult, describe
 from sonant.parity.trace import Entry, Trace
+from sonant.parity.verdicts import SINGLE, Comparison, StageResult, describe
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sonant.errors import RequestError
-from sonant.parity.compare import Comparison
+from sonant.parity.verdicts import Comparison
 
 CLOSER = 2.0
 """A difference counts as better or worse from this factor on."""
