@@ -1,6 +1,7 @@
 """sonant parity: record, compare, bisect, drift, report and stages, as someone new would type them."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,6 +94,25 @@ def test_bisect_finds_nothing_in_a_right_network(sonant):
     data = json.loads(result.text)
     assert data["faults"] == []
     assert data["comparison"]["first_failed"] is None
+
+
+def test_bisect_finds_the_stages_of_a_port_s_own_names(sonant, recorded, tmp_path):
+    tensors, made = load_file(recorded), {}
+    last = max(name for name in tensors if re.fullmatch(r"talker\.layer\.\d\.out", name))
+    for name, tensor in tensors.items():
+        found = re.fullmatch(r"talker\.layer\.(\d+)\.(in|query|key|attention|mlp|out)(?:@(\d+))?", name)
+        if found:
+            layer, leaf, step = found.groups()
+            made[f"p{step or 0}/b{layer}_{leaf[:1]}"] = tensor.numpy() * (1.02 if name == last else 1)
+    np.savez("port.npz", **made)
+    common = ("parity", "bisect", "--model", MODEL, "-r", "port.npz", "--like", recorded, "--device", "cpu")
+    result = sonant(*common)
+    assert result.code == 1, result.err
+    assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.out.")
+    assert "a constant factor of 1.02" in result.text
+    assert "map: p0.b0_q -> talker.layer.0.query" in result.text
+    result = sonant(*common, "--no-match")
+    assert (result.code, result.text.startswith("Nothing was judged")) == (1, True)
 
 
 def test_drift_prints_what_each_stage_loses(sonant):

@@ -7,15 +7,17 @@ import shlex
 import sys
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sonant.cli.parity_print import print_bisection, print_comparison
+from sonant.cli.parity_request import asked_task, told_task
+
 if TYPE_CHECKING:
     from sonant.parity.matching import Match
-    from sonant.parity.task import Task
     from sonant.parity.trace import Trace
-    from sonant.parity.verdicts import Comparison, StageResult
+    from sonant.parity.verdicts import Comparison
 
 app = typer.Typer(help="Which tensor differs first? Record, compare, bisect.", no_args_is_help=True)
 
@@ -27,6 +29,9 @@ HtmlOption = Annotated[
 NamesOption = Annotated[
     Path | None,
     typer.Option("--names", help="JSON that maps foreign stage names to documented ones.", metavar="FILE"),
+]
+MatchOption = Annotated[
+    bool, typer.Option("--match/--no-match", help="Find stages of undocumented names by what they hold.")
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16, float64.")]
@@ -59,9 +64,6 @@ SettingOption = Annotated[
     ),
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="At most so many decoding steps.")]
-
-MATCHES = 12
-"""So many proposed names are printed; --all prints every one."""
 
 SUSPICIOUS = 3
 """Exit code when everything is in budget and something is far above what right runs differ by."""
@@ -123,7 +125,9 @@ def record(
             "neither of --text and --like given; expected one of them. "
             "Say what to speak with --text, or repeat the request of a trace with --like."
         )
-    task = _asked(text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
+    task = asked_task(
+        text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps
+    )
     assert task is not None
     trace = record_trace(
         load_model(model, device=device, dtype=dtype),
@@ -140,137 +144,6 @@ def record(
         typer.echo(f"  note: no stage fits {', '.join(unused)}; see: sonant parity stages", err=True)
 
 
-def _asked(
-    text: str | None,
-    like: Path | None,
-    voice: str | None,
-    transcript: str | None,
-    language: str | None,
-    instruction: str | None,
-    seed: int,
-    greedy: bool,
-    settings: list[str],
-    steps: int | None,
-) -> Task | None:
-    """The task that flags or another trace ask for; None when nothing was given."""
-    from dataclasses import replace
-
-    from sonant.errors import RequestError
-
-    if text is not None and like is not None:
-        raise RequestError(
-            "both of --text and --like given; expected one of them. "
-            "Say what to speak with --text, or repeat the request of a trace with --like."
-        )
-    if text is not None:
-        return _task(text, voice, transcript, language, instruction, seed, greedy, settings, steps)
-    given = [
-        flag
-        for flag, value in (
-            ("--voice", voice),
-            ("--transcript", transcript),
-            ("--language", language),
-            ("--instruction", instruction),
-            ("--greedy", greedy),
-            ("--set", settings),
-        )
-        if value
-    ]
-    if given:
-        raise RequestError(
-            f"{' and '.join(given)} given without --text; expected them to describe a request of your own. "
-            "Add --text, or leave them out."
-        )
-    if like is None:
-        return None
-    task = _task_like(like)
-    return task if steps is None else replace(task, max_steps=steps)
-
-
-def _task_like(path: Path | None) -> Task:
-    from sonant.parity.task import task_of
-    from sonant.parity.trace import read_trace
-
-    assert path is not None
-    return task_of(read_trace(path))
-
-
-def _task(
-    text: str,
-    voice: str | None,
-    transcript: str | None,
-    language: str | None,
-    instruction: str | None,
-    seed: int,
-    greedy: bool,
-    settings: list[str],
-    steps: int | None,
-) -> Task:
-    from dataclasses import fields
-
-    from sonant.errors import RequestError
-    from sonant.parity.task import Task
-    from sonant.request.audio import Audio
-    from sonant.request.speech import Sampling, SpeechRequest, Style
-
-    style: dict[str, Any] = {"instruction": instruction}
-    sampling: dict[str, Any] = {"greedy": True, "predictor_greedy": True} if greedy else {}
-    whole: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    places = dict.fromkeys(("speed", "text_layout", "normalize", "source_audio"), whole)
-    places |= {field.name: sampling for field in fields(Sampling)}
-    places |= {field.name: style for field in fields(Style)}
-    for item in settings:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise RequestError(f"--set {item!r} has no '='; expected NAME=VALUE, such as top_k=5.")
-        try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
-            parsed = value
-        places.get(name, options)[name] = _setting(name, parsed)
-    if whole.get("normalize", True) is True:  # an original is compared with what its own front end reads
-        whole["normalize"] = "original"
-    whole["exact"] = True
-    is_file = voice is not None and Path(voice).is_file()
-    if transcript is not None and not is_file:
-        raise RequestError(
-            f"a transcript was given, and {voice or 'no voice'} is no file that says it; expected --voice "
-            "with a clip. Check its path, or leave out --transcript.",
-            field="transcript",
-        )
-    try:
-        request = SpeechRequest(
-            text,
-            voice=None if is_file else voice,
-            language=language,
-            style=Style(**style),
-            sampling=Sampling(**sampling),
-            seed=seed,
-            options=options,
-            **whole,
-        )
-    except (TypeError, ValueError) as error:
-        raise RequestError(
-            f"--set {' '.join(settings)} is not understood ({error}); expected numbers, true or false. "
-            "Write for example --set top_k=5 --set greedy=true"
-        ) from error
-    return Task(
-        request=request,
-        audio=Audio.read(voice) if voice is not None and is_file else None,
-        transcript=transcript,
-        max_steps=steps,
-    )
-
-
-def _setting(name: str, value: Any) -> Any:
-    from sonant.request.audio import Audio
-
-    if name in {"emotion_audio", "source_audio"}:
-        return Audio.read(str(value))
-    return tuple(value) if isinstance(value, list) else value
-
-
 @app.command("compare")
 def compare(
     reference: Annotated[Path, typer.Argument(help="What is right.", metavar="REFERENCE")],
@@ -284,9 +157,7 @@ def compare(
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Judge the first so many decoding steps.")
     ] = None,
-    match: Annotated[
-        bool, typer.Option("--match/--no-match", help="Find stages of undocumented names by what they hold.")
-    ] = True,
+    match: MatchOption = True,
     map_file: Annotated[
         Path | None,
         typer.Option("--save-map", help="Write the found names for --names.", metavar="FILE"),
@@ -339,7 +210,9 @@ def compare(
 
         save_map(map_file, matches, read_names(names) if names else {})
     _report(html, result, right, other)
-    _answer(result, {**result.data(), "map": [vars(m) for m in matches]}, as_json, everything, matches)
+    print_comparison(
+        result, {**result.data(), "map": [vars(m) for m in matches]}, as_json, everything, matches
+    )
     if watch:
         for again in tries.watch(others[0], lambda: judged(others[0])[0]):
             if isinstance(again, str):
@@ -380,6 +253,7 @@ def bisect(
         ),
     ],
     names: NamesOption = None,
+    match: MatchOption = True,
     text: TextOption = None,
     like: LikeOption = None,
     voice: VoiceOption = None,
@@ -399,54 +273,33 @@ def bisect(
     """Feed each stage the reference's inputs and list every stage that is wrong by itself.
 
     A port's own file does not say what was asked for: name a trace that does with --like, or say it with
-    --text, --voice and the rest, as for record.
+    --text, --voice and the rest, as for record. Names of its own are found as compare finds them.
     """
     from sonant.catalogue.registry import load_model
     from sonant.parity.bisect import bisect as find
+    from sonant.parity.matching import has_unknown_names
+    from sonant.parity.record import record as record_trace
 
     _check_precision(precision)
-    task = _asked(text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps)
+    task = asked_task(
+        text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps
+    )
     loaded = load_model(model, device=device, dtype=dtype)
     trace = _read(reference, names, "" if names else loaded.spec.family)
+    given = _read(like, None, "") if like else None
+    matches: tuple[Match, ...] = ()
+    if match and trace.is_foreign and task is not None and has_unknown_names(trace, loaded.spec.family):
+        # What the stages of this request hold tells which of them the file's tensors are.
+        trace, matches = _matched(given or record_trace(loaded, task), trace, match)
     found = find(
         loaded,
         trace,
         task=task,
         precision=precision,
         dtype="float32" if dtype == "auto" else dtype,
-        forced=_read(like, None, "") if like else None,
+        forced=given,
     )
-    if as_json:
-        typer.echo(json.dumps(found.data(), indent=2, ensure_ascii=False))
-    else:
-        typer.echo(found.headline)
-        for fault in found.faults:
-            typer.echo(f"  {fault.stage}: {fault.wrong} of {fault.of}, first {fault.first}; {fault.detail}")
-            for line in fault.diagnosis:
-                typer.echo(f"    {line}")
-            for key, line in fault.others:
-                typer.echo(f"    at {key}: {line}")
-            if fault.agreeing:
-                typer.echo(f"    ours in its place makes {', '.join(fault.agreeing)} agree")
-            if fault.between:
-                typer.echo(f"    or on the way to it over {', '.join(fault.between)}, which the file lacks")
-        for warning in found.comparison.warnings:
-            typer.echo(f"  note: {warning}")
-        if found.uncovered:
-            named = found.uncovered if everything else found.uncovered[:MATCHES]
-            more = (
-                f" and {len(found.uncovered) - len(named)} more" if len(named) < len(found.uncovered) else ""
-            )
-            typer.echo(f"not in the reference: {', '.join(named)}{more}")
-        if found.partly:
-            typer.echo(f"in the reference for some layers or passes only: {', '.join(found.partly)}")
-        if found.sampled:
-            typer.echo(
-                f"only samples of {len(found.sampled)} stages are in the reference: an error spreads there"
-            )
-        _not_exercised(found.comparison)
-        if everything:
-            _table(found.comparison.stages)
+    print_bisection(found, as_json, everything, matches)
     raise typer.Exit(_code(found.status))
 
 
@@ -473,7 +326,7 @@ def drift(
     from sonant.parity.drift import measure_drift, update_budgets
 
     _check_place(write_budgets)
-    task = _task(text, voice, transcript, None, instruction, 0, True, [], steps)
+    task = told_task(text, voice, transcript, None, instruction, 0, True, [], steps)
     found = measure_drift(model, task, tuple(precisions.split(",")), device=device)
     if write_budgets is not None:
         update_budgets(write_budgets, found)
@@ -501,9 +354,10 @@ def report(
     from sonant.parity.compare import compare as compare_traces
 
     _check_place(html)
-    traces = _read(reference, names, family), _read(other, names, family)
-    found = compare_traces(*traces)
-    _report(html, found, *traces)
+    right = _read(reference, names, family)
+    judged, _ = _matched(right, _read(other, names, family or right.family), True)
+    found = compare_traces(right, judged)
+    _report(html, found, right, judged)
     typer.echo(f"{html}: {found.headline}")
     if found.status == "nothing":
         raise typer.Exit(1)
@@ -566,58 +420,3 @@ def _report(path: Path | None, found: Comparison, reference: Trace, other: Trace
 
     command = shlex.join(["sonant", *sys.argv[1:]])
     write_report(path, found, reference, other, command=command)
-
-
-def _answer(
-    found: Comparison,
-    data: dict[str, Any],
-    as_json: bool,
-    everything: bool,
-    matches: tuple[Match, ...] = (),
-) -> None:
-    if as_json:
-        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
-        return
-    typer.echo(found.headline)
-    for line in found.diagnosis:
-        typer.echo(f"    {line}")
-    for name, verdict in found.verdicts.items():
-        counts = f", {verdict.failed} of {verdict.stages} out of budget" if verdict.failed else ""
-        typer.echo(f"  {name.replace('_', ' ')}: {verdict.status}{counts}. {verdict.detail}")
-    for warning in found.warnings:
-        typer.echo(f"  note: {warning}")
-    for where, keys in (("reference", found.missing), ("file that is judged", found.extra)):
-        if keys:
-            typer.echo(f"  not compared, only in the {where}: {len(keys)} entries, first {keys[0]}")
-    _not_exercised(found)
-    for match in matches if everything else matches[:MATCHES]:
-        typer.echo(f"  map: {match.theirs} -> {match.ours} ({match.certainty}: {match.why})")
-    if len(matches) > MATCHES and not everything:
-        typer.echo(f"  map: {len(matches) - MATCHES} more; --all prints them, --save-map FILE keeps them")
-    shown = found.stages if everything else [s for s in found.stages if s.is_wrong][:20]
-    if shown:
-        _table(shown)
-
-
-def _not_exercised(found: Comparison) -> None:
-    if found.unexercised:
-        typer.echo(f"  not exercised by this request: {'; '.join(found.unexercised)}")
-
-
-def _table(stages: Any) -> None:
-    typer.echo(
-        f"{'':4} {'stage':<44} {'shape':<18} {'dtype':<9} {'max abs':>9} {'mean abs':>9} {'relative':>9} "
-        f"{'cosine':>9} {'budget':>9}"
-    )
-    for stage in stages:
-        _row(stage)
-
-
-def _row(stage: StageResult) -> None:
-    d = stage.distance
-    mark = "?" if stage.suspicion else "ok" if d.status == "ok" else ("FAIL" if stage.has_failed else "-")
-    shape = "x".join(map(str, stage.shape))
-    typer.echo(
-        f"{mark:4} {stage.key:<44} {shape:<18} {stage.dtype:<9} {d.max_abs:>9.2e} {d.mean_abs:>9.2e} "
-        f"{d.relative:>9.2e} {d.cosine:>9.6f} {d.allowed:>9.2e} {d.note}"
-    )

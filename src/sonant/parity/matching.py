@@ -18,6 +18,7 @@ from sonant.parity.heads import gathered
 from sonant.parity.layout import arranged, axis_names, joined_parts, part_key, relative, squeezed
 from sonant.parity.naming import by_kind, hint, skeleton
 from sonant.parity.reference.tracefile import split_key, statistics, tensor_hash
+from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable, pattern_of, resolve
 from sonant.parity.trace import Entry, Trace
 
@@ -41,6 +42,12 @@ class Match:
     ours: str
     certainty: str
     why: str
+
+
+def has_unknown_names(trace: Trace, family: str) -> bool:
+    """Are some names of a trace no documented ones?"""
+    table = stage_table(trace.family or family)
+    return any(table.find(entry.name) is None for entry in trace.entries)
 
 
 def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, ...]:
