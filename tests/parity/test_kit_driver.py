@@ -98,6 +98,32 @@ def test_what_does_not_fit_fails(checked, key, found, recorded):
     assert "FAIL" in {verdict for verdict, _, _ in lines}
 
 
+@pytest.mark.parametrize(
+    ("found", "recorded", "exact", "verdict"),
+    [
+        (1.0009, 0.9994, 1.0001, "PASS"),  # both within 1e-3 of what float64 gives
+        (1.0009, 0.9994, 1.0006, "FAIL"),  # the recording is not
+        (1.0009, 0.9994, 0.9998, "FAIL"),  # ours is not
+        (1.0022, 1.0000, 1.0011, "FAIL"),  # more than two tolerances apart
+    ],
+)
+def test_what_rounds_otherwise_is_held_to_what_float64_gives(checked, found, recorded, exact, verdict):
+    def again():
+        return {"wave": torch.full((1, 2), exact, dtype=torch.float64)}
+
+    wave = torch.full((1, 2), found)
+    lines = checked({"begin": torch.full((2,), recorded)}, {"wave": wave}, exact=again)
+    assert verdicts(lines) == {"begin": verdict}
+    assert verdicts(checked({"begin": torch.full((2,), recorded)}, {"wave": wave})) == {"begin": "FAIL"}
+
+
+def test_float64_is_asked_only_at_the_edge(checked):
+    lines = checked(
+        {"begin": WAVE, "end": WAVE + 1}, {"wave": WAVE + 9e-4}, exact=lambda: pytest.fail("was asked")
+    )
+    assert verdicts(lines) == {"begin": "PASS", "end": "FAIL"}
+
+
 def test_numbers_and_words_go_from_key_to_stage_in_the_order_of_computation(checked):
     with driver.watched() as seen:
         for layer in (0, 1):

@@ -20,9 +20,10 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -93,14 +94,17 @@ class Kit:
         prefix: str = "",
         title: str = "{}",
         cut: int = 0,
-        partial: bool = False,
+        is_partial: bool = False,
+        exact: Callable[[], Mapping[str, Any]] | None = None,
     ) -> set[str]:
         """Check each recorded value that a row of `group` knows, in the order of `found`; gives their keys.
 
         `prefix` stands before the keys in the recording; `title` is how the report names what is left of
         them; the first `cut` entries of axis 1 are recorded and never computed here. A value that should be
-        there and was not computed is a failure, unless this is a `partial` check of the group.
+        there and was not computed is a failure, unless this is a partial check of the group. `exact` gives
+        what is found in float64, for what is at the edge of its tolerance.
         """
+        exact = cache(exact) if exact is not None else None
         places = {name: place for place, name in enumerate(found)}
         known: list[tuple[int, str, str, Row]] = []
         for key in recorded:
@@ -114,15 +118,23 @@ class Kit:
         for place, key, name, row in sorted(known, key=lambda entry: entry[0]):
             check = title.format(key.removeprefix(prefix))
             if place < len(places):
-                self._meet(case, check, found[name], recorded[key][:, cut:] if cut else recorded[key], row)
-            elif not partial:
+                expected = recorded[key][:, cut:] if cut else recorded[key]
+                self._meet(case, check, name, found, expected, row, exact)
+            elif not is_partial:
                 self.report.check(case, check, False, f"{name!r} was not computed")
         return {key for _, key, _, _ in known}
 
-    def _meet(self, case: str, title: str, found: Any, expected: Any, row: Row) -> None:
-        found, limit = found[0] if isinstance(found, Taken) else found, row.limit
-        if isinstance(expected, Tensor) and isinstance(found, Tensor):
-            found = _fitted(found, expected, row.fit)
+    def _meet(
+        self,
+        case: str,
+        title: str,
+        name: str,
+        made: Mapping[str, Any],
+        expected: Any,
+        row: Row,
+        exact: Callable[[], Mapping[str, Any]] | None,
+    ) -> None:
+        found, limit = _fitted(made[name], expected, row.fit), row.limit
         if "finite" in row.fit and found.shape == expected.shape:
             kept = expected > NEVER
             self.report.equal(case, f"{title} removed", found <= NEVER, ~kept)
@@ -133,11 +145,22 @@ class Kit:
         if limit is None:
             self.report.equal(case, title, found, expected)
         else:
-            self.report.close(case, title, found, expected, limit * largest if "share" in row.fit else limit)
+            allowed = limit * largest if "share" in row.fit else limit
+            again = None
+            if exact is not None and not row.fit & {"finite", "scaled"}:
+                again = partial(_exactly, exact, name, expected, row.fit)
+            self.report.close(case, title, found, expected, allowed, again)
 
 
-def _fitted(found: Tensor, expected: Tensor, fit: frozenset[str]) -> Tensor:
-    """`found` in the recording's layout, as far as its row allows."""
+def _exactly(exact: Callable[[], Mapping[str, Any]], name: str, expected: Any, fit: frozenset[str]) -> Any:
+    return _fitted(exact()[name], expected, fit)
+
+
+def _fitted(found: Any, expected: Any, fit: frozenset[str]) -> Any:
+    """`found` in the recording's layout, as far as its row allows; of several times the first one."""
+    found = found[0] if isinstance(found, Taken) else found
+    if not isinstance(expected, Tensor) or not isinstance(found, Tensor):
+        return found
     if "turned" in fit and found.ndim > 1:
         found = found.mT
     while found.ndim < expected.ndim:

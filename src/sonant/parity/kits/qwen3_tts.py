@@ -7,6 +7,7 @@ all rows as one batch, for the tokens (greedy cases) and the waveform. What is c
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,7 @@ from sonant.families.qwen3_tts.config import (
 from sonant.families.qwen3_tts.decoding import predictor_scores, talker_scores
 from sonant.families.qwen3_tts.loading import load_folder
 from sonant.families.qwen3_tts.model import Qwen3TTS
-from sonant.families.qwen3_tts.speaker import speaker_mel
+from sonant.families.qwen3_tts.speaker import SpeakerEncoder, speaker_mel
 from sonant.families.qwen3_tts.speech_tokenizer import reference_samples
 from sonant.families.qwen3_tts.talker import Network
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, MODEL_RULES, Codec, codec_rules
@@ -171,7 +172,8 @@ def _codec_decoder(kit: Kit, model: Qwen3TTS, record: Any) -> None:
         tokens = expected["codes"].mT
         with watched() as seen:
             decoder(tokens)
-        kit.compare("codec_decoder", name, expected, seen)
+        exact = partial(_in_float64, decoder, tokens)
+        kit.compare("codec_decoder", name, expected, seen, exact=exact)
         streaming = model.speech_tokenizer.decoder()
         pieces = [streaming.push(frame[None]) for frame in tokens[0]]
         streamed = {"codec.wav": torch.cat([*pieces, streaming.finish()])}
@@ -219,7 +221,8 @@ def _codec_encoder(kit: Kit, model: Qwen3TTS, record: Any) -> None:
         valid = codec.encode_audio(audio)
         found |= seen
         found |= {"codes.all_quantizers": tokens.T, "codes.valid": valid}
-        kit.compare("codec_encoder", case, kit.files[case], found)
+        exact = partial(_in_float64, codec.codec.encoder, resampled[None])
+        kit.compare("codec_encoder", case, kit.files[case], found, exact=exact)
         report.equal(case, "frames", valid.shape[0], listed["frames"])
     if "batch" not in record:
         return
@@ -242,10 +245,9 @@ def _speaker_encoder(kit: Kit, name: str, model: Qwen3TTS) -> None:
     assert encoder is not None
     for clip in sorted(expected.groups()):
         audio = Audio.read(kit.folder / kit.json("codec/encode")[clip]["file"])
-        with watched() as seen:
-            encoder(speaker_mel(at_rate(audio, encoder.config.sample_rate)[None], encoder.config))
-        last = max(int(key.rsplit(".", 1)[1]) for key in seen if key.startswith("speaker.block."))
-        seen["speaker.block.last"] = seen[f"speaker.block.{last}"]
+        resampled = at_rate(audio, encoder.config.sample_rate)[None]
+        heard = partial(_speaker, encoder, resampled)
+        seen = heard()
         kit.compare(
             "speaker_encoder",
             f"{name}/speaker_encoder",
@@ -253,7 +255,25 @@ def _speaker_encoder(kit: Kit, name: str, model: Qwen3TTS) -> None:
             seen,
             prefix=f"{clip}.",
             title=f"{clip}.{{}}",
+            exact=partial(heard, is_exact=True),
         )
+
+
+def _speaker(encoder: SpeakerEncoder, samples: Tensor, *, is_exact: bool = False) -> dict[str, Any]:
+    """Stages of the speaker encoder for samples [1, S], the last block by a name of its own."""
+    if is_exact:
+        encoder, samples = copy.deepcopy(encoder).double(), samples.double()
+    with watched() as seen:
+        encoder(speaker_mel(samples, encoder.config))
+    last = max(int(key.rsplit(".", 1)[1]) for key in seen if key.startswith("speaker.block."))
+    return {**seen, "speaker.block.last": seen[f"speaker.block.{last}"]}
+
+
+def _in_float64(network: torch.nn.Module, given: Tensor) -> dict[str, Any]:
+    """Stages of a network in float64; whole numbers are given as they are."""
+    with watched() as seen:
+        copy.deepcopy(network).double()(given.double() if given.is_floating_point() else given)
+    return dict(seen)
 
 
 # -- cases ----------------------------------------------------------------------------------------

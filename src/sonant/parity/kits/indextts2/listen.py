@@ -80,7 +80,7 @@ def check_recorded_inputs(kit: IndexKit) -> None:
     for name in kit.files.names():
         with kit.report.section(f"{name} recorded"), torch.inference_mode():
             tensors = kit.tensors(name)
-            kit.compare("recorded_inputs", f"{name} recorded", tensors, _fed(kit, tensors), partial=True)
+            kit.compare("recorded_inputs", f"{name} recorded", tensors, _fed(kit, tensors), is_partial=True)
 
 
 def _fed(kit: IndexKit, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

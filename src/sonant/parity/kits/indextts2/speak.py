@@ -315,9 +315,9 @@ def _check_filters(kit: IndexKit, tensors: Mapping[str, Tensor], data: Any) -> N
             elif "TopP" in name:
                 scores = keep_top_p(scores, given["top_p"], at_least=at_least)
             found[name] = scores
-        kit.compare("filters", case, tensors, found, partial=True)
+        kit.compare("filters", case, tensors, found, is_partial=True)
     found = {}
     for name in tensors:
         if match := re.fullmatch(r"typical_mass([\d.]+)_keep(\d+)", name):
             found[name] = keep_typical(tensors["typical_logits"], float(match[1]), at_least=int(match[2]))
-    kit.compare("filters", "sampling typical", tensors, found, partial=True)
+    kit.compare("filters", "sampling typical", tensors, found, is_partial=True)
