@@ -154,7 +154,7 @@ def _real_numbers(
     scale = float(a.abs().max())
     # What rounding makes of another program's elements is not a wrong element.
     wrong = difference > min(largest * 0.1, max(largest * 1e-5, scale * 2e-6))
-    relation = _sum(a, b, entry, trace, table) or _best(a, b, names)
+    relation = _best(a, b, names, lambda: _sum(a, b, entry, trace, table))
     is_whole = relation is not None and relation.left <= EXPLAINED
     first = _first(wrong, a, b, names)
     part = _wrong_part(wrong, names)
@@ -290,8 +290,16 @@ def _wrong_part(wrong: Tensor, names: Sequence[str]) -> tuple[str, int, Tensor] 
 # -- relations --------------------------------------------------------------------------------
 
 
-def _best(a: Tensor, b: Tensor, names: Sequence[str]) -> _Relation | None:
-    """The relation that explains most of the difference, simple ones first where several explain it all."""
+def _best(
+    a: Tensor,
+    b: Tensor,
+    names: Sequence[str],
+    other: Callable[[], _Relation | None] = lambda: None,
+) -> _Relation | None:
+    """The relation that explains most of the difference, simple ones first where several explain it all.
+
+    `other` is asked for one to other tensors where none to the reference's is the whole truth.
+    """
     if a.numel() > MOST:
         rows = max(1, int(len(a) * MOST / a.numel()))
         a, b = a[:rows], b[:rows]
@@ -309,7 +317,7 @@ def _best(a: Tensor, b: Tensor, names: Sequence[str]) -> _Relation | None:
             found.append(_Relation(words, left))
             if left <= EXACT:
                 return found[-1]
-    explained = next((item for item in found if item.left <= EXPLAINED), None)
+    explained = other() or next((item for item in found if item.left <= EXPLAINED), None)
     if explained is not None:
         return explained
     for verdict in _verdicts:
