@@ -141,6 +141,10 @@ def test_stages_are_printed_as_tables(sonant, family):
         (("compare", "folder", "bad.npz"), "folder describes no tensors; expected .bin files"),
         (("compare", "good.npz", "good.npz", "--names", "bad.json"), "bad.json is not readable JSON"),
         (("compare", "good.npz", "good.npz", "--names", "list.json"), "list.json maps no names"),
+        (
+            ("compare", "good.npz", "good.npz", "--names", "twice.json"),
+            "'{n}/{n}' with placeholders that are",
+        ),
         (("compare", "good.npz", "good.npz", "--family", "x"), "'x' has no documented stages"),
         (("compare", "good.npz", "good.npz", "--precision", "int3"), "'int3' has no budgets"),
         (("report", "good.npz", "good.npz", "-o", "no/where.html"), "which does not exist"),
@@ -166,6 +170,7 @@ def test_what_cannot_be_done_says_what_to_do(sonant, tmp_path, arguments, words)
         (tmp_path / name).write_text("not a trace")
     (tmp_path / "bad.json").write_text('{"a": ')
     (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "twice.json").write_text('{"{n}/{n}": "talker.logits"}')
     (tmp_path / "folder").mkdir()
     np.savez(tmp_path / "good.npz", **{"talker.logits": np.ones((1, 3), np.float32)})
     result = sonant("parity", *arguments)

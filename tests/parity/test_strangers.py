@@ -163,6 +163,16 @@ def test_a_layer_s_input_is_the_output_that_is_handed_on_to_it(tmp_path):
     assert (first.inputs, first.between) == (("talker.layer.0.out",), ())
 
 
+def test_names_may_hold_any_sign(tmp_path):
+    def rename(name):
+        step, layer, what = name.removeprefix("pass_").replace("/blk", "_").split("_")
+        return f"#{step} {{L}}[{layer}]*{what}"
+
+    other, count = port(tmp_path, ("scale left out",), rename=rename)
+    found = compare(cases.reference(FAMILY), other)
+    assert (found.judged, found.first_failed) == (count, "talker.layer.0.attention")
+
+
 @pytest.mark.parametrize("mistakes", [(), ("query norm over all heads", "scale left out")])
 def test_heads_that_are_one_array_each_are_taken_together(tmp_path, mistakes):
     _, count = port(tmp_path, mistakes)

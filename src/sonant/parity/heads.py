@@ -36,11 +36,12 @@ def gathered(
             kinds.setdefault(skeleton(entry.key), []).append(entry)
     taken = {entry.key for entry in unknown}
     found: dict[str, tuple[Entry, tuple[str, ...]]] = {}
-    for kind, entries in kinds.items():
-        places = [p for p in range(kind.count("#")) if _are_heads(_grouped(entries, p), sizes)]
+    for entries in kinds.values():
+        count = len(numbers(entries[0].key))
+        places = [place for place in range(count) if _are_heads(_grouped(entries, place), sizes)]
         if not places or any(_is_stage(entry, stages.values()) for entry in entries):
             continue
-        before = [re.split(r"[^a-z]", part.lower())[-1] for part in kind.split("#")]
+        before = [re.split(r"[^a-z]", part.lower())[-1] for part in re.split(r"\d+", entries[0].key)]
         said = [place for place in places if before[place] in HEADS]
         place = (said or places)[-1]
         for group in _grouped(entries, place):

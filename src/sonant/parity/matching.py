@@ -31,6 +31,9 @@ CLOSE = 0.3
 BETTER = 3.0
 """How much farther the second choice must be."""
 
+MARK = "\0"
+"""Stands for a number: no name holds it."""
+
 _NUMBER = re.compile(r"\d+")
 
 
@@ -289,7 +292,7 @@ def _rules(matches: Iterable[Match]) -> list[_Rule]:
     groups: dict[tuple[str, str], list[tuple[list[int], list[int]]]] = {}
     for match in matches:
         ours = match.ours if "@" in match.ours else f"{match.ours}@0"
-        key = _NUMBER.sub("#", match.theirs), _NUMBER.sub("#", ours)
+        key = _NUMBER.sub(MARK, match.theirs), _NUMBER.sub(MARK, ours)
         numbers = [int(n) for n in _NUMBER.findall(match.theirs)], [int(n) for n in _NUMBER.findall(ours)]
         groups.setdefault(key, []).append(numbers)
     rules = []
@@ -297,7 +300,7 @@ def _rules(matches: Iterable[Match]) -> list[_Rule]:
     for (theirs, _), pairs in groups.items():
         best[theirs] = max(best.get(theirs, 0), len(pairs))
     for (theirs, ours), pairs in groups.items():
-        if len(pairs) < best[theirs]:
+        if len(pairs) < best[theirs] or "{" in theirs:  # a brace of theirs is no placeholder
             continue
         filled: list[str] = []
         used: set[int] = set()
@@ -311,7 +314,7 @@ def _rules(matches: Iterable[Match]) -> list[_Rule]:
 
 def _filled(skeleton: str, parts: Sequence[str]) -> str:
     """The skeleton with its marks replaced, in order."""
-    pieces = skeleton.split("#")
+    pieces = skeleton.split(MARK)
     return pieces[0] + "".join(part + piece for part, piece in zip(parts, pieces[1:], strict=True))
 
 

@@ -288,6 +288,14 @@ def read_names(path: Path) -> dict[str, str]:
             '{"blk{n}_q": "talker.layer.{n}.query"}. '
             "Documented names are printed by: sonant parity stages FAMILY"
         )
+    for theirs in data:
+        try:
+            pattern_of(theirs)
+        except re.error as error:
+            raise RequestError(
+                f"{path} has the name {theirs!r} with placeholders that are not understood ({error}); expected "
+                "each once, a word in braces. Correct it."
+            ) from error
     return data
 
 
