@@ -143,7 +143,7 @@ def test_stages_are_printed_as_tables(sonant, family):
         (("compare", "good.npz", "good.npz", "--names", "list.json"), "list.json maps no names"),
         (
             ("compare", "good.npz", "good.npz", "--names", "twice.json"),
-            "'{n}/{n}' with placeholders that are",
+            "'{n}/{n}' with placeholders that",
         ),
         (("compare", "good.npz", "good.npz", "--family", "x"), "'x' has no documented stages"),
         (("compare", "good.npz", "good.npz", "--precision", "int3"), "'int3' has no budgets"),

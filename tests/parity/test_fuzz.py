@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from sonant.errors import SonantError
 from sonant.parity.compare import compare
 from sonant.parity.diagnosis import diagnose
+from sonant.parity.matching import matched, propose, save_map
 from sonant.parity.task import task_of
-from sonant.parity.trace import read_trace
-from tests.parity.toy_stages import toy_trace
+from sonant.parity.trace import read_names, read_trace
+from tests.parity.toy_stages import TABLE, toy_trace
 
 ROUNDS = 60
 
@@ -178,3 +179,76 @@ def test_other_forms_that_were_cut_or_changed(tmp_path, form):
             target = tmp_path / f"y.{form}"
             target.write_bytes(data if chance.random() < 0.7 else data[: chance.randrange(len(data))])
         survives(target)
+
+
+ODD_NAMES = (
+    *(
+        "#",
+        "{n}",
+        "{n}{n}.0",
+        "0",
+        "[0]",
+        "x[1]",
+        "a@",
+        "a@-1",
+        "a@99999999999999999999",
+        "h.0.q[1]@2",
+        "..",
+        "é 1",
+    ),
+    *(
+        "toy.layer.0.mlp[0]",
+        "toy.layer.0.query@x",
+        "toy.layer.9999.out",
+        "b0\\q",
+        "toy/layer/1/out",
+        "x" * 300,
+    ),
+    *(
+        "head0/q",
+        "head1/q",
+        "b0.Q0",
+        "b0.Q1",
+        "b1.Q0",
+        "b1.Q1",
+        "toy.layer.1.mlp@1@2",
+        "*",
+        "(",
+        "?",
+        "\t1\n",
+    ),
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_odd_tensors_under_odd_names_are_matched_or_left(seed, tmp_path):
+    chance = random.Random(seed)
+    right = [e for e in reference().entries if e.kind == "stage"]
+    made = {}
+    for name in chance.sample(ODD_NAMES, 12):
+        like = chance.choice(right).stored.float().numpy()
+        odd = chance.choice(
+            (
+                like,
+                like.reshape(-1)[: like.size // 2],
+                like[..., None, None, None],
+                like * np.nan,
+                np.where(like > 0, np.inf, like),
+                np.zeros((3, 0, 2), np.float32),
+                np.float64(3.5),
+                like > 0,
+                (like * 1j).astype(np.complex64),
+                like.astype(np.float16),
+                np.full(like.shape, 1e38, np.float32),
+                like.astype(np.int8),
+            )
+        )
+        made[name] = odd
+    np.savez(tmp_path / "x.npz", **made)
+    trace = read_trace(tmp_path / "x.npz", family="")
+    matches = propose(reference(), trace, TABLE)
+    found = compare(reference(), matched(trace, matches, TABLE), table=TABLE)
+    json.dumps(found.data())
+    save_map(tmp_path / "map.json", matches, {})
+    with suppress(SonantError):
+        read_trace(tmp_path / "x.npz", names=read_names(tmp_path / "map.json"))

@@ -293,8 +293,8 @@ def read_names(path: Path) -> dict[str, str]:
             pattern_of(theirs)
         except re.error as error:
             raise RequestError(
-                f"{path} has the name {theirs!r} with placeholders that are not understood ({error}); expected "
-                "each once, a word in braces. Correct it."
+                f"{path} has the name {theirs!r} with placeholders that are not understood ({error}); "
+                "expected each once, a word in braces. Correct it."
             ) from error
     return data
 
