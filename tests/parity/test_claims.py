@@ -367,4 +367,4 @@ def test_a_port_s_own_file_of_a_few_tensors_is_bisected_with_the_request_of_anot
     np.savez(tmp_path / "port.npz", **tensors)
     found = bisect(cases.load("qwen3_tts"), read_trace(tmp_path / "port.npz"), task=cases.task("qwen3_tts"))
     assert [fault.stage for fault in found.faults] == ["talker.layer.{layer}.mlp"]
-    assert "constant factor of 0.909" in found.faults[0].diagnosis[0]
+    assert "constant factor of 1.1;" in found.faults[0].diagnosis[0]

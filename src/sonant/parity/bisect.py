@@ -10,7 +10,7 @@ the two cut a signal into other pieces, each piece gets its own part of the refe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -184,6 +184,7 @@ def replay(
     if reference.metadata.get("made_by") == made["made_by"]:
         made |= {"request": task.data(), "seed": task.request.seed}
     made |= {"family": table.family, "forced": True, "replay": True, "unfed": chosen}
+    made["kept"] = sorted(unfed)
     return from_writer(writer, made), stopped
 
 
@@ -213,9 +214,11 @@ def bisect(
         return found, stopped, comparison, faults_of(comparison, table, reference, found)
 
     found, stopped, comparison, faults = judged()
-    doubtful = _doubtful(faults, table) if reference.is_foreign else frozenset()
-    if doubtful:
-        faults = _without_innocent(faults, {fault.stage for fault in judged(doubtful)[3]}, doubtful, table)
+    if reference.is_foreign:
+        sources = _sources(table, {table.pattern_of(e.name) for e in reference.entries})
+        doubtful = _doubtful(faults, sources)
+        if doubtful:
+            faults = _without_innocent(faults, judged(doubtful)[3], doubtful, sources)
     lacking = _names(table, (e for e in found.entries if e.key not in reference.by_key))
     held = set(_names(table, (e for e in reference.entries if e.key in found.by_key)))
     return Bisection(
@@ -228,34 +231,47 @@ def bisect(
     )
 
 
-def _sources(table: StageTable) -> dict[str, set[str]]:
-    """The documented names that each documented stage is computed from, whichever layer they are of."""
-    return {s.name: {_LESS.sub("}", name) for name in (*s.inputs, *s.first)} for s in table}
+def _sources(table: StageTable, held: Set[str]) -> dict[str, set[str]]:
+    """The nearest documented stages among those `held` that each stage is computed from, of any layer."""
+    stages = [stage for stage in table if stage.kind == "stage"]
+    direct = {s.name: {_LESS.sub("}", name) for name in (*s.inputs, *s.first)} for s in stages}
+
+    def nearest(name: str, seen: set[str]) -> Iterator[str]:
+        for source in direct.get(name, set()) - seen:
+            seen.add(source)
+            if source in held:
+                yield source
+            else:
+                yield from nearest(source, seen)
+
+    return {name: set(nearest(name, set())) for name in direct}
 
 
-def _doubtful(faults: Iterable[Fault], table: StageTable) -> frozenset[str]:
+def _doubtful(faults: Iterable[Fault], sources: Mapping[str, Set[str]]) -> frozenset[str]:
     """Wrong stages from which another wrong one is computed: that one was fed with the file's value."""
-    stages = {stage.name for stage in table if stage.kind == "stage"}
-    names = stages & {fault.stage for fault in faults if not fault.is_suspicious}
-    sources = _sources(table)
+    names = {f.stage for f in faults if not f.is_suspicious and f.stage in sources}
     return frozenset(name for name in names if any(name in sources[other] for other in names - {name}))
 
 
 def _without_innocent(
-    faults: Iterable[Fault], wrong_unfed: Set[str], doubtful: Set[str], table: StageTable
+    faults: Iterable[Fault],
+    unfed: Iterable[Fault],
+    doubtful: Set[str],
+    sources: Mapping[str, Set[str]],
 ) -> tuple[Fault, ...]:
     """The faults without stages that are right as soon as our own values of the doubtful ones go on.
 
-    A port cannot have computed them from what its file holds there.
+    A port cannot have computed them from what its file holds there. `unfed` are the faults of that run.
     """
-    faults, sources = tuple(faults), _sources(table)
-    innocent = {f.stage for f in faults if f.stage in sources and f.stage not in wrong_unfed}
+    again = {fault.stage: fault for fault in unfed}
+    innocent = [f.stage for f in faults if f.stage not in again and sources.get(f.stage, set()) & doubtful]
     kept = []
     for fault in faults:
-        if fault.stage in innocent and sources[fault.stage] & doubtful:
-            continue
-        agreeing = tuple(f.stage for f in faults if f.stage in innocent and fault.stage in sources[f.stage])
-        kept.append(replace(fault, agreeing=agreeing) if fault.stage in doubtful else fault)
+        agreeing = tuple(name for name in innocent if fault.stage in sources[name])
+        if agreeing and fault.stage in again:
+            fault = replace(again[fault.stage], agreeing=agreeing)
+        if fault.stage not in innocent:
+            kept.append(fault)
     return tuple(kept)
 
 

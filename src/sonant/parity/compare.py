@@ -18,6 +18,7 @@ from sonant.parity.measure import UNITS, Distance, distance, storage_unit
 from sonant.parity.origins import Origins
 from sonant.parity.pairs import End, are_twins, draw_partners, ends_of
 from sonant.parity.pieces import in_equal_pieces
+from sonant.parity.reference.tracefile import split_key
 from sonant.parity.remarks import remarks, strange_keys, title
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
@@ -283,7 +284,9 @@ class _Judge:
                     precision = coarser(precision, given.dtype)
         # Of a stage that is kept as samples only, the run's own value goes on, with all that has piled up.
         is_fed = self.own and all(
-            self.reference.by_key[key].sampled is None for key in inputs if key in self.reference.by_key
+            self.reference.by_key[key].sampled is None and not self._is_kept(key)
+            for key in inputs
+            if key in self.reference.by_key
         )
         return distance(
             a,
@@ -294,6 +297,10 @@ class _Judge:
             any_layout=self.is_any_layout and a.kind != "draw",
             documented=self.table.shape(a.name),
         )
+
+    def _is_kept(self, key: str) -> bool:
+        """Did the run's own value of a stage go on in a replay, as it was asked to?"""
+        return self.table.pattern_of(split_key(key)[0]) in self.other.metadata.get("kept", ())
 
     def _precision(self, a: Entry, b: Entry) -> tuple[str, float]:
         """Whose budget two entries are judged by, and the rounding that storing has added to it."""

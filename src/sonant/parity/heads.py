@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from sonant.parity.layout import axis_names, relative
+from sonant.parity.layout import arranged, axis_names, relative
 from sonant.parity.naming import numbers, skeleton
 from sonant.parity.reference.tracefile import statistics
 from sonant.parity.stages.table import StageTable
 from sonant.parity.trace import Entry
 
 EQUAL = 2e-3
-"""Below this relative distance a tensor is a whole stage by itself, and no head."""
+"""Below this relative distance heads taken together are a stage of the reference."""
 HEADS = ("head", "heads", "hd", "h")
 """Words in front of a head's number."""
 
@@ -39,14 +39,12 @@ def gathered(
     for entries in kinds.values():
         count = len(numbers(entries[0].key))
         places = [place for place in range(count) if _are_heads(_grouped(entries, place), sizes)]
-        if not places or any(_is_stage(entry, stages.values()) for entry in entries):
-            continue
         before = [re.split(r"[^a-z]", part.lower())[-1] for part in re.split(r"\d+", entries[0].key)]
-        said = [place for place in places if before[place] in HEADS]
-        place = (said or places)[-1]
-        for group in _grouped(entries, place):
+        places.sort(key=lambda place: (before[place] in HEADS, place), reverse=True)
+        place = next((place for place in places if _is_told(_grouped(entries, place), stages, table)), None)
+        for group in _grouped(entries, place) if place is not None else ():
             stacked = torch.stack([entry.stored for entry in group])
-            key = _without(group[0].key, place)
+            key = _without(group[0].key, place or 0)
             while key in taken:
                 key += "_heads"
             taken.add(key)
@@ -77,14 +75,18 @@ def _are_heads(groups: Sequence[Sequence[Entry]], sizes: set[tuple[int, int]]) -
     )
 
 
-def _is_stage(entry: Entry, stages: Iterable[Entry]) -> bool:
-    return any(
-        stage.elements == entry.elements
-        and stage.sampled is None
-        and stage.stored.is_floating_point()
-        and relative(stage.stored, entry.stored) <= EQUAL
-        for stage in stages
-    )
+def _is_told(groups: Sequence[Sequence[Entry]], stages: Mapping[str, Entry], table: StageTable) -> bool:
+    """Has one of the groups the values of a stage, or is none of its members as large as one alone?"""
+    with_heads = [s for s in stages.values() if "H" in axis_names(table.shape(s.name), s.shape)]
+    for group in groups:
+        stacked = torch.stack([entry.stored for entry in group])
+        for stage in with_heads:
+            if stage.elements == stacked.numel() and stage.sampled is None:
+                fit = arranged(stage.stored, stacked, axis_names(table.shape(stage.name), stage.shape))
+                if fit is not None and not fit.is_part and relative(stage.stored, fit.values) <= EQUAL:
+                    return True
+    alone = {stage.elements for stage in with_heads}
+    return not any(group[0].elements in alone for group in groups)
 
 
 def _without(key: str, place: int) -> str:

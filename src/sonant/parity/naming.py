@@ -78,7 +78,7 @@ class Told:
 
 def skeleton(name: str) -> str:
     """A name with its numbers left open."""
-    return _NUMBER.sub("#", name)
+    return _NUMBER.sub("#", name.replace("#", "_"))
 
 
 def numbers(name: str) -> tuple[int, ...]:

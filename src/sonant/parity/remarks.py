@@ -42,10 +42,10 @@ def remarks(reference: Trace, other: Trace, results: list[StageResult], table: S
             elif name == "seed":
                 at = f": {a} and {b}"
             yield f"the {why} of the two runs differ{at}"
-    asked = [t.metadata.get("request") for t in (reference, other)]
-    if isinstance(asked[0], Mapping) and isinstance(asked[1], Mapping):
-        for name in dict.fromkeys((*asked[0], *asked[1])):
-            a, b = (_said(name, request.get(name)) for request in asked)
+    ours, theirs = (t.metadata.get("request") for t in (reference, other))
+    if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+        for name in dict.fromkeys((*ours, *theirs)):
+            a, b = (_said(name, request.get(name)) for request in (ours, theirs))
             if name != "seed" and a != b:
                 yield f"the two requests differ in {name}: {_short(a)} and {_short(b)}"
     if reference.family and other.family and reference.family != other.family:
