@@ -110,7 +110,7 @@ def test_bisect_finds_the_stages_of_a_port_s_own_names(sonant, recorded, tmp_pat
     assert result.code == 1, result.err
     assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.out.")
     assert "a constant factor of 1.02" in result.text
-    assert "map: p0.b0_q -> talker.layer.0.query" in result.text
+    assert "map: p0.b0_a -> talker.layer.0.attention (certain" in result.text
     result = sonant(*common, "--no-match")
     assert (result.code, result.text.startswith("Nothing was judged")) == (1, True)
 

@@ -85,7 +85,9 @@ def _print_map(matches: tuple[Match, ...], everything: bool) -> None:
     for match in matches if everything else matches[:MATCHES]:
         typer.echo(f"  map: {match.theirs} -> {match.ours} ({match.certainty}: {match.why})")
     if len(matches) > MATCHES and not everything:
-        typer.echo(f"  map: {len(matches) - MATCHES} more; --all prints them, --save-map FILE keeps them")
+        typer.echo(
+            f"  map: {len(matches) - MATCHES} more; --all prints them, compare --save-map FILE keeps them"
+        )
 
 
 def print_unexercised(found: Comparison) -> None:
