@@ -239,8 +239,8 @@ def test_a_file_of_a_port_is_bisected_with_the_request_of_a_trace_or_of_flags(so
     assert "--text" in result.err
     result = sonant(*common, "--like", recorded)
     assert result.code == 1, result.err
-    assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.query")
-    assert "a constant factor of 0.666667" in result.text
+    assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.query. What the file holds of")
+    assert "a constant factor of 1.5" in result.text
     result = sonant(*common, "--text", "Hi.", "--voice", CLIP, "--steps", 1)
     assert "talker.layer.{layer}.query" in result.text
 

@@ -217,7 +217,9 @@ def test_bisection_blames_nothing_that_is_right_but_for_what_was_written_down(tm
     )
     (fault,) = found.faults
     assert (fault.stage, fault.agreeing) == ("talker.layer.{layer}.query", (ATTENTION,))
-    assert found.headline.startswith("No stage is wrong by itself. What the file holds of talker.layer")
+    assert found.headline.startswith(
+        f"Wrong by themselves: {fault.stage}. What the file holds of {fault.stage}"
+    )
     assert found.status == "wrong"
 
 

@@ -106,12 +106,11 @@ class Bisection:
         if not self.judged:
             return f"Nothing was judged: the reference holds no stage that was computed here.{end}"
         own = [fault for fault in self.faults if not fault.is_suspicious]
-        wrong = ", ".join(fault.stage for fault in own if not fault.agreeing)
+        wrong = ", ".join(fault.stage for fault in own)
         dumped = ", ".join(fault.stage for fault in own if fault.agreeing)
         odd = ", ".join(fault.stage for fault in self.faults if fault.is_suspicious)
         said = [f"Wrong by themselves: {wrong}."] if wrong else []
         if dumped:
-            said += [] if wrong else ["No stage is wrong by itself."]
             said.append(
                 f"What the file holds of {dumped} is not what went on: what is computed from it is right "
                 "with ours in its place. Was it written down at the place that its name means?"
