@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import stat
 import subprocess
@@ -27,6 +28,24 @@ def test_say_writes_speech_and_prints_where(sonant, tmp_path):
     assert audio.sample_rate == 24_000
     assert 0.8 < audio.seconds < 4
     assert np.abs(audio.samples).max() > 0.05
+
+
+def test_forgotten_quotes_are_no_matter(sonant, toy, tmp_path):
+    assert sonant("say", "hello", "there", "friend", "-o", "parted.wav", "--seed", 1).code == 0
+    assert sonant("say", "hello there friend", "-o", "whole.wav", "--seed", 1).code == 0
+    assert (tmp_path / "parted.wav").read_bytes() == (tmp_path / "whole.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("closed", "text", "code"), [(">&-", "hello", 0), ("2>&-", "hello", 0), ("<&-", "-", 2)], ids=str
+)
+def test_a_closed_standard_stream_is_no_matter(tmp_path, closed, text, code):
+    script = "import sys; sys.argv[0] = 'sonant'; from sonant.cli import main; main()"
+    command = shlex.join([sys.executable, "-c", script, "say", text, "-o", "out.wav"])
+    done = subprocess.run(["sh", "-c", f"{command} {closed}"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "out.wav").exists() == (code == 0)
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "opus", "aac", "m4a", "pcm"])

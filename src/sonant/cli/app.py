@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -80,6 +81,7 @@ def main() -> None:
     from sonant.errors import SonantError, StorageError, describe
     from sonant.files import FULL
 
+    open_closed_streams()
     show_warnings()
     try:
         app(prog_name="sonant")  # also for python -m sonant, where completion needs the name
@@ -94,6 +96,13 @@ def main() -> None:
         leave(describe(StorageError())[1])
     except SystemExit as error:
         leave(error.code if isinstance(error.code, int) else 1 if error.code else 0)
+
+
+def open_closed_streams() -> None:
+    """A standard stream that was closed before the start (`>&-`) is None in Python: nothing comes of it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  for good
 
 
 def show_warnings() -> None:

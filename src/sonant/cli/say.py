@@ -30,8 +30,8 @@ Machine = partial(typer.Option, rich_help_panel="Model and machine")
 
 @with_settings
 def say(
-    text: Annotated[
-        str | None,
+    words: Annotated[
+        list[str] | None,
         typer.Argument(help="What to say; - reads standard input, @FILE a file.", metavar="TEXT|-|@FILE"),
     ] = None,
     output: Annotated[
@@ -90,9 +90,11 @@ def say(
     from sonant.errors import RequestError
     from sonant.readings.job import Job
 
+    text = " ".join(words) if words else None  # as the shell parted them, where the quotes were forgotten
     if text is None and given["source_audio"] is None:
         raise RequestError(
-            'nothing to say was given; expected TEXT, - or @FILE. Try: sonant say "Hello there."'
+            "nothing to say was given; expected TEXT, - for standard input, or @FILE. Try: sonant say "
+            '"Hello there."'
         )
     target, format = find_target(output, format, is_played=play)
     if (receipt or resume) and not isinstance(target, Path):
