@@ -11,9 +11,11 @@ from sonant.bench import qwen3_tts_checkpoint
 from sonant.bench.checkpoints import folder_for
 from sonant.bench.compare import compare, merge, run_rival
 from sonant.bench.worker import Workload, measure
-from sonant.cli.app import app
+from sonant.cli.app import tree
 from sonant.cli.bench import _figure
 from sonant.errors import CheckpointError, DependencyError, GenerationError
+
+app = tree()
 
 
 @pytest.mark.parametrize(

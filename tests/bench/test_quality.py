@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 from sonant.bench import quality
 from sonant.bench.quality import Trial, choose_precisions, listen, read_texts, sentences, shares, speak
 from sonant.catalogue import registry
-from sonant.cli.app import app
+from sonant.cli.app import tree
 from sonant.errors import RequestError
 from sonant.quality.judges import Judges
 from sonant.request.audio import Audio
+
+app = tree()
 
 TRIAL = Trial(model="m", fingerprint="f", precisions=("lossless", "int8"), texts=("One.", "Two."), seed=5)
 

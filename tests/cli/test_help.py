@@ -13,7 +13,9 @@ import typer
 from typer.main import get_command
 
 from sonant import __version__
-from sonant.cli.app import app
+from sonant.cli.app import tree
+
+app = tree()
 
 HEAVY = {
     "torch",

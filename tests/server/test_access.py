@@ -8,10 +8,12 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from sonant.cli.app import app as cli
+from sonant.cli.app import tree
 from sonant.errors import ConfigError
 from sonant.server.auth import find_key, hash_key, keys_of, read_key_file
 from sonant.server.settings import ServerSettings
+
+cli = tree()
 
 LOCAL = ("localhost", "127.0.0.1", "::1")
 

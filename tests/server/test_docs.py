@@ -14,13 +14,15 @@ from typer.testing import CliRunner
 
 from sonant.audio.io import read_audio, write_audio
 from sonant.catalogue.registry import load
-from sonant.cli.app import app as cli
+from sonant.cli.app import tree
 from sonant.request.speech import SpeechRequest
 from sonant.server.app import create_app
 from sonant.server.models import ModelPool, ModelSource
 from sonant.server.settings import ServerSettings
 from sonant.voices.library import VoiceLibrary
 from tests.server.conftest import ThreadServer
+
+cli = tree()
 
 ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "server.md").read_text(encoding="utf-8"), re.S)

@@ -7,12 +7,14 @@ import pytest
 from typer.testing import CliRunner
 
 from sonant.cli import serve as command
-from sonant.cli.app import app
+from sonant.cli.app import tree
 from sonant.errors import ConfigError
 from sonant.server.cluster import CLUSTER
 from sonant.server.options import OPTIONS, from_words, options_on, server_settings, unsaid_settings
 from sonant.server.options_page import options_page
 from sonant.server.settings import ServerSettings
+
+app = tree()
 
 PAGE = Path(__file__).parents[2] / "docs" / "server-options.md"
 NOT_SAID = {

@@ -10,12 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from sonant.audio.io import read_audio
-from sonant.cli.app import app as cli
+from sonant.cli.app import tree
 from sonant.cli.serve import open_socket
 from sonant.errors import ConfigError
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import toy_source, wait_until
 from tests.server.test_others_words import Cloner, source, steady
+
+cli = tree()
 
 
 @pytest.fixture

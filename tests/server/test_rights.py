@@ -6,12 +6,14 @@ import httpx
 import pytest
 from typer.testing import CliRunner
 
-from sonant.cli.app import app as cli
+from sonant.cli.app import tree
 from sonant.errors import ConfigError
 from sonant.server.auth import keys_of, read_key_file
 from sonant.server.settings import RIGHTS, ServerSettings
 from tests.server.conftest import toy_source
 from tests.server.test_uploads import clip
+
+cli = tree()
 
 KEYS = (
     *keys_of(["sk-ann", "sk-bob"]),

@@ -1,32 +1,44 @@
-"""The tree of commands. Each file of commands only parses, and loads what it needs when it is used."""
+"""The tree of commands. A file of commands only parses; it is loaded when it is used, as what it needs is."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
 
 from sonant import __version__
-from sonant.cli import (
-    batch,
-    bench,
-    codec,
-    measure,
-    models,
-    parity,
-    quality,
-    read,
-    replay,
-    say,
-    serve,
-    suite,
-    voice,
-)
-from sonant.cli import text as text_command
+
+COMMANDS: Mapping[str, str] = {
+    "say": "say:say",
+    "read": "read:read",
+    "cast": "read:cast",
+    "batch": "batch:batch",
+    "text": "text:text",
+    "replay": "replay:replay",
+    "voice": "voice:app",
+    "models": "models:models",
+    "inspect": "models:inspect",
+    "pull": "models:pull",
+    "convert": "models:convert",
+    "codec": "codec:app",
+    "measure": "measure:measure",
+    "suite": "suite:suite",
+    "sweep": "quality:sweep",
+    "compare": "quality:compare",
+    "evaluate": "quality:evaluate",
+    "bench": "bench:bench",
+    "serve": "serve:serve",
+    "studio": "serve:studio",
+    "key": "serve:key",
+    "parity": "parity:app",
+}
+"""Every command, in the order of the help: its file here, and its function or its own tree of commands."""
 
 
 def _tell_version(is_asked: bool) -> None:
@@ -35,14 +47,6 @@ def _tell_version(is_asked: bool) -> None:
         raise typer.Exit
 
 
-app = typer.Typer(
-    name="sonant",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
-
-
-@app.callback()
 def sonant(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version.")
@@ -51,29 +55,19 @@ def sonant(
     """Speak with the open voice-cloning speech models."""
 
 
-# Every command is registered here, and only here.
-app.command("say")(say.say)
-app.command("read")(read.read)
-app.command("cast")(read.cast)
-app.command("batch")(batch.batch)
-app.command("text")(text_command.text)
-app.command("replay")(replay.replay)
-app.add_typer(voice.app, name="voice")
-app.command("models")(models.models)
-app.command("inspect")(models.inspect)
-app.command("pull")(models.pull)
-app.command("convert")(models.convert)
-app.add_typer(codec.app, name="codec")
-app.command("measure")(measure.measure)
-app.command("suite")(suite.suite)
-app.command("sweep")(quality.sweep)
-app.command("compare")(quality.compare)
-app.command("evaluate")(quality.evaluate)
-app.command("bench")(bench.bench)
-app.command("serve")(serve.serve)
-app.command("studio")(serve.studio)
-app.command("key")(serve.key)
-app.add_typer(parity.app, name="parity")
+def tree(only: str | None = None) -> typer.Typer:
+    """The commands, or one alone: their hundreds of options take longer to declare than a word to speak."""
+    made = typer.Typer(name="sonant", no_args_is_help=True, pretty_exceptions_enable=False)
+    made.callback()(sonant)
+    for name, place in COMMANDS.items():
+        if only in (None, name):
+            file, _, what = place.partition(":")
+            command = getattr(import_module(f"sonant.cli.{file}"), what)
+            if isinstance(command, typer.Typer):
+                made.add_typer(command, name=name)
+            else:
+                made.command(name)(command)
+    return made
 
 
 def main() -> None:
@@ -84,6 +78,7 @@ def main() -> None:
     open_closed_streams()
     show_warnings()
     try:
+        app = tree(next((word for word in sys.argv[1:2] if word in COMMANDS), None))
         app(prog_name="sonant")  # also for python -m sonant, where completion needs the name
     except SonantError as error:
         notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", ()))

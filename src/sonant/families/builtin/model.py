@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -56,8 +57,11 @@ class BuiltinModel:
     @cached_property
     def _voice(self) -> Any:
         from hibari import Hibari
+        from hibari.g2p import G2P
 
-        return Hibari(threads=1)
+        with ThreadPoolExecutor(1) as beside:  # lexicons are read while the network is, by onnxruntime
+            reading = beside.submit(G2P)
+            return Hibari(threads=1, g2p=lambda text: reading.result()(text))
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Always refused: this voice cannot imitate."""
