@@ -78,6 +78,39 @@ def test_the_widest_precision_that_fits_is_chosen_and_told():
         fit(499)
 
 
+def test_streams_keep_their_past_where_every_utterance_has_room_for_it():
+    footprint = Footprint(weights=10**9, loading=0, working=0, utterance=10**8, stream=10**9, position=1)
+    candidate = Candidate(dtype="float32", precision="full", footprint=footprint)
+
+    def fit(limit, slots):
+        return choose("m", [candidate], slots=slots, limit=limit * 10**8, taken=0, hint="")
+
+    plan = fit(21, 1)
+    assert (plan.keeps_past, plan.needed, plan.cache_positions, plan.remarks) == (True, 21 * 10**8, 0, ())
+    plan = fit(20, 1)
+    assert (plan.keeps_past, plan.needed, plan.cache_positions) == (False, 11 * 10**8, 9 * 10**8)
+    assert "no room for what streams of m keep of their past, 1.0 GB each" in plan.remarks[0]
+    plan = fit(31, 2)
+    assert (plan.keeps_past, plan.slots) == (False, 2), "company is worth more than the past"
+    assert fit(32, 2).keeps_past
+
+
+def test_what_cosyvoice3_keeps_of_a_stream_is_reckoned_with():
+    folder = QWEN.parents[2] / "cosyvoice3" / "checkpoint"
+    (wide, *_) = registry._candidates(folder, torch.device("cpu"), "auto", "auto")
+    assert wide.footprint.stream == 10 * 3 * 2 * 2 * 64 * 2 * (500 + 400 + 200), "10 s, 8 s and one hop"
+    (only,) = registry._candidates(folder, torch.device("cuda"), "float32", "auto")
+    assert only.footprint.stream == 0, "on a device nothing is kept"
+
+
+def test_a_model_loaded_without_room_is_told():
+    folder = QWEN.parents[2] / "cosyvoice3" / "checkpoint"
+    with registry.load(folder) as engine:
+        assert engine.model.keeps_past
+    with registry.load(folder, keeps_past=False) as engine:
+        assert not engine.model.keeps_past
+
+
 def test_loading_may_need_more_than_speaking():
     footprint = Footprint(weights=100, loading=70, working=20, utterance=5, position=1, positions=10)
     assert footprint.needed(1) == 170

@@ -86,8 +86,8 @@ FAULTS = (
         change(
             estimator.PositionConvolution,
             "forward",
-            "layer[0](x)[0]",
-            "F.conv1d(F.pad(x, (15, 15)), layer[0].weight, layer[0].bias, groups=layer[0].groups)",
+            "layer[0](x, before[index])",
+            "F.conv1d(F.pad(x, (15, 15)), layer[0].weight, layer[0].bias, groups=layer[0].groups), None",
         ),
         (f"{STEP}input.position",),
     ),

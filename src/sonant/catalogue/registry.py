@@ -354,6 +354,7 @@ def load(
     voices: VoiceLibrary | None = None,
     memory_limit: int | str | None = None,
     strict: bool = False,
+    keeps_past: bool = True,
     **engine_options: Any,
 ) -> Engine:
     """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin".
@@ -361,6 +362,7 @@ def load(
     `precision` and `strict` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole
     process, or for the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to
     fewer, until the model fits; a warning says so, and RequestError is raised when nothing fits.
+    `keeps_past`: whether streams may keep what they would have to compute again (CosyVoice3, on a CPU).
     """
     find(model)  # a wrong name is told before torch is imported
     from sonant.engine.engine import Engine
@@ -373,9 +375,12 @@ def load(
         for remark in planned.remarks:
             log.warning("memory limit: %s", remark)
         dtype, precision, slots = planned.dtype, planned.precision, planned.slots
+        keeps_past = keeps_past and planned.keeps_past
         engine_options.setdefault("cache_positions", planned.cache_positions)
         limit_device(device, memory_limit)
     made = load_model(model, device=device, dtype=dtype, precision=precision, strict=strict)
+    if not keeps_past and hasattr(made, "keeps_past"):
+        made.keeps_past = False
     return Engine(
         made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
     )

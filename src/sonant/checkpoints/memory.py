@@ -40,11 +40,13 @@ class Footprint:
     """One position of one cache row."""
     positions: int = 0
     """Cache positions of an utterance of ordinary length, all of its rows together."""
+    stream: int = 0
+    """What a streamed utterance holds besides where there is room, so as not to compute its past again."""
 
-    def needed(self, slots: int) -> int:
-        """Bytes for `slots` utterances of ordinary length at a time."""
-        speaking = self.working + slots * (self.utterance + self.positions * self.position)
-        return self.weights + max(self.loading, speaking)
+    def needed(self, slots: int, *, keeps_past: bool = False) -> int:
+        """Bytes for `slots` utterances of ordinary length at a time; with their past if all are streamed."""
+        utterance = self.utterance + self.positions * self.position + keeps_past * self.stream
+        return self.weights + max(self.loading, self.working + slots * utterance)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +77,8 @@ class Plan:
     """Cache positions for which there is room, all rows together; None for a model without such caches."""
     ordinary_positions: int | None
     """Those of them that `needed` counts."""
+    keeps_past: bool = True
+    """False where there is no room for what streams keep of their past: they compute it again."""
     remarks: tuple[str, ...] = ()
     """What was made smaller to fit, for the user."""
 
@@ -101,14 +105,23 @@ def choose(
             )
         if fitting < slots:
             remarks.append(f"{show(limit)} has room for {fitting} of {slots} utterances of {model} at a time")
-        spare = room - footprint.weights - footprint.working - fitting * footprint.utterance
+        keeps_past = footprint.needed(fitting, keeps_past=True) <= room
+        if not keeps_past:
+            remarks.append(
+                f"{show(limit)} has no room for what streams of {model} keep of their past, "
+                f"{show(footprint.stream)} each; they compute it again, which takes about twice the time"
+            )
+        needed = footprint.needed(fitting, keeps_past=keeps_past)
+        held = footprint.utterance + keeps_past * footprint.stream
+        spare = room - footprint.weights - footprint.working - fitting * held
         return Plan(
             dtype=candidate.dtype,
             precision=candidate.precision,
             slots=fitting,
-            needed=footprint.needed(fitting),
+            needed=needed,
             cache_positions=spare // footprint.position if footprint.position else None,
             ordinary_positions=fitting * footprint.positions if footprint.position else None,
+            keeps_past=keeps_past,
             remarks=tuple(remarks),
         )
     least = min(candidates, key=lambda candidate: candidate.footprint.needed(1))

@@ -377,7 +377,9 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _option(
         "reference_stream", "switch",
-        "Each chunk runs flow and vocoder on everything so far, as the original does.", default=False,
+        "Each chunk runs flow and vocoder on everything so far, the last under full attention, as the"
+        " original does.",
+        default=False,
     ),
     _option(
         "codec_chunks", "switch",

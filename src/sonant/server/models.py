@@ -122,6 +122,7 @@ def find_sources(
             size = planned.needed
             options = {"dtype": planned.dtype, "precision": planned.precision, "slots": planned.slots}
             options["cache_positions"] = planned.ordinary_positions
+            options["keeps_past"] = planned.keeps_past
         sources[name] = ModelSource(
             name=name,
             open=partial(

@@ -33,6 +33,15 @@ def test_seeds_differ_and_repeat(shared_model):
     assert SeededNoise(config, 1).source(0, 5).max() < 1
 
 
+def test_a_prompt_may_have_noise_of_its_own_whatever_the_seed(shared_model):
+    config = shared_model.config
+    one, other = (SeededNoise(config, seed, prompt=70) for seed in (1, 2))
+    assert torch.equal(one.flow(120)[:, :70], other.flow(120)[:, :70])
+    assert torch.equal(one.flow(120)[:, 70:], SeededNoise(config, 1).flow(120)[:, 70:])
+    assert not torch.equal(one.flow(120)[:, 70:], other.flow(120)[:, 70:])
+    assert torch.equal(one.flow(60), one.flow(120)[:, :60])
+
+
 def test_reference_noise_at_official_sizes_has_the_recorded_hashes(shared_model):
     """First 16 hex digits of SHA-256 over the original's whole buffers, on torch's CPU generator."""
     config = shared_model.config

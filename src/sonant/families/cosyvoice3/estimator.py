@@ -15,6 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from sonant.families.cosyvoice3.config import TransformerConfig
+from sonant.families.cosyvoice3.past import BlockPast, StepPast
 from sonant.nn.conv import CausalConv1d
 from sonant.nn.rope import rotate_interleaved
 from sonant.nn.tap import tap
@@ -56,10 +57,13 @@ class PositionConvolution(nn.Module):
         # A list of one, for the checkpoint's name conv1.0.
         return nn.ModuleList([CausalConv1d(width, width, POSITION_KERNEL, groups=POSITION_GROUPS)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, before: list[Tensor | None] | None = None) -> Tensor:
+        """`before` is what each convolution looks back on, replaced by what the next frames will."""
+        before = [None, None] if before is None else before
         x = x.transpose(1, 2)
-        for layer in (self.conv1, self.conv2):
-            x = F.mish(layer[0](x)[0])
+        for index, layer in enumerate((self.conv1, self.conv2)):
+            x, following = layer[0](x, before[index])
+            x, before[index] = F.mish(x), following
         # Laid out as every layer behind it reads it; the residual stream would keep the other order.
         return x.transpose(1, 2).contiguous()
 
@@ -73,10 +77,13 @@ class InputEmbedding(nn.Module):
         self.proj = nn.Linear(inner, config.dim)
         self.conv_pos_embed = PositionConvolution(config.dim)
 
-    def forward(self, x: Tensor, cond: Tensor, mu: Tensor, speaker: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, cond: Tensor, mu: Tensor, speaker: Tensor, past: StepPast | None = None
+    ) -> Tensor:
         repeated = speaker[:, None].expand(-1, x.shape[1], -1)
         x = tap("input.projection", self.proj(torch.cat((x, cond, mu, repeated), dim=-1)))
-        return tap("input", tap("input.position", self.conv_pos_embed(x)) + x)
+        position = self.conv_pos_embed(x, None if past is None else past.convolved)
+        return tap("input", tap("input.position", position) + x)
 
 
 class Modulation(nn.Module):
@@ -97,7 +104,10 @@ def modulated_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Attention over frames. mask [T, T] is True where a query may look; None sees everything."""
+    """Attention over frames. mask [T, N] is True where a query may look; None sees everything.
+
+    With `past` the keys are those kept of earlier frames as well, and new ones are kept.
+    """
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -108,13 +118,22 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(config.dim, inner)
         self.to_out = nn.Sequential(nn.Linear(inner, config.dim))
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        name: str,
+        past: BlockPast | None = None,
+    ) -> Tensor:
         query, key = tap(f"{name}.query", self.to_q(x)), tap(f"{name}.key", self.to_k(x))
         query = tap(f"{name}.query_rotated", rotate_first_head(query, cos, sin))
         key = tap(f"{name}.key_rotated", rotate_first_head(key, cos, sin))
-        query, key, value = (
-            rearrange(y, "b t (h d) -> b h t d", h=self.heads) for y in (query, key, self.to_v(x))
-        )
+        value = self.to_v(x)
+        if past is not None:
+            key, value = past.join(key, value)
+        query, key, value = (rearrange(y, "b t (h d) -> b h t d", h=self.heads) for y in (query, key, value))
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         return self.to_out(rearrange(out, "b h t d -> b t (h d)"))
 
@@ -154,11 +173,18 @@ class Block(nn.Module):
         self.ff = FeedForward(config.dim, int(config.dim * config.ff_mult))
 
     def forward(
-        self, x: Tensor, time: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None, name: str
+        self,
+        x: Tensor,
+        time: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor | None,
+        name: str,
+        past: BlockPast | None = None,
     ) -> Tensor:
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.attn_norm(time)
         normed = tap(f"{name}.norm", modulated_norm(x, scale_a, shift_a))
-        x = x + gate_a * tap(f"{name}.attention", self.attn(normed, cos, sin, mask, name))
+        x = x + gate_a * tap(f"{name}.attention", self.attn(normed, cos, sin, mask, name, past))
         normed = tap(f"{name}.feed_norm", modulated_norm(x, scale_m, shift_m))
         branch = tap(f"{name}.feed_forward", self.ff(normed))
         return tap(name, x + gate_m * branch)
@@ -188,7 +214,7 @@ class Estimator(nn.Module):
 
     forward: x, mu, cond [B, M, T], speaker [B, M], time [B] -> [B, M, T]. `positions` [T] are frame
     numbers counted from the first prompt frame (gaps allowed); `chunked` limits a frame to its own chunk
-    of `static_chunk_size` frames and earlier ones.
+    of `static_chunk_size` frames and earlier ones. With `past`, a chunked run on the frames that follow it.
     """
 
     def __init__(self, config: TransformerConfig) -> None:
@@ -211,13 +237,18 @@ class Estimator(nn.Module):
         positions: Tensor,
         *,
         chunked: bool,
+        past: StepPast | None = None,
     ) -> Tensor:
         embedded = self.time_embed(time)
-        h = self.input_embed(x.transpose(1, 2), cond.transpose(1, 2), mu.transpose(1, 2), speaker)
+        h = self.input_embed(x.transpose(1, 2), cond.transpose(1, 2), mu.transpose(1, 2), speaker, past)
         cos, sin = self.rotary_embed(positions)
-        mask = chunk_mask(positions, self.config.static_chunk_size) if chunked else None
+        if past is not None:
+            mask = past.mask
+        else:
+            mask = chunk_mask(positions, self.config.static_chunk_size) if chunked else None
         for index, block in enumerate(self.transformer_blocks):
-            h = block(h, embedded, cos, sin, mask, f"block.{index}")
+            kept = None if past is None else past.block(index)
+            h = block(h, embedded, cos, sin, mask, f"block.{index}", kept)
         # Parity: scale comes first here, shift first in the blocks.
         scale, shift = self.norm_out(embedded)
         h = tap("norm_out", modulated_norm(h, scale, shift))

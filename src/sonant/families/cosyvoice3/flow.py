@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sonant.families.cosyvoice3.config import FlowConfig
 from sonant.families.cosyvoice3.estimator import Estimator
+from sonant.families.cosyvoice3.past import FlowPast
 from sonant.nn.conv import CausalConv1d
 from sonant.nn.flow import cosine_times, guided, linear_times, solve_euler
 from sonant.nn.tap import tap, tap_scope
@@ -102,8 +103,15 @@ class Flow(nn.Module):
         chunked: bool,
         steps: int | None = None,
         guidance: float | None = None,
+        past: FlowPast | None = None,
     ) -> Tensor:
-        """Mel [M, T] from noise [M, T]: one batch of two, with and without the conditions, for each step."""
+        """Mel [M, T] from noise [M, T]: one batch of two, with and without the conditions, for each step.
+
+        With `past`, of frames that follow those solved with it before, under the streaming mask.
+        """
+        assert chunked or past is None
+        if past is not None:
+            past.begin(inputs.positions)
         guidance = self.config.guidance if guidance is None else guidance
         schedule = cosine_times if self.config.cosine_times else linear_times
         # Both stay in float32: x and the times are what rounding would spoil first.
@@ -123,6 +131,7 @@ class Flow(nn.Module):
                     tap("t", time.expand(2)),
                     inputs.positions,
                     chunked=chunked,
+                    past=None if past is None else past.step(step),
                 ).to(x.dtype)
             return guided(both[:1], both[1:], guidance)
 

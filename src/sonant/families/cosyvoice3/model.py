@@ -23,9 +23,17 @@ from sonant.families.cosyvoice3.encoders import ENCODER_RATE, MAX_CLIP_SECONDS, 
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.noise import Noise, ReferenceNoise, SeededNoise
+from sonant.families.cosyvoice3.past import KeptPrompts
 from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
 from sonant.families.cosyvoice3.speaking import Feeding, TokenState
-from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, FlowVoice, SpeechDecoder
+from sonant.families.cosyvoice3.stream import (
+    CONTEXT_TOKENS,
+    MEMORY,
+    PROMPTS,
+    DecodeOptions,
+    FlowVoice,
+    SpeechDecoder,
+)
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, TextRules, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
@@ -121,6 +129,9 @@ class CosyVoice3Model:
         self.rules = TextRules(lambda text: len(tokenizer.encode(text)))
         self.presets = presets
         self.device = device
+        self.keeps_past = device.type == "cpu"
+        """Whether streams keep what they have solved; elsewhere memory is dearer than the time it saves."""
+        self._prompts = KeptPrompts(PROMPTS)
         self._cache: KVCache | None = None
         self._stack: StepStack | None = None
         self._steps: RowSteps | None = None
@@ -348,6 +359,7 @@ class CosyVoice3Model:
             speed=request.speed,
             hop=hop,
             context_tokens=None if whole else CONTEXT_TOKENS,
+            memory=MEMORY if self.keeps_past else 0,
         )
 
     def _encode_both(self, prompt_text: str, text: str) -> tuple[Tensor, Tensor]:
@@ -473,10 +485,13 @@ class CosyVoice3Model:
     def decoder(self, prompt: Prompt, *, streaming: bool) -> SpeechDecoder:
         """A fresh decoder with its own noise."""
         inputs: Inputs = prompt.inputs
+        known = len(inputs.reference.tokens) * self.config.flow.frames_per_token
+        if not inputs.options.is_chunked(streaming=streaming):
+            known = 0
         noise: Noise = (
             ReferenceNoise(self.config)
             if inputs.noise == "reference"
-            else SeededNoise(self.config, prompt.seed)
+            else SeededNoise(self.config, prompt.seed, prompt=known)
         )
         return SpeechDecoder(
             self.config,
@@ -486,6 +501,7 @@ class CosyVoice3Model:
             noise,
             inputs.options,
             streaming=streaming,
+            prompts=self._prompts,
         )
 
 

@@ -53,17 +53,23 @@ class _Blocks:
 
 
 class SeededNoise:
-    """Noise from the generators of one seed."""
+    """Noise from the generators of one seed.
 
-    def __init__(self, config: CosyVoice3Config, seed: int) -> None:
+    The flow's first `prompt` frames have the same noise whatever the seed, as in the original all frames
+    have: what a stream keeps of its voice then serves the next.
+    """
+
+    def __init__(self, config: CosyVoice3Config, seed: int, *, prompt: int = 0) -> None:
         bins, harmonics = config.flow.mel_bins, config.vocoder.harmonics
         self._samples = config.vocoder.samples
         flow, source = generator(seed, "flow noise"), generator(seed, "source noise")
         self._flow = _Blocks(lambda: torch.randn(BLOCK, bins, generator=flow))
+        self._prompt = torch.randn(prompt, bins, generator=generator(0, "prompt noise"))
         self._source = _Blocks(lambda: torch.rand(BLOCK * self._samples, harmonics, generator=source))
 
     def flow(self, stop: int) -> Tensor:
-        return self._flow.take(0, stop).T
+        known = self._prompt[:stop]
+        return torch.cat((known, self._flow.take(0, stop)[len(known) :])).T
 
     def source(self, start: int, stop: int) -> Tensor:
         return self._source.take(start * self._samples, stop * self._samples)

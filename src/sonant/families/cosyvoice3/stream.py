@@ -2,15 +2,18 @@
 
     tokens at 25 Hz --flow--> mel at 50 Hz --vocoder--> samples at 24 kHz
 
-Chunks follow the original's schedule. By default the flow sees the prompt and a fixed number of earlier
-tokens, and the vocoder a fixed number of earlier frames, so a second of audio costs the same however long
-the utterance is; `context_tokens=None` runs both on everything so far, as the original does.
+Chunks follow the original's schedule. A stream is solved under the streaming mask to its end: the flow sees
+the prompt and a fixed number of earlier tokens, whose keys and values it keeps where `memory` allows and
+solves again where not, and the vocoder a fixed number of earlier frames; so a second of audio costs the same
+however long the utterance is. `context_tokens=None` runs both on everything so far, and the last chunk under
+full attention, as the original does.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -18,15 +21,22 @@ from torch import Tensor
 
 from sonant.errors import GenerationError
 from sonant.families.cosyvoice3.config import CosyVoice3Config
-from sonant.families.cosyvoice3.flow import Flow
+from sonant.families.cosyvoice3.flow import Flow, FlowInputs
 from sonant.families.cosyvoice3.noise import Noise
+from sonant.families.cosyvoice3.past import FlowPast, KeptPrompts, PastSize
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.tap import tap, tap_scope
 
 HOP_GROWTH, LARGEST_HOP = 2, 4
 """A hop doubles after each chunk, up to four times the first. Source: the original's CosyVoice3Model."""
 CONTEXT_TOKENS = 200
-"""Earlier tokens the flow sees by default, 8 s: the first 12 s of a stream are then the original's own."""
+"""Earlier tokens the flow sees by default, 8 s: the first 12 s of a stream then miss nothing."""
+MEMORY = 2 << 30
+"""Bytes that a stream may keep of its past: enough after a reference of up to 11 s."""
+PROMPTS = 1 << 30
+"""Bytes that a model keeps of the prompts of voices that streamed last: some 11 s of references."""
+KEPT = torch.bfloat16
+"""What keys and values are kept in, but for a flow in float64, which keeps float64."""
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,15 @@ class DecodeOptions:
     hop: int | None = None
     """First hop in tokens; None is the model's own."""
     context_tokens: int | None = CONTEXT_TOKENS
-    """Earlier tokens that the flow sees besides the prompt; None sees all."""
+    """Earlier tokens that the flow sees besides the prompt; None sees all, and keeps nothing."""
+    memory: int = MEMORY
+    """Bytes for keys and values of earlier frames; where they do not fit, the frames are solved again."""
+    kept: torch.dtype = KEPT
+
+    def is_chunked(self, *, streaming: bool) -> bool:
+        """Whether the flow solves chunk by chunk, under the streaming mask to the end."""
+        # Another pace stretches the whole mel, so it has to be there first; as in the original.
+        return streaming and self.speed == 1.0 and self.context_tokens is not None
 
 
 class SpeechDecoder:
@@ -180,6 +198,7 @@ class SpeechDecoder:
         options: DecodeOptions,
         *,
         streaming: bool,
+        prompts: KeptPrompts | None = None,
     ) -> None:
         self.timings = {"flow": 0.0, "vocoder": 0.0}
         self.calls: list[Call] = []
@@ -190,7 +209,6 @@ class SpeechDecoder:
         self._reference = reference
         self._noise = noise
         self._options = options
-        # Another pace stretches the whole mel, so it has to be there first; as in the original.
         self._streaming = streaming and options.speed == 1.0
         self._tokens = reference.tokens.new_zeros(0)
         self._next_frame = reference.mel.shape[0]
@@ -201,6 +219,9 @@ class SpeechDecoder:
         )
         context = None if options.context_tokens is None else vocoder.context
         self._samples = VocoderStream(vocoder, noise, context=context)
+        self._is_chunked = options.is_chunked(streaming=streaming)
+        self._past: FlowPast | None = None
+        self._prompts = KeptPrompts(0) if prompts is None else prompts
 
     @property
     def hop(self) -> int:
@@ -219,7 +240,10 @@ class SpeechDecoder:
         """The rest of the samples."""
         if not len(self._tokens):
             return self._nothing()
-        return self._run(self._schedule.last(len(self._tokens)))
+        call = self._schedule.last(len(self._tokens))
+        samples = self._run(replace(call, chunked=self._is_chunked))
+        self._past = None
+        return samples
 
     def _nothing(self) -> Tensor:
         return self._vocoder.conv_pre.weight.new_zeros(0)
@@ -253,32 +277,104 @@ class SpeechDecoder:
             # the original repeats or skips that many frames between two chunks.
             first = voice.mel.shape[0] + call.offset * config.frames_per_token
         self._next_frame = total
-        keep = self._visible(call.offset, total)
-        if keep is not None:
-            inputs, noise = inputs.part(keep), noise[:, keep]
-        mel = self._flow.solve(
-            inputs, noise, chunked=call.chunked, steps=self._options.steps, guidance=self._options.guidance
-        )
+        mel, positions = self._solve(inputs, noise, call)
         if not bool(torch.isfinite(mel).all()):
             raise GenerationError(
                 "the flow gave values that are not finite. The weights or the precision are at fault; "
                 "try --dtype float32 and sonant parity."
             )
-        positions = inputs.positions[inputs.positions >= voice.mel.shape[0]]
+        positions = positions[positions >= voice.mel.shape[0]]
         target = tap("flow.mel", mel[:, mel.shape[1] - len(positions) :])
         return target[:, positions >= first]
 
-    def _visible(self, offset: int, total: int) -> Tensor | None:
-        """Frames [n] that take part: the prompt, the context and what is new; None is all of them."""
-        context = self._options.context_tokens
-        if context is None or offset <= context:
+    def _solve(self, inputs: FlowInputs, noise: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        """Mel [M, n] up to the end of a call and the numbers [n] of its frames: at least the new ones."""
+        if call.offset == 0:
+            self._past = self._fresh_past(inputs)
+            if self._past is not None:
+                self._keep_prompt(self._past, inputs, noise)
+        if self._past is not None:
+            parts = self._past.size.parts(inputs.positions[self._past.frames :])
+        else:
+            parts = [self._visible(call.offset, len(inputs.positions))]
+        solved = [self._part(inputs, noise, part, chunked=call.chunked) for part in parts]
+        return torch.cat(solved, dim=1), torch.cat(parts)
+
+    def _part(self, inputs: FlowInputs, noise: Tensor, part: Tensor, *, chunked: bool) -> Tensor:
+        """Mel [M, n] of the frames `part` [n]."""
+        options = self._options
+        return self._flow.solve(
+            inputs.part(part),
+            noise[:, part],
+            chunked=chunked,
+            steps=options.steps,
+            guidance=options.guidance,
+            past=self._past,
+        )
+
+    def _keep_prompt(self, past: FlowPast, inputs: FlowInputs, noise: Tensor) -> None:
+        """Solve the chunks of the prompt that no later token reaches, or take them from the last stream.
+
+        They are solved by themselves either way, so that samples do not depend on which it was.
+        """
+        voice, config = self._reference, self._config.flow
+        settled = (len(voice.tokens) - config.lookahead) * config.frames_per_token
+        settled = max(0, min(settled, voice.mel.shape[0]))
+        settled -= settled % config.transformer.static_chunk_size
+        if not settled:
+            return
+        frames = inputs.positions[:settled]
+        key = _digest(past, inputs.part(frames), noise[:, :settled], self._options)
+        found = self._prompts.find(key)
+        if found is not None:
+            past.restore(found)
+            return
+        for part in past.size.parts(frames):
+            self._part(inputs, noise, part, chunked=True)
+        self._prompts.keep(key, past.copy())
+
+    def _fresh_past(self, inputs: FlowInputs) -> FlowPast | None:
+        """Room for what this stream keeps; None where it keeps nothing or needs more than it may have."""
+        config, kind, context = self._config.flow, inputs.mu.dtype, self._options.context_tokens
+        transformer, ratio = config.transformer, config.frames_per_token
+        if context is None or not self._is_chunked:
             return None
+        if self._config.chunk_tokens * ratio % transformer.static_chunk_size:
+            return None  # hops that end inside a chunk of the mask: its frames still change
+        size = PastSize(
+            config=transformer,
+            steps=self._options.steps or config.steps,
+            prompt=self._prompt_frames,
+            window=context * ratio,
+        )
+        dtype = kind if kind == torch.float64 else self._options.kept
+        if size.bytes(dtype.itemsize) > self._options.memory:
+            return None
+        return FlowPast(size, dtype, inputs.mu.device)
+
+    @property
+    def _prompt_frames(self) -> int:
         ratio = self._config.flow.frames_per_token
-        prompt = max(len(self._reference.tokens) * ratio, self._reference.mel.shape[0])
+        return max(len(self._reference.tokens) * ratio, self._reference.mel.shape[0])
+
+    def _visible(self, offset: int, total: int) -> Tensor:
+        """Frames [n] that take part: the prompt, the context and what is new."""
+        context, device = self._options.context_tokens, self._tokens.device
+        if context is None or offset <= context:
+            return torch.arange(total, device=device)
+        ratio, prompt = self._config.flow.frames_per_token, self._prompt_frames
         window = (len(self._reference.tokens) + offset - context) * ratio
-        device = self._tokens.device
         parts = (torch.arange(prompt, device=device), torch.arange(max(prompt, window), total, device=device))
         return torch.cat(parts)
+
+
+def _digest(past: FlowPast, inputs: FlowInputs, noise: Tensor, options: DecodeOptions) -> bytes:
+    """Names all that decides what is kept of frames."""
+    found = hashlib.sha256(f"{past.size.steps} {options.guidance} {past.dtype}".encode())
+    for tensor in (inputs.mu, inputs.cond, inputs.speaker, noise):
+        found.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.cpu().contiguous().numpy().tobytes())
+    return found.digest()
 
 
 def _wait(x: Tensor) -> None:
