@@ -79,7 +79,9 @@ def test_the_widest_precision_that_fits_is_chosen_and_told():
 
 
 def test_streams_keep_their_past_where_every_utterance_has_room_for_it():
-    footprint = Footprint(weights=10**9, loading=0, working=0, utterance=10**8, stream=10**9, position=1)
+    footprint = Footprint(
+        weights=9 * 10**8, loading=0, working=0, utterance=10**8, stream=10**9, voices=10**8, position=1
+    )
     candidate = Candidate(dtype="float32", precision="full", footprint=footprint)
 
     def fit(limit, slots):
@@ -88,7 +90,7 @@ def test_streams_keep_their_past_where_every_utterance_has_room_for_it():
     plan = fit(21, 1)
     assert (plan.keeps_past, plan.needed, plan.cache_positions, plan.remarks) == (True, 21 * 10**8, 0, ())
     plan = fit(20, 1)
-    assert (plan.keeps_past, plan.needed, plan.cache_positions) == (False, 11 * 10**8, 9 * 10**8)
+    assert (plan.keeps_past, plan.needed, plan.cache_positions) == (False, 10 * 10**8, 10 * 10**8)
     assert "no room for what streams of m keep of their past, 1.0 GB each" in plan.remarks[0]
     plan = fit(31, 2)
     assert (plan.keeps_past, plan.slots) == (False, 2), "company is worth more than the past"
@@ -99,8 +101,9 @@ def test_what_cosyvoice3_keeps_of_a_stream_is_reckoned_with():
     folder = QWEN.parents[2] / "cosyvoice3" / "checkpoint"
     (wide, *_) = registry._candidates(folder, torch.device("cpu"), "auto", "auto")
     assert wide.footprint.stream == 10 * 3 * 2 * 2 * 64 * 2 * (500 + 400 + 200), "10 s, 8 s and one hop"
+    assert wide.footprint.voices == 1 << 30
     (only,) = registry._candidates(folder, torch.device("cuda"), "float32", "auto")
-    assert only.footprint.stream == 0, "on a device nothing is kept"
+    assert only.footprint.past(4) == 0, "on a device nothing is kept"
 
 
 def test_a_model_loaded_without_room_is_told():

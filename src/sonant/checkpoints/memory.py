@@ -42,11 +42,17 @@ class Footprint:
     """Cache positions of an utterance of ordinary length, all of its rows together."""
     stream: int = 0
     """What a streamed utterance holds besides where there is room, so as not to compute its past again."""
+    voices: int = 0
+    """What is then held of voices for their next streams, all together."""
+
+    def past(self, slots: int) -> int:
+        """Bytes that `slots` streams and their voices hold where they keep their past."""
+        return slots * self.stream + self.voices
 
     def needed(self, slots: int, *, keeps_past: bool = False) -> int:
         """Bytes for `slots` utterances of ordinary length at a time; with their past if all are streamed."""
-        utterance = self.utterance + self.positions * self.position + keeps_past * self.stream
-        return self.weights + max(self.loading, self.working + slots * utterance)
+        speaking = self.working + slots * (self.utterance + self.positions * self.position)
+        return self.weights + max(self.loading, speaking + keeps_past * self.past(slots))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +118,8 @@ def choose(
                 f"{show(footprint.stream)} each; they compute it again, which takes about twice the time"
             )
         needed = footprint.needed(fitting, keeps_past=keeps_past)
-        held = footprint.utterance + keeps_past * footprint.stream
-        spare = room - footprint.weights - footprint.working - fitting * held
+        held = fitting * footprint.utterance + keeps_past * footprint.past(fitting)
+        spare = room - footprint.weights - footprint.working - held
         return Plan(
             dtype=candidate.dtype,
             precision=candidate.precision,

@@ -14,7 +14,7 @@ from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.past import PastSize
-from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, KEPT
+from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, KEPT, PROMPTS
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, halved, narrowed, part_tensors
 from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
@@ -79,4 +79,5 @@ def footprint(
         position=2 * decoder.layers * decoder.kv_heads * decoder.head_dim * itemsize,
         positions=POSITIONS,
         stream=past.bytes(KEPT.itemsize) if device.type == "cpu" else 0,
+        voices=PROMPTS if device.type == "cpu" else 0,
     )
