@@ -119,3 +119,13 @@ def test_no_two_files_import_each_other():
 
     for name in sorted(arrows):
         walk(name)
+
+
+def test_onnxruntime_is_loaded_in_one_place_where_it_is_told_to_report_nothing():
+    for path in SOURCE.rglob("*.py"):
+        if "reference" in path.parts or path.name == "graphs.py":
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert "import onnxruntime\n" not in text.replace("graphs import onnxruntime\n", ""), path
+        if "from hibari" in text or "import faster_whisper" in text:
+            assert "onnxruntime()" in text, path

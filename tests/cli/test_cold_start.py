@@ -8,19 +8,19 @@ import pytest
 from sonant.request.audio import Audio
 
 COMMAND = """
-import sys
+import os, sys
 sys.argv = ["sonant", "say", "Hello there.", "-o", "hello.wav", "--seed", "1"]
 from sonant.cli import main
 try:
     main()
 finally:
-    print(*sys.modules)
+    print(*sys.modules, *(f"{name}={value}" for name, value in os.environ.items()))
 """
 LIBRARY = """
-import sys
+import os, sys
 import sonant
 sonant.say("Hello there.", seed=1).save("hello.wav")
-print(*sys.modules)
+print(*sys.modules, *(f"{name}={value}" for name, value in os.environ.items()))
 """
 
 
@@ -29,6 +29,7 @@ def test_the_built_in_voice_speaks_without_torch(tmp_path, script):
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True
     )
+    assert "ORT_DISABLE_TELEMETRY=1" in done.stdout.split()
     loaded = set(done.stdout.split())
     assert "onnxruntime" in loaded
     heavy = {"torch", "scipy.signal", "av", "rich", "safetensors", "huggingface_hub"}

@@ -37,6 +37,24 @@ def test_forgotten_quotes_are_no_matter(sonant, toy, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("Good morning.", "out.wav"), "did you mean -o out.wav?"),
+        (("Hello", "there", "x.mp3"), "did you mean -o x.mp3?"),
+        (("One text.", "Another text."), "'Another text.' is one text too many"),
+        (("hello", "@file.txt"), "one text too many"),
+        (("hello", ""), "one text too many"),
+    ],
+    ids=str,
+)
+def test_words_that_may_mean_something_else_are_not_said(sonant, tmp_path, words, told):
+    result = sonant("say", *words)
+    assert result.code == 2
+    assert told in result.err
+    assert not (tmp_path / "speech.wav").exists()
+
+
+@pytest.mark.parametrize(
     ("closed", "text", "code"), [(">&-", "hello", 0), ("2>&-", "hello", 0), ("<&-", "-", 2)], ids=str
 )
 def test_a_closed_standard_stream_is_no_matter(tmp_path, closed, text, code):
@@ -46,6 +64,19 @@ def test_a_closed_standard_stream_is_no_matter(tmp_path, closed, text, code):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     assert (tmp_path / "out.wav").exists() == (code == 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no file from anybody")
+def test_where_nothing_may_be_written_one_line_says_so(sonant, tmp_path, monkeypatch):
+    made = sonant("say", "hello", "-o", "hello.wav", "--seed", 1)
+    assert made.code == 0
+    monkeypatch.setenv("SONANT_VOICES", "/proc/voices")
+    kept = sonant("voice", "add", "ann", "hello.wav")
+    assert kept.code == 10
+    assert "/proc/voices" in kept.err
+    assert "expected a place that may be written" in kept.err
+    monkeypatch.chdir("/proc")
+    assert sonant("say", "hello").code == 10
 
 
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "opus", "aac", "m4a", "pcm"])

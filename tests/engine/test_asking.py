@@ -32,6 +32,12 @@ def test_a_text_with_settings_is_the_request_of_them(engine):
     assert np.array_equal(typed.samples, asked.samples)
 
 
+@pytest.mark.parametrize("what", [5, None, b"bytes", ["Hello.", 5]], ids=str)
+def test_what_is_no_text_is_told_as_such(engine, what):
+    with pytest.raises(RequestError, match=r"was given to say; expected text or a SpeechRequest"):
+        engine.synthesize(what)
+
+
 def test_a_list_gives_a_list_with_the_samples_of_each_alone(engine):
     texts = ["One.", SpeechRequest("Two is longer.", seed=9), "Three."]
     together = engine.synthesize([texts[0], texts[2]], seed=4)

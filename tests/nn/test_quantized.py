@@ -1,6 +1,7 @@
 """Quantised weights: the C kernel equals the plain torch arithmetic, on every path it was compiled with."""
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -326,6 +327,23 @@ def test_packed_weights_are_kept_on_disk_and_their_floats_are_not_read_again(ker
     assert torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, again)), expected)
     path.write_bytes(path.read_bytes()[:100])
     assert not torch.equal(run(NativeDecoder(kernel, decoder, "toy", INT8, PackedStore(path))), expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no file from anybody")
+def test_a_cache_that_may_not_be_written_stops_nobody(kernel, monkeypatch, caplog):
+    store = PackedStore(Path("/proc/cache/kept.safetensors"))
+    NativeDecoder(kernel, stack(qk_norm=True), "toy", INT8, store)
+    store.save()
+    assert "were not kept in /proc/cache" in caplog.text
+    monkeypatch.setenv("SONANT_CACHE", "/proc/cache")
+    monkeypatch.setenv("SONANT_NATIVE", "compile")
+    native.library.cache_clear()
+    try:
+        assert native.library() is None
+        assert "cannot be kept in /proc/cache" in caplog.text
+    finally:
+        monkeypatch.undo()
+        native.library.cache_clear()
 
 
 def test_a_store_that_holds_a_part_keeps_it_and_gains_the_rest(kernel, tmp_path):

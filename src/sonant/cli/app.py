@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -14,6 +15,8 @@ import typer
 
 from sonant import __version__
 
+SHUT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
+"""What the system says of a folder that may not be written, or where none can be made."""
 COMMANDS: Mapping[str, str] = {
     "say": "say:say",
     "read": "read:read",
@@ -85,9 +88,13 @@ def main() -> None:
         typer.echo(f"error: {error}{notes}", err=True)
         leave(describe(error)[1])
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in (*FULL, *SHUT):
             raise
-        typer.echo(f"error: {error.strerror}; expected room to write. Make some and run it again.", err=True)
+        place = f": {error.filename}" if error.filename is not None else ""
+        wanted = (
+            "room to write. Make some" if error.errno in FULL else "a place that may be written. Name one"
+        )
+        typer.echo(f"error: {error.strerror}{place}; expected {wanted} and run it again.", err=True)
         leave(describe(StorageError())[1])
     except SystemExit as error:
         leave(error.code if isinstance(error.code, int) else 1 if error.code else 0)

@@ -90,7 +90,7 @@ def say(
     from sonant.errors import RequestError
     from sonant.readings.job import Job
 
-    text = " ".join(words) if words else None  # as the shell parted them, where the quotes were forgotten
+    text = meant_text(words) if words else None
     if text is None and given["source_audio"] is None:
         raise RequestError(
             "nothing to say was given; expected TEXT, - for standard input, or @FILE. Try: sonant say "
@@ -126,6 +126,28 @@ def say(
         job, target=target, play=play, pieces=pieces, cache_positions=cache_positions, strict=strict
     )
     report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
+
+
+def meant_text(words: list[str]) -> str:
+    """The one text, or the words of one whose quotes were forgotten. Raises RequestError where they may be
+    something else: two texts, a file's name."""
+    from sonant.audio.encode import FORMATS
+    from sonant.errors import RequestError
+
+    if len(words) == 1:
+        return words[0]
+    last = words[-1]
+    if Path(last).suffix.lower() in {suffix for form in FORMATS.values() for suffix in form.suffixes}:
+        raise RequestError(
+            f"{last} is one word too many; expected one text. Is it the file: did you mean -o {last}? "
+            "If it is to be said, put the whole text in quotes."
+        )
+    if any(word.startswith("@") or word == "-" or len(word.split()) != 1 for word in words):
+        raise RequestError(
+            f"{words[1][:60]!r} is one text too many; expected one. Put all that is to be said in one pair "
+            "of quotes."
+        )
+    return " ".join(words)
 
 
 def meant_file(argument: str) -> str:

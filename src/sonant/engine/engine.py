@@ -15,7 +15,7 @@ import secrets
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -267,7 +267,10 @@ class Engine:
         """
         if isinstance(request, (str, SpeechRequest)):
             return self._whole_of(self.submit(self._asked(request, settings), streaming=False), on_chunk)
-        asked = [self._asked(one, settings) for one in request]
+        several = (
+            request if isinstance(request, Iterable) else [request]
+        )  # one that is no text is told as such
+        asked = [self._asked(one, settings) for one in several]
         room = max(1, self.queue_limit - sum(self.load))
         waiting: deque[SpeechStream] = deque()
         speeches: list[Speech] = []

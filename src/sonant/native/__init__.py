@@ -126,6 +126,14 @@ def _compiled() -> Path | None:
     except CompileError as error:
         log.warning("the kernel did not compile (%s); models run on the slower torch path", str(error)[:400])
         return None
+    except OSError as error:
+        log.warning(
+            "the compiled kernel cannot be kept in %s (%s); models run on the slower torch path. Name a "
+            "folder that may be written with SONANT_CACHE",
+            target.parent,
+            error.strerror,
+        )
+        return None
     return target
 
 

@@ -96,8 +96,8 @@ class PackedStore:
         return True
 
     def save(self) -> None:
-        """Write the file if anything was packed, with what it held before; without room on the disk only a
-        warning is left."""
+        """Write the file if anything was packed, with what it held before; without room, or where
+        nothing may be written, only a warning is left."""
         if not self._packed:
             self._found = {}
             return
@@ -110,16 +110,18 @@ class PackedStore:
             ):
                 raw = (ctypes.c_uint8 * size).from_address(address)
                 tensors[f"{name}.{part}"] = torch.frombuffer(raw, dtype=torch.uint8)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part_name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
-        os.close(handle)
+        part_name: str | None = None
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, part_name = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+            os.close(handle)
             save_file(tensors, part_name)
             os.replace(part_name, self.path)
         except OSError as error:
             log.warning("quantised weights were not kept in %s: %s", self.path, error)
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(part_name)
+            if part_name is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part_name)
         self._packed = []
 
 

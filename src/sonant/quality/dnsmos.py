@@ -18,6 +18,7 @@ import torch
 from sonant.audio.mel import MelConfig, log_mel
 from sonant.audio.resample import resample_soxr
 from sonant.errors import DependencyError
+from sonant.native.graphs import onnxruntime
 from sonant.request.audio import Audio, Samples
 
 RATE = 16_000
@@ -41,8 +42,7 @@ class Dnsmos:
     """Both networks on the CPU. Raises DependencyError where the package is not installed."""
 
     def __init__(self) -> None:
-        import onnxruntime as ort
-
+        ort = onnxruntime()
         found = find_spec("speechmos")
         if found is None or not found.submodule_search_locations:
             raise DependencyError(

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sonant.native.graphs import onnxruntime
 from sonant.text.bounds import within_bounds
 
 STRESS = "ˈˌ"
@@ -135,6 +136,7 @@ class PacedPhonemes:
 
     def phonemes(self, text: str) -> list[str]:
         """One phoneme string for each sentence of `text`."""
+        onnxruntime()
         from hibari import Hibari
         from hibari.g2p import G2P
 

@@ -18,6 +18,7 @@ from platformdirs import user_cache_dir
 
 from sonant.errors import CheckpointError, DependencyError
 from sonant.files import write_atomically
+from sonant.native.graphs import onnxruntime
 from sonant.request.audio import Audio
 from sonant.request.speech import language_name
 
@@ -55,6 +56,7 @@ class Recogniser:
     """Whisper on the CPU. Raises DependencyError without the extra, CheckpointError for a wrong folder."""
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
+        onnxruntime()
         try:
             import faster_whisper
         except ImportError as error:

@@ -86,6 +86,16 @@ def test_what_is_downloaded_says_the_text_and_nothing_is_spoken_twice(open_page,
     assert len(sent) == 1
 
 
+def test_without_a_loudspeaker_what_is_spoken_is_kept(open_page):
+    """As in Firefox on a machine without a sound device: the context is asked to wake and never does."""
+    never = "AudioContext.prototype.resume = () => new Promise(() => {});"
+    asleep = "Object.defineProperty(AudioContext.prototype, 'state', { get: () => 'suspended' });"
+    page = open_page(setup=lambda page: page.add_init_script(never + asleep))
+    page.fill("#text", "This is kept.")
+    page.click("#speak")
+    page.wait_for_selector("#takes li")
+
+
 def test_a_number_out_of_range_in_a_closed_panel_is_shown_and_told(open_page):
     page = open_page()
     sent = speech_requests(page)

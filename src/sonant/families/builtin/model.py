@@ -21,6 +21,7 @@ import numpy.typing as npt
 from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import RequestError, UnsupportedError
 from sonant.families.builtin.spec import builtin_spec
+from sonant.native.graphs import onnxruntime
 from sonant.request.audio import Audio, Samples
 from sonant.request.seeds import segment_seed
 from sonant.request.speech import SpeechRequest
@@ -56,6 +57,7 @@ class BuiltinModel:
 
     @cached_property
     def _voice(self) -> Any:
+        onnxruntime()
         from hibari import Hibari
         from hibari.g2p import G2P
 

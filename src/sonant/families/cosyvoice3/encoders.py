@@ -21,6 +21,7 @@ from sonant.audio.fbank import fbank
 from sonant.audio.mel import WHISPER_128, MelConfig, log_mel
 from sonant.audio.resample import resample_sinc
 from sonant.errors import CheckpointError
+from sonant.native.graphs import onnxruntime
 from sonant.nn.tap import tap
 from sonant.request.audio import Audio
 
@@ -106,16 +107,15 @@ def at_rate(audio: Audio, rate: int) -> Tensor:
 
 
 def _session(path: Path, device: torch.device) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    ort = onnxruntime()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if device.type == "cuda" and "CUDAExecutionProvider" in ort.get_available_providers():
         providers.insert(0, "CUDAExecutionProvider")
     try:
-        return onnxruntime.InferenceSession(str(path), sess_options=options, providers=providers)
+        return ort.InferenceSession(str(path), sess_options=options, providers=providers)
     except Exception as error:  # onnxruntime's own errors share no public root
         raise CheckpointError(
             f"{path} is no readable ONNX graph ({type(error).__name__}); its size is "

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from sonant.errors import DependencyError
+from sonant.native.graphs import onnxruntime
 
 Phonemizer = Callable[[str], str]
 
@@ -34,6 +35,7 @@ def is_readable(language: str) -> bool:
 def phonemizer(language: str, *, british: bool) -> Phonemizer:
     """The front end of a language. Raises DependencyError naming the extra that brings it."""
     if language == "english":
+        onnxruntime()
         from hibari.g2p import G2P
 
         return G2P(british=british)

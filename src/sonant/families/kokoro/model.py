@@ -24,6 +24,7 @@ from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utteran
 from sonant.errors import CheckpointError, RequestError, UnsupportedError
 from sonant.families.kokoro.front_end import Phonemizer, phonemizer
 from sonant.families.kokoro.spec import BRITISH, LANGUAGES, graph_file, kokoro_spec, voice_files
+from sonant.native.graphs import onnxruntime
 from sonant.nn.sampling import generator
 from sonant.nn.tap import tap
 from sonant.request.audio import Audio
@@ -235,16 +236,15 @@ def _vocabulary(path: Path) -> dict[str, int]:
 
 
 def _session(path: Path, device: torch.device) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
+    ort = onnxruntime()
+    options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]
-    if device.type == "cuda" and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if device.type == "cuda" and "CUDAExecutionProvider" in ort.get_available_providers():
         providers.insert(0, "CUDAExecutionProvider")
     try:
-        made = onnxruntime.InferenceSession(str(path), sess_options=options, providers=providers)
+        made = ort.InferenceSession(str(path), sess_options=options, providers=providers)
     except Exception as error:  # onnxruntime's own errors share no public root
         raise CheckpointError(
             f"{path} is no readable ONNX graph ({type(error).__name__}); its size is {path.stat().st_size} "

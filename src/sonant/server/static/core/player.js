@@ -13,10 +13,11 @@ export class Player {
     this.next = 0; this.sources = new Set(); this.playing = false; this.begun = 0;
   }
 
-  // Must be called from a click or key press once, before the first sound.
+  // Must be called from a click or key press once, before the first sound. Without a loudspeaker Firefox never wakes: what is
+  // spoken is made and kept all the same.
   async wake() {
     context ??= new AudioContext();
-    if (context.state === "suspended") await context.resume();
+    if (context.state === "suspended") await Promise.race([context.resume(), new Promise((done) => { setTimeout(done, 1000); })]);
   }
 
   // From now on samples sound as they come.
