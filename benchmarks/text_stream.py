@@ -23,7 +23,7 @@ from sonant.server.live import SentenceCutter
 
 TEXT = "Thank you for calling, I have found your booking for Friday. Would you like me to change it now?"
 SETTLED = 25
-"""Looks in a row, 20 ms apart, at which neither steps nor work were done: a prefill alone takes long."""
+"""Looks in a row, 20 ms apart, at which neither frames nor work were done: a prefill alone takes long."""
 
 
 def words_of(text):
@@ -43,7 +43,12 @@ def request_of(engine, **fields):
     )
 
 
-def first_sound(stream, steps, seconds=600.0):
+def frames_of(stream):
+    """Frames made so far; the engine's steps count those that waited for text, too."""
+    return int(stream.timings.get("frames", 0))
+
+
+def first_sound(stream, seconds=600.0):
     """True when sound came; False when the engine has settled without any."""
     still, last, until = 0, None, time.monotonic() + seconds
     while time.monotonic() < until:
@@ -51,7 +56,7 @@ def first_sound(stream, steps, seconds=600.0):
             if len(stream.get(timeout=0.02).samples):
                 return True
         except queue.Empty:
-            now = (steps(), round(time.process_time(), 2))
+            now = (frames_of(stream), round(time.process_time(), 1))  # waiting takes a little work
             still, last = (still + 1, last) if now == last else (0, now)
             if still >= SETTLED:
                 return False
@@ -61,33 +66,33 @@ def first_sound(stream, steps, seconds=600.0):
 def by_model(engine, at_once=1):
     """Words, frames and work until the first sound when the model takes the text itself, the first `at_once`
     words together."""
-    feed, began, work = TextFeed(), engine.steps, time.process_time()
+    feed, work = TextFeed(), time.process_time()
     stream = engine.submit(request_of(engine, text="", text_feed=feed))
     try:
         first, rest = words_of(TEXT)[:at_once], words_of(TEXT)[at_once:]
         for number, words in enumerate(["".join(first), *rest], at_once):
             feed.put(words)
-            if first_sound(stream, lambda: engine.steps):
-                return number, engine.steps - began, time.process_time() - work
+            if first_sound(stream):
+                return number, frames_of(stream), time.process_time() - work
         feed.close()
-        assert first_sound(stream, lambda: engine.steps)
-        return number, engine.steps - began, time.process_time() - work
+        assert first_sound(stream)
+        return number, frames_of(stream), time.process_time() - work
     finally:
         stream.cancel()
 
 
 def by_sentence(engine):
     """The same when each sentence is a request once the text after it shows that it is over."""
-    cutter, began, work = SentenceCutter(), engine.steps, time.process_time()
+    cutter, work = SentenceCutter(), time.process_time()
     ready, number = [], 0
     while not ready:
         ready = cutter.push(words_of(TEXT)[number])
         number += 1
     stream = engine.submit(request_of(engine, text=ready[0]))
     try:
-        while not first_sound(stream, lambda: engine.steps):
+        while not first_sound(stream):
             pass
-        return number, engine.steps - began, time.process_time() - work
+        return number, frames_of(stream), time.process_time() - work
     finally:
         stream.cancel()
 

@@ -1,6 +1,7 @@
 """Who sends much work beside the speaking waits for it, and nobody else does."""
 
 import asyncio
+import gc
 import json
 import socket
 import threading
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from sonant.errors import RequestError
 from sonant.server import voices
 from sonant.server.auth import keys_of
 from sonant.server.one_each import OneEach
@@ -49,6 +51,20 @@ def test_one_of_each_client_and_so_many_in_all():
         return turns
 
     assert asyncio.run(talk())._rows == {}
+
+
+def test_an_error_of_the_thread_is_its_callers_and_nobody_elses(caplog):
+    async def talk():
+        def fail():
+            raise RequestError("no")
+
+        with ThreadPoolExecutor(1) as threads, pytest.raises(RequestError):
+            await OneEach().in_thread("a", threads, fail)
+        gc.collect()
+
+    asyncio.run(talk())
+    gc.collect()
+    assert not caplog.records, "nothing was lost"
 
 
 @pytest.fixture

@@ -55,7 +55,10 @@ class OneEach:
         async def take() -> None:
             async with self.turn(client):
                 begun.append(threads.submit(work))
-                await asyncio.wait({asyncio.wrap_future(begun[0])})
+                done = asyncio.wrap_future(begun[0])
+                await asyncio.wait({done})
+                if not done.cancelled():
+                    done.exception()  # read, or asyncio reports it as lost: the caller has it of the thread
 
         def undone(future: Future[T]) -> None:
             if not future.cancelled() and future.exception() is None:
