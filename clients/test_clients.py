@@ -169,6 +169,22 @@ def test_pipecat(server):
     assert is_speech(pcm(sound), 24_000)
 
 
+def test_openai_agents_voice(server):
+    """The voice model of OpenAI's Agents SDK, which streams pcm and sends instructions of its own."""
+    voice = pytest.importorskip("agents.voice")
+    import openai
+
+    async def speak():
+        client = openai.AsyncOpenAI(base_url=server.base, api_key=KEY, max_retries=0)
+        model = voice.OpenAIVoiceModelProvider(openai_client=client).get_tts_model(None)
+        settings = voice.TTSModelSettings(voice="ash")
+        return model.model_name, b"".join([piece async for piece in model.run(TEXT, settings)])
+
+    name, sound = asyncio.run(speak())
+    assert name == "gpt-4o-mini-tts"
+    assert is_speech(pcm(sound), 24_000)
+
+
 def test_home_assistants_wyoming(server):
     from wyoming.audio import AudioChunk, AudioStart, AudioStop
     from wyoming.client import AsyncTcpClient

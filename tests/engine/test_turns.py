@@ -1,10 +1,13 @@
 """Rows go by turns: nobody waits long behind others, and nobody waits for ever."""
 
+import itertools
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from sonant.engine.engine import Engine
+from sonant.engine.turns import Turns
 from sonant.request.speech import SpeechRequest
 from tests.engine.faulty import LazyToy
 from tests.engine.test_faults import ENDLESS, PATIENCE, read
@@ -83,15 +86,32 @@ def test_short_requests_without_end_do_not_keep_a_book_waiting():
     assert begun.index("book4") <= 12
 
 
-def test_new_and_old_share_by_what_they_say_and_not_by_segments():
+@pytest.mark.parametrize(
+    ("page", "text", "between"),
+    [
+        (60, 3, 5),  # as many as of 25 letters: the shortest text takes its time, too
+        (60, 40, 3),
+        (300, 50, 12),
+    ],
+)
+def test_new_and_old_share_by_what_they_say_and_not_by_segments(page, text, between):
     """Sixty streams of short texts beside six books waited for 5 s, as many segments of each being begun."""
-    pages = ". ".join(
-        f"page{number} of a book with sentences of some sixty letters each" for number in range(3)
-    )
-    crowd = [(f"short{n:02}", {"client": n}) for n in range(60)]
-    begun = speak(Order(), 1, (pages, {}), *crowd)
-    [one, two] = [at for at, name in enumerate(begun) if name.startswith(("page1", "page2"))]
-    assert 14 <= two - one <= 20, begun
+
+    def waiting(length, *, is_fresh):
+        segment = SimpleNamespace(taken=0, passed=0, since=0, prompt=SimpleNamespace(text="a" * length))
+        return SimpleNamespace(
+            client=length, is_fresh=is_fresh, is_generating=False, priority=0, waiting=[segment]
+        )
+
+    turns, served = Turns(), []
+    for _ in range(200):
+        both = [waiting(page, is_fresh=False), waiting(text, is_fresh=True)]
+        served.append(turns.first(both, ()))
+        turns.serve(served[-1], both)
+    pages = [at for at, one in enumerate(served) if not one.is_fresh]
+    gaps = [b - a - 1 for a, b in itertools.pairwise(pages)]
+    assert set(gaps) <= {between - 1, between, between + 1}
+    assert abs(sum(gaps) / len(gaps) - between) < 0.5
 
 
 def test_a_higher_priority_goes_first_and_a_lower_one_still_gets_its_turn():

@@ -121,13 +121,16 @@ class Taken:
     """A transport that keeps what is written to it."""
 
     def __init__(self):
-        self.data, self.is_cut = bytearray(), asyncio.Event()
+        self.data, self.is_cut, self.left = bytearray(), asyncio.Event(), 100
 
     def write(self, data):
         self.data += data
 
     def abort(self):
         self.is_cut.set()
+
+    def get_write_buffer_size(self):
+        return self.left
 
     def get_extra_info(self, name):
         return ("127.0.0.1", 5) if name in ("peername", "sockname") else None
@@ -180,13 +183,24 @@ def test_a_websocket_that_reads_nothing_is_kept_no_answers_to_its_pings():
         sizes = []
         async with connected(UPGRADE) as (wire, taken):
             for step in (lambda: None, wire.pause_writing, wire.resume_writing):
-                step()
                 before = len(taken.data)
+                step()
                 wire.data_received((b"\x89\xfd" + bytes(4) + b"x" * 125) * 100)
                 sizes.append(len(taken.data) - before)
         return sizes
 
-    assert asyncio.run(talk()) == [12_700, 0, 12_700]
+    assert asyncio.run(talk()) == [12_700, 0, 127 + 12_700], "the last of those that waited is answered"
+
+
+def test_a_close_behind_a_ping_is_answered_to_a_client_that_is_behind():
+    async def talk():
+        async with connected(UPGRADE) as (wire, taken):
+            wire.pause_writing()
+            before = len(taken.data)
+            wire.data_received(b"\x89\x80" + bytes(4) + b"\x88\x82" + bytes(4) + b"\x03\xe8")
+            return bytes(taken.data[before:])
+
+    assert asyncio.run(talk()) == b"\x88\x02\x03\xe8"
 
 
 @pytest.mark.parametrize("head", [UPGRADE, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"])
@@ -194,14 +208,16 @@ def test_a_connection_that_takes_nothing_is_cut_and_one_that_takes_it_is_not(hea
     """Closing alone waited for the client to take the rest, for as long as it held its end open."""
 
     async def talk():
-        async with connected(head, stall_seconds=0.0) as (wire, taken):
+        async with connected(head, stall_seconds=3_600.0) as (wire, taken):
             wire.pause_writing()
+            for taken.left in range(99, 50, -1):  # slowly, but it does
+                wire._stall._run()
+                assert not taken.is_cut.is_set()
             wire.resume_writing()
-            for _ in range(5):
-                await asyncio.sleep(0)
-            assert not taken.is_cut.is_set()
+            assert wire._stall is None
             wire.pause_writing()
-            await asyncio.wait_for(taken.is_cut.wait(), 20)
+            wire._stall._run()
+            assert taken.is_cut.is_set()
 
     asyncio.run(talk())
 

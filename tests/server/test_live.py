@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,15 @@ from sonant.engine.engine import Engine
 from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
-from sonant.server.live import LONGEST_FED, LONGEST_SENTENCE, Heard, SentenceCutter, characters_heard
+from sonant.server.live import (
+    LONGEST_FED,
+    LONGEST_FED_WORD,
+    LONGEST_SENTENCE,
+    Heard,
+    LiveSession,
+    SentenceCutter,
+    characters_heard,
+)
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
 from tests.server.conftest import KEY, LongToy, toy_source, wait_until
@@ -320,17 +329,22 @@ def test_text_that_is_fed_is_bounded_and_forgotten_when_it_is_cancelled(start, l
         assert told[-1]["error"]["code"] == "input_too_long"
 
 
-def test_fed_text_without_an_end_opens_another_utterance_in_the_end(start, library):
-    library.add(Voice(name="zoe", clip=Audio.read(COSY / "prompt_24k.wav")))
-    source = ModelSource(name="qwen", open=lambda: load(QWEN, device="cpu", slots=1))
-    server = start(source)
-    with connect(url(server)) as socket:
-        tell(socket, type="start", voice="zoe", text_mode="model", sampling={"max_frames": 10})
-        for _ in range(LONGEST_FED // 100 + 2):
-            tell(socket, type="text", text="word " * 20)
-        tell(socket, type="done")
-        messages, _ = hear(socket)
-    assert [m["type"] for m in messages].count("segment") == 2
+@pytest.mark.parametrize("size", [7, 100, 5_100])
+@pytest.mark.parametrize("letter", ["word ", "字"])
+def test_fed_text_without_an_end_is_several_utterances_and_no_word_is_cut(size, letter):
+    text = letter * (5_100 // len(letter))
+    session, utterances = LiveSession(SimpleNamespace(settings=ServerSettings()), None), []
+    session._by_model = True
+    for begin in range(0, len(text), size):
+        session._take(text[begin : begin + size])
+    session._flush()
+    while not session._sentences.empty():
+        utterances.append(session._fed_texts[session._sentences.get_nowait()])
+    assert "".join(utterances) == text
+    assert 2 <= len(utterances) <= 3
+    assert max(map(len, utterances)) <= LONGEST_FED + LONGEST_FED_WORD
+    if letter == "word ":
+        assert all(part.split() == ["word"] * len(part.split()) for part in utterances)
 
 
 def test_a_model_that_does_not_take_text_word_by_word_says_so(toy_server):

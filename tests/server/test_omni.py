@@ -1,13 +1,18 @@
 """vLLM-Omni's WebSocket messages on the same route, as its own tests and clients send them."""
 
+import asyncio
 import base64
+import gc
 import json
+from types import SimpleNamespace
 
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from sonant.audio.io import read_audio
+from sonant.server.settings import ServerSettings
+from sonant.server.wire import Wire, until_one_ends
 from tests.server.conftest import toy_source, wait_until
 from tests.server.test_live import tell, toy_server, url  # noqa: F401  (a fixture)
 
@@ -84,6 +89,58 @@ def test_an_error_is_a_message_and_the_connection_stays(toy_server):  # noqa: F8
             tell(socket, **wrong)
             assert "error" in until(socket, "error")[0][0]
         tell(socket, type="session.config", voice="ann")
+        tell(socket, type="input.text", text="Hello.")
+        tell(socket, type="input.done")
+        assert len(until(socket, "session.done")[1][0]) > 1_000
+
+
+def test_a_client_has_its_time_after_the_speech_and_not_beside_it():
+    """With 300 s a client whose utterance took 290 s to speak had 10 s to answer."""
+
+    async def talk():
+        wire = Wire(SimpleNamespace(settings=ServerSettings()), FakeSocket())
+        loop = asyncio.get_running_loop()
+        wire.is_speaking = True
+        waiting = asyncio.create_task(wire._next(0.2))
+        await asyncio.sleep(0.5)  # speaks longer than a client may be silent
+        wire.is_speaking = False
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await waiting
+        return loop.time() - began
+
+    assert asyncio.run(talk()) >= 0.19  # of the loop's own clock, and at least
+
+
+def test_what_both_sides_of_a_session_end_with_is_read(caplog):
+    async def fail(error):
+        raise error
+
+    async def talk():
+        with pytest.raises(KeyError):
+            await until_one_ends(fail(KeyError("first")), fail(ValueError("second")))
+
+    asyncio.run(talk())
+    gc.collect()
+    assert not caplog.records
+
+
+class FakeSocket:
+    """A socket on which nothing is said."""
+
+    scope = {"state": {"caller": None}}  # noqa: RUF012
+    state = SimpleNamespace(request_id="ws")
+
+    async def receive_text(self):
+        await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("wrong", [{"voice": 5}, {"model": "none"}, {"split_granularity": "word"}])
+def test_a_first_config_that_is_refused_leaves_the_session_as_it_was(toy_server, wrong):  # noqa: F811
+    """Found by a fuzzer: the utterance after it was an internal error, and the end of the session."""
+    with connect(url(toy_server)) as socket:
+        tell(socket, type="session.config", **wrong)
+        assert until(socket, "error")[0][-1]["error"]["code"] in ("invalid_request", "model_not_found")
         tell(socket, type="input.text", text="Hello.")
         tell(socket, type="input.done")
         assert len(until(socket, "session.done")[1][0]) > 1_000

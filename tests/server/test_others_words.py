@@ -15,7 +15,7 @@ from sonant.errors import RequestError
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
 from sonant.server.models import ModelSource
-from sonant.server.schemas import Manner, language_of
+from sonant.server.schemas import JUST_READ, Manner, language_of
 from sonant.server.service import volume_of
 from sonant.server.settings import ServerSettings
 from tests.toy import ToyModel
@@ -178,3 +178,13 @@ def test_an_alias_the_operator_chose_keeps_its_model(start):
     server = start(source(steady, "first"), source(Cloner, "second"), pool={"aliases": {"tts-1": "first"}})
     assert speak(server, model="tts-1", voice="Bea").status_code == 404
     assert speak(server, model="tts-1-hd", voice="Bea").headers["x-sonant-model"] == "second"
+
+
+def test_what_openais_agents_tell_every_voice_is_what_each_does(server):
+    """Its voice pipeline sends this with every text; it was refused by each model without instructions."""
+    answer = speak(server, model="gpt-4o-mini-tts", instructions=JUST_READ)
+    assert answer.status_code == 200, answer.text
+    assert "x-sonant-warning" not in answer.headers
+    assert answer.content == speak(server, seed=int(answer.headers["x-sonant-seed"])).content
+    refused = speak(server, model="gpt-4o-mini-tts", instructions=f"{JUST_READ} Whisper.")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "instructions")

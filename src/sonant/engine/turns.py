@@ -19,9 +19,11 @@ NEW_FOR_OLD = 2.0
 """Characters of new requests that are begun for each of those that go on, while both wait: who goes on is
 heard already, and who is new is not. In segments a book would get as many as sixty short texts, of thrice
 their length."""
-MOST_AHEAD = 300.0
-"""Characters, about a long segment, that one kind may be ahead of its share: what priorities gave is not paid
-back for ever."""
+LEAST_SIZE = 25
+"""Characters that the shortest text counts as: it takes a prefill and half a second of speech, too."""
+MOST_AHEAD = 400.0
+"""Characters, a long segment, that one kind may be ahead of its share: what priorities gave is not paid back
+for ever."""
 
 
 class Turns:
@@ -62,9 +64,9 @@ class Turns:
         for other in others:
             other.waiting[0].passed += 1
         if any(other.is_fresh is not chosen.is_fresh for other in others):
-            size = max(1, len(chosen.waiting[0].prompt.text))
+            size = max(LEAST_SIZE, len(chosen.waiting[0].prompt.text))
             ahead = self._new_ahead + (size if chosen.is_fresh else -NEW_FOR_OLD * size)
-            self._new_ahead = min(max(ahead, -MOST_AHEAD), MOST_AHEAD)
+            self._new_ahead = min(max(ahead, -NEW_FOR_OLD * MOST_AHEAD), MOST_AHEAD)
 
     def forget(self, client: Hashable, others: Iterable[Progress]) -> None:
         """A request of this client ended."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Opcode
 
 from sonant.server.problems import error_body
 from sonant.server.settings import DoorLimits
@@ -75,7 +76,17 @@ class TakenInTime(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client is behind by more than a connection holds."""
         super().pause_writing()
-        self._stall = self.loop.call_later(self.keeper.stall_seconds, self.transport.abort)
+        self._watch()
+
+    def _watch(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._stall = self.loop.call_later(self.keeper.stall_seconds, self._look, left)
+
+    def _look(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._watch()  # it is slow
+        else:
+            self.transport.abort()
 
     def resume_writing(self) -> None:
         """It took what there was."""
@@ -221,12 +232,26 @@ class GuardedHttp(TakenInTime, HttpToolsProtocol):
 class GuardedSocket(TakenInTime, WebSocketsSansIOProtocol):
     """A WebSocket that is counted out where it was counted in as HTTP."""
 
+    _pong = b""
+    """The answer to the last ping of a client that is behind."""
+
     def handle_ping(self) -> None:
-        """Answer; a client that reads no answers gets none, or they would be kept for it without end."""
+        """Answer; for a client that is behind the last answer alone is kept (RFC 6455, 5.5.3)."""
         if self.writable.is_set():
             super().handle_ping()
-        else:
-            self.conn.data_to_send()
+            return
+        for frame in self.conn.data_to_send():
+            if frame[:1] and frame[0] & 0x0F == Opcode.PONG:
+                self._pong = frame
+            elif frame:
+                self.transport.write(frame)
+
+    def resume_writing(self) -> None:
+        """It took what there was."""
+        super().resume_writing()
+        pong, self._pong = self._pong, b""
+        if pong:
+            self.transport.write(pong)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count it out."""

@@ -39,9 +39,13 @@ USUAL_PACE = 15.0
 FEED_CHARACTERS = 600
 """Of one utterance that the model itself takes word by word; the next sentence then opens another."""
 LONGEST_FED = 2_400
-"""Of one whose text has no end: what comes next opens another, or each word would cost all before it."""
+"""Of one whose text has no end: what comes after the next blank opens another, or each word would cost all
+before it."""
+LONGEST_FED_WORD = 600
+"""Characters that are waited for a blank; there are languages without."""
 _SENTENCE_END = re.compile(r"[.!?…。！？]\s*$")
 _HAS_WORD = re.compile(r"\w")
+_BLANK = re.compile(r"\s")
 LONGEST_SENTENCE = 600
 """Characters after which a sentence without an end is cut at the best place."""
 
@@ -227,6 +231,25 @@ class LiveSession:
         if not self._by_model:
             self._put(self._cutter.push(text))
             return
+        while text:
+            piece, text = self._cut_for_feed(text)
+            if piece and not self._feed_on(piece):
+                return
+            if text:
+                self._close_feed()
+
+    def _cut_for_feed(self, text: str) -> tuple[str, str]:
+        """What of the text still belongs to the open utterance, and what opens another."""
+        room = LONGEST_FED - self._fed
+        if len(text) <= room:
+            return text, ""
+        blank = _BLANK.search(text, max(0, room))
+        end = len(text) if blank is None else blank.start()
+        end = min(end, max(0, room + LONGEST_FED_WORD))
+        return text[:end], text[end:]
+
+    def _feed_on(self, text: str) -> bool:
+        """Feed the utterance that is open, or a new one. False where the text is refused."""
         if self._feed is None:
             self._feed, self._fed = TextFeed(), 0
             self._sentences.put_nowait(self._feed)
@@ -238,9 +261,10 @@ class LiveSession:
         except RequestError as error:  # it concerns this utterance: what comes next opens another
             self._feed.fail(error)
             self._feed, self._fed = None, 0
-            return
-        if self._fed > LONGEST_FED or (self._fed > FEED_CHARACTERS and _SENTENCE_END.search(text)):
+            return False
+        if self._fed > FEED_CHARACTERS and _SENTENCE_END.search(text):
             self._close_feed()
+        return True
 
     def _flush(self) -> None:
         self._put(self._cutter.flush())

@@ -343,7 +343,7 @@ class ModelPool:
         log.info("unloading model %s", model.name)
         del self._loaded[model.name]
         self.unloads += 1
-        await asyncio.to_thread(_close_and_free, model)
+        await asyncio.to_thread(_close_and_free, model, is_last=not self._loaded)
 
     async def load(self, name: str) -> LoadedModel:
         """Make sure the model is in memory."""
@@ -385,11 +385,14 @@ def _set_aside() -> None:
     gc.freeze()
 
 
-def _close_and_free(model: LoadedModel) -> None:
+def _close_and_free(model: LoadedModel, *, is_last: bool) -> None:
     model.desk.close()
     del model.desk
     gc.unfreeze()  # what is left of it may be a ring of objects
-    _set_aside()
+    if is_last:
+        free_memory()
+    else:
+        _set_aside()
 
 
 def _open_warm(source: ModelSource) -> Engine:

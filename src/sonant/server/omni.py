@@ -53,7 +53,8 @@ class OmniSession:
     def __init__(self, service: SpeechService, wire: Wire) -> None:
         self._service = service
         self._wire = wire
-        self._config: Config
+        self._config = Config(type="session.config")
+        """As if nothing had been said, where the first one was refused."""
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue(AHEAD)
         self._cutter = SentenceCutter()
         self._text = ""
@@ -88,8 +89,9 @@ class OmniSession:
         if kind == "session.config":
             if self._text or self._cutter.pending or self._sentence:
                 raise RequestError("session.config came within an utterance; send input.done first.")
-            self._config = Config.model_validate(message)
-            self._service.pool.resolve(self._config.model)
+            config = Config.model_validate(message)
+            self._service.pool.resolve(config.model)
+            self._config = config
         elif kind == "input.text":
             text = message.get("text", "")
             if not isinstance(text, str):

@@ -123,6 +123,10 @@ def language_of(value: str) -> str:
     return LANG_CODES.get(code.lower(), code)
 
 
+JUST_READ = "You will receive partial sentences. Do not complete the sentence, just read out the text."
+"""What OpenAI's Agents SDK (0.24) tells every voice, and what each model does; some write no comma."""
+
+
 class Manner(_EverySetting):
     """Everything about a request but its text and how the answer is packed: the settings of the table, and
     what other servers call them."""
@@ -175,6 +179,9 @@ class Manner(_EverySetting):
         nothing = [name for name in ("model", "voice", "language", "lang_code") if data.get(name) == ""]
         if data.get("seed") == -1 and not isinstance(data["seed"], bool):
             nothing.append("seed")
+        told = data.get("instructions")
+        if isinstance(told, str) and told.replace(",", "") == JUST_READ.replace(",", ""):
+            nothing.append("instructions")
         form = data.get("response_format")
         data = {key: value for key, value in data.items() if key not in nothing}
         return data | {"response_format": form.lower()} if isinstance(form, str) else data

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from starlette.websockets import WebSocketDisconnect
 
 from sonant.audio.loudness import Leveller
 from sonant.errors import CancelledError, RequestError, SonantError, UnsupportedError, VoiceError, describe
@@ -144,7 +145,7 @@ class SpeechService:
                         finally:
                             _take_timings(speaking)
                 record.outcome = "ok"
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, WebSocketDisconnect, ConnectionError, TimeoutError):
                 record.outcome = "client_gone"
                 raise
             except CancelledError:

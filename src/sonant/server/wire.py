@@ -31,8 +31,19 @@ class Wire:
         self._first: dict[str, Any] | None = None
         self.caller = caller_of(socket.scope)
         self.id: str = socket.state.request_id
-        self.is_speaking = False
+        self._is_speaking = False
+        self._quiet_since = 0.0
+
+    @property
+    def is_speaking(self) -> bool:
         """Set by the session: silence is no idleness while it speaks."""
+        return self._is_speaking
+
+    @is_speaking.setter
+    def is_speaking(self, value: bool) -> None:
+        if self._is_speaking and not value:
+            self._quiet_since = asyncio.get_running_loop().time()
+        self._is_speaking = value
 
     async def open(self) -> None:
         """Accept; the key that a browser sent as a subprotocol is not sent back."""
@@ -51,14 +62,19 @@ class Wire:
         return first if first is not None else await self._next(IDLE_SECONDS)
 
     async def _next(self, seconds: float) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        since = loop.time()
         while True:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout_at(since + seconds):
                     raw = await self._socket.receive_text()
                 break
             except TimeoutError:
-                if not self.is_speaking:
+                now = loop.time()
+                last = now if self.is_speaking else self._quiet_since
+                if last + seconds <= now:
                     raise
+                since = last
             except KeyError as error:
                 raise RequestError("a binary message came; messages are JSON text. See /docs.") from error
         try:
@@ -101,3 +117,5 @@ async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        for task in tasks:  # what the others end with is read, or asyncio reports it as lost
+            _ = task.cancelled() or task.exception()

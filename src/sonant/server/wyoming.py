@@ -43,7 +43,7 @@ WATCH_SECONDS = 0.5
 _CODES = {name: code for code, name in LANGUAGE_CODES.items()}
 
 
-class _Ended(Exception):
+class _Ended(ConnectionError):
     """The client is gone, or sends what is none of the protocol."""
 
 
@@ -73,7 +73,7 @@ class WyomingServer:
         except HttpProblem as problem:  # too many connections
             with contextlib.suppress(OSError, TimeoutError):
                 await session.tell("error", {"text": str(problem), "code": problem.code})
-        except (_Ended, OSError, TimeoutError, asyncio.IncompleteReadError):
+        except (OSError, TimeoutError, asyncio.IncompleteReadError):  # _Ended among them
             pass
         except asyncio.CancelledError:  # the server stops; asyncio's streams would report it as a fault
             pass
