@@ -13,7 +13,7 @@ from sonant.bench.compare import compare, merge, run_rival
 from sonant.bench.worker import Workload, measure
 from sonant.cli.app import tree
 from sonant.cli.bench import _figure
-from sonant.errors import CheckpointError, DependencyError, GenerationError
+from sonant.errors import CheckpointError, DependencyError, GenerationError, RequestError
 
 app = tree()
 
@@ -86,17 +86,41 @@ def test_what_is_missing_is_said(tmp_path, monkeypatch):
         compare(Workload(model=str(tmp_path)), tmp_path, None, python=None, dtype="float32", rounds=1)
 
 
-def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch):
+@pytest.mark.parametrize("failing", ["-c 'raise SystemExit(3)'", "no-such-file.py"])
+def test_a_rival_that_fails_costs_no_figure_of_ours(monkeypatch, failing):
     monkeypatch.setattr("sonant.bench.compare.run_workload", lambda workload: {"rtf": 0.5})
-    monkeypatch.delenv("SONANT_RIVAL_PYTHON", raising=False)
-    failing = f"{sys.executable} -c 'raise SystemExit(3)'"
-    found = compare(Workload(model="m"), Path(), failing, python=None, dtype="float32", rounds=2)
+    command = f"{sys.executable} {failing}"
+    found = compare(Workload(model="m"), Path(), command, python=None, dtype="float32", rounds=2)
     assert found["rtf"] == 0.5
     assert "failed" in found["rival_error"]
     assert not {"rival", "ratio"} & found.keys()
+
+
+@pytest.mark.parametrize("printed", ["", "no figures"])
+def test_an_original_that_prints_no_figures_costs_none_of_ours(monkeypatch, tmp_path, printed):
+    monkeypatch.setattr("sonant.bench.compare.run_workload", lambda workload: {"rtf": 0.5})
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho {printed}\n")
+    python.chmod(0o755)
+    workload = Workload(model="m")
+    found = compare(workload, tmp_path, "indextts", python=str(python), dtype="float32", rounds=1)
+    assert "printed no figures" in found["rival_error"]
+
+
+@pytest.mark.parametrize(
+    ("rival", "python", "error"),
+    [
+        ("indextts", None, DependencyError),
+        ("indextts", "/no/such/python", DependencyError),
+        ("'unclosed", None, RequestError),
+        (" ", None, RequestError),
+    ],
+)
+def test_a_rival_that_cannot_run_is_refused_before_ours_does(monkeypatch, rival, python, error):
     monkeypatch.setattr("sonant.bench.compare.run_workload", lambda workload: pytest.fail("measured first"))
-    with pytest.raises(DependencyError, match="--rival-python"):
-        compare(Workload(model="m"), Path(), "indextts", python=None, dtype="float32", rounds=1)
+    monkeypatch.delenv("SONANT_RIVAL_PYTHON", raising=False)
+    with pytest.raises(error, match=r"rival|--compare"):
+        compare(Workload(model="m"), Path(), rival, python=python, dtype="float32", rounds=1)
 
 
 def test_several_rounds_tell_the_least_and_the_most_of_what_is_compared():

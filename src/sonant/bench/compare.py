@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,9 +61,7 @@ def run_rival(
             reference_clip().write(clip)
             given = json.dumps({**arguments, "clip": str(clip)})
             return _json_of([interpreter, str(path), given], rival, workload.threads)
-    command = [part.replace("{model}", str(folder)) for part in shlex.split(rival)]
-    if not command:
-        raise RequestError("--compare is empty; give a rival's name or a command line.", field="compare")
+    command = [part.replace("{model}", str(folder)) for part in _command(rival)]
     began = time.perf_counter()
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)
@@ -74,12 +73,23 @@ def run_rival(
 
 def _interpreter(rival: str, python: str | None) -> str:
     interpreter = python or os.environ.get("SONANT_RIVAL_PYTHON")
-    if not interpreter:
+    if not interpreter or shutil.which(interpreter) is None:
+        named = f"{interpreter} is no program" if interpreter else "none was named"
         raise DependencyError(
-            f"the rival {rival} runs in an environment of its own, and none was named. Make one in which "
+            f"the rival {rival} runs in an environment of its own, and {named}. Make one in which "
             f"its package can be imported, then pass its python as --rival-python or SONANT_RIVAL_PYTHON."
         )
     return interpreter
+
+
+def _command(rival: str) -> list[str]:
+    try:
+        command = shlex.split(rival)
+    except ValueError as error:
+        raise RequestError(f"--compare {rival!r} is no command line: {error}.", field="compare") from error
+    if not command:
+        raise RequestError("--compare is empty; give a rival's name or a command line.", field="compare")
+    return command
 
 
 def _json_of(command: Sequence[str], what: str, threads: int) -> dict[str, Any]:
@@ -87,7 +97,11 @@ def _json_of(command: Sequence[str], what: str, threads: int) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise GenerationError(f"{what} failed: {done.stderr.strip()[-800:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    try:
+        figures: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    except (IndexError, json.JSONDecodeError) as error:
+        raise GenerationError(f"{what} printed no figures: {done.stdout.strip()[-200:]!r}") from error
+    return figures
 
 
 SPREAD = ("rtf", "ttfa_ms", "tokens_per_s", "command_s")
@@ -136,8 +150,10 @@ def compare(
     rounds `spread` has the least and the most of each figure. A rival that fails costs no figure of ours:
     `rival_error` says why it has none.
     """
-    if rival in RIVALS:
-        _interpreter(rival, python)  # now, not after the minutes that ours takes
+    if rival in RIVALS:  # now, not after the minutes that ours takes
+        _interpreter(rival, python)
+    elif rival is not None:
+        _command(rival)
     own, other, ratios, failure = [], [], [], None
     for _ in range(rounds):
         began = time.perf_counter()
