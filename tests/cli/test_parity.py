@@ -152,6 +152,10 @@ def test_stages_are_printed_as_tables(sonant, family):
         (("record", "--model", MODEL, "-o", "a.safetensors"), "neither of --text and --like"),
         (("record", "--model", MODEL, "-o", "no/a.safetensors", "--text", "Hi."), "which does not exist"),
         (
+            ("record", "--model", MODEL, "-o", "a.safetensors", "--like", "x", "--seed", 5),
+            "--seed given without",
+        ),
+        (
             ("record", "--model", MODEL, "-o", "a.safetensors", "--text", "Hi.", "--set", "top_k"),
             "expected NAME=VALUE",
         ),
@@ -296,6 +300,9 @@ def test_what_is_only_suspicious_has_a_code_of_its_own(sonant, recorded, tmp_pat
     assert result.code == 3
     assert result.text.startswith("First suspicious stage: talker.logits")
     assert "a constant factor of 1 +" in result.text
+    damaged(recorded, tmp_path)
+    result = sonant("parity", "compare", recorded, "port.safetensors", "odd.safetensors")
+    assert result.code == 1  # the worst of several, not the largest number
 
 
 def test_patterns_of_stages_that_match_nothing_are_told(sonant):

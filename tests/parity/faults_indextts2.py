@@ -291,7 +291,7 @@ FAULTS = (
     ),
     Fault(
         "prompt mel up to 8 kHz only",
-        change(reference, "mel_config", "high=high", "high=8000.0"),
+        change(reference, "mel_config", "high=s.highest", "high=8000.0"),
         ("reference.mel",),
     ),
     Fault(

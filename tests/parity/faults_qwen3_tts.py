@@ -277,7 +277,7 @@ FAULTS = (
     ),
     Fault(
         "ceiling one frame short",
-        change(model.Qwen3TTS, "step", ">= utterance.prompt.ceiling", ">= utterance.prompt.ceiling - 1"),
+        replace(model, "_ceiling", lambda utterance: utterance.prompt.ceiling - 1),
         ("talker.token",),
         ends=True,
     ),

@@ -60,6 +60,14 @@ def test_the_documented_faults_are_those_that_are_planted():
     assert f"{len(FAULTS)} mistakes" in head
 
 
+@pytest.mark.parametrize("family", LISTED)
+def test_every_fault_finds_the_place_that_it_changes(family):
+    """Most are injected in the slow run only: the code must still be there to be broken."""
+    for fault in LISTED[family]:
+        with pytest.MonkeyPatch.context() as patch:
+            fault.inject(patch)
+
+
 @pytest.mark.parametrize(("family", "fault"), FAULTS)
 def test_compare_and_bisect_name_the_stage(family, fault, monkeypatch, capsys):
     reference = cases.reference(family)

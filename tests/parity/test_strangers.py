@@ -223,6 +223,27 @@ def test_bisection_blames_nothing_that_is_right_but_for_what_was_written_down(tm
     assert found.status == "wrong"
 
 
+def queries_misdumped(tmp_path, mistakes, only=None):
+    other, _ = port(tmp_path, mistakes, only=only)
+    entries = tuple(
+        replace(e, stored=e.stored + 1) if e.name.endswith(".query") else e for e in other.entries
+    )
+    task, forced = cases.task(FAMILY), cases.reference(FAMILY)
+    return bisect(cases.load(FAMILY), Trace(entries, other.metadata), task=task, forced=forced)
+
+
+def test_a_misdumped_tensor_hides_no_fault_and_adds_none(tmp_path):
+    """The attention is wrong in one layer: the other layer's, fed with the wrong dump, is not blamed."""
+    query, attention = queries_misdumped(tmp_path, ("heads of a group in turns",), only=1).faults
+    assert (query.stage, query.agreeing) == ("talker.layer.{layer}.query", (ATTENTION,))
+    assert (attention.stage, attention.first, attention.wrong) == (ATTENTION, "talker.layer.1.attention", 3)
+
+
+def test_a_fault_upstream_keeps_no_victim_of_a_misdumped_tensor(tmp_path):
+    found = queries_misdumped(tmp_path, ("residual of the normed input",))
+    assert [fault.stage for fault in found.faults] == ["talker.layer.{layer}.query", OUT]
+
+
 def test_several_faults_of_one_stage_are_all_told(tmp_path):
     other, _ = port(tmp_path)
     turned = {"talker.layer.0.out": lambda x: x * 1.5, "talker.layer.1.out@2": lambda x: x + 0.3}

@@ -52,7 +52,9 @@ VoiceOption = Annotated[str | None, typer.Option("--voice", help="Reference audi
 TranscriptOption = Annotated[str | None, typer.Option("--transcript", help="What the audio says.")]
 LanguageOption = Annotated[str | None, typer.Option("--language", help="Language of the text.")]
 InstructionOption = Annotated[str | None, typer.Option("--instruction", help="How to say it.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of every random draw.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="Seed of every random draw; 0 when not given.")
+]
 GreedyOption = Annotated[bool, typer.Option("--greedy", help="Always take the most likely token.")]
 SettingOption = Annotated[
     list[str] | None,
@@ -65,6 +67,8 @@ SettingOption = Annotated[
 ]
 StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="At most so many decoding steps.")]
 
+WORST = ("right", "suspicious", "nothing", "wrong")
+"""Of several answers the last one of these is what a command leaves with."""
 SUSPICIOUS = 3
 """Exit code when everything is in budget and something is far above what right runs differ by."""
 
@@ -100,7 +104,7 @@ def record(
     transcript: TranscriptOption = None,
     language: LanguageOption = None,
     instruction: InstructionOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     greedy: GreedyOption = False,
     setting: SettingOption = None,
     steps: StepsOption = None,
@@ -202,7 +206,7 @@ def compare(
                 typer.echo(f"{name} after the one before:")
                 for line in tries.change(before, after).lines():
                     typer.echo(f"  {line}")
-        raise typer.Exit(max(_code(result.status) for _, result in found))
+        raise typer.Exit(_code(max((result.status for _, result in found), key=WORST.index)))
     result, other, matches = judged(others[0])
     if map_file is not None:
         from sonant.parity.matching import save_map
@@ -260,7 +264,7 @@ def bisect(
     transcript: TranscriptOption = None,
     language: LanguageOption = None,
     instruction: InstructionOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     greedy: GreedyOption = False,
     setting: SettingOption = None,
     steps: StepsOption = None,

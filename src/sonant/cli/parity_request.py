@@ -17,7 +17,7 @@ def asked_task(
     transcript: str | None,
     language: str | None,
     instruction: str | None,
-    seed: int,
+    seed: int | None,
     greedy: bool,
     settings: list[str],
     steps: int | None,
@@ -33,7 +33,7 @@ def asked_task(
             "Say what to speak with --text, or repeat the request of a trace with --like."
         )
     if text is not None:
-        return told_task(text, voice, transcript, language, instruction, seed, greedy, settings, steps)
+        return told_task(text, voice, transcript, language, instruction, seed or 0, greedy, settings, steps)
     given = [
         flag
         for flag, value in (
@@ -41,6 +41,7 @@ def asked_task(
             ("--transcript", transcript),
             ("--language", language),
             ("--instruction", instruction),
+            ("--seed", seed is not None),
             ("--greedy", greedy),
             ("--set", settings),
         )

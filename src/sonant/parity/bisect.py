@@ -10,9 +10,9 @@ the two cut a signal into other pieces, each piece gets its own part of the refe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
-from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import asdict, dataclass
+from itertools import combinations, islice
 from typing import Any
 
 from torch import Tensor
@@ -24,7 +24,7 @@ from sonant.parity.compare import compare
 from sonant.parity.diagnosis import diagnose
 from sonant.parity.pieces import Feed
 from sonant.parity.record import DrawWatch, replacement, surroundings
-from sonant.parity.reference.tracefile import TraceWriter
+from sonant.parity.reference.tracefile import TraceWriter, split_key
 from sonant.parity.stages import stage_table
 from sonant.parity.stages.table import StageTable
 from sonant.parity.task import Task, perform, task_of
@@ -35,6 +35,9 @@ MOST_OTHERS = 4
 """So many other diagnoses of one stage are given."""
 MOST_WORDED = 64
 """So many wrong passes of one stage are looked at for them."""
+
+MOST_RUNS = 12
+"""So many replays at most are made to tell what a port's file holds wrongly from what is computed wrongly."""
 
 _LESS = re.compile(r"-\d+}")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?")
@@ -205,19 +208,18 @@ def bisect(
     """
     table = table or stage_table(reference.family or model.spec.family)
 
-    def judged(unfed: Set[str] = frozenset()) -> tuple[Trace, str, Comparison, tuple[Fault, ...]]:
+    def run(unfed: Set[str] = frozenset()) -> tuple[Trace, str, Comparison]:
         found, stopped = replay(
             model, reference, task=task, table=table, dtype=dtype, forced=forced, unfed=unfed
         )
-        comparison = compare(reference, found, table=table, own=True, precision=precision)
-        return found, stopped, comparison, faults_of(comparison, table, reference, found)
+        return found, stopped, compare(reference, found, table=table, own=True, precision=precision)
 
-    found, stopped, comparison, faults = judged()
+    found, stopped, comparison = run()
+    victims: dict[str, set[str]] = {}
     if reference.is_foreign:
         sources = _sources(table, {table.pattern_of(e.name) for e in reference.entries})
-        doubtful = _doubtful(faults, sources)
-        if doubtful:
-            faults = _without_innocent(faults, judged(doubtful)[3], doubtful, sources)
+        victims = _victims(comparison, table, sources, lambda unfed: run(unfed)[2])
+    faults = faults_of(comparison, table, reference, found, victims=victims)
     lacking = _names(table, (e for e in found.entries if e.key not in reference.by_key))
     held = set(_names(table, (e for e in reference.entries if e.key in found.by_key)))
     return Bisection(
@@ -246,32 +248,38 @@ def _sources(table: StageTable, held: Set[str]) -> dict[str, set[str]]:
     return {name: set(nearest(name, set())) for name in direct}
 
 
-def _doubtful(faults: Iterable[Fault], sources: Mapping[str, Set[str]]) -> frozenset[str]:
-    """Wrong stages from which another wrong one is computed: that one was fed with the file's value."""
-    names = {f.stage for f in faults if not f.is_suspicious and f.stage in sources}
-    return frozenset(name for name in names if any(name in sources[other] for other in names - {name}))
-
-
-def _without_innocent(
-    faults: Iterable[Fault],
-    unfed: Iterable[Fault],
-    doubtful: Set[str],
+def _victims(
+    comparison: Comparison,
+    table: StageTable,
     sources: Mapping[str, Set[str]],
-) -> tuple[Fault, ...]:
-    """The faults without stages that are right as soon as our own values of the doubtful ones go on.
+    again: Callable[[Set[str]], Comparison],
+) -> dict[str, set[str]]:
+    """Keys that are wrong only because they were fed with what a file holds, by the stage that holds it.
 
-    A port cannot have computed them from what its file holds there. `unfed` are the faults of that run.
+    Where such a key agrees as soon as our own value of that stage goes on, the port cannot have computed it
+    from what its file holds there. `again` is the comparison of a run in which some stages are not fed.
     """
-    again = {fault.stage: fault for fault in unfed}
-    innocent = [f.stage for f in faults if f.stage not in again and sources.get(f.stage, set()) & doubtful]
-    kept = []
-    for fault in faults:
-        agreeing = tuple(name for name in innocent if fault.stage in sources[name])
-        if agreeing and fault.stage in again:
-            fault = replace(again[fault.stage], agreeing=agreeing)
-        if fault.stage not in innocent:
-            kept.append(fault)
-    return tuple(kept)
+    wrong: dict[str, set[str]] = {}
+    for result in comparison.stages:
+        if result.kind == "stage" and not result.suspicion and _is_own_fault(result):
+            wrong.setdefault(table.pattern_of(split_key(result.key)[0]), set()).add(result.key)
+    tries: dict[frozenset[str], None] = {}
+    for size in (1, 2, 3):
+        for name in wrong:
+            doubtful = sorted(sources.get(name, set()) & wrong.keys())
+            tries.update(dict.fromkeys(map(frozenset, combinations(doubtful, size))))
+    found: dict[str, set[str]] = {}
+    for unfed in islice(tries, MOST_RUNS):
+        freed_before = {key for keys in found.values() for key in keys}
+        left = {name: keys - freed_before for name, keys in wrong.items()}
+        if not any(left[name] for name in left if unfed <= sources.get(name, set())):
+            continue
+        agreeing = {r.key for r in again(unfed).stages if r.distance.status == "ok" and r.group != UNJUDGED}
+        for name in left:
+            freed = left[name] & agreeing if unfed <= sources.get(name, set()) else set()
+            for holder in unfed if freed else ():
+                found.setdefault(holder, set()).update(freed)
+    return found
 
 
 def _names(table: StageTable, entries: Iterable[Entry]) -> tuple[str, ...]:
@@ -281,9 +289,20 @@ def _names(table: StageTable, entries: Iterable[Entry]) -> tuple[str, ...]:
 
 
 def faults_of(
-    comparison: Comparison, table: StageTable, reference: Trace | None = None, found: Trace | None = None
+    comparison: Comparison,
+    table: StageTable,
+    reference: Trace | None = None,
+    found: Trace | None = None,
+    *,
+    victims: Mapping[str, Set[str]] | None = None,
 ) -> tuple[Fault, ...]:
-    """The wrong stages of a comparison gathered by documented name, in the order of computation."""
+    """The wrong stages of a comparison gathered by documented name, in the order of computation.
+
+    `victims` are keys that are not wrong by themselves, by the stage of which the file holds what did not
+    go on.
+    """
+    victims = victims or {}
+    innocent = {key for keys in victims.values() for key in keys}
     groups: dict[str, list[StageResult]] = {}
     has_lack = False
     for result in comparison.stages:
@@ -296,7 +315,7 @@ def faults_of(
             groups.setdefault(table.pattern_of(result.key.split("@")[0]), []).append(result)
     faults = []
     for name, results in groups.items():
-        wrong = [r for r in results if _is_own_fault(r)]
+        wrong = [r for r in results if _is_own_fault(r) and r.key not in innocent]
         if wrong:
             failed = [r for r in wrong if not r.suspicion]
             worst = max(failed or wrong, key=lambda r: r.distance.over)
@@ -313,6 +332,11 @@ def faults_of(
                     diagnosis=_words(wrong[0].key, reference, found, table),
                     others=tuple(_other_words(wrong, reference, found, table)),
                     between=wrong[0].between,
+                    agreeing=tuple(
+                        dict.fromkeys(
+                            table.pattern_of(split_key(key)[0]) for key in sorted(victims.get(name, ()))
+                        )
+                    ),
                 )
             )
     return tuple(faults)

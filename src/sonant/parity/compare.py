@@ -254,7 +254,7 @@ class _Judge:
         result = replace(result, suspicion=self._suspicion(result, a, b))
         # Where the reference's value goes on, the next stage gets equal values, whatever was computed here.
         is_replaced = (self.own or (self.is_forced and entry.kind in {"token", "draw"})) and a.sampled is None
-        is_replaced = is_replaced and not is_uneven
+        is_replaced = is_replaced and not is_uneven and not self._is_kept(entry.key)
         is_far = is_bad or bool(result.suspicion) or (self.are_twins and not found.is_equal)
         is_far = is_far or (found.over > FAR and self._precision(a, b)[0] in MEASURED)
         self.differs[entry.key] = is_far and not is_replaced and not is_uneven
@@ -284,9 +284,7 @@ class _Judge:
                     precision = coarser(precision, given.dtype)
         # Of a stage that is kept as samples only, the run's own value goes on, with all that has piled up.
         is_fed = self.own and all(
-            self.reference.by_key[key].sampled is None and not self._is_kept(key)
-            for key in inputs
-            if key in self.reference.by_key
+            self.reference.by_key[key].sampled is None for key in inputs if key in self.reference.by_key
         )
         return distance(
             a,
@@ -345,7 +343,8 @@ class _Judge:
         if not (self.is_any_layout and is_far) or self.own or first.inputs_differed:
             return ()
         after = [r for r in results if first.key in r.inputs and r.kind == "stage" and r.group != UNJUDGED]
-        return () if any(r.distance.status != "ok" for r in after) else tuple(r.key for r in after)
+        are_right = all(r.distance.status == "ok" and not r.distance.is_part for r in after)
+        return tuple(r.key for r in after) if are_right else ()
 
     def words(self, first: StageResult) -> tuple[str, ...]:
         """The diagnosis of the first wrong stage."""

@@ -83,6 +83,7 @@ def propose(reference: Trace, other: Trace, table: StageTable) -> tuple[Match, .
             taken.add(ours)
     _by_similar_values(scored, found)
     _by_place(unknown, open_stages, found, reference)
+    taken = {match.ours for match in found.values()}
     for entry in unknown:
         if entry.key not in found:
             guess = _by_statistics(entry, [e for key, e in open_stages.items() if key not in taken])
