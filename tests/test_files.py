@@ -25,6 +25,21 @@ def test_what_a_killed_process_left_of_a_long_name_is_found(tmp_path):
     assert sweep_parts(tmp_path, of=path.name) == [left]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o002])
+def test_a_new_file_is_as_readable_as_the_umask_has_it(tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        with written_over(tmp_path / "a.wav") as place:
+            place.write_bytes(b"new")
+        write_atomically(tmp_path / "b.json", b"{}", is_private=False)
+        write_atomically(tmp_path / "c.voice", b"{}")
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"a.wav": 0o666 & ~mask, "b.json": 0o666 & ~mask, "c.voice": 0o600}
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has other permissions")
 def test_a_file_that_is_written_over_keeps_its_permissions(tmp_path):
     path = tmp_path / "secret.wav"

@@ -53,8 +53,9 @@ def written_beside(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def written_over(path: Path) -> Iterator[Path]:
     """Where to write what takes the place of `path`: a new file beside it, as with `written_beside`; itself
-    where it is a link or no file (/dev/stdout), which stays what it is, or where the folder takes none."""
-    is_other = path.is_symlink() or (path.exists() and not path.is_file())
+    where it is a link or no file (/dev/stdout), which stays what it is, where it may not be written, or where
+    the folder takes none."""
+    is_other = path.is_symlink() or (path.exists() and not (path.is_file() and os.access(path, os.W_OK)))
     if is_other or not os.access(path.absolute().parent, os.W_OK):
         yield path
     else:
@@ -74,7 +75,7 @@ def _named_in_the_end(path: Path, *, is_private: bool) -> Iterator[tuple[IO[byte
             _lock(file)  # until it has its name: `sweep_parts` leaves it alone
             yield file, Path(name)
             if not is_private:
-                os.chmod(name, stat.S_IMODE(path.stat().st_mode) if path.is_file() else 0o644)
+                os.chmod(name, stat.S_IMODE(path.stat().st_mode) if path.is_file() else _mode_of_new(name))
             if fcntl is not None:
                 os.replace(name, path)
         if fcntl is None:  # Windows renames no open file
@@ -83,6 +84,17 @@ def _named_in_the_end(path: Path, *, is_private: bool) -> Iterator[tuple[IO[byte
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+
+
+def _mode_of_new(name: str) -> int:
+    """What a new file here may be read by: the umask cannot be asked without changing it for all threads."""
+    beside = f"{name}.new.part"
+    handle = os.open(beside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(handle).st_mode)
+    finally:
+        os.close(handle)
+        os.unlink(beside)
 
 
 class Held:

@@ -173,6 +173,28 @@ def test_front_matter_says_who_wrote_it_and_is_not_read(tmp_path, front, facts, 
 def test_a_rule_at_the_beginning_is_no_front_matter(tmp_path):
     (tmp_path / "a.md").write_text("---\n\nIt was cold.\n\n---\n\nIt was warm.\n")
     assert read_book(tmp_path / "a.md").chapters[0].text == "It was cold.\n\nIt was warm."
+    (tmp_path / "a.md").write_text("---\n\nANNA: Hello.\n\nBOB: Hi.\n\n---\n\nThe rest.\n")
+    assert "ANNA: Hello." in read_book(tmp_path / "a.md").chapters[0].text
+    (tmp_path / "a.md").write_text("---\nNote: the first (I: mine) was lost: yes.\n\n---\n\nThe rest.\n")
+    assert "was lost: yes." in read_book(tmp_path / "a.md").chapters[0].text
+    (tmp_path / "a.md").write_text("%20 is a blank in an address.\n\nText.\n")
+    assert read_book(tmp_path / "a.md").chapters[0].text.startswith("%20 is a blank")
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "date: 2023-02-30",
+        "title: [a, b]\nauthor: {first: X}",
+        "tags: " + "[" * 3000,
+        "title: 12\nauthor: [1]",
+    ],
+)
+def test_odd_front_matter_breaks_nothing(tmp_path, facts):
+    (tmp_path / "a.md").write_text(f"---\n{facts}\n---\n\nThe rest.\n")
+    book = read_book(tmp_path / "a.md")
+    assert book.chapters[0].text == "The rest."
+    assert not {"{", "["} & set(book.title + book.author)
 
 
 def test_a_page_is_read_in_the_code_page_that_it_names(tmp_path):
@@ -252,3 +274,44 @@ def test_notes_of_word_processors_are_left_out():
         '<p class="MsoFootnoteText"><a href="#_ftnref1">[1]</a> A note.</p>'
     )
     assert [(b.kind, b.text) for b in page.blocks] == [("paragraph", "Cold. Wet."), ("item", "First.")]
+
+
+def test_an_item_with_a_way_to_the_top_is_no_note():
+    page = read_page(
+        '<ul><li>How do I start? Press it. <a href="#top">↑</a></li><li>x<a href="#n">^</a>2 y</li></ul>'
+    )
+    assert [b.text for b in page.blocks] == ["How do I start? Press it. ↑", "x^2 y"]
+
+
+def test_a_picture_is_told_once_and_its_file_never():
+    page = read_page(
+        '<figure><img alt="A map"><figcaption>A map</figcaption></figure><p>Then.</p><p>A map</p>'
+        '<img alt="images/image0001.png"><p>End.</p>'
+    )
+    assert [b.text for b in page.blocks] == ["A map", "Then.", "A map", "End."]
+
+
+def test_a_title_page_inside_the_front_matter_is_left_out(tmp_path):
+    front = '<section epub:type="titlepage"><h1>The Sea</h1><p>A. Writer</p></section>'
+    path = epub(tmp_path / "sea.epub", pages={"copyright.xhtml": front, **dict(list(PAGES.items())[1:])})
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(tmp_path / "new.epub", "w") as new:
+        for info in old.infolist():
+            new.writestr(
+                info, old.read(info).replace(b"<body><section", b'<body epub:type="frontmatter"><section')
+            )
+    assert [c.part for c in read_book(tmp_path / "new.epub").chapters][:2] == ["front", "body"]
+
+
+def test_chapters_of_an_outline_begin_where_they_stand_on_the_page(tmp_path):
+    from pypdf import PdfWriter
+
+    lines = ["Preface", "This was written in a tower.", "Of the Stairs", "The keeper climbed."]
+    writer = PdfWriter(clone_from=pdf(tmp_path / "a.pdf", [lines]))
+    for title in ("Preface", "Of the Stairs"):
+        writer.add_outline_item(title=title, page_number=0)
+    writer.write(tmp_path / "b.pdf")
+    book = read_book(tmp_path / "b.pdf")
+    assert [(c.title, c.text.partition("\n\n")[2]) for c in book.chapters] == [
+        ("Preface", "This was written in a tower."),
+        ("Of the Stairs", "The keeper climbed."),
+    ]

@@ -60,6 +60,11 @@ def test_what_begins_at_one_time_is_one_line(tmp_path):
     assert read(tmp_path, text) == [Cue(1.0, 4.0, "- Where? - There.")]
 
 
+def test_an_answer_that_ends_as_the_question_does_is_said(tmp_path):
+    cue = "00:00:01,000 --> 00:00:02,000\n{}\n\n"
+    assert read(tmp_path, cue.format("She plays the piano") + cue.format("no"))[0].text.endswith("piano no")
+
+
 def test_lines_that_overlap_end_where_the_next_begins():
     cues = [Cue(1.0, 5.0, "0123456789"), Cue(2.0, 4.0, "0123"), Cue(2.5, 2.5, "0123456789")]
     assert slots_of(cues) == [1.0, 0.5, math.inf]

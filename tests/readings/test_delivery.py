@@ -1,5 +1,6 @@
 """Delivery: rumble is found and taken away, loudness is reached, in pieces as on the whole."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +147,18 @@ def test_a_full_disk_leaves_the_recording_that_was_spoken(tmp_path, monkeypatch)
     assert len(made) == 2
     assert Audio.read(target).seconds == pytest.approx(2.0)
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+@pytest.mark.parametrize("is_pipe", [False, True], ids=["file", "pipe"])
+def test_nothing_is_said_to_be_kept_where_nothing_was_written(tmp_path, monkeypatch, is_pipe):
+    def full(writer, samples):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(AudioWriter, "write", full)
+    target = io.BytesIO() if is_pipe else tmp_path / "a.wav"
+    with pytest.raises(StorageError, match=r"No space left.* Nothing of it is kept"):
+        deliver(Recorded(VOICE, pieces=1), Job(text="x"), target=target)
+    assert not list(tmp_path.iterdir())
 
 
 def test_listeners_and_a_streamed_file_are_levelled_on_the_way(tmp_path):

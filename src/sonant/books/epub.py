@@ -135,11 +135,11 @@ def _fact(package: BeautifulSoup, name: str) -> str:
 def _types(data: bytes) -> list[str]:
     """EPUB's own words for what a page is."""
     soup = soup_of(data)
-    for name in ("body", "section"):
-        element = soup.find(name)
-        if isinstance(element, Tag) and element.get("epub:type"):
-            return str(element.get("epub:type")).split()
-    return []
+    elements = [soup.find(name) for name in ("body", "section")]
+    found = [str(one.get("epub:type") or "").split() for one in elements if isinstance(one, Tag)]
+    if found and found[0] == ["frontmatter"]:  # then its section says of which kind
+        found = found[1:]
+    return next(filter(None, found), [])
 
 
 def _contents(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -20,14 +21,17 @@ from sonant.books.pdf import read_pdf
 from sonant.books.plain import decoded, read_plain
 from sonant.errors import DependencyError, RequestError
 
+log = logging.getLogger(__name__)
+
 _NOTE = re.compile(
     r"^\[\^[^\]\n]{1,40}\]:.*(?:\n+(?: {4}|\t).*|\n[ \t]+\S.*)*|\[\^[^\]\n]{1,40}\]|\^\[[^\[\]]{1,2000}\]",
     re.MULTILINE,
 )
 """Footnotes of Markdown and their marks, and Pandoc's notes in the line."""
-_FRONT = re.compile(r"\A---[ \t]*\n(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
-_KEY = re.compile(r"\s*[\w-]+:")
-_PANDOC = re.compile(r"\A%[ \t]*(.*)\n(?:%[ \t]*(.*)\n)?(?:%.*\n)?")
+_FRONT = re.compile(r"\A---[ \t]*\n(?![ \t]*\n)(.*?\n)(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
+_KEY = re.compile(r"^(?:title|author|date|layout|lang|tags|draft|description|categories|slug):", re.MULTILINE)
+_LIKE_YAML = re.compile(r"[\w-]+:|[ \t]+\S|- |#|\s*$")
+_PANDOC = re.compile(r"\A%[ \t]+(\S.*)\n(?:%[ \t]+(.*)\n)?(?:%.*\n)?")
 _ATTRIBUTES = re.compile(r"^(#{1,6}[ \t].*?)[ \t]*\{(?:[#.-]|\w+=)[^{}\n]*\}[ \t]*$", re.MULTILINE)
 _DIVISION = re.compile(r"^:{3,}.*$", re.MULTILINE)
 """Pandoc's attributes of headings, and the fences of its divisions."""
@@ -109,18 +113,22 @@ def _front_matter(text: str) -> tuple[str, str, str]:
     if not found:
         return "", "", text
     try:
-        facts = yaml.safe_load(found[1])
-    except yaml.YAMLError:
-        facts = {} if _KEY.match(found[1]) else None
+        facts = yaml.load(found[1], Loader=yaml.BaseLoader)  # texts, lists and mappings only
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if not (_KEY.search(found[1]) and all(map(_LIKE_YAML.match, found[1].splitlines()))):
+            return "", "", text
+        log.warning("the front matter is no YAML (%s) and was left out", str(error).partition("\n")[0])
+        facts = {}
     if not isinstance(facts, dict):  # a rule and a paragraph
         return "", "", text
-    author = facts.get("author") or ""
-    names = (
-        [str(name.get("name", "") if isinstance(name, dict) else name) for name in author]
-        if isinstance(author, list)
-        else [str(author)]
-    )
-    return str(facts.get("title") or ""), ", ".join(filter(None, names)), text[found.end() :]
+    names = facts.get("author", ())
+    names = [
+        name.get("name") if isinstance(name, dict) else name
+        for name in (names if isinstance(names, list) else [names])
+    ]
+    author = ", ".join(name for name in names if isinstance(name, str) and name)
+    said = facts.get("title")
+    return said if isinstance(said, str) else "", author, text[found.end() :]
 
 
 def _html(path: Path) -> Book:

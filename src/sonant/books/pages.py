@@ -50,8 +50,12 @@ _NOTE_CLASS = re.compile(
 )
 _NOTE_MARK = re.compile(r"^\s*[\[(]?(?:\d{1,3}|[*†‡§¶]|[a-z])[\])]?\s*$")
 _NOTE_TARGET = re.compile(r"#.*(?:fn|note|ftn|endn)", re.I)
+_NOTE_MARKED = re.compile(r"^#.*(?:fn|note|ftn|endn|cite_?ref)", re.I)
 _BACK = ("↑", "↩", "^", "⤴", "⏎")
+_THIN = "\ufe0e\ufe0f \n\t"
 _BREAK = re.compile(r"^[\s*·•⁂∗~#_=–—-]+$")
+_FILE = re.compile(r"^\S*\.(?:png|jpe?g|gif|svg|webp|bmp|tiff?)$", re.I)
+"""What programs give as a picture's words where nobody wrote any."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 _BLANKS = re.compile(r"[^\S\n]+")
 
@@ -108,9 +112,10 @@ def _is_note(element: Tag) -> bool:
         return True
     if element.name == "a" and _NOTE_TARGET.search(str(element.get("href") or "")):
         return bool(_NOTE_MARK.match(element.get_text()))
-    if element.name == "li":  # back to its mark, as Word's notes become
-        links = [a for a in element.find_all("a", href=True) if a.get_text().strip("\ufe0e\ufe0f ") in _BACK]
-        return any(str(a["href"]).startswith("#") for a in links)
+    if element.name == "li":  # begins or ends with a way back to its mark, as Word's notes become
+        links = [a for a in element.find_all("a", href=_NOTE_MARKED) if a.get_text().strip(_THIN) in _BACK]
+        text = element.get_text().strip(_THIN)
+        return bool(links) and (text.endswith(_BACK) or text.startswith(_BACK))
     if element.name == "sup":
         link = element.find("a", href=True)
         return link is not None and bool(_NOTE_MARK.match(element.get_text()))
@@ -125,6 +130,8 @@ class _Builder:
         self.text: list[str] = []
         self.anchors: list[str] = []
         self.kind: list[tuple[str, int]] = [("paragraph", 0)]
+        self.pictured = ""
+        """The words of the picture that was last, which its caption often repeats."""
 
     def walk(self, element: Tag) -> None:
         for child in element.children:
@@ -151,9 +158,10 @@ class _Builder:
             self._add(Block("break", anchors=self._take_anchors()))
         elif name == "img":
             alternative = str(element.get("alt") or "").strip()
-            if alternative:
+            if alternative and not _FILE.search(alternative):
                 self.text.append(alternative)
                 self.flush()
+                self.pictured = alternative
         elif name == "tr":
             cells = [_joined(cell.get_text(" ")) for cell in element.find_all(["td", "th"])]
             self.text.append(", ".join(cell for cell in cells if cell))
@@ -169,6 +177,9 @@ class _Builder:
         text = _joined("".join(self.text))
         self.text = []
         if not text:
+            return
+        pictured, self.pictured = self.pictured, ""
+        if text == _joined(pictured):
             return
         kind, level = self.kind[-1]
         if _BREAK.match(text) and kind != "heading":

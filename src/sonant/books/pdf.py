@@ -42,11 +42,14 @@ def read_pdf(path: Path) -> Book:
     blocks: list[Block] = []
     carried: list[str] = []
     for number, lines in enumerate(pages):
-        for heading in outline.get(number, ()):
-            _close(blocks, carried)
-            blocks.append(Block("heading", heading, 1))
         kept = _without_edges(lines, running)
-        _paragraphs(kept, blocks, carried, headings=set(outline.get(number, ())))
+        headings = outline.get(number, [])
+        there = {line.strip() for line in kept}
+        for heading in headings:
+            if heading not in there:  # as where the page has it in two lines
+                _close(blocks, carried)
+                blocks.append(Block("heading", heading, 1))
+        _paragraphs(kept, blocks, carried, headings=set(headings))
     _close(blocks, carried)
     return Book(
         title=title,
@@ -110,9 +113,8 @@ def _paragraphs(lines: Sequence[str], blocks: list[Block], carried: list[str], *
         text = line.strip()
         if not text:
             _close(blocks, carried)
-        elif text in headings:
-            continue
-        elif is_chapter_line(text):
+        elif text in headings or is_chapter_line(text):
+            headings.discard(text)
             _close(blocks, carried)
             blocks.append(Block("heading", text, 1))
         else:

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,11 @@ def _said(text: str) -> str:
 
 def _together(cues: Sequence[Cue]) -> list[Cue]:
     """What begins at one time is one line, or the first of it would have no time at all."""
-    joined: list[Cue] = []
-    for cue in cues:
-        last = joined[-1] if joined else None
-        if last is None or last.start != cue.start:
-            joined.append(cue)
-        elif not last.text.endswith(cue.text):
-            joined[-1] = Cue(last.start, max(last.end, cue.end), f"{last.text} {cue.text}")
+    joined = []
+    for start, group in groupby(cues, key=lambda cue: cue.start):
+        here = list(group)
+        texts = dict.fromkeys(cue.text for cue in here)  # one that is there twice is said once
+        joined.append(Cue(start, max(cue.end for cue in here), " ".join(texts)))
     return joined
 
 

@@ -169,7 +169,7 @@ def deliver(
         whole = np.concatenate(kept) if kept else np.zeros(0, np.float32)
         if job.loudness is not None:
             whole = at_loudness(whole, rate, job.loudness)
-        clipped = _write_again(whole, rate, job.format, target)
+        clipped = _write_whole(whole, rate, job.format, target, is_kept=writer is not None)
     return Outcome(
         seconds=seconds,
         sample_rate=rate,
@@ -185,9 +185,11 @@ def deliver(
     )
 
 
-def _write_again(samples: Samples, sample_rate: int, format: str, target: Path | BinaryIO) -> int:
+def _write_whole(
+    samples: Samples, sample_rate: int, format: str, target: Path | BinaryIO, *, is_kept: bool
+) -> int:
     """Write the whole; what was there of a file stays until this is done. Gives how many samples were held at
-    full scale. Raises StorageError where there is no room for both.
+    full scale. Raises StorageError where there is no room; with `is_kept` it was written as it was spoken.
     """
     place: AbstractContextManager[Path | BinaryIO]
     place = written_over(target) if isinstance(target, Path) else nullcontext(target)
@@ -197,9 +199,9 @@ def _write_again(samples: Samples, sample_rate: int, format: str, target: Path |
     except OSError as error:
         if error.errno not in FULL:
             raise
+        kept = f"It is kept in {target}, levelled as it was spoken" if is_kept else "Nothing of it is kept"
         raise StorageError(
-            f"the recording is whole, and cannot be written once more with one gain ({error.strerror}); "
-            f"expected room on the disk. It is kept in {target}, levelled as it was spoken. Make room, and "
-            "run it again."
+            f"the recording is whole and cannot be written ({error.strerror}); expected room on the disk. "
+            f"{kept}. Make room, and run it again."
         ) from error
     return writer.encoder.clipped
