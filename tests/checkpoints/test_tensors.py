@@ -1,5 +1,6 @@
 """Files and configs that make no network: one error of Sonant's own, never torch's."""
 
+import _codecs
 import argparse
 
 import numpy as np
@@ -8,7 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, read_pickle, write_tensors
+from sonant.checkpoints.tensors import (
+    build,
+    fold_weight_norm,
+    load_strict,
+    read_pickle,
+    read_tensors,
+    write_tensors,
+)
 from sonant.errors import CheckpointError, ConfigError
 
 
@@ -86,3 +94,40 @@ def test_an_object_that_would_run_code_is_named(tmp_path):
     torch.save({"w": torch.ones(2), "args": argparse.Namespace(lr=1)}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"it holds a argparse\.Namespace.*save the tensors alone"):
         read_pickle(tmp_path / "x.pth")
+
+
+class Made:
+    """An object that a pickle makes by a call."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        (np.float64(0).__reduce__()[0], 1, 2), (np.float64(0).__reduce__()[0],), (np.dtype, "zz"),
+        (_codecs.encode, 1), (_codecs.encode, "a", "nonsense"),
+    ],
+)  # fmt: skip
+def test_calls_that_make_no_number_are_one_error(tmp_path, call):
+    torch.save({"w": torch.ones(2), "x": Made(*call)}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="was refused"):
+        read_pickle(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("read", [read_pickle, read_tensors])
+def test_a_pointer_in_the_place_of_the_file_is_told(tmp_path, read):
+    """As `git clone` leaves it without Git LFS."""
+    (tmp_path / "x").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 7\n")
+    with pytest.raises(CheckpointError, match="pointer of Git LFS"):
+        read(tmp_path / "x")
+
+
+def test_weights_that_another_program_has_packed_are_told(tmp_path):
+    tensors = {"weight": torch.zeros(4, 1, dtype=torch.uint32), "bias": torch.zeros(4)}
+    with pytest.raises(CheckpointError, match="another program packs them"):
+        load_strict(nn.Linear(4, 4), tensors)

@@ -12,7 +12,6 @@ import os
 import pickle
 import re
 import zipfile
-from _codecs import encode
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,6 +32,13 @@ log = logging.getLogger(__name__)
 Rules = Sequence[tuple[str, str]]
 Unread = dict[str, dict[str, int]]
 """File -> key -> bytes of tensors that nothing reads."""
+_DAMAGED = (RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What torch raises while it reads a file that is no whole one of its own."""
+_POINTER = b"version https://git-lfs"
+_PACKED = (
+    "\nIts matrices are whole numbers, as another program packs them: take the released files, which Sonant "
+    "narrows itself (--precision)."
+)
 _opening = Lock()
 """What torch may take out of a pickle is one list of the whole process."""
 _collected: ContextVar[Unread | None] = ContextVar("sonant_unread_tensors", default=None)
@@ -60,6 +66,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
             f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
             "download it again, for example with: sonant pull NAME"
         )
+    _refuse_pointer(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -145,28 +152,39 @@ def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
             f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
             "download it again, for example with: sonant pull NAME"
         )
+    _refuse_pointer(path)
     try:
         with _opening, torch.serialization.safe_globals(_numpy_numbers()):
             return torch.load(path, map_location=device, weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, *_DAMAGED) as error:
         foreign = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        reason = f"it holds a {foreign[1]}" if foreign else first
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's own words advise to let it run
+            reason = f"it holds a {foreign[1]}" if foreign else "torch cannot read it"
         raise CheckpointError(
             f"{path} was refused ({reason}); expected a file of plain tensors. It is damaged, or holds what "
             "would run code, which Sonant never does. Use the official file, or save the tensors alone."
         ) from error
 
 
+def _refuse_pointer(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise CheckpointError(
+                f"{path} is a pointer of Git LFS, not the file itself; expected weights. Run git lfs pull in "
+                "the folder, or fetch the model with: sonant pull NAME"
+            )
+
+
 @lru_cache(maxsize=1)
 def _numpy_numbers() -> list[Any]:
     """What numpy's numbers are pickled as, such as the best loss that training leaves beside the weights.
 
-    These make a number of bytes and a type, and nothing else; torch refuses them unless they are named.
+    These make a number of bytes and a type; torch refuses them unless they are named.
     """
     make = np.float64(0).__reduce__()[0]
     kinds = [type(np.dtype(code)) for code in "?bBhHiIlLqQefd"]
-    return [make, (make, "numpy.core.multiarray.scalar"), np.dtype, *kinds, encode]
+    return [make, (make, "numpy.core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -364,6 +382,7 @@ def load_strict(
             f"{where} does not fit {type(module).__name__}:\n"
             + "\n".join(parts)
             + "\nThe weights and the config are of different models, or a file is damaged."
+            + (_PACKED if any(_is_packed(named[line.partition(":")[0]]) for line in mistyped) else "")
         )
     if unexpected:
         _tell_unread(where, {sources[name]: named.pop(name).nbytes for name in unexpected})
@@ -377,6 +396,10 @@ def load_strict(
     module.load_state_dict(placed, strict=True, assign=True)
     module.requires_grad_(False)
     module.eval()
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    return tensor.ndim > 1 and not tensor.is_floating_point()
 
 
 def _tell_unread(where: str, tensors: dict[str, int]) -> None:

@@ -171,6 +171,12 @@ def test_a_vocabulary_of_another_release_is_refused(checkpoint25, tmp_path):
         load_model(folder, device="cpu", dtype=torch.float32)
 
 
+def test_a_codec_of_that_name_makes_no_other_release(checkpoint, tmp_path):
+    shutil.copy(checkpoint / "config.yaml", tmp_path)
+    (tmp_path / "codec.pth").write_bytes(b"somebody's MaskGCT")
+    assert read_config(tmp_path / "config.yaml").name == "IndexTTS2"
+
+
 def test_another_rate_of_codes_is_refused(checkpoint25, tmp_path):
     text = (checkpoint25 / "config.yaml").read_text().replace("downsample_scale: 2", "downsample_scale: 1")
     (tmp_path / "config.yaml").write_text(text)

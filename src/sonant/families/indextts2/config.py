@@ -380,12 +380,12 @@ def read_config(path: Path) -> IndexConfig:
 
 
 def _is_multilingual(folder: Path, data: Mapping[str, Any]) -> bool:
-    """True for IndexTTS-2.5: by either of its own files, and where both are missing by its config.
+    """True for IndexTTS-2.5: by its vocabulary, and where that is missing by its config.
 
-    The `version` alone says nothing: released configs of 2.5 carried 2.0.
+    The `version` alone says nothing: released configs of 2.5 carried 2.0. Nor does a `codec.pth`, which may
+    be IndexTTS2's under a name of somebody's own.
     """
-    codec = folder / CODEC_NAME
-    if any(path.is_file() for path in (folder / VOCABULARY_NAME, codec, codec.with_suffix(".safetensors"))):
+    if (folder / VOCABULARY_NAME).is_file():
         return True
     section = data.get("semantic_codec")
     halves = isinstance(section, Mapping) and "downsample_scale" in section
