@@ -114,6 +114,17 @@ def test_a_model_loaded_without_room_is_told():
         assert not engine.model.keeps_past
 
 
+def test_without_a_limit_streams_keep_what_half_of_the_machine_holds(monkeypatch, caplog):
+    folder = QWEN.parents[2] / "cosyvoice3" / "checkpoint"
+    needed = 2 * 16_896_000 + (1 << 30)
+    for whole, keeps in ((2 * needed, True), (2 * needed - 2, False)):
+        monkeypatch.setattr("sonant.checkpoints.memory.machine_bytes", lambda whole=whole: whole)
+        with registry.load(folder, slots=2) as engine:
+            assert engine.model.keeps_past == keeps
+        assert bool(caplog.records) != keeps
+    assert "2 streams at a time would keep 1.1 GB" in caplog.text
+
+
 def test_loading_may_need_more_than_speaking():
     footprint = Footprint(weights=100, loading=70, working=20, utterance=5, position=1, positions=10)
     assert footprint.needed(1) == 170

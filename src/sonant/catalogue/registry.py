@@ -379,11 +379,25 @@ def load(
         engine_options.setdefault("cache_positions", planned.cache_positions)
         limit_device(device, memory_limit)
     made = load_model(model, device=device, dtype=dtype, precision=precision, strict=strict)
-    if not keeps_past and hasattr(made, "keeps_past"):
-        made.keeps_past = False
+    if hasattr(made, "keeps_past") and made.keeps_past:
+        made.keeps_past = keeps_past and (memory_limit is not None or _has_room(made, slots))
     return Engine(
         made, slots=slots, voices=voices if voices is not None else VoiceLibrary(), **engine_options
     )
+
+
+def _has_room(model: Any, slots: int) -> bool:
+    """Whether half of the machine's memory holds what streams keep of their past; a warning where not."""
+    from sonant.checkpoints.memory import machine_bytes, show
+
+    needed, whole = model.past_bytes(slots), machine_bytes()
+    if whole is None or needed <= whole // 2:
+        return True
+    log.warning(
+        "%d streams at a time would keep %s of their past, more than half of this machine's %s; they compute "
+        "it again. Fewer slots leave room for it.", slots, show(needed), show(whole),
+    )  # fmt: skip
+    return False
 
 
 def limit_device(device: str, memory_limit: int | str) -> None:

@@ -169,6 +169,14 @@ def resident_bytes() -> int:
         return 0
 
 
+def machine_bytes() -> int | None:
+    """Memory of this machine in bytes; None where the system does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
 def bytes_in(tensors: Mapping[str, Tensor], itemsize: int, *, ignored: Sequence[str] = ()) -> int:
     """Bytes of the tensors when every number takes `itemsize`; keys that match `ignored` do not count."""
     return sum(

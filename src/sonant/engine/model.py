@@ -137,7 +137,8 @@ class SpeechModel(Protocol):
     `ignores_threads` (steps sum alike on any number of threads), `least_positions` (cache positions to make
     room for from the start), `grow(positions)` (longer rows, with what is in them; False where they cannot
     be), `keeps_past` (whether streams keep what they would else compute again; set to False where memory is
-    short), `warm_up()` (after `allocate`: record whatever a device replays, so that no request waits for it).
+    short) with `past_bytes(slots)`, `warm_up()` (after `allocate`: record whatever a device replays, so that
+    no request waits for it).
     """
 
     spec: ModelSpec

@@ -33,6 +33,7 @@ from sonant.families.cosyvoice3.stream import (
     DecodeOptions,
     FlowVoice,
     SpeechDecoder,
+    stream_bytes,
 )
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, TextRules, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
@@ -393,6 +394,10 @@ class CosyVoice3Model:
             return False
         self._cache = self._cache.grown(positions)
         return True
+
+    def past_bytes(self, slots: int) -> int:
+        """What `slots` streams and the voices they speak with keep at a time."""
+        return slots * stream_bytes(self.config) + PROMPTS if self.keeps_past else 0
 
     def step_in_one_piece(self) -> None:
         """From the next `allocate` on, a step of the language model is one piece of work that waits for the

@@ -13,8 +13,7 @@ from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
-from sonant.families.cosyvoice3.past import PastSize
-from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, KEPT, PROMPTS
+from sonant.families.cosyvoice3.stream import PROMPTS, stream_bytes
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, halved, narrowed, part_tensors
 from sonant.nn.native_conv import multiplies_bfloat16
 from sonant.nn.precision import PRECISIONS
@@ -22,9 +21,8 @@ from sonant.nn.quantized import slab_bytes, stored_bytes
 
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
 TEXT_ROWS = 16 * MIB
-REFERENCE_SECONDS = 10
 POSITIONS = 900
-"""Of a segment of 20 seconds with its text and that reference."""
+"""Of a segment of 20 seconds with its text and a reference of 10 seconds."""
 WORKING, UTTERANCE = 450 * MIB, 60 * MIB
 
 
@@ -64,13 +62,6 @@ def footprint(
     for name in (TOKENIZER_NAME, SPEAKER_NAME):  # onnxruntime holds the graph and its weights
         weights += (folder / name).stat().st_size * 5 // 4
     decoder = config.language.decoder
-    ratio = config.flow.frames_per_token
-    past = PastSize(
-        config=config.flow.transformer,
-        steps=config.flow.steps,
-        prompt=REFERENCE_SECONDS * config.token_rate * ratio,
-        window=CONTEXT_TOKENS * ratio,
-    )
     return Footprint(
         weights=weights,
         loading=weights // 10 + 64 * MIB,
@@ -78,6 +69,6 @@ def footprint(
         utterance=UTTERANCE,
         position=2 * decoder.layers * decoder.kv_heads * decoder.head_dim * itemsize,
         positions=POSITIONS,
-        stream=past.bytes(KEPT.itemsize) if device.type == "cpu" else 0,
+        stream=stream_bytes(config) if device.type == "cpu" else 0,
         voices=PROMPTS if device.type == "cpu" else 0,
     )

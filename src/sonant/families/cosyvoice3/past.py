@@ -123,7 +123,10 @@ class KeptPrompts:
 
 @dataclass(eq=False)
 class FlowPast:
-    """The past of one stream. Memory is taken at once, but on a CPU a page only counts once it is written."""
+    """The past of one stream, changed in place by each solve; after one that failed it is of no use.
+
+    Memory is taken at once, but on a CPU a page only counts once it is written.
+    """
 
     size: PastSize
     dtype: torch.dtype

@@ -30,13 +30,29 @@ from sonant.nn.tap import tap, tap_scope
 HOP_GROWTH, LARGEST_HOP = 2, 4
 """A hop doubles after each chunk, up to four times the first. Source: the original's CosyVoice3Model."""
 CONTEXT_TOKENS = 200
-"""Earlier tokens the flow sees by default, 8 s: the first 12 s of a stream then miss nothing."""
+"""Earlier tokens the flow sees by default, 8 s: the first 9 s of a stream then miss nothing."""
 MEMORY = 2 << 30
 """Bytes that a stream may keep of its past: enough after a reference of up to 11 s."""
 PROMPTS = 1 << 30
 """Bytes that a model keeps of the prompts of voices that streamed last: some 11 s of references."""
 KEPT = torch.bfloat16
 """What keys and values are kept in, but for a flow in float64, which keeps float64."""
+
+
+ORDINARY_SECONDS = 10.0
+"""Of a reference, where memory is reckoned before one is known."""
+
+
+def stream_bytes(config: CosyVoice3Config) -> int:
+    """What a stream keeps after an ordinary reference."""
+    ratio = config.flow.frames_per_token
+    size = PastSize(
+        config=config.flow.transformer,
+        steps=config.flow.steps,
+        prompt=round(ORDINARY_SECONDS * config.token_rate) * ratio,
+        window=CONTEXT_TOKENS * ratio,
+    )
+    return size.bytes(KEPT.itemsize)
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ class ChunkSchedule:
         return [*calls, self.last(tokens)]
 
     def last(self, tokens: int) -> Call:
-        """The call after the last token: full attention, as the original's."""
+        """The call after the last token: full attention, as the original's; a bounded stream changes that."""
         return Call(self.offset, tokens, False, True)
 
 
