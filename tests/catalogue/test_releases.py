@@ -118,10 +118,11 @@ def test_a_release_loads_strictly(laid_out, name, caplog):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["qwen3-tts-0.6b-customvoice", "cosyvoice3-0.5b"])
+@pytest.mark.parametrize("name", ["qwen3-tts-0.6b-customvoice", "cosyvoice3-0.5b", "indextts2"])
 def test_one_second_of_speech_at_the_released_sizes(laid_out, name, tmp_path):
     """Weights of zeros say nothing, but every layer runs at its true size."""
     from sonant import Sampling, SpeechRequest
+    from sonant.bench.reference_clip import reference_voice
 
     folder = laid_out(name)
     make_speakable(folder)
@@ -133,7 +134,10 @@ def test_one_second_of_speech_at_the_released_sizes(laid_out, name, tmp_path):
         voice = "ryan"
     with registry.load(folder, device="cpu", precision=None, slots=1) as engine:
         frames = math.ceil(engine.spec.frame_rate)
-        sampling = Sampling(max_frames=frames)
+        if engine.spec.needs_voice and voice is None:
+            voice = reference_voice(engine)
+        steps = 2 if "flow_steps" in engine.spec.sampling else None
+        sampling = Sampling(max_frames=frames, flow_steps=steps)
         speech = engine.synthesize(SpeechRequest(SENTENCE, voice=voice, seed=3, sampling=sampling))
     (folder / "spk2info.pt").unlink(missing_ok=True)
     assert 0.9 <= len(speech.samples) / speech.sample_rate <= 1.3
