@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from torch import nn
+
 from sonant.audio import mel, stft
 from sonant.families.cosyvoice3 import encoders, estimator, flow, generate, lm, stream, vocoder
 from sonant.nn import snake, transformer
@@ -331,7 +333,11 @@ FAULTS = (
     ),
     Fault(
         "padding of the source's convolutions on the other side",
-        change(vocoder.Downsample, "forward", "(self.stride[0] - 1, 0)", "(0, self.stride[0] - 1)"),
+        replace(
+            vocoder.Downsample,
+            "forward",
+            lambda self, x: nn.Conv1d.forward(self, nn.functional.pad(x, (0, self.stride[0] - 1))),
+        ),
         ("vocoder.stage.{stage}.source_down",),
     ),
     Fault(

@@ -188,7 +188,7 @@ KINDS = {
             "codec.decoder.{block}.out",
             "codec.pre_conv.out",
         ),
-        not_a_number("speaker.mel"),  # the other families refuse to speak from one
+        not_a_number("codec.pre_conv.out"),  # before the tokens every family refuses to speak from one
     ),
     "cosyvoice3": kinds(
         "flow.lookahead",

@@ -156,6 +156,7 @@ def test_what_the_prefill_s_names_say_is_carried_over_to_the_frames(tmp_path):
     assert found.first_failed == "talker.layer.0.attention@1"
 
 
+@pytest.mark.slow
 def test_a_layer_s_input_is_the_output_that_is_handed_on_to_it(tmp_path):
     other, _ = port(tmp_path, ("positions from one",), only=1)
     first = compare(cases.reference(FAMILY), other).first
@@ -163,6 +164,7 @@ def test_a_layer_s_input_is_the_output_that_is_handed_on_to_it(tmp_path):
     assert (first.inputs, first.between) == (("talker.layer.0.out",), ())
 
 
+@pytest.mark.slow
 def test_names_may_hold_any_sign(tmp_path):
     def rename(name):
         step, layer, what = name.removeprefix("pass_").replace("/blk", "_").split("_")
@@ -203,6 +205,7 @@ def test_parts_of_a_stage_that_do_not_fit_together_are_refused(tmp_path, names, 
         read_trace(tmp_path / "x.npz", names=dict(zip("ab", names, strict=True)))
 
 
+@pytest.mark.slow
 def test_bisection_blames_nothing_that_is_right_but_for_what_was_written_down(tmp_path):
     """Queries dumped before their rotation, say: the attention was computed from others."""
     other, _ = port(tmp_path)
@@ -239,11 +242,13 @@ def test_a_misdumped_tensor_hides_no_fault_and_adds_none(tmp_path):
     assert (attention.stage, attention.first, attention.wrong) == (ATTENTION, "talker.layer.1.attention", 3)
 
 
+@pytest.mark.slow
 def test_a_fault_upstream_keeps_no_victim_of_a_misdumped_tensor(tmp_path):
     found = queries_misdumped(tmp_path, ("residual of the normed input",))
     assert [fault.stage for fault in found.faults] == ["talker.layer.{layer}.query", OUT]
 
 
+@pytest.mark.slow
 def test_several_faults_of_one_stage_are_all_told(tmp_path):
     other, _ = port(tmp_path)
     turned = {"talker.layer.0.out": lambda x: x * 1.5, "talker.layer.1.out@2": lambda x: x + 0.3}
