@@ -40,14 +40,14 @@ WINDOW = 27.0
 def make(text: Path, book: Path) -> None:
     """An EPUB with a page for each chapter of a plain text."""
     plain = re.sub(
-        r"`((?:[^`']|'(?=\w))*)'", r"“\1”", text.read_text("utf-8", "replace")
+        r"`((?:[^`']|'(?=\w))*)'(?!\w)", r"“\1”", text.read_text("utf-8", "replace")
     )  # `typewriter's quotes'
     parts = re.split(r"^\s*(CHAPTER [IVXLC]+\.?)\s*$", plain, flags=re.MULTILINE)
     pages = []
     for title, body in zip(parts[1::2], parts[2::2], strict=True):
         first, *paragraphs = [" ".join(p.split()) for p in re.split(r"\n\s*\n", body) if p.strip()]
         blocks = "".join(f"<p>{escape(p)}</p>" for p in paragraphs)
-        pages.append((f"{title.title()} {first}".replace("  ", " "), blocks))
+        pages.append((f"{title.replace('CHAPTER', 'Chapter')} {first}".replace("  ", " "), blocks))
     items = "".join(
         f'<item id="c{n}" href="c{n}.xhtml" media-type="application/xhtml+xml"/>' for n in range(len(pages))
     )

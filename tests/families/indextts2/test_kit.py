@@ -9,7 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sonant.parity.kit import run_kit
+from sonant.parity.kit import KitReport, run_kit
+from sonant.parity.kits.driver import Taken, watched
+from sonant.parity.kits.indextts2.folder import IndexKit
+from sonant.parity.kits.indextts2.listen import _in_float64
+from sonant.request.audio import Audio
 from tests.families.indextts2.conftest import DATA
 
 KIT = Path(__file__).parents[4] / "shared" / "indextts2"
@@ -44,6 +48,22 @@ def test_the_small_kit_passes(small_kit):
     named = "\n".join(lines)
     for part in ("gpt_decode", "sampling", "dit", "classifier.0", "segments.0", "pinyin", "parser.0"):
         assert part in named
+
+
+def test_what_a_clip_gives_is_the_same_in_float64_but_for_rounding(checkpoint, tmp_path):
+    """What a value at the edge of its tolerance is held to is computed in float64, from the same inputs."""
+    (tmp_path / "checkpoint").symlink_to(checkpoint)
+    kit = IndexKit(tmp_path, KitReport(print))
+    noise = np.random.default_rng(0).normal(scale=0.1, size=16_000).astype(np.float32)
+    with watched() as found, torch.inference_mode():
+        kit.model.parts.reference.speaker(Audio(noise, 16_000))
+    exact = _in_float64(kit, found)
+    names = [name for name in found if name.startswith(("w2v.hidden", "campplus", "reference.semantic"))]
+    assert len(names) > 5
+    for name in names:
+        ours, wide = (one[0] if isinstance(one, Taken) else one for one in (found[name], exact[name]))
+        assert wide.dtype == torch.float64, name
+        assert 0 < float((ours - wide).abs().max()) < 1e-4 * max(1.0, float(wide.abs().max())), name
 
 
 @pytest.mark.parametrize("inside", [True, False])
