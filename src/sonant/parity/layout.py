@@ -63,9 +63,10 @@ def length_words(documented: str, expected: Sequence[int], found: Sequence[int])
     """How much longer one shape is along the only axis in which the two differ, in words, or ""."""
     if len(expected) != len(found):
         expected, found = squeezed(expected), squeezed(found)
-    names = axis_names(documented, expected)
-    pairs = list(zip(names, expected, found, strict=False))
-    if len(expected) != len(found) or sum(a != b for _, a, b in pairs) != 1:
+    if len(expected) != len(found):
+        return ""
+    pairs = list(zip(axis_names(documented, expected), expected, found, strict=True))
+    if sum(a != b for _, a, b in pairs) != 1:
         return ""
     name, right, count = next(pair for pair in pairs if pair[1] != pair[2])
     word = axis_word(name)

@@ -25,6 +25,7 @@ from sonant.files import sweep_parts, write_atomically
 from sonant.readings.job import Job
 from sonant.readings.verifying import Recognisers, Verdict, Verified
 from sonant.request.audio import Samples
+from sonant.request.checks import make_folder
 from sonant.request.speech import AudioChunk, GuardEvent, Normalize, SpeechRequest
 from sonant.request.voice import Voice
 from sonant.text.cleaning import clean
@@ -130,13 +131,7 @@ class PieceStore:
         self._identity = self._describe(job, voice)
         self._stream: SpeechStream | Verified | None = None
         self._turn: dict[str, Any] = {"client": client, "priority": priority}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RequestError(
-                f"cannot make the folder {folder} for finished pieces ({error}); expected a place to write "
-                "to. Check the folder and its permissions."
-            ) from error
+        make_folder(folder)
         sweep_parts(folder)
 
     def _describe(self, job: Job, voice: Voice | str | None) -> str:
