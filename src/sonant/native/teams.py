@@ -17,16 +17,21 @@ SOFT = 1
 
 
 @cache
-def _pause() -> Any:
-    """GNU's `omp_pause_resource_all` as torch loaded it, or None."""
+def _pauses() -> tuple[Any, ...]:
+    """`omp_pause_resource_all` of every GNU runtime in the process.
+
+    Packages beside torch bring copies of their own, and which the system lists first is chance; one in
+    which the caller has no helpers does nothing.
+    """
     import torch  # noqa: F401  another thread may be at it
 
     try:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     except OSError:
-        return None
-    paths = [line.split(maxsplit=5)[5] for line in lines if "libgomp" in line]
-    return getattr(ctypes.CDLL(paths[0]), "omp_pause_resource_all", None) if paths else None
+        return ()
+    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if "libgomp" in line)
+    found = (getattr(ctypes.CDLL(path), "omp_pause_resource_all", None) for path in paths)
+    return tuple(pause for pause in found if pause is not None)
 
 
 def release() -> None:
@@ -34,6 +39,5 @@ def release() -> None:
 
     For threads that prepare work and then wait for another one that does it.
     """
-    pause = _pause() if "torch" in sys.modules else None  # without it no thread has helpers
-    if pause is not None:
+    for pause in _pauses() if "torch" in sys.modules else ():  # without it no thread has helpers
         pause(SOFT)
