@@ -4,12 +4,15 @@
 
 Each run is a process of its own. What was counted is kept in OUT.json and not run again, so the whole can be
 done in pieces (`--seconds`); the table is printed at the end. An abort is a process that a signal ended (but
-Ctrl-C's own), or one that says "terminate called" or "Fatal Python error" on its way out.
+Ctrl-C's own), or one that says "terminate called" or "Fatal Python error" on its way out. Ctrl-C is pressed
+again after five seconds, as one does: where the first falls into a destructor, Python says so and goes on.
+A notebook's kernel is restarted where ipykernel and jupyter_client are installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import signal
 import subprocess
@@ -27,7 +30,9 @@ WAYS = {
     "an exception": LOAD + "s = e.stream(TEXT, **HOW)\ns.get()\nraise ValueError('on purpose')",
     "sys.exit": LOAD + "s = e.stream(TEXT, **HOW)\ns.get()\nsys.exit(3)",
     "Ctrl-C": LOAD
-    + "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+    + "def press():\n    for wait in (0.2, 5, 5):\n"
+    + "        time.sleep(wait)\n        os.kill(os.getpid(), signal.SIGINT)\n"
+    + "threading.Thread(target=press, daemon=True).start()\n"
     + "while True:\n    for chunk in e.stream(TEXT, **HOW): time.sleep(0.01)",
     "asyncio.run": (
         "async def main():\n    async for chunk in sonant.load(MODEL).astream(TEXT, **HOW):\n        return\n"
@@ -39,13 +44,32 @@ WAYS = {
     "multiprocessing": LOAD
     + "s = e.stream(TEXT, **HOW)\ns.get()\n"
     + "p = multiprocessing.get_context('spawn').Process(target=print)\np.start()\np.join()",
+    "a notebook's kernel restarts": (
+        "from jupyter_client.manager import start_new_kernel\n"
+        "manager, client = start_new_kernel()\n"
+        "cell = f'import sonant; s = sonant.load({MODEL!r}).stream({TEXT!r}, **{HOW!r}); s.get(); 0'\n"
+        "answer = client.execute_interactive(cell, store_history=False)\n"
+        "assert answer['content']['status'] == 'ok', answer\n"
+        "kernel = manager.provisioner.process\n"
+        "manager.restart_kernel()\n"
+        "client.wait_for_ready(timeout=60)\n"
+        "manager.shutdown_kernel()\n"
+        "sys.exit(kernel.wait())"  # what the first kernel said of its end is among this process's errors
+    ),
     "a whole sentence, then the end": LOAD + "e.synthesize('Hello.', **HOW)",
     "the one-liner": "sonant.say('Hello.', model=MODEL, **HOW)",
 }
 """What the script does, by the name of the way. MODEL, TEXT and HOW (settings) stand for what is meant."""
 STATUS = {"an exception": 1, "sys.exit": 3, "Ctrl-C": -signal.SIGINT}
 """How each is meant to end; 0 where nothing is said."""
+NEEDS = {"a notebook's kernel restarts": ("ipykernel", "jupyter_client")}
+"""Packages without which a way cannot be tried."""
 ABORTED = ("terminate called", "Fatal Python error", "core dumped")
+
+
+def can_be_tried(way: str) -> bool:
+    """Whether this machine has what the way needs."""
+    return all(importlib.util.find_spec(name) is not None for name in NEEDS.get(way, ()))
 
 
 def script(way: str, model: str, clip: str = "") -> str:
@@ -63,7 +87,10 @@ def end(way: str, model: str, clip: str = "") -> tuple[bool, str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "script.py"
         path.write_text(script(way, model, clip), encoding="utf-8")
-        done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
+        try:
+            done = subprocess.run([sys.executable, str(path)], capture_output=True, text=True, timeout=240)
+        except subprocess.TimeoutExpired:
+            return False, "did not end"
     is_quiet = done.returncode == STATUS.get(way, 0) and not any(word in done.stderr for word in ABORTED)
     if way not in ("an exception", "Ctrl-C"):  # both print a traceback, as Python does
         is_quiet = is_quiet and not done.stderr
@@ -94,7 +121,7 @@ def main() -> None:
     counts = json.loads(chosen.out.read_text()) if chosen.out.is_file() else {}
     for given in chosen.model:
         name, folder, clip = [*given.split("="), "", ""][:3]
-        for way in WAYS:
+        for way in filter(can_be_tried, WAYS):
             tally = counts.setdefault(name, {}).setdefault(way, [0, 0])
             while tally[1] < chosen.runs and time.monotonic() < until:
                 is_quiet, said = end(way, folder or name, clip)

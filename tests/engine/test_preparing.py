@@ -115,6 +115,21 @@ def test_a_text_of_which_nothing_can_be_spoken_is_refused_at_once(caplog):
         assert engine.load == (0, 0)
 
 
+class Interrupted(FaultyToy):
+    """Ctrl-C falls into an extension that is being loaded: pybind11 makes an ImportError of it."""
+
+    def prepare(self, request):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+
+
+def test_ctrl_c_in_a_preparation_is_no_fault_of_the_text():
+    with Engine(Interrupted()) as engine, pytest.raises(KeyboardInterrupt):
+        engine.submit(say("one"))
+
+
 def test_a_later_part_that_fails_ends_the_request_after_what_came_before(caplog):
     model = LazyToy()
     whole = model.each_prompt

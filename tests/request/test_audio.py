@@ -56,3 +56,9 @@ def test_it_says_what_it_is(tone):
 def test_what_is_no_row_of_samples_is_refused():
     with pytest.raises(SonantError, match="not mono"):
         Audio(np.zeros((2, 10), dtype=np.float32), 24_000)
+    with pytest.raises(SonantError, match=r"int16 are no levels.*Divide int16 by 32768"):
+        Audio(np.zeros(10, dtype=np.int16), 24_000)
+
+
+def test_a_list_of_levels_is_audio():
+    assert np.array_equal(Audio([0.0, 0.5], 24_000).samples, np.float32([0, 0.5]))

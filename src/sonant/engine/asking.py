@@ -10,11 +10,11 @@ from typing import Any
 
 from sonant.errors import RequestError
 from sonant.request.settings import BY_NAME
-from sonant.request.speech import SpeechRequest, request_from
+from sonant.request.speech import ChunkPolicy, Sampling, SpeechRequest, Style, request_from
 from sonant.request.voice import Voice
 
 _NAMED = frozenset(name for name, row in BY_NAME.items() if row.home in ("request", "style", "sampling"))
-_WHOLE = ("style", "sampling", "options", "chunk_policy")
+_WHOLE = {"style": Style, "sampling": Sampling, "options": Mapping, "chunk_policy": ChunkPolicy}
 """Fields of a request that hold several settings and may be given as they are."""
 
 
@@ -35,14 +35,16 @@ def request_of(what: str | SpeechRequest, given: Mapping[str, Any]) -> SpeechReq
         return what
     if not isinstance(what, str):
         raise RequestError(
-            f"a {type(what).__name__} was given to say; expected text or a SpeechRequest.", field="text"
+            f"a {type(what).__name__} was given to say; expected text or a SpeechRequest (synthesize takes a "
+            "list or a table's column of them too).",
+            field="text",
         )
     settings: dict[str, Any] = {}
     sampling: dict[str, Any] = {}
     parts: dict[str, Any] = {}
     for name, value in given.items():
         if name in _WHOLE:
-            parts[name] = value
+            parts[name] = _whole(name, value)
         elif name == "voice":
             parts[name] = _voice(value)
         elif name in _NAMED:
@@ -50,7 +52,7 @@ def request_of(what: str | SpeechRequest, given: Mapping[str, Any]) -> SpeechReq
         else:
             near = difflib.get_close_matches(name, [*_NAMED, *_WHOLE], n=1)
             hint = (
-                f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted([*_NAMED, *_WHOLE]))}."
+                f"did you mean {near[0]}?" if near else f"there are: {', '.join(sorted({*_NAMED, *_WHOLE}))}."
             )
             raise RequestError(f"{name!r} is no setting of speech; {hint}", field=name)
     for whole, alone in (
@@ -64,6 +66,16 @@ def request_of(what: str | SpeechRequest, given: Mapping[str, Any]) -> SpeechReq
     given_whole = {name: parts.pop(name) for name in ("style", "sampling") if name in parts}
     options = parts.pop("options", {})
     return replace(request_from(what, settings, sampling=sampling, options=options, **parts), **given_whole)
+
+
+def _whole(name: str, value: object) -> Any:
+    """A field that holds several settings, which is of its own kind."""
+    if isinstance(value, _WHOLE[name]):
+        return value
+    raise RequestError(
+        f"{name} is a {type(value).__name__}; expected a {_WHOLE[name].__name__}, or its settings by name.",
+        field=name,
+    )
 
 
 def _voice(value: object) -> Voice | str | None:

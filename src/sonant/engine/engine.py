@@ -7,15 +7,14 @@ same with the chunks joined: there is no second code path. What speaks is `loop.
 from __future__ import annotations
 
 import asyncio
-import atexit
 import contextlib
 import logging
+import os
 import queue
 import secrets
 import time
-import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,17 +47,6 @@ from sonant.voices.library import VoiceLibrary
 
 log = logging.getLogger(__name__)
 
-_LIVE: weakref.WeakSet[Engine] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    """Close what a process leaves open: a thread inside torch aborts an interpreter that ends meanwhile."""
-    for engine in list(_LIVE):
-        engine.close()
-
-
-atexit.register(_close_all)
-
 
 class Engine:
     """Speaks requests with one loaded model.
@@ -87,6 +75,10 @@ class Engine:
         pipelined: bool | None = None,
         records_ahead: bool = False,
     ) -> None:
+        if isinstance(model, (str, os.PathLike)):
+            raise RequestError(
+                f"an Engine takes a loaded model; sonant.load({str(model)!r}) makes one of a name."
+            )
         for name, value in (("slots", slots), ("queue_limit", queue_limit), ("chunk_limit", chunk_limit)):
             _check_count(name, value)
         if cache_positions is not None:
@@ -108,12 +100,15 @@ class Engine:
             records_ahead=records_ahead,
         )
         teams.release()
-        _LIVE.add(self)
 
     # -- what callers use ---------------------------------------------------------------------
 
-    def clone(self, audio: Audio, *, transcript: str | None = None, name: str = "") -> Voice:
-        """A voice from a clip, encoded for this model; `transcript` is what the clip says."""
+    def clone(
+        self, audio: Audio | str | os.PathLike[str], *, transcript: str | None = None, name: str = ""
+    ) -> Voice:
+        """A voice from a clip or its path, encoded for this model; `transcript` is what the clip says."""
+        if isinstance(audio, (str, os.PathLike)):
+            audio = Audio.read(audio)
         try:
             return self._casting.encode(audio, transcript=transcript, name=name)
         finally:
@@ -267,8 +262,8 @@ class Engine:
         """
         if isinstance(request, (str, SpeechRequest)):
             return self._whole_of(self.submit(self._asked(request, settings), streaming=False), on_chunk)
-        several = (
-            request if isinstance(request, Iterable) else [request]
+        several: Iterable[Any] = (
+            request if _is_row(request) else [request]
         )  # one that is no text is told as such
         asked = [self._asked(one, settings) for one in several]
         room = max(1, self.queue_limit - sum(self.load))
@@ -336,6 +331,12 @@ class Engine:
         check_request(request, self.spec)
         request = replace(request, voice=self._casting.find(request.voice))
         return request, Source(self.model, request, most=self.cache_positions)
+
+
+def _is_row(what: object) -> bool:
+    """Whether these are things in an order: a list, a table's column. A table's own items are its heads."""
+    is_other = isinstance(what, (bytes, bytearray, Mapping, Set)) or getattr(what, "ndim", 1) != 1
+    return isinstance(what, Iterable) and not is_other
 
 
 def _check_count(name: str, value: int) -> None:

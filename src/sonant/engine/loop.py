@@ -6,8 +6,11 @@ segments in free rows; one step of everything that runs; hand new tokens over to
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +47,28 @@ _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
 _MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
 """Pieces that are decoded while the next are made, for a caller who wants the whole. They are delivered with
 the last: what the guards do must not depend on how far the decoding is."""
+
+
+_BEGUN: set[Loop] = set()
+"""Loops whose threads run. They do so until they are closed, even where their engine was let go of."""
+
+
+def _close_all() -> None:
+    """Close what a process leaves open: a thread inside torch aborts an interpreter that ends meanwhile."""
+    for loop in list(_BEGUN):
+        loop.close()
+
+
+def _after_fork() -> None:
+    """In a forked child: threads stayed with the parent, and the locks that one of them may have held."""
+    for loop in list(_BEGUN):
+        loop.lose_threads()
+    _BEGUN.clear()
+
+
+atexit.register(_close_all)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Loop:
@@ -134,6 +159,12 @@ class Loop:
             for helper in (self._preparing, self._decoding):
                 if helper is not None:
                     helper.join()
+            _BEGUN.discard(self)
+
+    def lose_threads(self) -> None:
+        """The threads that had begun are not in this process: nothing is taken from now on."""
+        self._condition = threading.Condition()
+        self._broken = GenerationError("its threads stayed in the process that was forked")
 
     @property
     def load(self) -> tuple[int, int]:
@@ -163,6 +194,7 @@ class Loop:
 
     def _start_threads(self) -> None:
         if self._thread is None:
+            _BEGUN.add(self)
             self._preparing = PreparingThread(self._post_prepared)
             if self._pipelined:
                 self._decoding = DecodingThread(self.model, self._share_with_steps)

@@ -115,6 +115,8 @@ class Source:
         except Exception as error:
             if is_out_of_memory(error):
                 raise
+            if _is_interrupt(error):
+                raise KeyboardInterrupt from error
             log.exception("a text could not be prepared: %r", part.text[:200])
             yield Unspeakable(part.text, error)
         if part.pause_after and has_spoken:
@@ -133,6 +135,13 @@ class Source:
                 field="memory_limit",
             )
         return prompt
+
+
+def _is_interrupt(error: BaseException | None) -> bool:
+    """Whether it comes of Ctrl-C: an extension that is just being loaded makes an ImportError of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error is not None
 
 
 class Deadline:

@@ -63,6 +63,10 @@ class SpeechStream:
         self._is_closed = False
         self._is_read = False
 
+    def __repr__(self) -> str:
+        state = "finished" if self.is_finished else "speaking"
+        return f"<SpeechStream: {self.request.text[:40]!r}, {self.produced_seconds:.2f} s made, {state}>"
+
     def __iter__(self) -> Iterator[AudioChunk]:
         try:
             while not self._is_read:

@@ -24,13 +24,18 @@ class Audio:
     sample_rate: int
 
     def __post_init__(self) -> None:
-        if self.samples.ndim != 1:
+        samples = np.asarray(self.samples)
+        if samples.ndim != 1:
             raise RequestError(
-                f"audio of shape {self.samples.shape} is not mono; expected one row of samples. "
+                f"audio of shape {samples.shape} is not mono; expected one row of samples. "
                 "Average the channels first, or read the file with Audio.read."
             )
-        if self.samples.dtype != np.float32:
-            object.__setattr__(self, "samples", self.samples.astype(np.float32))
+        if samples.dtype.kind != "f":
+            raise RequestError(
+                f"samples of {samples.dtype} are no levels; expected floats in -1 to 1. "
+                "Divide int16 by 32768, or read the file with Audio.read."
+            )
+        object.__setattr__(self, "samples", samples.astype(np.float32, copy=False))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.seconds:.2f} s at {self.sample_rate} Hz>"

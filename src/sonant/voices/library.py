@@ -23,6 +23,9 @@ class VoiceLibrary:
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self.folder = Path(folder) if folder is not None else default_voice_folder()
 
+    def __repr__(self) -> str:
+        return f"<VoiceLibrary: {len(self.names())} voices in {self.folder}>"
+
     def path(self, name: str) -> Path:
         """Where the voice of this name is kept. Raises VoiceError for a name that is not safe."""
         if not isinstance(name, str) or not _NAME.fullmatch(name) or _RESERVED.fullmatch(name):
