@@ -376,6 +376,24 @@ def test_a_player_that_fails_is_told(tmp_path):
         player.write(np.zeros(100, np.float32))
 
 
+@pytest.mark.parametrize("takes_stdin", [True, False])
+def test_a_player_whose_status_hides_its_failure_is_told(tmp_path, takes_stdin):
+    """ffplay without a sound device says so and ends with 0."""
+    from sonant.audio.player import PROGRAMS, Player, Program
+    from sonant.errors import GenerationError
+
+    failure = next(one.failure for one in PROGRAMS if one.command[0] == "ffplay")
+    script = tmp_path / "ffplay"
+    script.write_text(f"#!/bin/sh\necho 'No more, {failure}' >&2\necho 'Cannot open' >&2\n", encoding="utf-8")
+    script.chmod(0o755)
+    program = Program((str(script),), takes_stdin=takes_stdin, failure=failure)
+    with (
+        pytest.raises(GenerationError, match=r"status 0 \(Cannot open\); expected it to play"),
+        Player(8000, program=program) as player,
+    ):
+        player.write(np.zeros(100, np.float32))
+
+
 def test_a_broken_model_leaves_the_spoken_part_and_an_error(sonant, toy, tmp_path, caplog):
     toy.end_bias = float("-inf")
     calls = toy.step

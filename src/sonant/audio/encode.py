@@ -114,8 +114,9 @@ def format_of_path(path: str | os.PathLike[str]) -> AudioFormat:
         if suffix in form.suffixes:
             return form
     known = ", ".join(suffix for form in FORMATS.values() for suffix in form.suffixes)
+    what = f"{str(path)!r} is a folder, and" if Path(path).is_dir() else f"the file name {Path(path).name!r}"
     raise RequestError(
-        f"the file name {Path(path).name!r} does not say its audio format; expected an ending of {known}. "
+        f"{what} does not say its audio format; expected an ending of {known}. "
         "Rename the file, or name the format."
     )
 

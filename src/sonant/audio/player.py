@@ -26,10 +26,15 @@ class Program:
 
     command: tuple[str, ...]
     takes_stdin: bool = True
+    failure: str = ""
+    """Among its errors, words of a failure that its status does not tell."""
 
 
 PROGRAMS: Sequence[Program] = (
-    Program(("ffplay", "-loglevel", "error", "-nodisp", "-autoexit", "-i", "-")),
+    Program(
+        ("ffplay", "-loglevel", "error", "-nodisp", "-autoexit", "-i", "-"),
+        failure="audio open failed",  # ffplay.c, after which it ends with 0
+    ),
     Program(("pw-play", "-")),
     Program(("aplay", "-q", "-t", "wav", "-")),
     Program(("mpv", "--really-quiet", "--no-video", "-")),
@@ -59,9 +64,14 @@ class Player:
         self._encoder = open_encoder("wav", sample_rate)
         self._process: subprocess.Popen[bytes] | None = None
         self._wav = bytearray()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by __exit__; a pipe would have no reader
         if self.program.takes_stdin:
             self._process = subprocess.Popen(
-                self.program.command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+                self.program.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=self._errors,
+                start_new_session=True,
             )
 
     def write(self, samples: Samples) -> None:
@@ -81,11 +91,16 @@ class Player:
             with tempfile.TemporaryDirectory(prefix="sonant-") as folder:
                 path = Path(folder) / "speech.wav"
                 path.write_bytes(wav)
-                status = subprocess.run((*self.program.command, str(path)), check=False).returncode
-        if status:
+                command = (*self.program.command, str(path))
+                status = subprocess.run(command, check=False, stderr=self._errors).returncode
+        self._errors.seek(0)
+        told = self._errors.read().decode(errors="replace")
+        if status or (self.program.failure and self.program.failure in told):
+            last = told.strip().rpartition("\n")[2]
             raise GenerationError(
-                f"the player {self.program.command[0]} ended with status {status}; expected 0. "
-                "Check that this machine has a sound device, or leave out --play."
+                f"the player {self.program.command[0]} ended with status {status}"
+                f"{f' ({last})' if last else ''}; expected it to play to the end. "
+                "Check that this machine has a sound device, or leave out --play and open the file."
             )
 
     def stop(self) -> None:
@@ -109,6 +124,9 @@ class Player:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            self.close()
-        self.stop()
+        try:
+            if error is None:
+                self.close()
+        finally:
+            self.stop()
+            self._errors.close()
