@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from sonant import __version__
-from sonant.cli.app import tree
+from sonant.cli.app import meant, tree
 
 app = tree()
 
@@ -37,6 +37,41 @@ def commands():
             yield from walk(child, (*path, name))
 
     return list(walk(get_command(app), ()))
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant_as"),
+    [
+        ("help", "--help"),
+        ("help voice add", "voice add --help"),
+        ("version", "--version"),
+        ("say -5", "say -- -5"),
+        ("say -5 -o x.wav", "say -o x.wav -- -5"),
+        ("say '-5 degrees, they said.' --speed 2", "say --speed 2 -- '-5 degrees, they said.'"),
+        ("text '- one item'", "text -- '- one item'"),
+        ("say -o x.wav hello", None),
+        ("say -5 degrees", None),
+        ("say hello --loudness -16", None),
+        ("say '- a' -- -b", None),
+        ("read -5", None),
+        ("", None),
+    ],
+)
+def test_what_is_typed_is_taken_as_it_was_meant(typed, meant_as):
+    assert meant(shlex.split(typed)) == shlex.split(typed if meant_as is None else meant_as)
+
+
+def test_a_text_in_place_of_a_command_tells_the_command(sonant):
+    result = sonant("Isn't it late?")
+    assert result.code == 2
+    assert """sonant say 'Isn'"'"'t it late?'""" in result.err
+
+
+@pytest.mark.parametrize("words", [["-h"], ["say", "-h"], ["voice", "add", "-h"], ["help", "text"]])
+def test_short_words_for_help(sonant, words):
+    result = sonant(*words)
+    assert result.code == 0
+    assert "Usage: sonant" in result.text
 
 
 def processor_seconds(script):

@@ -82,6 +82,7 @@ def test_a_scene_is_read_by_a_cast_that_the_command_began(sonant, tmp_path):
     listed = sonant("cast", "scene.md", "-o", "cast.toml")
     assert listed.code == 0, listed.err
     assert "The Hatter" in listed.text
+    assert "then: sonant read scene.md --cast cast.toml" in listed.err
     made = (tmp_path / "cast.toml").read_text(encoding="utf-8")
     assert sonant("cast", "scene.md", "-o", "cast.toml").code == 2  # somebody's work may be in it
     made = made.replace("# voice", "speed = 1.25\n# voice", 1)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,6 +83,13 @@ def test_wrong_voice_commands_are_told(sonant, clip, arguments, code, words):
     result = sonant("voice", *arguments)
     assert result.code == code
     assert words in result.err
+
+
+def test_a_clip_before_its_name_is_told(sonant, clip, tmp_path):
+    (tmp_path / "my clip.wav").write_bytes(Path(clip).read_bytes())
+    result = sonant("voice", "add", "my clip.wav", "ann")
+    assert result.code == 2
+    assert "the name comes first: sonant voice add ann 'my clip.wav'" in result.err
 
 
 def test_rm_removes_all_or_none(sonant, clip):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Mapping
 from importlib import import_module
@@ -58,9 +59,33 @@ def sonant(
     """Speak with the open voice-cloning speech models."""
 
 
+def meant(words: list[str]) -> list[str]:
+    """The words of the command line, as whoever typed them meant them.
+
+    `help` and `version` are no commands; a quoted text, or a number, that begins with a dash is no option.
+    """
+    match words:
+        case ["help"]:
+            return ["--help"]
+        case ["help", *command]:
+            return [*command, "--help"]
+        case ["version"]:
+            return ["--version"]
+        case ["say" | "text" as command, text, *options] if text.startswith("-") and "--" not in options:
+            is_number = text[1:2].isdigit() and (not options or options[0].startswith("-"))
+            if is_number or len(text.split()) > 1:
+                return [command, *options, "--", text]
+    return words
+
+
 def tree(only: str | None = None) -> typer.Typer:
     """The commands, or one alone: their hundreds of options take longer to declare than a word to speak."""
-    made = typer.Typer(name="sonant", no_args_is_help=True, pretty_exceptions_enable=False)
+    made = typer.Typer(
+        name="sonant",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
     made.callback()(sonant)
     for name, place in COMMANDS.items():
         if only in (None, name):
@@ -75,14 +100,20 @@ def tree(only: str | None = None) -> typer.Typer:
 
 def main() -> None:
     """Run the command line; Sonant's own errors become one message and the exit code of the table."""
-    from sonant.errors import SonantError, StorageError, describe
+    from sonant.errors import RequestError, SonantError, StorageError, describe
     from sonant.files import FULL
 
     open_closed_streams()
     show_warnings()
+    words = meant(sys.argv[1:])
+    first = next(iter(words), "")
     try:
-        app = tree(next((word for word in sys.argv[1:2] if word in COMMANDS), None))
-        app(prog_name="sonant")  # also for python -m sonant, where completion needs the name
+        if len(first.split()) > 1:
+            raise RequestError(
+                f"{first[:60]!r} is no command. To say it: sonant say {shlex.quote(first[:60])}"
+            )
+        app = tree(first if first in COMMANDS else None)
+        app(words, prog_name="sonant")  # a name also for python -m sonant, where completion needs it
     except SonantError as error:
         notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", ()))
         typer.echo(f"error: {error}{notes}", err=True)

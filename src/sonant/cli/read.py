@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -173,7 +174,8 @@ def cast(
         from sonant.files import write_atomically
 
         write_atomically(output, starter_toml(roles).encode(), is_private=False)
-        typer.echo(f"{output}: give the roles voices, then: sonant read {book} --cast {output}", err=True)
+        command = ["sonant", "read", str(book), "--cast", str(output)]
+        typer.echo(f"{output}: give the roles voices, then: {shlex.join(command)}", err=True)
 
 
 def _need_books() -> None:

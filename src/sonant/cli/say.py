@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import shlex
 import sys
 from dataclasses import replace
 from functools import partial
@@ -165,15 +166,16 @@ def meant_file(argument: str) -> str:
         return argument
     if Path(argument).suffix.lower() in BOOKS:
         raise RequestError(
-            f"{argument} is a book here, not a text; read it with: sonant read {argument}", field="text"
+            f"{argument} is a book here, not a text; read it with: sonant read {shlex.quote(argument)}",
+            field="text",
         )
     if sys.stdin.isatty() and sys.stderr.isatty():
         return (
             f"@{argument}" if typer.confirm(f"{argument} is a file. Read it?", True, err=True) else argument
         )
     raise RequestError(
-        f"{argument} is a file here; expected a text, or @{argument} for what the file says. To say the name "
-        f"itself: echo {argument} | sonant say -",
+        f"{argument} is a file here; expected a text, or {shlex.quote(f'@{argument}')} for what it says. "
+        f"To say the name itself: echo {shlex.quote(argument)} | sonant say -",
         field="text",
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,6 +53,11 @@ def add(
     if transcribe and transcript is not None:
         raise _both_transcripts()
     library = VoiceLibrary()
+    if Path(name).is_file() and not clip.is_file():
+        turned = shlex.join(["sonant", "voice", "add", str(clip), name])
+        raise RequestError(
+            f"{name} is a file and {clip} is none; the name comes first: {turned}", field="name"
+        )
     _check_free(library.path(name), name, force)
     if clip.suffix == ".safetensors":
         voice = Voice.load(clip)
