@@ -147,7 +147,7 @@ export function mount(root, app) {
     const act = (name, key, work) => make("button", { type: "button", class: "small", "data-focus": `${key} ${one.id}`, onclick: async () => { try { await work(); } catch (error) { problem.show(error); } await follow(); } }, t(name));
     const ask = (verb) => post(`/v1/audio/readings/${one.id}/${verb}`);
     const left = progress.seconds_left !== null && progress.seconds_left !== undefined && works ? t("books.left", { time: clock(progress.seconds_left) }) : "";
-    const parts = [t(`books.status.${status}`), t("books.progress", { share: number(progress.share * 100) }), t("books.spoken", { time: clock(progress.seconds) }), left];
+    const parts = [t(`books.status.${status}`), status === "completed" ? "" : t("books.progress", { share: number(progress.share * 100) }), t("books.spoken", { time: clock(progress.seconds) }), left];
     const bar = make("progress", { max: "1", value: String(progress.share), "aria-label": t("books.progressOf", { name: one.title }) });
     const sound = one.files.find((file) => file.media_type.startsWith("audio/"));
     const isHeard = sound && status === "completed";
