@@ -1,3 +1,5 @@
+import time
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -155,3 +157,26 @@ def test_no_rows_give_no_rows():
     assert y.shape == (1, 0, 8)
     assert torch.equal(past, torch.zeros(1, 2, 8))
     assert isinstance(layer, NativeTimeConv)
+
+
+def work(call, times=7):
+    """Processor time of the quickest of some calls on one thread."""
+    least = float("inf")
+    for _ in range(times):
+        began = time.thread_time()
+        call()
+        least = min(least, time.thread_time() - began)
+    return least
+
+
+def test_sums_stay_in_registers():
+    """Where they do not, in vectors wider than the processor's, C takes 15 to 40 times what torch takes."""
+    layer = nn.Conv1d(192, 192, 7)
+    made, x = NativeConv1d(native.library(), layer), values(1, 192, 1000)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            assert work(lambda: made(x)) < 6 * work(lambda: layer(x))  # measured: 0.7 to 1.4 times
+    finally:
+        torch.set_num_threads(before)

@@ -7,28 +7,27 @@
    Every output is summed in an order that depends on the weight's shape alone: however a signal is cut
    into pieces, and on any number of threads, the samples are the same to the bit.
 
-   Weight layout: tiles of 32, 48 or 64 outputs, whichever leaves fewest unused, [tile][taps * inputs][tile]
-   floats, or [tile][taps * inputs / 2][tile][2] bfloat16 for the dot product instruction that multiplies
-   pairs and sums in float32. */
+   Weight layout: tiles of two, three or four vectors of outputs, whichever leaves fewest unused, [tile][taps *
+   inputs][tile] floats, or [tile][taps * inputs / 2][tile][2] bfloat16 for the dot product instruction that
+   multiplies pairs and sums in float32. */
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include "memory.h"
 #include "snake.h"
+#include "vector.h"
 #if defined(__AVX512BF16__)
 #include <immintrin.h>
 #endif
 
-#define LANES 16
-#define MOST_VECTORS 4 /* of a tile */
+#define MOST_VECTORS (SUMS > 12 ? 4 : 2) /* of a tile */
 #define DEPTH 512 /* inputs summed before the total is touched: their weights stay in the core's cache */
 #define SPAN 256  /* rows that one thread takes through all weights of a tile */
 #define MOST_ROWS 12
 #define INLINE static inline __attribute__((always_inline))
 
-typedef float Vector __attribute__((vector_size(64)));
-typedef float Loose __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Loose __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 typedef struct {
   int inputs, outputs, taps, dilation, is_narrow, tiles, vectors;
@@ -51,16 +50,10 @@ static uint16_t bfloat16(float x) {
   return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16); /* to nearest, ties to even; no NaN here */
 }
 
-/* Vectors of a tile: fewest unused outputs, then the widest. Other processors than those with 32 registers
-   of this size have none to spare. */
+/* Vectors of a tile: fewest unused outputs, then the widest. */
 static int vectors_of(int outputs) {
-#if defined(__AVX512F__)
-  const int most = MOST_VECTORS;
-#else
-  const int most = 3;
-#endif
   int best = 0, least = 0;
-  for (int vectors = most; vectors >= 2; vectors--) {
+  for (int vectors = MOST_VECTORS; vectors >= 2; vectors--) {
     const int width = vectors * LANES, total = (outputs + width - 1) / width * width;
     if (!best || total < least) best = vectors, least = total;
   }
@@ -183,27 +176,16 @@ INLINE void sum_tile(const Conv *c, int vectors, int most, int is_narrow, int ti
   }
 }
 
-#if defined(__AVX512F__)
-#define REGISTERS 24 /* for sums */
-#else
-#define REGISTERS 6
-#endif
-
 #define TILE(VECTORS, NARROW, NAME) \
   static void NAME(const Conv *c, int tile, const uint32_t *in, int first, int last, float *to, size_t stride) { \
-    sum_tile(c, VECTORS, REGISTERS / VECTORS, NARROW, tile, in, first, last, to, stride); \
+    sum_tile(c, VECTORS, SUMS / VECTORS, NARROW, tile, in, first, last, to, stride); \
   }
 TILE(2, 0, sum_tile_2)
 TILE(3, 0, sum_tile_3)
 TILE(2, 1, sum_tile_2_narrow)
 TILE(3, 1, sum_tile_3_narrow)
-#if defined(__AVX512F__)
 TILE(4, 0, sum_tile_4)
 TILE(4, 1, sum_tile_4_narrow)
-#else
-#define sum_tile_4 NULL
-#define sum_tile_4_narrow NULL
-#endif
 
 typedef void (*Tile)(const Conv *, int, const uint32_t *, int, int, float *, size_t);
 static const Tile TILES[2][3] = {{sum_tile_2, sum_tile_3, sum_tile_4},
@@ -224,7 +206,7 @@ static void multiply(const Conv *c, int length, const uint32_t *in, const float 
                      float *y) {
   const int outputs = c->outputs, spans = (length + SPAN - 1) / SPAN, width = c->vectors * LANES;
   const Tile sum = TILES[c->is_narrow][c->vectors - 2];
-  float part[SPAN * MOST_VECTORS * LANES]; /* a tile that is not full; 64 KiB */
+  float part[SPAN * MOST_VECTORS * LANES]; /* a tile that is not full; at most 64 KiB */
 #pragma omp for schedule(static)
   for (int unit = 0; unit < c->tiles * spans; unit++) {
     const int tile = unit / spans, first = unit % spans * SPAN;

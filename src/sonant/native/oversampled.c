@@ -2,21 +2,19 @@
 
    x [length][channels] -> y [length][channels]; both ends are extended by their last row. With filters of
    12 taps, up[2 t] = 2 sum u[2 a + 1] x[t + 2 - a], up[2 t + 1] = 2 sum u[2 a] x[t + 3 - a] and
-   y[t] = sum d[k] up[2 t - 5 + k]. A thread takes 16 channels through a span of rows, so that everything
+   y[t] = sum d[k] up[2 t - 5 + k]. A thread takes a vector of channels through a span of rows, so that everything
    between x and y stays in its nearest cache. */
 #include <omp.h>
 #include <stddef.h>
 #include <string.h>
 #include "snake.h"
+#include "vector.h"
 
-#define LANES 16
 #define TAPS 12
 #define HALF (TAPS / 2)
 #define SPAN 96 /* rows of y */
 #define WIDE (2 * SPAN + TAPS)
 #define INLINE static inline __attribute__((always_inline))
-
-typedef float Vector __attribute__((vector_size(64)));
 
 INLINE Vector load(const float *from, int count) {
   Vector v = {0};
