@@ -12,9 +12,19 @@ from sonant.nn.sampling import draw, generator
 from sonant.nn.tap import tap
 from sonant.nn.transformer import Decoder, DecoderConfig
 from sonant.request.seeds import segment_seed
-from sonant.request.speech import ModelSpec, SpeechRequest
+from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed
 
 VOCABULARY, END, RATE = 32, 0, 40
+
+
+def fed(*pieces, close=True):
+    """A feed that holds these pieces of text."""
+    feed = TextFeed()
+    for piece in pieces:
+        feed.put(piece)
+    if close:
+        feed.close()
+    return feed
 
 
 @dataclass(frozen=True, eq=False)

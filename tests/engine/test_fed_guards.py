@@ -9,9 +9,9 @@ from sonant.engine.engine import Engine
 from sonant.engine.model import Ending, Prompt, Step, Utterance
 from sonant.errors import GenerationError, NotFiniteError
 from sonant.nn.sampling import generator
-from sonant.request.speech import SpeechRequest, TextFeed
+from sonant.request.speech import SpeechRequest
 from tests.engine.test_faults import read
-from tests.toy import ToyModel
+from tests.toy import ToyModel, fed
 
 RATE, CEILING, LETTER = 10.0, 1550, 2
 """Frames a second, the most frames of a feed, and the frames that a letter takes."""
@@ -72,15 +72,6 @@ class FedToy(ToyModel):
         return made
 
 
-def fed(*texts, is_closed=True):
-    feed = TextFeed()
-    for text in texts:
-        feed.put(text)
-    if is_closed:
-        feed.close()
-    return feed
-
-
 def speak(model, feed, *, streaming=True, pipelined=False, **settings):
     with Engine(model, pipelined=pipelined, chunk_limit=10_000) as engine:
         request = SpeechRequest("", text_feed=feed, seed=1, **settings)
@@ -100,7 +91,7 @@ def test_a_long_feed_is_spoken_to_its_end(streaming, pipelined):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_writer_who_is_idle_for_long_is_waited_for(streaming):
-    feed = fed("Wait", is_closed=False)
+    feed = fed("Wait", close=False)
 
     def idle(steps):
         if steps == 2 * CEILING:

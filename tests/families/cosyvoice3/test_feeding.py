@@ -13,17 +13,9 @@ from sonant.errors import GenerationError, RequestError, UnsupportedError
 from sonant.families.builtin.model import BuiltinModel
 from sonant.families.cosyvoice3.speaking import TokenState, word_end
 from sonant.request.speech import Sampling, SpeechRequest, TextFeed
+from tests.toy import fed
 
 TEXT = "The lake is quiet today, and a small boat crosses it slowly under a pale morning sun."
-
-
-def fed(*pieces, close=True):
-    feed = TextFeed()
-    for piece in pieces:
-        feed.put(piece)
-    if close:
-        feed.close()
-    return feed
 
 
 def request(feed, voice, **fields):

@@ -43,7 +43,7 @@ def test_the_original_spells_digits_inside_tags(exact):
 
 
 def test_inline_tags_pass_through_unchanged(shared_model):
-    rules = shared_model.rules
+    rules = shared_model.preparing.rules
     for text, spoken in (
         ("Say [AA1]bc 3 [B] now", "Say [AA1]bc three [B] now."),
         ("<strong>Big</strong> 7 [laughter] deals", "<strong>Big</strong> seven [laughter] deals."),
@@ -53,19 +53,19 @@ def test_inline_tags_pass_through_unchanged(shared_model):
 
 
 def test_quotes_are_not_escaped_for_users(shared_model):
-    assert shared_model.rules.segments('He said "4".', normalizer="wetext") == ['He said "four".']
+    assert shared_model.preparing.rules.segments('He said "4".', normalizer="wetext") == ['He said "four".']
 
 
 @pytest.mark.parametrize("text", [" ", "\n\t", "！！！", "...", "?!"])
 def test_texts_without_words_have_no_segment(shared_model, text):
-    assert shared_model.rules.segments(text, normalizer="wetext") == []
+    assert shared_model.preparing.rules.segments(text, normalizer="wetext") == []
 
 
 @pytest.mark.parametrize(
     "text", ["😀 ok 4", "a\u0301b 1/2", "x" * 5000, "1" * 400, "[" * 50 + "a", "<" * 50 + "b", "你好 "]
 )
 def test_odd_texts_are_read_without_a_crash(shared_model, text):
-    assert "".join(shared_model.rules.segments(text, normalizer="wetext"))
+    assert "".join(shared_model.preparing.rules.segments(text, normalizer="wetext"))
 
 
 SYSTEM = "You are a helpful assistant."

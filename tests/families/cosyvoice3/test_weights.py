@@ -133,8 +133,8 @@ def test_a_converted_folder_holds_no_pickle_and_is_the_same_model(
         left, right = getattr(original, part).state_dict(), getattr(converted, part).state_dict()
         assert left.keys() == right.keys()
         assert all(torch.equal(left[key], right[key]) for key in left)
-    for key, tensor in original.presets["ann"].items():
-        assert torch.equal(tensor, converted.presets["ann"][key])
+    for key, tensor in original.preparing.presets["ann"].items():
+        assert torch.equal(tensor, converted.preparing.presets["ann"][key])
     with pytest.raises(CheckpointError, match="not empty"):
         cosyvoice3.convert(folder, target)
 

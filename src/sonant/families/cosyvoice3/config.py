@@ -18,6 +18,7 @@ from sonant.errors import ConfigError
 from sonant.families.cosyvoice3.yaml_reader import Node, read_yaml
 from sonant.nn.transformer import DecoderConfig
 
+FAMILY = "cosyvoice3"
 YAML_NAME = "cosyvoice3.yaml"
 QWEN_FOLDER = "CosyVoice-BlankEN"
 
