@@ -181,11 +181,18 @@ INLINE void sum_tile(const Conv *c, int vectors, int most, int is_narrow, int ti
     sum_tile(c, VECTORS, SUMS / VECTORS, NARROW, tile, in, first, last, to, stride); \
   }
 TILE(2, 0, sum_tile_2)
-TILE(3, 0, sum_tile_3)
 TILE(2, 1, sum_tile_2_narrow)
+#if MOST_VECTORS > 2
+TILE(3, 0, sum_tile_3)
 TILE(3, 1, sum_tile_3_narrow)
 TILE(4, 0, sum_tile_4)
 TILE(4, 1, sum_tile_4_narrow)
+#else
+#define sum_tile_3 NULL
+#define sum_tile_3_narrow NULL
+#define sum_tile_4 NULL
+#define sum_tile_4_narrow NULL
+#endif
 
 typedef void (*Tile)(const Conv *, int, const uint32_t *, int, int, float *, size_t);
 static const Tile TILES[2][3] = {{sum_tile_2, sum_tile_3, sum_tile_4},
