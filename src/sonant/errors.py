@@ -19,6 +19,12 @@ A message has three parts: what was found, what was expected, what to do.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+_FEW = 6
+_LINE = 200
+"""Characters; names in a foreign file may be of any length."""
+
 
 class SonantError(Exception):
     """Root of all errors raised on purpose."""
@@ -103,3 +109,9 @@ def describe(error: SonantError) -> tuple[int, int, str]:
         if isinstance(error, kind):
             return status, exit_code, code
     raise AssertionError("the table ends with SonantError")
+
+
+def few(lines: Sequence[str]) -> list[str]:
+    """A list as a message tells it: the first few, very long ones cut, and how many more there are."""
+    told = [line if len(line) <= _LINE else f"{line[:_LINE]}..." for line in lines[:_FEW]]
+    return [*told, f"and {len(lines) - _FEW} more"] if len(lines) > _FEW else told

@@ -46,9 +46,26 @@ def test_sizes_that_no_network_can_have():
         build(lambda: nn.Embedding(-1, 4))
 
 
-def test_a_weight_and_its_norm_of_different_shapes():
-    with pytest.raises(CheckpointError, match="no weight and its norm"):
-        fold_weight_norm({"x.weight_g": torch.ones(3, 1), "x.weight_v": torch.ones(2, 4)})
+@pytest.mark.parametrize(
+    ("gain", "direction"),
+    [
+        (torch.ones(3, 1), torch.ones(2, 4)),  # another length
+        (torch.ones(1, 4), torch.ones(2, 4)),  # a norm of the other dimension
+        (torch.tensor(1.0), torch.ones(2, 4)),  # of all of them
+        (torch.ones(1), torch.tensor(1.0)),
+        (torch.ones(2, 1), torch.ones(2, 0)),
+        (torch.ones(0), torch.ones(0)),
+        (torch.ones(2, 1, dtype=torch.int32), torch.ones(2, 4, dtype=torch.int32)),
+        (torch.ones(2, 1), torch.ones(2, 4).double()),
+    ],
+)
+def test_what_is_no_weight_and_its_norm_stops_a_load_only_where_it_is_read(gain, direction):
+    pair = {"x.weight_g": gain, "x.weight_v": direction}
+    folded = fold_weight_norm({**pair, "weight": torch.ones(2, 4), "bias": torch.ones(2)})
+    assert folded.keys() >= pair.keys()
+    load_strict(nn.Linear(4, 2), folded)
+    with pytest.raises(CheckpointError, match=r"1 missing:\n    x\.weight\n(?s:.*)x\.weight_g \("):
+        load_strict(nn.ModuleDict({"x": nn.Linear(4, 2, bias=False)}), folded)
 
 
 def test_written_tensors_are_read_back_and_large_ones_are_where_torch_puts_its_own(tmp_path):

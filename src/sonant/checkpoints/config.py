@@ -8,7 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from sonant.errors import ConfigError
+from sonant.errors import ConfigError, few
 
 T = TypeVar("T")
 
@@ -24,8 +24,8 @@ def from_dict(
     """An instance of the frozen dataclass `kind` from plain data.
 
     `rename` maps a key of the data to a field; `ignored` lists keys that do not matter for inference.
-    Unknown keys, missing fields and values of the wrong type raise ConfigError, all of them in one message.
-    Integers are accepted for floats, lists for tuples.
+    Unknown keys, missing fields and values of the wrong type raise ConfigError, the first few of them in one
+    message. Integers are accepted for floats, lists for tuples.
     """
     rename = rename or {}
     dropped = set(ignored)
@@ -51,7 +51,7 @@ def from_dict(
             problems.append(f"missing key {sources[0]!r}")
     if problems:
         raise ConfigError(
-            f"{where} does not fit {kind.__name__}: {'; '.join(problems)}. "
+            f"{where} does not fit {kind.__name__}: {'; '.join(few(problems))}. "
             "Check that the folder is a complete checkpoint of a supported release."
         )
     return kind(**values)

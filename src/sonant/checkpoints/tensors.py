@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sonant.errors import CheckpointError, ConfigError
+from sonant.errors import CheckpointError, ConfigError, few
 from sonant.nn.mapped import give_back, trim
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ _collected: ContextVar[Unread | None] = ContextVar("sonant_unread_tensors", defa
 
 _ALIGNMENT = 64  # bytes; torch's own tensors begin at a multiple, in memory and in its zip files
 _SMALL = 1 << 20  # bytes; copied without a thought for memory
-_TOLD = 6
-"""Names of unread tensors in one report; the others are counted."""
+_WRAPPERS = ("model", "state_dict", "module")
+_TRAINED_IN = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
 _WEIGHT_NORM = re.compile(r"\.(weight_[gv]|parametrizations\.weight\.original[01])$")
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -89,8 +89,8 @@ def weight_files(folder: str | os.PathLike[str], name: str = "model.safetensors"
     missing = [shard for shard in shards if not (folder / shard).is_file()]
     if missing:
         raise CheckpointError(
-            f"{index} lists {len(shards)} files of weights; missing in {folder}: {', '.join(missing)}. The "
-            "folder is not a complete checkpoint; download it again, for example with: sonant pull NAME"
+            f"{index} lists {len(shards)} files of weights; missing in {folder}: {', '.join(few(missing))}. "
+            "The folder is not a complete checkpoint; download it again, for example with: sonant pull NAME"
         )
     return [folder / shard for shard in shards]
 
@@ -165,6 +165,23 @@ def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
             f"{path} was refused ({reason}); expected a file of plain tensors. It is damaged, or holds what "
             "would run code, which Sonant never does. Use the official file, or save the tensors alone."
         ) from error
+
+
+def own_table(data: Mapping[str, Any], *wrappers: str) -> Mapping[str, Any]:
+    """The network's own table in what a program saved: `data`, or what lies there under a name for it.
+
+    `wrappers` are asked for first, then the names that training programs use. What lies beside it (optimizer
+    states, averages, counters) is left.
+    """
+    for name in (*wrappers, *_WRAPPERS):
+        if isinstance(data.get(name), Mapping):
+            return dict(data[name])
+    return data
+
+
+def without_training(name: str) -> str:
+    """A tensor's name without what wrappers of training put before its parts (`module.`, `_orig_mod.`)."""
+    return _TRAINED_IN.sub(r"\1", name)
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -294,9 +311,8 @@ def told_unread(found: Unread) -> str:
     parts = []
     for where, tensors in found.items():
         names = sorted(tensors, key=lambda key: (-tensors[key], key))
-        listing = ", ".join(f"{key} ({_size(tensors[key])})" for key in names[:_TOLD])
-        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-        parts.append(f"{where} holds {len(names)} ({_size(sum(tensors.values()))}): {listing}{more}")
+        listing = ", ".join(few([f"{key} ({_size(tensors[key])})" for key in names]))
+        parts.append(f"{where} holds {len(names)} ({_size(sum(tensors.values()))}): {listing}")
     return "; ".join(parts)
 
 
@@ -318,19 +334,21 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         for key in [name for name in folded if name.endswith(gain_suffix)]:
             stem = key[: -len(gain_suffix)]
             partner = stem + direction_suffix
-            if partner not in folded:
+            if partner not in folded or not _is_weight_and_norm(folded[partner], folded[key]):
                 continue  # where it is read, its weight will be found missing
             gain, direction = folded.pop(key), folded.pop(partner)
-            if direction.ndim < 1 or gain.shape != (len(direction), *[1] * (direction.ndim - 1)):
-                # Asked before torch is: its kernel reads whatever lies behind a gain that is too short.
-                raise CheckpointError(
-                    f"{key} {tuple(gain.shape)} and {partner} {tuple(direction.shape)} are no weight and its "
-                    "norm. The file is damaged: download it again."
-                )
             # The same kernel torch's own parametrization runs, so folded weights are bit equal.
             folded[f"{stem}.weight"] = torch._weight_norm(direction, gain, 0)
             give_back(direction)
     return folded
+
+
+def _is_weight_and_norm(direction: Tensor, gain: Tensor) -> bool:
+    """Asked before torch is: its kernel reads whatever lies behind a gain that is too short, and divides by
+    the size of an empty weight."""
+    rows = (len(direction), *[1] * (direction.ndim - 1)) if direction.ndim else None
+    floats = direction.is_floating_point() and direction.dtype == gain.dtype
+    return floats and gain.shape == rows and direction.numel() > 0
 
 
 def load_strict(
@@ -347,8 +365,9 @@ def load_strict(
 
     `ignored` are regexes of source keys that inference never reads, each listed with a reason by its
     family. Floating tensors are cast to `dtype` when given. Missing, misshapen and mistyped keys are reported
-    together in one CheckpointError, and with them what was not expected. Unexpected keys alone are left out
-    and told (`collecting_unread`): a head that only training used stops nobody.
+    together in one CheckpointError, counted and the first few of each by name, and with them what was not
+    expected. Unexpected keys alone are left out and told (`collecting_unread`): a head that only training
+    used stops nobody.
     """
     skip = [re.compile(pattern) for pattern in ignored]
     wanted = [key for key in tensors if not any(pattern.search(key) for pattern in skip)]
@@ -372,7 +391,7 @@ def load_strict(
             _listing(title, names)
             for title, names in (
                 ("missing", missing),
-                ("unexpected", unexpected),
+                ("unexpected", [f"{name} {tuple(named[name].shape)}" for name in unexpected]),
                 ("wrong shape", misshapen),
                 ("wrong type", mistyped),
             )
@@ -421,7 +440,8 @@ def _aligned(tensor: Tensor) -> Tensor:
 
 
 def _listing(title: str, names: Sequence[str]) -> str:
-    return f"  {len(names)} {title}:\n" + "\n".join(f"    {name}" for name in names)
+    """How many there are and the first of them: a config of another size misfits every tensor."""
+    return f"  {len(names)} {title}:\n" + "\n".join(f"    {line}" for line in few(names))
 
 
 def build(make: Callable[[], nn.Module]) -> Any:

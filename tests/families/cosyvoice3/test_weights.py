@@ -82,6 +82,27 @@ def test_a_file_of_other_content_is_refused(folder):
         load(folder)
 
 
+@pytest.mark.parametrize("name", ["llm", "flow", "hift"])
+@pytest.mark.parametrize(
+    ("wrapper", "prefix"), [("state_dict", "module."), ("model", ""), ("generator", "_orig_mod.")]
+)
+def test_what_training_programs_put_around_weights_is_seen_through(folder, name, wrapper, prefix):
+    plain = torch.load(folder / f"{name}.pt", weights_only=True)  # not mapped: the file is written anew
+    ema = {key: tensor + 1 for key, tensor in plain.items()}
+    wrapped = {wrapper: {prefix + key: tensor for key, tensor in plain.items()}, "ema": ema, "epoch": 3}
+    torch.save(wrapped, folder / f"{name}.pt")
+    found = read_part(folder, name)
+    assert found.keys() == plain.keys()
+    assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+
+def test_whole_numbers_in_the_vocoder_are_refused(folder):
+    tensors = torch.load(folder / "hift.pt", weights_only=True)
+    torch.save({key: tensor.int() for key, tensor in tensors.items()}, folder / "hift.pt")
+    with pytest.raises(CheckpointError, match=r"hift\.pt does not fit Vocoder"):
+        load(folder)
+
+
 def test_old_weight_norm_names_and_the_generator_prefix_fold_to_the_same(checkpoint):
     tensors = read_part(checkpoint, "hift")
     expected = folded_vocoder(tensors)

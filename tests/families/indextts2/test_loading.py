@@ -199,6 +199,20 @@ def test_a_wrapped_gpt_and_prefixed_mel_half_load_alike(loaded, tmp_path):
     assert same_weights(s2mel, loaded.parts.s2mel)
 
 
+@pytest.mark.parametrize("wrapper", ["state_dict", "module", "model"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_what_training_programs_put_around_weights_is_seen_through(checkpoint, tmp_path, wrapper, prefix):
+    for name in ("gpt.pth", "hf_cache/campplus_cn_common.bin"):
+        plain = read_pickle(checkpoint / name)
+        ema = {key: tensor + 1 for key, tensor in plain.items() if tensor.is_floating_point()}
+        wrapped = {wrapper: {prefix + key: tensor for key, tensor in plain.items()}, "ema": ema, "step": 7}
+        torch.save(wrapped, tmp_path / "x.pth")
+        read = weights.gpt_tensors if name == "gpt.pth" else weights.campplus_tensors
+        found = read(tmp_path / "x.pth")
+        assert found.keys() == plain.keys()
+        assert all(torch.equal(found[key], plain[key]) for key in plain)
+
+
 def test_merged_vocoder_weights_load_alike(loaded, checkpoint, tmp_path):
     folder = checkpoint / "hf_cache" / "bigvgan"
     tensors = read_pickle(folder / "bigvgan_generator.pt")["generator"]

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict, read_pickle, read_tensors, used
+from sonant.checkpoints.tensors import (
+    build,
+    fold_weight_norm,
+    load_strict,
+    own_table,
+    read_pickle,
+    read_tensors,
+    used,
+    without_training,
+)
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3.config import CosyVoice3Config, read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
@@ -61,8 +70,9 @@ def read_part(folder: Path, name: str, variant: str | None = None) -> dict[str, 
     if path.suffix == ".safetensors":
         return read_tensors(path)
     data = read_pickle(path)
-    pairs = data.items() if isinstance(data, Mapping) else ()
-    tensors = {str(key): value for key, value in pairs if isinstance(value, Tensor)}  # not epoch and step
+    table = own_table(data, "generator") if isinstance(data, Mapping) else {}
+    named = {without_training(str(key)): value for key, value in table.items()}
+    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}  # not epoch and step
     if not tensors:
         raise CheckpointError(
             f"{path} holds no table of tensors; expected the weights of one network. "
@@ -102,7 +112,8 @@ def folded_vocoder(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of the vocoder without prefix and weight norm; those of the F0 network in float64."""
     named = {key.replace("generator.", ""): tensor for key, tensor in tensors.items()}
     # The F0 network is widened before its weights are multiplied out, as the original runs it.
-    wide = {key: t.double() if key.startswith(F0_PREFIX) else t.float() for key, t in named.items()}
+    dtypes = {key: torch.float64 if key.startswith(F0_PREFIX) else torch.float32 for key in named}
+    wide = {key: t.to(dtypes[key]) if t.is_floating_point() else t for key, t in named.items()}
     return fold_weight_norm(wide)
 
 

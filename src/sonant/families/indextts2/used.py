@@ -44,7 +44,7 @@ def tensors_read(files: IndexFiles, config: IndexConfig) -> dict[Path, dict[str,
     w2v_config = W2vBertConfig.read(read_json(files.w2v_bert / "config.json"))
     gpt = weights.gpt_tensors(files.gpt)
     s2mel = weights.s2mel_tensors(files.s2mel)
-    campplus = weights.flatten(weights.read_any(files.campplus))
+    campplus = weights.campplus_tensors(files.campplus)
     vocoder = BigVganConfig.read(read_json(files.bigvgan_config))
     found = {
         files.gpt: used(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from sonant.checkpoints.tensors import (
     build,
     fold_weight_norm,
     load_strict,
+    own_table,
     read_json,
     read_pickle,
     read_tensors,
+    without_training,
 )
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.campplus import CampPlus, CampPlusConfig
@@ -113,12 +116,12 @@ def read_any(path: Path) -> Any:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Nested dictionaries of tensors as one, keys joined with dots; `module.` prefixes are dropped."""
+    """Nested dictionaries of tensors as one, keys joined with dots, without prefixes of training."""
     flat: dict[str, Tensor] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, Tensor):
-            flat[re.sub(r"(^|\.)module\.", r"\1", name)] = value
+            flat[without_training(name)] = value
         elif isinstance(value, Mapping):
             flat.update(flatten(value, f"{name}."))
     return flat
@@ -134,9 +137,7 @@ def _table(path: Path, data: Any) -> Mapping[str, Any]:
 
 def _unwrapped(path: Path, wrapper: str) -> dict[str, Tensor]:
     """The file's tensors, plain or inside {wrapper: ...}, without what lies beside it (optimizer states)."""
-    data = _table(path, read_any(path))
-    inner = data.get(wrapper)
-    tensors = flatten(inner if isinstance(inner, Mapping) else data)
+    tensors = flatten(own_table(_table(path, read_any(path)), wrapper))
     within = {
         key.removeprefix(f"{wrapper}."): t for key, t in tensors.items() if key.startswith(f"{wrapper}.")
     }
@@ -163,15 +164,30 @@ def bigvgan_tensors(path: Path) -> dict[str, Tensor]:
     return _unwrapped(path, "generator")
 
 
+def campplus_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of CAM++."""
+    return _unwrapped(path, GPT_WRAPPER)
+
+
+@contextmanager
+def _sized(path: Path, advice: str) -> Iterator[None]:
+    """Sizes are taken from the tensors of a file, which may be another's."""
+    try:
+        yield
+    except KeyError as error:
+        raise CheckpointError(f"{path} lacks {error}; {advice}") from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the tensors of {path} have shapes of no such network; {advice}") from error
+
+
 def build_gpt(path: Path, tensors: Mapping[str, Tensor], config: IndexConfig, features: int) -> IndexGpt:
     """The autoregressive half on `meta`, sized by its tensors; `features` is w2v-bert's width."""
-    try:
+    other = (
+        "it is not the gpt.pth of IndexTTS2 or IndexTTS-2.5 (IndexTTS 1.x has another network). Use the "
+        "checkpoint of one release."
+    )
+    with _sized(path, other):
         sizes = ConditionSizes.from_tensors(tensors, features)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} lacks {error}; it is not the gpt.pth of IndexTTS2 or IndexTTS-2.5 (IndexTTS 1.x has "
-            "another network). Use the checkpoint of one release."
-        ) from error
     if bool(sizes.languages) != config.is_multilingual:
         found, other = ("IndexTTS-2.5", "IndexTTS2") if sizes.languages else ("IndexTTS2", "IndexTTS-2.5")
         raise CheckpointError(
@@ -184,16 +200,11 @@ def build_gpt(path: Path, tensors: Mapping[str, Tensor], config: IndexConfig, fe
 def build_s2mel(path: Path, tensors: Mapping[str, Tensor], config: IndexConfig) -> S2Mel:
     """The mel half on `meta`, sized by its tensors."""
     widths: list[int] = []
-    try:
+    with _sized(path, f"it is not the s2mel.pth of {config.name}. Use the checkpoint of one release."):
         if not config.is_multilingual:
             linears = [tensors[f"gpt_layer.{index}.weight"].shape for index in range(3)]
             widths = [linears[0][1], *(shape[0] for shape in linears)]
         intermediate = tensors["cfm.estimator.transformer.layers.0.feed_forward.w1.weight"].shape[0]
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} lacks {error}; it is not the s2mel.pth of {config.name}. Use the checkpoint of one "
-            "release."
-        ) from error
     return build(lambda: S2Mel(config.s2mel, latent_widths=widths, intermediate=intermediate))
 
 
@@ -227,12 +238,8 @@ def w2v_ignored(config: W2vBertConfig, layers: int = SEMANTIC_LAYER) -> tuple[st
 
 def build_campplus(path: Path, tensors: Mapping[str, Tensor]) -> CampPlus:
     """CAM++ on `meta`, sized by its tensors."""
-    try:
+    with _sized(path, "it is not CAM++. Use campplus_cn_common.bin of funasr/campplus."):
         config = CampPlusConfig.from_tensors(tensors)
-    except KeyError as error:
-        raise CheckpointError(
-            f"{path} lacks {error}; it is not CAM++. Use campplus_cn_common.bin of funasr/campplus."
-        ) from error
     return build(lambda: CampPlus(config))
 
 
@@ -253,7 +260,7 @@ def load_gpt(
     tensors = gpt_tensors(path)
     network = build_gpt(path, tensors, config, features)
     for name, tensor in tensors.items():
-        if re.match(r"^gpt\.h\.\d+\.(attn|mlp)\.c_\w+\.weight$", name):  # stored [in, out]
+        if re.match(r"^gpt\.h\.\d+\.(attn|mlp)\.c_\w+\.weight$", name) and tensor.ndim == 2:  # [in, out]
             # A view: no copy of 1.9 GB, and for a few rows a third faster than the turned weights.
             tensors[name] = tensor.t()
     load_strict(
@@ -371,7 +378,7 @@ def load_w2v_bert(
 
 def load_campplus(path: Path, *, device: Device) -> CampPlus:
     """CAM++, float32."""
-    tensors = flatten(_table(path, read_any(path)))
+    tensors = campplus_tensors(path)
     network = build_campplus(path, tensors)
     for name in network.state_dict():
         if name.endswith(".num_batches_tracked"):  # only training reads it; some exports drop it

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sonant.audio.fbank import fbank
 from sonant.audio.mel import WHISPER_128, log_mel
-from sonant.checkpoints.tensors import read_pickle, read_tensors
+from sonant.checkpoints.tensors import read_tensors
 from sonant.families.cosyvoice3.config import MAX_SILENT_RUN, QWEN_FOLDER, SILENT_TOKENS
 from sonant.families.cosyvoice3.encoders import ENCODER_RATE, PROMPT_MEL, at_rate
 from sonant.families.cosyvoice3.noise import ReferenceNoise
@@ -31,6 +31,7 @@ from sonant.families.cosyvoice3.text import (
     remove_blanks,
     special_tokens,
 )
+from sonant.families.cosyvoice3.weights import read_part
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.cosyvoice3.folder import CosyKit
 from sonant.request.audio import Audio
@@ -46,7 +47,7 @@ CLIPS = {"mono24k": "prompt_24k", "stereo44k": "prompt_44k_stereo", "mono16k": "
 def weights(kit: CosyKit) -> None:
     """`llm.pt` wins over the decoy values in the Qwen2 folder; sizes are as the manifest says."""
     report, model = kit.report, kit.model
-    official = read_pickle(kit.folder / "model" / "llm.pt")
+    official = read_part(kit.folder / "model", "llm")
     decoy = read_tensors(kit.folder / "model" / QWEN_FOLDER / "model.safetensors")
     loaded = model.language.state_dict()
     for key in sorted(official):
