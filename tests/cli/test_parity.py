@@ -10,6 +10,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from sonant.parity.stages import FAMILIES
+from sonant.parity.trace import Trace, read_trace
+from sonant.request.audio import Audio
 from tests.parity import cases
 
 MODEL = cases.checkpoint("qwen3_tts")
@@ -245,8 +247,13 @@ def test_a_file_of_a_port_is_bisected_with_the_request_of_a_trace_or_of_flags(so
     assert result.code == 1, result.err
     assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.query. What the file holds of")
     assert "a constant factor of 1.5" in result.text
-    result = sonant(*common, "--text", "Hi.", "--voice", CLIP, "--steps", 1)
-    assert "talker.layer.{layer}.query" in result.text
+    Audio(tensors["input.audio"].numpy(), 24_000).write("clip.wav")
+    flags = ("--voice", "clip.wav", "--transcript", "Hi you.", "--language", "english", "--steps", 2)
+    result = sonant(*common, "--text", "Hello you.", *flags)
+    assert result.text.startswith("Wrong by themselves: talker.layer.{layer}.query.")
+    result = sonant(*common, "--text", "Something else.", *flags[:2])
+    assert result.code == 1
+    assert "is it of another text, voice, transcript or limit? Give its own." in result.text
 
 
 def test_names_are_proposed_kept_and_used_again(sonant, recorded, tmp_path):
@@ -287,15 +294,18 @@ def test_several_tries_are_ranked(sonant, recorded, tmp_path):
     assert "2 files to judge" in result.err
 
 
-def test_what_is_only_suspicious_has_a_code_of_its_own(sonant, recorded, tmp_path):
-    from sonant.parity.trace import Trace, read_trace
-
-    trace = read_trace(recorded)
+def odd(path, folder):
+    """A trace with one stage a little off, in budget."""
+    trace = read_trace(path)
     entries = tuple(
         replace(e, stored=e.stored * (1 + 1e-6), hash="") if e.key == "talker.logits" else e
         for e in trace.entries
     )
-    Trace(entries, trace.metadata).save(tmp_path / "odd.safetensors")
+    Trace(entries, trace.metadata).save(folder / "odd.safetensors")
+
+
+def test_what_is_only_suspicious_has_a_code_of_its_own(sonant, recorded, tmp_path):
+    odd(recorded, tmp_path)
     result = sonant("parity", "compare", recorded, "odd.safetensors")
     assert result.code == 3
     assert result.text.startswith("First suspicious stage: talker.logits")
@@ -303,6 +313,19 @@ def test_what_is_only_suspicious_has_a_code_of_its_own(sonant, recorded, tmp_pat
     damaged(recorded, tmp_path)
     result = sonant("parity", "compare", recorded, "port.safetensors", "odd.safetensors")
     assert result.code == 1  # the worst of several, not the largest number
+
+
+def test_a_report_leaves_as_a_comparison_does(sonant, recorded, tmp_path):
+    port = damaged(recorded, tmp_path)
+    result = sonant("parity", "report", recorded, port, "-o", "wrong.html")
+    assert result.code == sonant("parity", "compare", recorded, port).code == 1
+    assert result.text.startswith("wrong.html: First stage out of budget: talker.logits")
+    assert (tmp_path / "wrong.html").stat().st_size > 10_000  # written all the same
+    odd(recorded, tmp_path)
+    assert sonant("parity", "report", recorded, "odd.safetensors", "-o", "odd.html").code == 3
+    np.savez(tmp_path / "other.npz", nothing_known=np.ones((2, 3), np.float32))
+    result = sonant("parity", "report", recorded, "other.npz", "-o", "none.html")
+    assert (result.code, "Nothing was compared" in result.text) == (1, True)
 
 
 def test_patterns_of_stages_that_match_nothing_are_told(sonant):

@@ -1,11 +1,14 @@
 """A deliberate fault in one of our own networks: what is changed, and which stages must be named for it."""
 
 import inspect
+import math
 import re
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+
+import torch.nn.functional as F
 
 from sonant.nn.tap import tapped
 from sonant.parity import bisect, record
@@ -75,6 +78,12 @@ def end_at(owner, attribute, old, new, family, token):
         change(owner, attribute, old, new.format(id=chosen))(patch)
 
     return inject
+
+
+def straight_lines(waveform, from_rate, to_rate):
+    """A resampler that draws straight lines between samples."""
+    length = math.ceil(waveform.shape[-1] * to_rate / from_rate)
+    return F.interpolate(waveform[None, None], size=length, mode="linear")[0, 0]
 
 
 def at(stage, turn):

@@ -4,11 +4,11 @@ import dataclasses
 
 from torch import nn
 
-from sonant.audio import mel, stft
+from sonant.audio import fbank, mel, stft
 from sonant.families.cosyvoice3 import encoders, estimator, flow, generate, lm, stream, vocoder
 from sonant.nn import snake, transformer
 from sonant.nn.rope import rotate_half_split, rotate_interleaved
-from tests.parity.faults import Fault, change, end_at, loaded, replace, together
+from tests.parity.faults import Fault, change, end_at, loaded, replace, straight_lines, together
 
 STEP = "flow.step.{step}."
 BLOCK = "flow.step.{step}.block.{block}"
@@ -19,6 +19,12 @@ def every_head(x, cos, sin):
     width = 2 * cos.shape[-1]
     heads = x.unflatten(-1, (-1, width))
     return rotate_interleaved(heads, cos[:, None], sin[:, None]).flatten(-2)
+
+
+def without_biases(model):
+    for layer in model.language.decoder.layers:
+        for linear in (layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj):
+            linear.bias.data.zero_()
 
 
 FAULTS = (
@@ -362,5 +368,90 @@ FAULTS = (
         ),
         ("lm.token",),
         ends=True,
+    ),
+    Fault("no pre-emphasis before the filter banks", replace(fbank, "PREEMPHASIS", 0.0), ("voice.fbank",)),
+    Fault("Hann for Povey's window", replace(fbank, "POVEY_POWER", 1.0), ("voice.fbank",)),
+    Fault(
+        "clip resampled by straight lines",
+        replace(encoders, "resample_sinc", straight_lines),
+        ("voice.fbank", "voice.logmel"),
+    ),
+    Fault(
+        "last frame of the log-mel kept",
+        replace(encoders, "WHISPER_128", dataclasses.replace(encoders.WHISPER_128, drop_last_frame=False)),
+        ("voice.logmel",),
+    ),
+    Fault(
+        "biases of queries, keys and values forgotten",
+        loaded(without_biases),
+        tuple(f"lm.layer.{{layer}}.{leaf}" for leaf in ("query", "key", "attention")),
+    ),
+    Fault(
+        "head tied to the speech table",
+        change(lm.LanguageModel, "logits", "self.head(hidden)", "hidden @ self.speech_embedding.weight.T"),
+        ("lm.logits",),
+    ),
+    Fault(
+        "candidates in the order of their ids",
+        change(
+            generate, "repetition_aware", "ids[pick(probabilities)]", "ids.sort().values[pick(probabilities)]"
+        ),
+        ("lm.token",),
+    ),
+    Fault(
+        "frames of a token side by side with the next one's",
+        change(
+            flow.Flow,
+            "inputs",
+            "h.repeat_interleave(self.config.frames_per_token, dim=1)",
+            "h.repeat(1, self.config.frames_per_token, 1)",
+        ),
+        (f"{STEP}mu",),
+    ),
+    Fault(
+        "unconditional item with the speaker",
+        change(
+            flow.Flow,
+            "solve",
+            "(inputs.speaker, torch.zeros_like(inputs.speaker))",
+            "(inputs.speaker, inputs.speaker)",
+        ),
+        (f"{STEP}spks",),
+    ),
+    Fault(
+        "the conditions on the other item",
+        change(
+            flow.Flow,
+            "solve",
+            "(inputs.mu, torch.zeros_like(inputs.mu))",
+            "(torch.zeros_like(inputs.mu), inputs.mu)",
+        ),
+        (f"{STEP}mu",),
+    ),
+    Fault(
+        "guidance halved by each step",
+        change(flow.Flow, "solve", "both[1:], guidance)", "both[1:], guidance * 0.5**step)"),
+        (f"{STEP}x", "flow.mel"),
+    ),
+    Fault(
+        "slope of the stages left at its default",
+        change(vocoder.Vocoder, "decode", "F.leaky_relu(x, c.lrelu_slope)", "F.leaky_relu(x)"),
+        ("vocoder.stage.{stage}.up",),
+    ),
+    Fault(
+        "sum instead of the mean of the residual blocks",
+        change(vocoder.Vocoder, "decode", " / kernels)", ")"),
+        ("vocoder.stage.{stage}.out",),
+        words="a constant factor of",
+    ),
+    Fault(
+        "the added column at the other end",
+        change(vocoder.Vocoder, "decode", "F.pad(x, (1, 0), mode", "F.pad(x, (0, 1), mode"),
+        ("vocoder.stage.{stage}.out",),
+    ),
+    Fault(
+        "every frame voiced",
+        change(vocoder.HarmonicSource, "forward", "f0 > c.nsf_voiced_threshold", "f0 > -1"),
+        ("vocoder.voiced",),
     ),
 )

@@ -2,6 +2,7 @@
 
 import torch.nn.functional as F
 
+from sonant.audio import fbank
 from sonant.families.indextts2 import (
     campplus,
     conditioning,
@@ -17,7 +18,8 @@ from sonant.families.indextts2 import (
 from sonant.nn import snake
 from sonant.nn.flow import cosine_times
 from sonant.nn.rope import rotate_half_split
-from tests.parity.faults import Fault, change, end_at, loaded, replace
+from sonant.nn.sampling import keep_top_k, keep_top_p
+from tests.parity.faults import Fault, change, end_at, loaded, replace, straight_lines
 
 LAYER = "dit.layer.{layer}"
 ACTIVATIONS = ("bigvgan.stage.{stage}.block.{block}.activation.{index}", "bigvgan.activation_post")
@@ -26,6 +28,10 @@ ACTIVATIONS = ("bigvgan.stage.{stage}.block.{block}.activation.{index}", "bigvga
 def both(leaf):
     """A stage of the decoding pass and of the latent pass."""
     return f"gpt.{leaf}", f"latent.gpt.{leaf}"
+
+
+def drop_last_layer(model):
+    del model.parts.reference.w2v_bert.layers[-1]
 
 
 FAULTS = (
@@ -369,5 +375,104 @@ FAULTS = (
         ),
         ("search.token",),
         ends=True,
+    ),
+    Fault(
+        "nucleus before the best candidates",
+        replace(
+            search,
+            "keep_top_k_and_p",
+            lambda scores, k, p, at_least: keep_top_k(
+                keep_top_p(scores, p, at_least=at_least), k, at_least=at_least
+            ),
+        ),
+        ("search.scores",),
+        words="a filter",
+    ),
+    Fault(
+        "temperature behind the nucleus",
+        change(
+            search,
+            "filter_scores",
+            "keep_top_k_and_p(scores, s.top_k, s.top_p, at_least=at_least)",
+            "keep_top_k_and_p(scores * s.temperature, s.top_k, s.top_p, at_least=at_least) / s.temperature",
+        ),
+        ("search.scores",),
+        words="a filter",
+    ),
+    Fault(
+        "repetition penalty of the last code only",
+        change(search, "filter_scores", "(scores, history, ", "(scores, history[:, -1:], "),
+        ("search.scores",),
+    ),
+    Fault(
+        "clip scaled to sixteen bits before the filter banks",
+        change(reference.ReferenceEncoder, "speaker", "fbank(narrow)", "fbank(narrow * 32768)"),
+        ("reference.fbank_raw",),
+        words="a constant offset of 20.7",
+    ),
+    Fault(
+        "no pre-emphasis before the speaker's filter banks",
+        replace(fbank, "PREEMPHASIS", 0.0),
+        ("reference.fbank_raw",),
+    ),
+    Fault(
+        "clip resampled by straight lines",
+        replace(reference, "resample_sinc", straight_lines),
+        ("reference.audio_16k",),
+    ),
+    Fault(
+        "length of the mel rounded up, not cut",
+        change(
+            s2mel,
+            "frames_of",
+            "int(features * FRAMES_PER_FEATURE * duration)",
+            "int(features * FRAMES_PER_FEATURE * duration + 1)",
+        ),
+        ("s2mel.condition",),
+    ),
+    Fault(
+        "another nearest neighbour in the length regulator",
+        change(s2mel.LengthRegulator, "forward", 'mode="nearest"', 'mode="nearest-exact"'),
+        ("reference.condition", "s2mel.condition"),
+    ),
+    Fault(
+        "unconditional item with the style",
+        change(
+            s2mel.S2Mel,
+            "generate",
+            "torch.cat((tensor, torch.zeros_like(tensor)))",
+            "torch.cat((tensor, tensor if tensor.ndim == 2 else torch.zeros_like(tensor)))",
+        ),
+        ("dit.merged",),
+    ),
+    Fault(
+        "features of the layer before",
+        loaded(drop_last_layer),
+        ("w2v.hidden.{layer}",),
+    ),
+    Fault(
+        "text without its start mark",
+        change(
+            gpt.IndexGpt,
+            "_text",
+            "[c.start_text_token, *ids, c.stop_text_token]",
+            "[*ids, c.stop_text_token]",
+        ),
+        ("gpt.prefix", "latent.gpt.input"),
+    ),
+    Fault(
+        "code head without its bias",
+        loaded(lambda m: m.parts.gpt.code_head.bias.data.zero_()),
+        ("gpt.logits",),
+    ),
+    Fault(
+        "first code's position used twice",
+        replace(gpt, "cached_code_position", lambda index: max(0, index - 1)),
+        ("gpt.input",),
+    ),
+    Fault(
+        "one factor for both parameters of Snake",
+        change(snake.SnakeBeta, "terms", "self.beta.exp()", "self.alpha.exp()"),
+        tuple(f"{name}.snake" for name in ACTIVATIONS),
     ),
 )

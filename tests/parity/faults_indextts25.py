@@ -1,7 +1,14 @@
 """Faults of IndexTTS-2.5 ports: what differs from IndexTTS2, and how it is easily missed."""
 
-from sonant.families.indextts2 import gpt, semantic_codec, speaker_rows
-from tests.parity.faults import Fault, change, replace
+from sonant.families.indextts2 import decoder, gpt, model, semantic_codec, speaker_rows
+from tests.parity.faults import Fault, change, loaded, replace
+
+
+def codec_eps(model):
+    for layer in model.parts.codec.decoder.modules():
+        if hasattr(layer, "eps"):
+            layer.eps = 1e-5
+
 
 FAULTS = (
     Fault(
@@ -78,5 +85,63 @@ FAULTS = (
         "GELU behind the codec's last convolution",
         change(semantic_codec.HalfRateCodec, "decode", "self.up(repeated)", "F.gelu(self.up(repeated))"),
         ("codec.up",),
+    ),
+    Fault(
+        "length factor ignored",
+        change(
+            decoder.IndexDecoder,
+            "finish",
+            "self.s2mel.condition(features, i.duration)",
+            "self.s2mel.condition(features)",
+        ),
+        ("s2mel.condition",),
+    ),
+    Fault(
+        "pace taken for the length factor",
+        change(model.IndexTTS2, "_prompt", "1.0 / request.speed", "request.speed"),
+        ("s2mel.condition",),
+    ),
+    Fault(
+        "row of another language",
+        change(
+            gpt.IndexGpt, "_text", "self.languages.weight[language]", "self.languages.weight[language - 1]"
+        ),
+        ("gpt.prefix",),
+        words="text",
+    ),
+    Fault(
+        "language added to the spoken ids only",
+        change(
+            gpt.IndexGpt,
+            "_text",
+            "return rows + self.languages.weight[language]",
+            "rows[1:-1] += self.languages.weight[language]\n    return rows",
+        ),
+        ("gpt.prefix",),
+    ),
+    Fault(
+        "speaker vector normalised before it is projected",
+        change(
+            speaker_rows.ProjectedSpeaker,
+            "forward",
+            "self.projection(style)",
+            "self.projection(style / style.norm())",
+        ),
+        ("gpt.speaker.latents",),
+    ),
+    Fault(
+        "codec's norms with another epsilon",
+        loaded(codec_eps),
+        ("codec.decoder.norm", "codec.decoder.block.{block}.norm", "codec.decoder.final_norm"),
+    ),
+    Fault(
+        "frames repeated as a whole, not one by one",
+        change(
+            semantic_codec.HalfRateCodec,
+            "decode",
+            'F.interpolate(x, scale_factor=2.0, mode="nearest")',
+            "torch.cat((x, x), dim=-1)",
+        ),
+        ("codec.repeated",),
     ),
 )

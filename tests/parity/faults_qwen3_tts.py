@@ -2,16 +2,28 @@
 
 import sonant.nn.transformer as transformer
 from sonant.audio import mel
-from sonant.families.qwen3_tts import codec_encoder, decoding, model, prompt, speaker, talker
-from sonant.nn import cache, channel_last, quantize, snake
-from sonant.nn.rope import rotate_half_split, rotate_interleaved
+from sonant.families.qwen3_tts import (
+    codec,
+    codec_encoder,
+    decoding,
+    model,
+    prompt,
+    speaker,
+    speech_tokenizer,
+    talker,
+)
+from sonant.nn import cache, channel_last, norm, quantize, snake
+from sonant.nn.rope import rope_table, rotate_half_split, rotate_interleaved
 from tests.parity.faults import Fault, change, loaded, replace
+
+STACKS = ("talker", "predictor", "codec.pre_transformer")
+LEAVES = ("query", "key", "attention", "mlp")
+NARROW = "return self.weight * wide.to(torch.bfloat16).to(x.dtype)"
 
 
 def stacks(*leaves):
     """A stage of all three decoder stacks, in the order of computation."""
-    names = ("talker", "predictor", "codec.pre_transformer")
-    return tuple(f"{name}.layer.{{layer}}.{leaf}" for name in names for leaf in leaves)
+    return tuple(f"{name}.layer.{{layer}}.{leaf}" for name in STACKS for leaf in leaves)
 
 
 def normed_stacks(*leaves):
@@ -21,6 +33,11 @@ def normed_stacks(*leaves):
 
 def _roll_rows(linear, rows):
     linear.weight.data.copy_(linear.weight.data.roll(rows, 0))
+
+
+def coarse_table(positions, dim, theta):
+    """The tables of the rotary embedding, rounded."""
+    return tuple(table.bfloat16().float() for table in rope_table(positions, dim, theta))
 
 
 FAULTS = (
@@ -280,5 +297,122 @@ FAULTS = (
         replace(model, "_ceiling", lambda utterance: utterance.prompt.ceiling - 1),
         ("talker.token",),
         ends=True,
+    ),
+    Fault(
+        "speaker before the language's tags",
+        change(prompt, "build_inputs", "[*heard, codec_pad]", "[*heard[::-1], codec_pad]"),
+        ("prompt.part.codec",),
+        words="speaker vector",
+    ),
+    Fault(
+        "the language's tags from their end",
+        change(prompt, "build_inputs", "codec(*tag)", "codec(*tag[:1], *tag[:0:-1])"),
+        ("prompt.part.language",),
+        words="permuted",
+    ),
+    Fault(
+        "head of the codec tied to its embedding",
+        change(talker.Talker, "logits", "self.codec_head(hidden)", "hidden @ self.codec_embedding.weight.T"),
+        ("talker.logits",),
+    ),
+    Fault(
+        "every group with the first one's head",
+        change(talker.CodePredictor, "forward", "logits = head(last)", "logits = self.lm_head[0](last)"),
+        ("predictor.logits",),
+    ),
+    Fault(
+        "the prefill looks one position ahead",
+        change(cache.CacheRows, "mask", "<= self.positions", "<= 1 + self.positions"),
+        normed_stacks("attention"),
+    ),
+    Fault(
+        "window of the codec one frame too wide",
+        change(cache.WindowRows, "__init__", "distance < window)", "distance <= window)"),
+        ("codec.pre_transformer.layer.{layer}.attention",),
+    ),
+    Fault(
+        "first position of the cache forgotten",
+        change(
+            cache.CacheRows,
+            "_write",
+            "return view[:, :, : self.total]",
+            "view = view[:, :, : self.total].clone()\n"
+            "        view[:, :, 0] *= 0 if self.total > self.new else 1\n        return view",
+        ),
+        normed_stacks("attention")[::-1],
+    ),
+    Fault(
+        "repetition penalty of the last token only",
+        change(decoding, "talker_scores", "(logits, past, ", "(logits, past[-1:], "),
+        ("talker.scores",),
+    ),
+    Fault(
+        "rotary tables in bfloat16",
+        replace(transformer, "rope_table", coarse_table),
+        stacks("query", "key"),
+    ),
+    Fault(
+        "norms in bfloat16",
+        change(norm.RMSNorm, "forward", "return self.weight * wide.to(x.dtype)", NARROW),
+        (
+            *(f"{name}.layer.{{layer}}.{leaf}" for name in STACKS for leaf in LEAVES),
+            *(f"{name}.norm" for name in STACKS),
+        ),
+    ),
+    Fault(
+        "keys and values kept in half precision",
+        change(
+            cache.CacheRows,
+            "append",
+            "self._write(self.cache.values[layer], values)",
+            "self._write(self.cache.values[layer], values.half().float())",
+        ),
+        normed_stacks("attention"),
+    ),
+    Fault(
+        "last frame not decoded",
+        change(codec.CodecDecoder, "decode_in_chunks", "+ chunk])", "+ chunk][:, :-1])"),
+        ("codec.tokens",),
+    ),
+    Fault(
+        "the clip's frames left in what is heard",
+        replace(speech_tokenizer, "reference_samples", lambda reference, total, samples: 0),
+        ("output.samples",),
+    ),
+    Fault(
+        "last codebook left out",
+        change(
+            codec.SplitQuantizer,
+            "forward",
+            "self.acoustic.decode(tokens[..., self.split :])",
+            "self.acoustic.decode(tokens[..., self.split :]) - "
+            "self.acoustic.layers[-1].vectors()[tokens[..., -1]]",
+        ),
+        ("codec.quantizer.acoustic",),
+    ),
+    Fault(
+        "clip padded with zeros, not reflected",
+        change(speaker, "log_mel", 'mode="reflect"', 'mode="constant"'),
+        ("speaker.mel",),
+    ),
+    Fault(
+        "energies for magnitudes in the mel",
+        change(speaker, "log_mel", "if config.power == 2:", "if True:"),
+        ("speaker.mel",),
+    ),
+    Fault(
+        "text projected without its bias",
+        loaded(lambda m: m.network.talker.text_projection.linear_fc2.bias.data.zero_()),
+        ("prompt.part.text", "prompt.trailing", "prompt.filler"),
+    ),
+    Fault(
+        "one row of the last codebook's table wrong",
+        change(
+            talker.CodePredictor,
+            "forward",
+            "embedded = table(token)",
+            "embedded = table((token + (group == 15)) % table.num_embeddings)",
+        ),
+        ("talker.frame",),
     ),
 )

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from sonant.parity.bisect import bisect
 from sonant.parity.compare import compare
 from sonant.parity.coverage import unexercised
+from sonant.parity.pieces import time_axis
 from sonant.parity.record import record
 from sonant.parity.stages import stage_table
 from sonant.parity.task import Task
@@ -17,6 +18,8 @@ from sonant.parity.trace import Entry, Trace, read_trace
 from tests.parity import cases
 from tests.parity.toy_stages import TABLE, toy_task, toy_trace
 from tests.toy import ToyModel
+
+QWEN3_TTS = stage_table("qwen3_tts")
 
 
 def toy(change=lambda model: None):
@@ -346,6 +349,27 @@ def test_a_fault_in_pieces_is_found(in_pieces):
     found = compare(cases.reference("qwen3_tts"), other)
     assert found.first_failed == "codec.upsample.0.up"
     assert any("only" in words or "2 of 22" in words for words in found.diagnosis)
+
+
+def test_a_last_frame_that_was_not_decoded_is_missing_and_no_other_cut(in_pieces):
+    """One run, or one of equally many steps in pieces: the frames at the end are not in another piece."""
+
+    def short(entry):
+        if not QWEN3_TTS.in_pieces(entry.name) or "codec" not in entry.name:
+            return entry
+        axis = time_axis(QWEN3_TTS, entry.name, entry.shape)
+        size = entry.shape[axis] // 11 * 10
+        stored = entry.stored.narrow(axis, 0, size)
+        return replace(entry, stored=stored, shape=tuple(stored.shape))
+
+    whole = cases.reference("qwen3_tts")
+    assert whole.by_key["codec.tokens"].shape[1] == 11
+    cut = Trace(tuple(map(short, whole.entries)), whole.metadata)
+    for reference in (whole, in_pieces):
+        found = compare(reference, cut)
+        assert found.first_failed == "codec.tokens"
+        assert "1 frame of 11 missing" in found.headline
+        assert found.inputs_differed is False
 
 
 def test_bisection_feeds_each_piece_its_part(in_pieces):

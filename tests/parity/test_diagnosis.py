@@ -1,4 +1,4 @@
-"""Two mistakes that ports have really made, found by comparing with recordings of the originals."""
+"""Mistakes that ports have really made, found by comparing with recordings of the originals."""
 
 import pytest
 
@@ -9,6 +9,7 @@ from sonant.parity.trace import read_trace
 from tests.parity import cases
 from tests.parity.faults_cosyvoice3 import FAULTS as COSYVOICE3
 from tests.parity.faults_indextts2 import FAULTS as INDEXTTS2
+from tests.parity.faults_qwen3_tts import FAULTS as QWEN3_TTS
 
 
 @pytest.fixture
@@ -41,3 +42,19 @@ def test_consecutive_code_positions_fail_at_step_1_and_are_named(diagnose):
     assert (stage.step, stage.group) == (1, "teacher_forced")
     # The prefill, which knows only position 0, is untouched.
     assert not any(stage.has_failed for stage in found.stages if stage.step == 0)
+
+
+@pytest.mark.parametrize(
+    ("what", "part", "words"),
+    [
+        ("speaker vector twice", "speaker", "constant factor of 2"),
+        ("the language's tags", "language", "permuted"),
+        ("text before the clip's transcript", "text", "text plus frame of the clip"),
+        ("frames of the clip without their first", "codec", "text plus frame of the clip"),
+    ],
+)
+def test_the_wrong_summand_of_the_original_s_prompt_is_named(diagnose, what, part, words):
+    found = diagnose("qwen3_tts", QWEN3_TTS, what)
+    assert found.first_failed == f"prompt.part.{part}"
+    assert found.inputs_differed in (False, None)
+    assert any(words in line for line in found.diagnosis), found.diagnosis

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from sonant.catalogue.registry import load_model
+from sonant.families.qwen3_tts.prompt import ROLE_IDS
 from sonant.parity.bisect import bisect
 from sonant.parity.compare import compare
 from sonant.parity.record import record
@@ -42,6 +44,20 @@ def test_no_stage_is_wrong_by_itself(case):
     found = bisect(load_model(checkpoint, device="cpu"), reference)
     assert found.faults == ()
     assert not found.stopped
+
+
+def test_the_original_s_prompt_is_recorded_in_its_parts():
+    """Text, codec, speaker and language, as the original's own code added them up."""
+    trace = read_trace(DATA / "parity/qwen3_tts_original.safetensors")
+    text, codec, speaker, language = (
+        trace.by_key[f"prompt.part.{name}"].stored for name in ("text", "codec", "speaker", "language")
+    )
+    assert torch.equal(text + codec, trace.by_key["prompt.embeds"].stored)
+    assert torch.equal(speaker, trace.by_key["speaker.vector"].stored)
+    assert (len(language), len(speaker)) == (4, 1)  # with a language named: think, begin, language, end
+    assert not codec[:ROLE_IDS].any()  # before the language nothing is heard
+    assert torch.equal(codec[ROLE_IDS : ROLE_IDS + 5], torch.cat((language, speaker)))
+    assert not any(torch.equal(row, other) for i, row in enumerate(language) for other in language[:i])
 
 
 @pytest.mark.slow

@@ -354,7 +354,11 @@ def report(
     names: NamesOption = None,
     family: Annotated[str, typer.Option("--family", help="Whose stage names apply.")] = "",
 ) -> None:
-    """Write the comparison of two traces as one HTML page."""
+    """Write the comparison of two traces as one HTML page, and leave as compare does.
+
+    The page is written whatever it says: 0 when all is in budget, 1 when something is wrong or nothing was
+    compared, 3 when something is suspicious. compare --html FILE prints the answer as well.
+    """
     from sonant.parity.compare import compare as compare_traces
 
     _check_place(html)
@@ -363,8 +367,7 @@ def report(
     found = compare_traces(right, judged)
     _report(html, found, right, judged)
     typer.echo(f"{html}: {found.headline}")
-    if found.status == "nothing":
-        raise typer.Exit(1)
+    raise typer.Exit(_code(found.status))
 
 
 @app.command("stages")

@@ -161,6 +161,7 @@ def replay(
     feed = Feed(reference, table)
 
     chosen: list[str] = []
+    misfits: list[str] = []
 
     def sink(name: str, tensor: Tensor) -> Tensor | None:
         kind = kinds(name)
@@ -173,6 +174,10 @@ def replay(
             given = given if given is None or given.shape == tensor.shape else None
             if given is None and kind == "token":
                 chosen.append(key)
+        if given is not None and given.shape != tensor.shape:
+            misfits.append(
+                f"{key} is {list(given.shape)} in the reference, and this request makes {list(tensor.shape)}"
+            )
         return given
 
     stopped = ""
@@ -182,6 +187,8 @@ def replay(
         except (RuntimeError, ValueError, IndexError, AssertionError, SonantError) as error:
             # A stage of the wrong shape may make the next one impossible; what came before still counts.
             stopped = f"after {writer.entries[-1]['key'] if writer.entries else 'nothing'}: {error}"
+            if misfits:
+                stopped += f". {misfits[0]}: is it of another text, voice, transcript or limit? Give its own."
     made = surroundings(model, dtype or reference.dtype)
     if reference.metadata.get("made_by") == made["made_by"]:
         made |= {"request": task.data(), "seed": task.request.seed}

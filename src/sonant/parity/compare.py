@@ -255,6 +255,8 @@ class _Judge:
         # Where the reference's value goes on, the next stage gets equal values, whatever was computed here.
         is_replaced = (self.own or (self.is_forced and entry.kind in {"token", "draw"})) and a.sampled is None
         is_replaced = is_replaced and not is_uneven and not self._is_kept(entry.key)
+        # Of a signal in pieces each gets its own part, so that what is too short stays so.
+        is_replaced = is_replaced and not (found.status == "shape" and self.table.in_pieces(entry.name))
         is_far = is_bad or bool(result.suspicion) or (self.are_twins and not found.is_equal)
         is_far = is_far or (found.over > FAR and self._precision(a, b)[0] in MEASURED)
         self.differs[entry.key] = is_far and not is_replaced and not is_uneven

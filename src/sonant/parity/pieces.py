@@ -58,6 +58,17 @@ def frames_at(whole: Tensor, piece: Tensor, start: int = 0) -> int | None:
     return next((at for at in places if torch.equal(whole[at : at + count], piece)), None)
 
 
+def _place(whole: Tensor, part: Tensor) -> int | None:
+    """Where a part stands in the whole: at its end where it may."""
+    last = len(whole) - len(part)
+    return last if last >= 0 and torch.equal(whole[last:], part) else frames_at(whole, part)
+
+
+def _steps(trace: Trace, table: StageTable) -> int:
+    """Decoding steps, where the trace tells of them; else 0."""
+    return sum(e.kind == "token" and e.name == table.token for e in trace.entries)
+
+
 def _frames(entry: Entry) -> Tensor:
     return entry.stored.reshape(-1, entry.shape[-1])
 
@@ -82,14 +93,21 @@ def in_equal_pieces(reference: Trace, other: Trace, table: StageTable) -> tuple[
         traces.append(made)
         starts.append(begin)
         counts.append(sum(len(p) - lead for p, lead in zip(parts, leads, strict=True)))
-    # A decoder that remembers the reference's state does not decode it again: what both have is judged.
+    # A decoder that remembers the reference's state does not decode it again: what both have is judged. Of
+    # runs of equally many steps the end is there in both, or is missing in one.
     common = min(counts)
+    is_cut_short = any(begin + common < count for begin, count in zip(starts, counts, strict=True))
+    if is_cut_short and _steps(reference, table) == _steps(other, table):
+        if len(cut[0]) == len(cut[1]):
+            return reference, other, ""
+        starts, counts = [0, 0], [common, common]
     ends = [
         _cut_trace(trace, table, start, common, count)
         for trace, start, count in zip(traces, starts, counts, strict=True)
     ]
     said = " and ".join("in one piece" if len(c) == 1 else f"in {len(c)} pieces" for c in cut)
-    return ends[0], ends[1], f"{table.pieces} and what follows are computed {said}; compared joined"
+    part = f", {common} of {max(counts)} frames" if common < max(counts) else ""
+    return ends[0], ends[1], f"{table.pieces} and what follows are computed {said}; compared joined{part}"
 
 
 def _leads(parts: list[Tensor], spoken: Tensor) -> tuple[list[int], int]:
@@ -100,7 +118,7 @@ def _leads(parts: list[Tensor], spoken: Tensor) -> tuple[list[int], int]:
     plain = torch.cat(parts)
     if len(plain) == len(spoken):
         return [0] * len(parts), 0
-    at = frames_at(plain, spoken)
+    at = _place(plain, spoken)
     if at is not None:
         return [0] * len(parts), at
     leads, so_far = [0], parts[0]
@@ -111,7 +129,7 @@ def _leads(parts: list[Tensor], spoken: Tensor) -> tuple[list[int], int]:
         )
         leads.append(lead)
         so_far = torch.cat((so_far, part[lead:]))
-    return leads, frames_at(so_far, spoken) or 0
+    return leads, _place(so_far, spoken) or 0
 
 
 def _joined_trace(trace: Trace, table: StageTable, parts: list[Tensor], leads: list[int]) -> Trace:
