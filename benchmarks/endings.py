@@ -64,6 +64,8 @@ STATUS = {"an exception": 1, "sys.exit": 3, "Ctrl-C": -signal.SIGINT}
 """How each is meant to end; 0 where nothing is said."""
 NEEDS = {"a notebook's kernel restarts": ("ipykernel", "jupyter_client")}
 """Packages without which a way cannot be tried."""
+TALKATIVE = ("an exception", "Ctrl-C", "a notebook's kernel restarts")
+"""Ways in which others speak: Python its traceback, Jupyter of its ports."""
 ABORTED = ("terminate called", "Fatal Python error", "core dumped")
 
 
@@ -92,7 +94,7 @@ def end(way: str, model: str, clip: str = "") -> tuple[bool, str]:
         except subprocess.TimeoutExpired:
             return False, "did not end"
     is_quiet = done.returncode == STATUS.get(way, 0) and not any(word in done.stderr for word in ABORTED)
-    if way not in ("an exception", "Ctrl-C"):  # both print a traceback, as Python does
+    if way not in TALKATIVE:
         is_quiet = is_quiet and not done.stderr
     return is_quiet, f"status {done.returncode}: {done.stderr[-400:]}"
 

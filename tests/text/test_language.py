@@ -32,6 +32,12 @@ def test_nothing_to_judge_by_is_none(text):
     assert detect_language(text) is None
 
 
+def test_words_of_addresses_say_nothing_of_the_language():
+    assert detect_language("https://example.com/a?b=c and me@example.com") == "english"
+    assert detect_language("me@example.com") == "english"
+    assert detect_language("Hoje escrevi para me@exemplo.com, não é?") == "portuguese"
+
+
 def test_the_choice_can_be_narrowed():
     assert detect_language("今日天気", among=["japanese", "english"]) == "japanese"
     assert detect_language("今日は", among=["chinese"]) == "chinese"

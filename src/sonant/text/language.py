@@ -35,6 +35,7 @@ _SCRIPTS = {
     "latin": regex.compile(r"\p{Latin}"),
 }
 _WORD = regex.compile(r"(?<![\p{L}\p{N}])\p{Latin}++(?:['’]\p{Latin}++)?(?!\p{N})")
+_IN_ADDRESSES = ("://", "www.", ".com", "@")
 ONE_LETTER = 0.25  # of a common word: "a", "o" and "y" are also names of things
 
 # The commonest short words. A word that several languages share counts for each of them.
@@ -107,7 +108,7 @@ def detect_language(text: str, *, among: Iterable[str] = LANGUAGES) -> str | Non
     allowed = set(among)
     head = text[:READ]
     counts = {name: len(pattern.findall(head)) for name, pattern in _SCRIPTS.items()}
-    words = [word.lower().replace("’", "'") for word in _WORD.findall(head)]
+    words = _words(head)
     east = counts["han"] + counts["kana"]
     scores = {
         "korean": float(counts["hangul"]),
@@ -118,13 +119,22 @@ def detect_language(text: str, *, among: Iterable[str] = LANGUAGES) -> str | Non
         is_japanese = "japanese" in allowed
     scores["japanese" if is_japanese else "chinese"] = float(east)
     if words:
-        latin = _latin_language(words, head.lower(), allowed)
+        latin = _latin_language(_words(_without_addresses(head)), head.lower(), allowed)
         if latin is not None:
             first = regex.search(r"\p{L}", head)
             begins = first is not None and _SCRIPTS["latin"].match(first[0]) is not None
             scores[latin] = len(words) + (0.5 if begins else 0.0)  # of a tie, what comes first decides
     scores = {name: score for name, score in scores.items() if score > 0 and name in allowed}
     return max(sorted(scores), key=scores.__getitem__, default=None)
+
+
+def _words(text: str) -> list[str]:
+    return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+
+
+def _without_addresses(text: str) -> str:
+    """The text less its web and e-mail addresses: "com" and "me" are Portuguese words, but not there."""
+    return " ".join(piece for piece in text.split() if not any(mark in piece for mark in _IN_ADDRESSES))
 
 
 def _latin_language(words: list[str], lowered: str, allowed: set[str]) -> str | None:
