@@ -238,6 +238,8 @@ def test_the_pages_speak_the_language_of_the_browser(open_page, furnished, code)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, name
         shown = page.inner_text("body")
         assert [key for key in words if "." in key and key in shown] == [], name
+    page.set_viewport_size({"width": 360, "height": 640})
+    assert page.evaluate("document.querySelector('nav').scrollWidth") <= 360, "all in reach of a thumb"
     page.set_viewport_size({"width": 1280, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     with page.expect_navigation():
