@@ -329,7 +329,7 @@ class SpeechService:
             find = partial(find_voice, name, spec=loaded.spec, shelf=shelf, equals=OPENAI_VOICES)
             voice = await asyncio.to_thread(find)
         except VoiceError as error:
-            raise VoiceError(f"{error} GET /v1/audio/voices lists them.") from error
+            raise VoiceError(f"{str(error).rstrip('.')}. GET /v1/audio/voices lists them.") from error
         return await loaded.desk.fitting_voice(voice, caller.id) if isinstance(voice, Voice) else voice
 
 

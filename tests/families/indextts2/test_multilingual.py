@@ -152,6 +152,13 @@ def test_digits_that_reach_the_model_are_told(front, caplog):
     caplog.clear()
     assert front.spoken("qa 25", "klingon") == "qa 25"
     assert "25 as digits" in caplog.text
+    for text, code in (("これは2024年の", "ja"), ("لدي 2024 كتابا", "ar"), ("J'ai 2024 ans.", "fr")):
+        caplog.clear()
+        assert "2024" in front.spoken(text, code, original=True)
+        assert "2024 as digits" in caplog.text
+    caplog.clear()
+    front.spoken("<行|XING2>と<|SPECIAL_TOKEN_1|>", "ja", original=True)
+    assert "as digits" not in caplog.text  # a pronunciation's digits are meant
 
 
 def test_the_originals_spanish_grammar_is_taken_where_it_is_there(front, caplog):
@@ -184,6 +191,9 @@ def test_without_mecab_japanese_says_so(front, caplog, monkeypatch):
     monkeypatch.setattr(multilingual, "japanese_tagger", lambda: None)
     assert front.spoken("これはテスト。", "ja") == "これはテスト."
     assert "sonant[japanese]" in caplog.text
+    caplog.clear()
+    front.spoken("<行|XING2>人 は <今日|キョウ>と", "ja")
+    assert caplog.text.count("sonant[japanese]") == 1
 
 
 def test_annotations_in_sonants_own_form(front):

@@ -151,6 +151,7 @@ class MultilingualFrontEnd:
         if not original:
             return self._by_own_rules(text, code)
         if code != "es":
+            self._tell_of_digits(text, code, "the original reads none in this language")
             return text
         grammar = self.spanish()
         if grammar is None:
@@ -175,7 +176,7 @@ class MultilingualFrontEnd:
 
     @staticmethod
     def _tell_of_digits(text: str, code: str, why: str) -> None:
-        if found := _DIGITS.search(text):
+        if found := _DIGITS.search(_KEPT_WHOLE.sub(" ", text)):
             _log.warning(
                 "the model is given %s as digits (language %s): %s. Spell numbers out in words",
                 found[0],
@@ -197,6 +198,12 @@ class MultilingualFrontEnd:
         """
         if code != "ja":
             return annotate(text)
+        if japanese_tagger() is None:
+            _log.warning(
+                "Japanese was trained with blanks between words, which need MeCab; the text goes to the "
+                "model without them. Install it with: pip install 'sonant[japanese]'"
+            )
+            return annotate(text)
         if original:
             return self.spaced(annotate(text))
         parts: list[str] = []
@@ -208,13 +215,9 @@ class MultilingualFrontEnd:
 
     @staticmethod
     def spaced(text: str) -> str:
-        """Japanese with a blank between two words, as it was trained; blanks already there stay."""
+        """Japanese with a blank between two words, as it was trained, where there is MeCab; blanks stay."""
         tagger = japanese_tagger()
         if tagger is None:
-            _log.warning(
-                "Japanese was trained with blanks between words, which need MeCab; the text goes to the "
-                "model without them. Install it with: pip install 'sonant[japanese]'"
-            )
             return text
         parts = re.split(r"( +)", text)
         return "".join(" ".join(w.surface for w in tagger(part)) if part.strip() else part for part in parts)
