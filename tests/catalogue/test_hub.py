@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,7 +71,8 @@ def test_a_pulled_model_is_whole_and_recorded_and_nothing_else_is_fetched(hub):
     (plan,) = plans
     assert plan.bytes == plan.bytes_to_fetch == sum(map(len, READ.values()))
     assert plan.bytes_left_there == sum(map(len, FILES.values())) - plan.bytes
-    assert plan.told().startswith(f"{NAME}: 0 MB in 8 files; 0 MB that nothing reads stay there; to {folder}")
+    told = r": [\d,]+ bytes in 8 files; [\d,]+ bytes that nothing reads stay there; to "
+    assert re.match(re.escape(NAME) + told + re.escape(str(folder)), plan.told())
 
 
 def test_a_second_pull_fetches_nothing(hub):
@@ -85,7 +87,9 @@ def test_a_second_pull_fetches_nothing(hub):
 def test_the_size_is_told_and_the_disk_asked_before_a_byte_is_fetched(hub, monkeypatch):
     plans = []
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=200_000))
-    with pytest.raises(CheckpointError, match=r"needs 0 MB more on the disk of .*0 MB free.*SONANT_MODELS"):
+    with pytest.raises(
+        CheckpointError, match=r"needs [\d,]+ bytes more .* 200,000 bytes free.*SONANT_MODELS"
+    ):
         pull(NAME, on_plan=plans.append)
     assert plans[0].free == 200_000
     assert fetched(hub) == []
@@ -317,7 +321,7 @@ def test_its_kind_is_told_by_its_files(hub):
     hub.repositories["ann/llama"] = {"config.json": b'{"model_type": "llama"}', "model.safetensors": b"m"}
     with pytest.raises(CheckpointError, match="no checkpoint of a family that Sonant speaks"):
         pull("ann/llama")
-    with pytest.raises(CheckpointError, match="cannot fetch ann/nothing"):
+    with pytest.raises(CheckpointError, match=r"cannot fetch ann/nothing.*spelled"):
         pull("ann/nothing")
 
 

@@ -18,6 +18,8 @@ MODELSCOPE = "https://www.modelscope.cn"
 MIRROR = "https://hf-mirror.com"
 """A copy of Hugging Face; where IndexTTS2's own loader turns when ModelScope has not got a file."""
 SOURCES = ("hf", "modelscope")
+_NOT_FOR_YOU = (401, 403, 404)
+"""HTTP: Hugging Face answers 401 for a repository that does not exist, too."""
 SECONDS = 30
 """A hub that says nothing for so long is away."""
 
@@ -215,10 +217,17 @@ def _told(place: str) -> Iterator[None]:
         if isinstance(error, (SonantError, OSError)) and not isinstance(error, HfHubHTTPError):
             raise
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        advice = (
+            "Check the network, HF_ENDPOINT or MODELSCOPE_ENDPOINT and the revision, then run the same "
+            "command again: it goes on where it stopped."
+        )
+        if getattr(getattr(error, "response", None), "status_code", None) in _NOT_FOR_YOU:
+            advice = (
+                "Check how the repository and the revision are spelled; a private or gated repository also "
+                "needs a token of Hugging Face (HF_TOKEN)."
+            )
         raise CheckpointError(
-            f"cannot fetch {place} ({reason}); expected the hub to answer with its files. Check the network, "
-            "HF_ENDPOINT or MODELSCOPE_ENDPOINT and the revision, then run the same command again: it goes "
-            "on where it stopped."
+            f"cannot fetch {place} ({reason}); expected the hub to answer with its files. {advice}"
         ) from error
 
 

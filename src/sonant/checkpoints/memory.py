@@ -156,8 +156,10 @@ def parse_size(size: int | str) -> int:
 
 
 def show(count: int) -> str:
-    """Bytes in words: "2.3 GB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    """Bytes in words: "2.3 GB"; a small file's to the byte."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 5e5 else f"{count:,} bytes"
 
 
 def resident_bytes() -> int:

@@ -161,6 +161,7 @@ def pull(
 ) -> None:
     """Fetch what a model needs; a download that was cut off goes on. HF_ENDPOINT names another hub."""
     from sonant.catalogue import pulling
+    from sonant.checkpoints.memory import show
 
     if not sys.stderr.isatty():
         from huggingface_hub.utils.tqdm import disable_progress_bars
@@ -175,7 +176,7 @@ def pull(
         return
 
     def tell(path: str, size: int | None) -> None:
-        typer.echo(f"fetching {path}{f' ({size / 1e6:,.1f} MB)' if size else ''}", err=True)
+        typer.echo(f"fetching {path}{f' ({show(size)})' if size else ''}", err=True)
 
     folder = pulling.pull(
         name,
