@@ -227,14 +227,15 @@ def test_indextts2_keeps_its_pace(loaded, loaded25):
     [
         (None, {}, "Hello there.", "en"), (None, {}, "你好。", "zh"), ("japanese", {}, "これ", "ja"),
         ("es", {}, "Hola", "es"), ("ar", {}, "مرحبا", "ar"),
-        (None, {"language_code": "zhen"}, "你 hi", "common"),
+        (None, {"language_code": "zhen"}, "你 hi", "common"), (None, {"language_code": "xx"}, "Hi", "common"),
         ("en", {"language_code": "FR"}, "Bonjour", "fr"),
     ],
 )  # fmt: skip
-def test_the_language_reaches_the_gpt(model, voices25, language, options, text, row):
+def test_the_language_reaches_the_gpt(model, voices25, language, options, text, row, caplog):
     spoken = request(text, voices25[0], language=language, options=options)
     check_request(spoken, model.spec)
     made = model.prepare(spoken)[0]
+    assert ("knows no language xx" in caplog.text) == (options == {"language_code": "xx"})
     ids = list(made.inputs.decode.ids)
     alone = model.parts.gpt.prefix(
         made.inputs.decode.latents, made.inputs.decode.emotion, ids, language_row(row)

@@ -22,7 +22,7 @@ from sonant.families.indextts2.front_end import ReadingMode, SegmentIds
 from sonant.families.indextts2.options import IndexOptions
 from sonant.families.indextts2.segments import split_by_tokens
 from sonant.families.indextts2.text import ANNOTATION, Normaliser, Shelf, map_characters
-from sonant.families.indextts2.vocabulary import Vocabulary, language_row
+from sonant.families.indextts2.vocabulary import COMMON, LANGUAGES, Vocabulary, language_row
 from sonant.request.speech import LANGUAGE_CODES, language_name
 from sonant.text.language import detect_language
 from sonant.text.markup import PRONUNCIATION
@@ -126,8 +126,11 @@ class MultilingualFrontEnd:
     ) -> list[SegmentIds]:
         """Segments of a request, see `FrontEnd`."""
         code = options.language_code or CODES.get(language_name(language) or "") or find_language(text)
-        spoken = self.spoken(text, code.lower(), read_out=reading.out, original=reading.original)
-        return self.segments(spoken, code.lower(), limit) if spoken.strip() else []
+        code = code.lower()
+        if code not in LANGUAGES and code not in READ_BY_CONTENT:
+            _log.warning("the model knows no language %s; it speaks as for %r", code, COMMON)
+        spoken = self.spoken(text, code, read_out=reading.out, original=reading.original)
+        return self.segments(spoken, code, limit) if spoken.strip() else []
 
     def spoken(self, text: str, code: str, *, read_out: bool = True, original: bool = False) -> str:
         """The text as it goes to the vocabulary."""
