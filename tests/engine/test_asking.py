@@ -193,7 +193,8 @@ def test_threads_of_an_engine_that_nobody_knows_any_more_are_still_ended_at_exit
     stream = Engine(ToyModel()).stream("It goes on, and on, and on. " * 40, seed=1)
     stream.get()
     gc.collect()
-    (loop,) = (one for one in loops._BEGUN if one._open and one._open[0].stream is stream)
+    mine = (one for one in loops._BEGUN if stream in [progress.stream for progress in [*one._open]])
+    (loop,) = mine
     loop.close()
     assert loop not in loops._BEGUN
     assert not loop._thread.is_alive()

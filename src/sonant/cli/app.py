@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from sonant import __version__
 
 SHUT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 """What the system says of a folder that may not be written, or where none can be made."""
+_DASHED = re.compile(r"-+[^-A-Za-z]")
 COMMANDS: Mapping[str, str] = {
     "say": "say:say",
     "read": "read:read",
@@ -62,7 +64,8 @@ def sonant(
 def meant(words: list[str]) -> list[str]:
     """The words of the command line, as whoever typed them meant them.
 
-    `help` and `version` are no commands; a quoted text, or a number, that begins with a dash is no option.
+    `help` and `version` are no commands. A number, or a text in quotes, is no option for its dash, unless a
+    letter follows that: `--output="my file.wav"` is one.
     """
     match words:
         case ["help"]:
@@ -71,9 +74,8 @@ def meant(words: list[str]) -> list[str]:
             return [*command, "--help"]
         case ["version"]:
             return ["--version"]
-        case ["say" | "text" as command, text, *options] if text.startswith("-") and "--" not in options:
-            is_number = text[1:2].isdigit() and (not options or options[0].startswith("-"))
-            if is_number or len(text.split()) > 1:
+        case ["say" | "text" as command, text, *options] if _DASHED.match(text) and "--" not in options:
+            if len(text.split()) > 1 or not options or options[0].startswith("-"):
                 return [command, *options, "--", text]
     return words
 

@@ -262,9 +262,8 @@ class Engine:
         """
         if isinstance(request, (str, SpeechRequest)):
             return self._whole_of(self.submit(self._asked(request, settings), streaming=False), on_chunk)
-        several: Iterable[Any] = (
-            request if _is_row(request) else [request]
-        )  # one that is no text is told as such
+        # What is neither a text nor a row of them is told as such.
+        several: Iterable[Any] = request if _is_row(request) else [request]
         asked = [self._asked(one, settings) for one in several]
         room = max(1, self.queue_limit - sum(self.load))
         waiting: deque[SpeechStream] = deque()
