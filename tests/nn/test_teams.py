@@ -68,3 +68,14 @@ def test_a_thread_lets_its_helpers_go_and_gets_new_ones(others, tmp_path):
     torch.set_num_threads(before)
     assert sums == [float(1 << 22)] * 2
     assert counts == [2, 0, 2, 0]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at the threads of a Linux process")
+def test_a_runtime_that_was_replaced_on_disk_stops_nobody(tmp_path):
+    """Its path is then listed with "(deleted)" behind it, and cannot be opened again."""
+    for lib in (Path(torch.__file__).parent / "lib").glob("libgomp*"):
+        copy = Path(shutil.copy(lib, tmp_path / "libgomp-old.so.1"))
+        ctypes.CDLL(copy)
+        copy.unlink()
+    teams._pauses.cache_clear()
+    teams.release()

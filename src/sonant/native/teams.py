@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ SOFT = 1
 
 @cache
 def _pauses() -> tuple[Any, ...]:
-    """`omp_pause_resource_all` of every GNU runtime in the process.
+    """`omp_pause_resource_all` of every GNU runtime that is loaded by now, torch's own among them.
 
     Packages beside torch bring copies of their own, and which the system lists first is chance; one in
     which the caller has no helpers does nothing.
@@ -29,9 +30,13 @@ def _pauses() -> tuple[Any, ...]:
         lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ()
-    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if "libgomp" in line)
-    found = (getattr(ctypes.CDLL(path), "omp_pause_resource_all", None) for path in paths)
-    return tuple(pause for pause in found if pause is not None)
+    mapped = dict.fromkeys(line.split(maxsplit=5)[-1] for line in lines)
+    found = []
+    for path in mapped:
+        if Path(path).name.startswith("libgomp"):
+            with suppress(OSError, AttributeError):  # replaced on disk since, or of a time before OpenMP 5
+                found.append(ctypes.CDLL(path).omp_pause_resource_all)
+    return tuple(found)
 
 
 def release() -> None:
