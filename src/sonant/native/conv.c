@@ -7,9 +7,9 @@
    Every output is summed in an order that depends on the weight's shape alone: however a signal is cut
    into pieces, and on any number of threads, the samples are the same to the bit.
 
-   Weight layout: tiles of two, three or four vectors of outputs, whichever leaves fewest unused, [tile][taps *
-   inputs][tile] floats, or [tile][taps * inputs / 2][tile][2] bfloat16 for the dot product instruction that
-   multiplies pairs and sums in float32. */
+   Weight layout: tiles of two vectors of outputs (with 32 registers of two to four, whichever leaves fewest
+   unused), [tile][taps * inputs][tile] floats, or [tile][taps * inputs / 2][tile][2] bfloat16 for the dot
+   product instruction that multiplies pairs and sums in float32. */
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -20,12 +20,7 @@ from sonant.families.cosyvoice3.past import KeptPrompts
 from sonant.families.cosyvoice3.preparing import Preparing, check_tokens
 from sonant.families.cosyvoice3.prompt import Inputs
 from sonant.families.cosyvoice3.speaking import Feeding, TokenState
-from sonant.families.cosyvoice3.stream import (
-    MEMORY,
-    PROMPTS,
-    SpeechDecoder,
-    stream_bytes,
-)
+from sonant.families.cosyvoice3.stream import PROMPTS, SpeechDecoder, stream_bytes
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
@@ -296,7 +291,7 @@ class CosyVoice3Model:
             self.vocoder,
             inputs.reference,
             noise,
-            replace(inputs.options, memory=MEMORY if self.keeps_past else 0),
+            inputs.options if self.keeps_past else replace(inputs.options, memory=0),
             streaming=streaming,
             prompts=self._prompts,
         )
