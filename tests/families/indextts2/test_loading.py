@@ -1,5 +1,6 @@
 """Checkpoint folders: layouts, file forms, conversion, and what is refused."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -239,6 +240,22 @@ def test_parameters_that_inference_never_reads_may_be_missing_or_there(loaded, t
     torch.save({"net": nested(broken)}, tmp_path / "broken.pth")
     with pytest.raises(CheckpointError, match="5 missing"):
         weights.load_s2mel(tmp_path / "broken.pth", loaded.parts.config, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "told"),
+    [
+        ("wav2vec2bert_stats.pt", {"mean": torch.zeros(40), "var": torch.ones(40)}, r"\(40,\).*need \(32,\)"),
+        pytest.param("feat1.pt", torch.ones(73, 90), r"\(73, 90\).*need \(73, 192\)", marks=pytest.mark.slow),
+        pytest.param("feat2.pt", torch.ones(73, 90), r"\(73, 90\).*need \(73, 48\)", marks=pytest.mark.slow),
+    ],
+)
+def test_numbers_of_another_release_are_refused_at_loading(checkpoint, tmp_path, name, made, told):
+    folder = tmp_path / "x"
+    shutil.copytree(checkpoint, folder)
+    torch.save(made, folder / name)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(name)} holds numbers of shape {told}"):
+        load_model(folder, device="cpu", dtype=torch.float32)
 
 
 def test_other_gpts_are_refused(loaded, tmp_path):

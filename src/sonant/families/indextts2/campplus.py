@@ -187,6 +187,7 @@ class CampPlus(nn.Module):
 
     def __init__(self, config: CampPlusConfig) -> None:
         super().__init__()
+        self.width = config.out
         self.head = Head(config.head_channels)
         channels = config.initial
         self.xvector = nn.ModuleDict({"tdnn": Tdnn(config.head_channels * config.bins // 8, channels)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sonant.checkpoints import tensors as checkpoint
 from sonant.errors import CheckpointError
@@ -59,6 +60,8 @@ def load_model(
     s2mel = weights.load_s2mel(files.s2mel, config, device=device, narrow=is_narrow)
     codec = weights.load_codec(files.codec, config, device=device)
     mean, deviation = weights.load_statistics(files.w2v_stats)
+    _need_shape(files.w2v_stats, mean, (w2v_config.hidden_size,))
+    _need_shape(files.w2v_stats, deviation, (w2v_config.hidden_size,))
     vocoder = weights.load_bigvgan(files.bigvgan, files.bigvgan_config, device=device)
     if vocoder.config.upsampling != config.s2mel.spectrogram.hop_length:
         raise CheckpointError(
@@ -73,6 +76,9 @@ def load_model(
             f"the speaker and emotion matrices have {len(speakers)} and {len(emotions)} rows; emo_num in "
             f"config.yaml sums to {sum(config.emo_num)}. Use the files of one release."
         )
+    campplus = weights.load_campplus(files.campplus, device=device)
+    _need_shape(files.speaker_matrix, speakers, (len(speakers), campplus.width))
+    _need_shape(files.emotion_matrix, emotions, (len(emotions), config.gpt.model_dim))
     features: CodeFeatures
     quantising: SemanticCodec | None = None
     if isinstance(codec, SemanticCodec):
@@ -95,7 +101,7 @@ def load_model(
             mean=mean.to(device),
             deviation=deviation.to(device),
             codec=quantising,
-            campplus=weights.load_campplus(files.campplus, device=device),
+            campplus=campplus,
             regulator=s2mel.length_regulator,
             config=config.s2mel,
             device=device,
@@ -105,6 +111,14 @@ def load_model(
         classifier=classifier,
     )
     return IndexTTS2(parts, spec, device=device)
+
+
+def _need_shape(path: Path, found: Tensor, expected: tuple[int, ...]) -> None:
+    if found.shape != expected:
+        raise CheckpointError(
+            f"{path} holds numbers of shape {tuple(found.shape)}; the networks beside it need {expected}. "
+            "Use the files of one release."
+        )
 
 
 def _front_end(files: IndexFiles, config: IndexConfig) -> FrontEnd:
