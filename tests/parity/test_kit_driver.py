@@ -124,6 +124,12 @@ def test_float64_is_asked_only_at_the_edge(checked):
     assert verdicts(lines) == {"begin": "PASS", "end": "FAIL"}
 
 
+def test_what_float64_does_not_compute_is_judged_by_its_tolerance(checked):
+    lines = checked({"begin": WAVE}, {"wave": WAVE + 1.5e-3}, exact=dict)
+    assert verdicts(lines) == {"begin": "FAIL"}
+    assert "KeyError" not in lines[0][2]
+
+
 def test_numbers_and_words_go_from_key_to_stage_in_the_order_of_computation(checked):
     with driver.watched() as seen:
         for layer in (0, 1):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from sonant.errors import RequestError
 from sonant.parity.compare import compare
 from sonant.parity.matching import CERTAIN, LIKELY, POSSIBLE, matched, propose, save_map
 from sonant.parity.stages import stage_table
@@ -130,9 +131,13 @@ def test_a_torch_file_that_runs_code_is_refused(tmp_path):
             return (print, ("run",))
 
     torch.save({"x": Evil()}, tmp_path / "x.pt")
-    from sonant.errors import RequestError
-
     with pytest.raises(RequestError, match="not a readable torch file"):
+        read_trace(tmp_path / "x.pt")
+
+
+def test_an_empty_torch_file_is_said_to_end_too_early(tmp_path):
+    (tmp_path / "x.pt").touch()
+    with pytest.raises(RequestError, match=r"plain tensors .it ends too early, EOFError"):
         read_trace(tmp_path / "x.pt")
 
 

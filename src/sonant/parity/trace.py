@@ -232,7 +232,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, OSError, EOFError) as error:
-        reason = str(error).split("\n")[0][:200]
+        reason = str(error).split("\n")[0][:200] or f"it ends too early, {type(error).__name__}"
         raise RequestError(
             f"{path} is not a readable torch file of plain tensors ({reason}). "
             "Write a dictionary of tensors with torch.save, or a safetensors file."

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sonant.audio.fbank import fbank
 from sonant.audio.resample import resample_sinc
 from sonant.families.indextts2 import emotion
 from sonant.families.indextts2.reference import SEMANTIC_RATE
@@ -40,7 +41,7 @@ def check_references(kit: IndexKit) -> None:
 
 
 def _in_float64(kit: IndexKit, found: Mapping[str, Any]) -> dict[str, Any]:
-    """Stages of w2v-bert and of CAM++ in float64, from what they were given in float32."""
+    """Stages of w2v-bert, the filter banks and CAM++ in float64, from what they were given in float32."""
     encoder = kit.model.parts.reference
     waveform = "reference.emotion_16k" if "reference.emotion_16k" in found else "reference.audio_16k"
     features, whole = seamless_features(found[waveform][0])
@@ -48,7 +49,15 @@ def _in_float64(kit: IndexKit, found: Mapping[str, Any]) -> dict[str, Any]:
         hidden = copy.deepcopy(encoder.w2v_bert).double()(features[None].double(), whole[None])
         if "reference.fbank" in found:
             copy.deepcopy(encoder.campplus).double()(found["reference.fbank"][0][None].double())
-    return {**seen, "reference.semantic": (hidden - encoder.mean.double()) / encoder.deviation.double()}
+    banks = {}
+    if "reference.fbank_raw" in found:
+        raw = fbank(found["reference.audio_16k"][0].double())
+        banks = {"reference.fbank_raw": raw, "reference.fbank": raw - raw.mean(dim=0, keepdim=True)}
+    return {
+        **seen,
+        **banks,
+        "reference.semantic": (hidden - encoder.mean.double()) / encoder.deviation.double(),
+    }
 
 
 def _speaker(kit: IndexKit, clip: Audio, deepest: int) -> dict[str, Any]:
