@@ -1,4 +1,4 @@
-"""Plant every deliberate fault and count what was missed: python benchmarks/parity_faults.py FILE
+"""Plant every deliberate fault and count what was missed: python -m benchmarks.parity_faults FILE
 
 Asks `compare` and `bisect` of each fault of the tests, one after another, and writes a line of JSON for each
 to FILE; goes on where FILE stands, and stops after --seconds. Once all are there it prints the table of
@@ -7,12 +7,9 @@ docs/parity-faults.md, and every answer that was not right. --only TEXT plants t
 
 import argparse
 import json
-import sys
 import time
 from collections import Counter
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import pytest
 
