@@ -56,7 +56,7 @@ def test_sizes_that_no_network_can_have():
         (torch.ones(2, 1), torch.ones(2, 0)),
         (torch.ones(0), torch.ones(0)),
         (torch.ones(2, 1, dtype=torch.int32), torch.ones(2, 4, dtype=torch.int32)),
-        (torch.ones(2, 1), torch.ones(2, 4).double()),
+        (torch.ones(2, 1), torch.ones(2, 4, dtype=torch.int32)),
     ],
 )
 def test_what_is_no_weight_and_its_norm_stops_a_load_only_where_it_is_read(gain, direction):
@@ -66,6 +66,15 @@ def test_what_is_no_weight_and_its_norm_stops_a_load_only_where_it_is_read(gain,
     load_strict(nn.Linear(4, 2), folded)
     with pytest.raises(CheckpointError, match=r"1 missing:\n    x\.weight\n(?s:.*)x\.weight_g \("):
         load_strict(nn.ModuleDict({"x": nn.Linear(4, 2, bias=False)}), folded)
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_a_narrow_weight_and_its_norm_are_multiplied_out_wide(narrow):
+    gain, direction = torch.rand(3, 1, 1).to(narrow), torch.randn(3, 4, 5).to(narrow)
+    wide = fold_weight_norm({"x.weight_g": gain.float(), "x.weight_v": direction.float()})
+    for one, other in ((gain, direction), (gain.float(), direction), (gain, direction.float())):
+        found = fold_weight_norm({"x.weight_g": one, "x.weight_v": other})
+        assert torch.equal(found["x.weight"], wide["x.weight"])
 
 
 def test_written_tensors_are_read_back_and_large_ones_are_where_torch_puts_its_own(tmp_path):

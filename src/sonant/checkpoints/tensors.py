@@ -337,8 +337,10 @@ def fold_weight_norm(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if partner not in folded or not _is_weight_and_norm(folded[partner], folded[key]):
                 continue  # where it is read, its weight will be found missing
             gain, direction = folded.pop(key), folded.pop(partner)
-            # The same kernel torch's own parametrization runs, so folded weights are bit equal.
-            folded[f"{stem}.weight"] = torch._weight_norm(direction, gain, 0)
+            # The same kernel torch's own parametrization runs, so folded weights are bit equal. Narrow pairs
+            # are widened first, as a network of float32 that loads them has them.
+            wide = torch.promote_types(torch.promote_types(direction.dtype, gain.dtype), torch.float32)
+            folded[f"{stem}.weight"] = torch._weight_norm(direction.to(wide), gain.to(wide), 0)
             give_back(direction)
     return folded
 
@@ -347,7 +349,7 @@ def _is_weight_and_norm(direction: Tensor, gain: Tensor) -> bool:
     """Asked before torch is: its kernel reads whatever lies behind a gain that is too short, and divides by
     the size of an empty weight."""
     rows = (len(direction), *[1] * (direction.ndim - 1)) if direction.ndim else None
-    floats = direction.is_floating_point() and direction.dtype == gain.dtype
+    floats = direction.is_floating_point() and gain.is_floating_point()
     return floats and gain.shape == rows and direction.numel() > 0
 
 
