@@ -52,35 +52,55 @@ def column(rows: list[dict], name: str) -> tuple[list[float], list[float] | None
     return [row[top] for row in there], [row[bottom] for row in there] if bottom else None
 
 
+def paired(first: list[dict], second: list[dict], name: str) -> list[list[dict]]:
+    """The rows of two voices of which both have this figure, sentence by sentence."""
+    sides = [{row["sentence"]: row for row in side if FIGURES[name][0] in row} for side in (first, second)]
+    both = sorted(sides[0].keys() & sides[1].keys())
+    return [[side[sentence] for sentence in both] for side in sides]
+
+
 def written(name: str, found: Interval) -> str:
-    """A figure with the interval in which it lies, where there are sentences enough for one."""
+    """A figure with the interval in which it lies, where there are sentences enough; nothing of none."""
+    if not found.count:
+        return ""
     form = FIGURES[name][2].format
     value = form(found.value)
     return f"{value} ({form(found.low)} to {form(found.high)})" if found.is_known else value
 
 
 def table(rows: list[dict]) -> str:
-    """A line for each voice, as Markdown, and what each differs by from the first over the same sentences."""
+    """A line for each voice, as Markdown, and what each differs by from the first over the same sentences.
+
+    Of a difference is told of how many sentences both have the figure; where none, there is no line.
+    """
     by_voice = defaultdict(list)
     for row in sorted(rows, key=lambda row: row["sentence"]):
         by_voice[row["model"], row["voice"]].append(row)
-    head = [f"| model | voice | sentences | words | {' | '.join(FIGURES)} | work / speech |"]
-    lines = [*head, "|" + " --- |" * (len(FIGURES) + 5)]
+    heads = ["model", "voice", "sentences", "words", *FIGURES, "rated", "work / speech"]
+    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     for (model, voice), mine in by_voice.items():
-        cells = (written(name, mean_interval(*column(mine, name))) for name in FIGURES)
+        figures = (written(name, mean_interval(*column(mine, name))) for name in FIGURES)
         pace = sum(row["worked"] for row in mine) / sum(row["seconds"] for row in mine)
         words = sum(row["words"] for row in mine)
-        lines.append(f"| {model} | {voice} | {len(mine)} | {words} | {' | '.join(cells)} | {pace:.2f} |")
-    (first, base), *others = by_voice.items()
-    if others:
-        lines += ["", f"Less {' '.join(first)}, over the sentences that both said:", ""]
-    for (model, voice), mine in others:
-        both = {row["sentence"] for row in base} & {row["sentence"] for row in mine}
-        pair = [[row for row in side if row["sentence"] in both and "dnsmos" in row] for side in (base, mine)]
+        rated = sum("dnsmos" in row for row in mine)
+        cells = [model, voice, str(len(mine)), str(words), *figures, str(rated), f"{pace:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    apart = []
+    for (model, voice), mine in list(by_voice.items())[1:]:
         for name in FIGURES:
-            (a, wa), (b, wb) = (column(side, name) for side in pair)
-            apart = difference_interval(a, b, weights=(wa, wb) if wa and wb else None)
-            lines.append(f"- {model} {voice}, {name}: {written(name, apart)}")
+            base, same = paired(next(iter(by_voice.values())), mine, name)
+            if not same:
+                continue
+            (a, wa), (b, wb) = column(base, name), column(same, name)
+            found = difference_interval(a, b, weights=(wa, wb) if wa and wb else None)
+            apart.append(f"- {model} {voice}, {name}: {written(name, found)}, {len(same)} sentences")
+    if apart:
+        lines += [
+            "",
+            f"Less {' '.join(next(iter(by_voice)))}, over the sentences that both have:",
+            "",
+            *apart,
+        ]
     return "\n".join(lines)
 
 
