@@ -10,7 +10,7 @@ import torch
 from sonant.bench.compare import run_workload
 from sonant.bench.worker import Workload
 from sonant.catalogue import registry
-from sonant.checkpoints.memory import MIB, Candidate, Footprint, choose, parse_size
+from sonant.checkpoints.memory import MIB, Candidate, Footprint, choose, parse_size, show
 from sonant.checkpoints.tensors import load_strict, read_tensors, write_tensors
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError
@@ -43,6 +43,25 @@ def test_other_sizes_are_refused_with_an_example(given):
     with pytest.raises(RequestError, match=r"expected a number with a unit, such as 6GB") as error:
         parse_size(given)
     assert error.value.field == "memory_limit"
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (-1, "-1 byte"),
+        (499_999, "499,999 bytes"),
+        (500_001, "1 MB"),
+        (999_400_000, "999 MB"),
+        (999_700_000, "1.0 GB"),
+        (2_340_000_000, "2.3 GB"),
+        (-3_000_000_000, "-3.0 GB"),
+        (-20_000_000, "-20 MB"),
+    ],
+)
+def test_bytes_are_shown_in_the_unit_that_people_take(count, shown):
+    assert show(count) == shown
 
 
 def candidates():

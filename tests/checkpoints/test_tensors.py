@@ -11,10 +11,13 @@ from torch import nn
 
 from sonant.checkpoints.tensors import (
     build,
+    collecting_unread,
     fold_weight_norm,
     load_strict,
+    own_table,
     read_pickle,
     read_tensors,
+    without_training,
     write_tensors,
 )
 from sonant.errors import CheckpointError, ConfigError
@@ -114,6 +117,33 @@ def test_numbers_of_numpy_beside_the_weights_are_read(tmp_path):
     found = read_pickle(tmp_path / "x.pth")
     assert {name: found[name] for name in noted} == noted
     assert read_pickle(tmp_path / "x.pth", device="meta")["model"]["w"].shape == (2,)
+
+
+def test_wrappers_are_seen_through_to_the_innermost_and_tensors_beside_them_told():
+    weights, head = {"w": torch.ones(2)}, torch.zeros(3)
+    assert own_table(weights) is weights
+    with collecting_unread() as unread:
+        saved = {
+            "state_dict": {"generator": weights, "best": head},
+            "ema": {"w": head},
+            "head": head,
+            "step": 1,
+        }
+        assert own_table(saved, "generator", where="x.pt") is weights
+    assert unread == {"x.pt": {"best": 12, "head": 12}}
+    plain = {"model": {}, **weights}
+    assert own_table(plain) is plain, "an empty table is none"
+    knot = {}
+    knot["model"] = knot
+    assert own_table(knot) is knot, "ends"
+
+
+def test_two_names_that_training_tells_apart_are_not_chosen_from():
+    one, other = torch.ones(2), torch.zeros(2)
+    assert without_training([("module.w", one), ("a._orig_mod.module.b", other)]) == {"w": one, "a.b": other}
+    for names in (("module.w", "w"), ("a._orig_mod.b", "a.b"), ("w", "w")):
+        with pytest.raises(CheckpointError, match=rf"two tensors of x\.pt map to '{names[1]}'"):
+            without_training([(names[0], one), (names[1], other)], "x.pt")
 
 
 def test_an_object_that_would_run_code_is_named(tmp_path):

@@ -156,10 +156,11 @@ def parse_size(size: int | str) -> int:
 
 
 def show(count: int) -> str:
-    """Bytes in words: "2.3 GB"; a small file's to the byte."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 5e5 else f"{count:,} bytes"
+    """Bytes in words: "2.3 GB"; few of them to the byte. Below zero as above."""
+    if abs(count) < 5e5:
+        return f"{count:,} byte{'' if abs(count) == 1 else 's'}"
+    megabytes = round(count / 1e6)
+    return f"{megabytes} MB" if abs(megabytes) < 1000 else f"{count / 1e9:.1f} GB"
 
 
 def resident_bytes() -> int:

@@ -46,7 +46,8 @@ _collected: ContextVar[Unread | None] = ContextVar("sonant_unread_tensors", defa
 _ALIGNMENT = 64  # bytes; torch's own tensors begin at a multiple, in memory and in its zip files
 _SMALL = 1 << 20  # bytes; copied without a thought for memory
 _WRAPPERS = ("model", "state_dict", "module")
-_TRAINED_IN = re.compile(r"(^|\.)(?:(?:module|_orig_mod)\.)+")
+_DEEPEST = 8  # wrappers within wrappers; a pickle may hold itself
+_TRAINED_IN = ((r"(^|\.)(?:(?:module|_orig_mod)\.)+", r"\1"),)
 _WEIGHT_NORM = re.compile(r"\.(weight_[gv]|parametrizations\.weight\.original[01])$")
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
@@ -167,21 +168,32 @@ def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
         ) from error
 
 
-def own_table(data: Mapping[str, Any], *wrappers: str) -> Mapping[str, Any]:
+def own_table(data: Mapping[str, Any], *wrappers: str, where: str = "checkpoint") -> Mapping[str, Any]:
     """The network's own table in what a program saved: `data`, or what lies there under a name for it.
 
-    `wrappers` are asked for first, then the names that training programs use. What lies beside it (optimizer
-    states, averages, counters) is left.
+    `wrappers` are asked for first, then the names that training programs use, and again within; an empty
+    table is none. Tables beside it (optimizer states, averages) and numbers are left without a word; tensors
+    are told to a surrounding `collecting_unread`.
     """
-    for name in (*wrappers, *_WRAPPERS):
-        if isinstance(data.get(name), Mapping):
-            return dict(data[name])
+    for _ in range(_DEEPEST):
+        tables = (data.get(name) for name in (*wrappers, *_WRAPPERS))
+        own = next((table for table in tables if isinstance(table, Mapping) and table), None)
+        if own is None:
+            break
+        leave_unread(where, {str(key): value for key, value in data.items() if isinstance(value, Tensor)})
+        data = own
     return data
 
 
-def without_training(name: str) -> str:
-    """A tensor's name without what wrappers of training put before its parts (`module.`, `_orig_mod.`)."""
-    return _TRAINED_IN.sub(r"\1", name)
+def without_training(named: Iterable[tuple[str, Tensor]], where: str = "the checkpoint") -> dict[str, Tensor]:
+    """Names and tensors without what training puts before parts of a name (`module.`, `_orig_mod.`).
+
+    Two that are then of one name raise CheckpointError.
+    """
+    pairs = list(named)
+    tensors = dict(pairs)
+    sources = _sources((name for name, _ in pairs), _TRAINED_IN, where)
+    return {name: tensors[key] for name, key in sources.items()}
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -231,14 +243,14 @@ def rename(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
     return {name: tensors[key] for name, key in _sources(tensors, rules).items()}
 
 
-def _sources(keys: Iterable[str], rules: Rules) -> dict[str, str]:
+def _sources(keys: Iterable[str], rules: Rules, where: str = "the checkpoint") -> dict[str, str]:
     """Name after the rules -> the file's key."""
     found: dict[str, str] = {}
     for key in keys:
         name = _renamed(key, rules)
         if name in found:
             raise CheckpointError(
-                f"two tensors of the checkpoint map to {name!r} (one is {key!r}). "
+                f"two tensors of {where} map to {name!r} (one is {key!r}). "
                 "The file mixes two formats; use the official one."
             )
         found[name] = key
@@ -272,10 +284,15 @@ def used(
         for key, tensor in wanted.items()
         if _renamed(_WEIGHT_NORM.sub(".weight", key), rules) in expected
     }
-    found = _collected.get()
-    if found is not None and len(kept) < len(wanted):
-        found.setdefault(where, {}).update({key: wanted[key].nbytes for key in wanted.keys() - kept.keys()})
+    leave_unread(where, {key: wanted[key] for key in wanted.keys() - kept.keys()})
     return kept
+
+
+def leave_unread(where: str, tensors: Mapping[str, Tensor]) -> None:
+    """Tell a surrounding `collecting_unread` that nothing reads these tensors of a file."""
+    found = _collected.get()
+    if found is not None and tensors:
+        found.setdefault(where, {}).update({key: tensor.nbytes for key, tensor in tensors.items()})
 
 
 def within(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sonant.families.cosyvoice3.config import read_config
+from sonant.families.cosyvoice3.config import QWEN_FOLDER, read_config
 from sonant.families.cosyvoice3.noise import ReferenceNoise
 from sonant.parity.kit import KitReport, run_kit
 from sonant.parity.kits import cosyvoice3
@@ -118,6 +118,21 @@ def test_another_recorded_number_fails_in_its_part(small_kit, file, tensor, chec
     _, failed = run(small_kit, [check])
     assert len(failed) == 1
     assert words in failed[0]
+
+
+def test_weights_are_read_beside_the_loader_and_never_compared_with_nothing(small_kit, checkpoint):
+    (small_kit / "model").unlink()
+    shutil.copytree(checkpoint, small_kit / "model")
+    save_file({"decoy": torch.ones(1)}, small_kit / "model" / QWEN_FOLDER / "model.safetensors")
+    report, failed = run(small_kit, [front.weights])
+    assert report.passed > 20
+    assert not any("none of its names" in line for line in failed)
+    path = small_kit / "model" / "llm.pt"
+    wrapped = {"model": torch.load(path, weights_only=True)}
+    path.unlink()
+    torch.save(wrapped, path)
+    _, failed = run(small_kit, [front.weights])
+    assert "none of its names is the network's" in failed[0], "the loader, which is judged, sees through it"
 
 
 @pytest.mark.slow

@@ -94,6 +94,16 @@ def test_what_training_programs_put_around_weights_is_seen_through(folder, name,
     found = read_part(folder, name)
     assert found.keys() == plain.keys()
     assert all(torch.equal(found[key], plain[key]) for key in plain)
+    torch.save({"state_dict": wrapped}, folder / f"{name}.pt")
+    assert read_part(folder, name).keys() == plain.keys()
+
+
+def test_one_tensor_under_two_names_is_told_with_its_file(folder):
+    plain = torch.load(folder / "flow.pt", weights_only=True)
+    key = next(iter(plain))
+    torch.save({**plain, f"module.{key}": plain[key] + 1}, folder / "flow.pt")
+    with pytest.raises(CheckpointError, match=r"two tensors of \S*flow\.pt map to"):
+        read_part(folder, "flow")
 
 
 def test_whole_numbers_in_the_vocoder_are_refused(folder):

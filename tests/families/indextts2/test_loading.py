@@ -214,6 +214,18 @@ def test_what_training_programs_put_around_weights_is_seen_through(checkpoint, t
         assert all(torch.equal(found[key], plain[key]) for key in plain)
 
 
+def test_tensors_beside_a_wrapper_are_told_and_twins_refused(tmp_path):
+    one, path = torch.ones(2), tmp_path / "gpt.pth"
+    for saved in ({"model": {"a": {"w": one}}, "head": one}, {"model.a.w": one, "head": one}):
+        torch.save(saved, path)
+        with collecting_unread() as unread:
+            assert weights.gpt_tensors(path).keys() == {"a.w"}
+        assert unread == {str(path): {"head": 8}}
+    torch.save({"a": {"module.w": one}, "a.w": one}, path)
+    with pytest.raises(CheckpointError, match=r"two tensors of \S*gpt\.pth map to 'a\.w'"):
+        weights.gpt_tensors(path)
+
+
 def test_merged_vocoder_weights_load_alike(loaded, checkpoint, tmp_path):
     folder = checkpoint / "hf_cache" / "bigvgan"
     tensors = read_pickle(folder / "bigvgan_generator.pt")["generator"]

@@ -70,9 +70,9 @@ def read_part(folder: Path, name: str, variant: str | None = None) -> dict[str, 
     if path.suffix == ".safetensors":
         return read_tensors(path)
     data = read_pickle(path)
-    table = own_table(data, "generator") if isinstance(data, Mapping) else {}
-    named = {without_training(str(key)): value for key, value in table.items()}
-    tensors = {key: value for key, value in named.items() if isinstance(value, Tensor)}  # not epoch and step
+    table = own_table(data, "generator", where=str(path)) if isinstance(data, Mapping) else {}
+    named = ((str(key), value) for key, value in table.items() if isinstance(value, Tensor))  # not the epoch
+    tensors = without_training(named, str(path))
     if not tensors:
         raise CheckpointError(
             f"{path} holds no table of tensors; expected the weights of one network. "

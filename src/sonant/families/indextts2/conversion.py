@@ -72,7 +72,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
     data = read_any(path)
     if isinstance(data, Tensor):
         return {"matrix": data}
-    return flatten(data)
+    return flatten(data, str(path))
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -31,7 +31,7 @@ def by_path(folder: Path) -> dict[str, dict[str, Tensor]]:
     found = tensors_read(files, config)
     for path in (files.w2v_stats, files.speaker_matrix, files.emotion_matrix):
         data = weights.read_any(path)
-        found[path] = {"": data} if isinstance(data, Tensor) else weights.flatten(data)
+        found[path] = {"": data} if isinstance(data, Tensor) else weights.flatten(data, str(path))
     return {os.path.relpath(path, folder): tensors for path, tensors in found.items()}
 
 

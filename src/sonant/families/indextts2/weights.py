@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from sonant.checkpoints.tensors import (
     build,
     fold_weight_norm,
+    leave_unread,
     load_strict,
     own_table,
     read_json,
@@ -115,16 +116,20 @@ def read_any(path: Path) -> Any:
     return read_tensors(path) if path.suffix == ".safetensors" else read_pickle(path)
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Tensor]:
-    """Nested dictionaries of tensors as one, keys joined with dots, without prefixes of training."""
-    flat: dict[str, Tensor] = {}
+def flatten(tree: Mapping[str, Any], where: str = "the checkpoint") -> dict[str, Tensor]:
+    """Nested dictionaries of tensors as one, keys joined with dots, without prefixes of training.
+
+    Two tensors that are then of one name raise CheckpointError.
+    """
+    return without_training(_leaves(tree), where)
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for key, value in tree.items():
-        name = f"{prefix}{key}"
         if isinstance(value, Tensor):
-            flat[without_training(name)] = value
+            yield f"{prefix}{key}", value
         elif isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
-    return flat
+            yield from _leaves(value, f"{prefix}{key}.")
 
 
 def _table(path: Path, data: Any) -> Mapping[str, Any]:
@@ -137,11 +142,13 @@ def _table(path: Path, data: Any) -> Mapping[str, Any]:
 
 def _unwrapped(path: Path, wrapper: str) -> dict[str, Tensor]:
     """The file's tensors, plain or inside {wrapper: ...}, without what lies beside it (optimizer states)."""
-    tensors = flatten(own_table(_table(path, read_any(path)), wrapper))
-    within = {
-        key.removeprefix(f"{wrapper}."): t for key, t in tensors.items() if key.startswith(f"{wrapper}.")
-    }
-    return within or tensors
+    where = str(path)
+    tensors = flatten(own_table(_table(path, read_any(path)), wrapper, where=where), where)
+    within = {key: t for key, t in tensors.items() if key.startswith(f"{wrapper}.")}
+    if not within:
+        return tensors
+    leave_unread(where, {key: t for key, t in tensors.items() if key not in within})
+    return {key.removeprefix(f"{wrapper}."): t for key, t in within.items()}
 
 
 def gpt_tensors(path: Path) -> dict[str, Tensor]:
