@@ -13,7 +13,7 @@ import typer
 from typer.main import get_command
 
 from sonant import __version__
-from sonant.cli.app import meant, tree
+from sonant.cli.app import main, meant, tree
 
 app = tree()
 
@@ -53,6 +53,15 @@ def commands():
         ("say -5 degrees", None),
         ("say '--output=my file.wav' hello", None),
         ("say '-omy file.wav' hello", None),
+        ("say '--otput=my file.wav' hello", None),  # misspelled: told, not said
+        ("say --otput -o x.wav", None),
+        ("say '--voice ann' hello", None),
+        ("say '-Nein! sagte er.'", "say -- '-Nein! sagte er.'"),
+        ("say -Nein! --speed 2", "say --speed 2 -- -Nein!"),
+        ("say '--flag x'", "say -- '--flag x'"),
+        ("say '-hello there'", "say -- '-hello there'"),  # nothing follows -h
+        ("text '-a = b' --json", "text --json -- '-a = b'"),
+        ("say ---", None),
         ("say - -o x.wav", None),
         ("say hello --loudness -16", None),
         ("say '- a' -- -b", None),
@@ -68,6 +77,23 @@ def test_a_text_in_place_of_a_command_tells_the_command(sonant):
     result = sonant("Isn't it late?")
     assert result.code == 2
     assert """sonant say 'Isn'"'"'t it late?'""" in result.err
+    long = "One word more, " * 20 + "and the end."
+    assert f"sonant say '{long}'" in sonant(long).err, "what is said is the whole"
+    assert "sonant say -- '--voice ann'" in sonant("--voice ann").err
+
+
+def test_what_is_typed_is_left_to_be_expanded_where_the_shell_does_not(monkeypatch):
+    """On Windows; typer does it only where it is given no words of its own."""
+    seen = []
+
+    def grown(only):
+        return lambda *args, **options: seen.append((args, options, sys.argv[1:]))
+
+    monkeypatch.setattr("sonant.cli.app.tree", grown)
+    for typed, words in (("measure *.wav", ["measure", "*.wav"]), ("help say", ["say", "--help"])):
+        monkeypatch.setattr(sys, "argv", ["sonant", *typed.split()])
+        main()
+        assert seen.pop() == ((), {"prog_name": "sonant"}, words)
 
 
 @pytest.mark.parametrize("words", [["-h"], ["say", "-h"], ["voice", "add", "-h"], ["help", "text"]])

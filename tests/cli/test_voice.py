@@ -72,7 +72,9 @@ def test_a_name_that_is_taken_needs_force(sonant, clip):
     ("arguments", "code", "words"),
     [
         (("add", "../x", "clip.wav"), 5, "no voice name"),
+        (("add", "a" * 300, "clip.wav"), 5, "no voice name"),
         (("add", "x", "nowhere.wav"), 2, "nowhere.wav"),
+        (("add", "x", "a" * 300 + ".wav"), 2, "aaa.wav"),
         (("add", "x", "nowhere.safetensors"), 5, "cannot read"),
         (("show", "nobody"), 5, "no voice named"),
         (("rm", "nobody"), 5, "no voice named"),
@@ -90,6 +92,16 @@ def test_a_clip_before_its_name_is_told(sonant, clip, tmp_path):
     result = sonant("voice", "add", "my clip.wav", "ann")
     assert result.code == 2
     assert "the name comes first: sonant voice add ann 'my clip.wav'" in result.err
+    (tmp_path / "clip.wav").write_bytes(Path(clip).read_bytes())
+    assert "sonant voice add ann clip.wav" in sonant("voice", "add", "clip.wav", "ann").err
+
+
+def test_a_file_that_is_called_like_the_voice_turns_nothing_round(sonant, tmp_path):
+    (tmp_path / "ann").write_text("notes about her")
+    result = sonant("voice", "add", "ann", "misspelt.wav")
+    assert result.code == 2
+    assert "misspelt.wav" in result.err
+    assert "comes first" not in result.err
 
 
 def test_rm_removes_all_or_none(sonant, clip):

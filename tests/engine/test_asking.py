@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import io
 import os
 import re
 import subprocess
@@ -62,11 +63,20 @@ NO_TEXTS = [
     {"A set has no order."},
     np.array("0-d"),
     Table(),
+    io.StringIO("Lines of a script.\nOne by one."),
 ]
 
 
 def test_a_column_of_a_table_is_a_list(engine):
     assert len(engine.synthesize(Column(), seed=1)) == len(engine.synthesize(np.array(["One.", "Two."]))) == 2
+
+
+@pytest.mark.parametrize("gather", [dict.keys, dict.values, iter], ids=["keys", "values", "iterator"])
+def test_what_has_an_order_is_a_list(engine, gather):
+    said = engine.synthesize(gather({"One.": "One.", "Two is longer.": "Two is longer."}), seed=1)
+    assert [len(speech.samples) for speech in said] == [
+        len(engine.synthesize(text, seed=1).samples) for text in ("One.", "Two is longer.")
+    ]
 
 
 @pytest.mark.parametrize("what", NO_TEXTS, ids=lambda what: type(what).__name__)
@@ -130,6 +140,7 @@ def test_a_failing_list_leaves_nothing_running(engine):
         ({"style": Style(), "instruction": "x"}, "beside style"),
         ({"style": "cheerful"}, "style is a str; expected a Style"),
         ({"sampling": {"temperature": 1}}, "sampling is a dict; expected a Sampling"),
+        ({"options": ["x"]}, r"options is a list; expected names with values\."),
         ({"speed": "fast"}, "speed"),
         ({"qqqqq": 1}, "there are: "),
     ],
@@ -137,6 +148,12 @@ def test_a_failing_list_leaves_nothing_running(engine):
 def test_what_is_no_setting_is_refused_with_words(given, words):
     with pytest.raises(RequestError, match=words):
         request_of("Hello.", given)
+
+
+def test_none_is_not_given():
+    given = dict.fromkeys(("style", "sampling", "options", "chunk_policy", "voice"))
+    assert request_of("Hello.", given) == request_of("Hello.", {})
+    assert request_of("Hello.", {"style": None, "instruction": "x"}).style.instruction == "x"
 
 
 def test_other_things_to_say_are_refused():

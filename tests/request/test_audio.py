@@ -5,9 +5,10 @@ import io
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from sonant import Audio, Speech
-from sonant.errors import SonantError
+from sonant.errors import RequestError, SonantError
 
 
 @pytest.fixture
@@ -58,6 +59,28 @@ def test_what_is_no_row_of_samples_is_refused():
         Audio(np.zeros((2, 10), dtype=np.float32), 24_000)
     with pytest.raises(SonantError, match=r"int16 are no levels.*Divide int16 by 32768"):
         Audio(np.zeros(10, dtype=np.int16), 24_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([[0.0], [0.0, 1.0]], "the list holds no levels"),
+        (torch.zeros(3, requires_grad=True), r"the Tensor holds no levels.*give tensor\.detach"),
+        (torch.zeros(3, dtype=torch.bfloat16), r"the Tensor holds no levels.*give tensor\.detach"),
+        ("abc", "a str is no row of samples"),
+        (None, "a NoneType is no row of samples"),
+        (0.5, "a float is no row of samples"),
+        ([0, 0, 1], "samples of int64 are no levels.*Give floats"),
+        (np.zeros(3, dtype=np.int32), "Divide int32 by 2147483648"),
+        (np.zeros(3, dtype=np.uint8), "Give floats"),
+        ([0.1, None], "samples of object are no levels.*Give floats"),
+        (["a", "b"], "are no levels.*Give floats"),
+    ],
+    ids=str,
+)
+def test_what_is_nearly_a_row_of_samples_is_told(given, told):
+    with pytest.raises(RequestError, match=told):
+        Audio(given, 24_000)
 
 
 def test_a_list_of_levels_is_audio():

@@ -19,7 +19,8 @@ from sonant import __version__
 
 SHUT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
 """What the system says of a folder that may not be written, or where none can be made."""
-_DASHED = re.compile(r"-+[^-A-Za-z]")
+_OPTION = re.compile(r"--?[A-Za-z][\w-]*(=|\Z)")
+"""What can only be an option, known or misspelled."""
 COMMANDS: Mapping[str, str] = {
     "say": "say:say",
     "read": "read:read",
@@ -64,8 +65,8 @@ def sonant(
 def meant(words: list[str]) -> list[str]:
     """The words of the command line, as whoever typed them meant them.
 
-    `help` and `version` are no commands. A number, or a text in quotes, is no option for its dash, unless a
-    letter follows that: `--output="my file.wav"` is one.
+    `help` and `version` are no commands. A number, or a text in quotes, is no option for its dash, unless
+    what stands before its first `=` or blank is one: `--output="my file.wav"` is.
     """
     match words:
         case ["help"]:
@@ -74,10 +75,24 @@ def meant(words: list[str]) -> list[str]:
             return [*command, "--help"]
         case ["version"]:
             return ["--version"]
-        case ["say" | "text" as command, text, *options] if _DASHED.match(text) and "--" not in options:
-            if len(text.split()) > 1 or not options or options[0].startswith("-"):
+        case ["say" | "text" as command, text, *options] if text.startswith("-") and "--" not in options:
+            is_alone = len(text.split()) > 1 or not options or options[0].startswith("-")
+            if is_alone and text.strip("-") and not _is_option(text, command):
                 return [command, *options, "--", text]
     return words
+
+
+def _is_option(word: str, command: str) -> bool:
+    """Whether a word that begins with a dash is an option of this command, with or without its value."""
+    if _OPTION.match(word):
+        return True
+    from typer.main import get_group
+
+    known = {"--help": False, "-h": False}  # name -> whether a value may follow a short one without a blank
+    for option in get_group(tree(command)).commands[command].params:
+        takes_value = not getattr(option, "is_flag", False) and not getattr(option, "count", False)
+        known |= dict.fromkeys((*option.opts, *option.secondary_opts), takes_value)
+    return re.split(r"[=\s]", word, maxsplit=1)[0] in known or known.get(word[:2], False)
 
 
 def tree(only: str | None = None) -> typer.Typer:
@@ -111,11 +126,11 @@ def main() -> None:
     first = next(iter(words), "")
     try:
         if len(first.split()) > 1:
-            raise RequestError(
-                f"{first[:60]!r} is no command. To say it: sonant say {shlex.quote(first[:60])}"
-            )
+            dashes = "-- " if first.startswith("-") else ""
+            raise RequestError(f"a text is no command. To say it: sonant say {dashes}{shlex.quote(first)}")
         app = tree(first if first in COMMANDS else None)
-        app(words, prog_name="sonant")  # a name also for python -m sonant, where completion needs it
+        sys.argv[1:] = words  # not an argument: on Windows, stars are expanded only in what is typed
+        app(prog_name="sonant")  # a name also for python -m sonant, where completion needs it
     except SonantError as error:
         notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", ()))
         typer.echo(f"error: {error}{notes}", err=True)

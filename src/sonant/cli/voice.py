@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -53,7 +54,7 @@ def add(
     if transcribe and transcript is not None:
         raise _both_transcripts()
     library = VoiceLibrary()
-    if Path(name).is_file() and not clip.is_file():
+    if Path(name).suffix and os.path.isfile(name) and not os.path.isfile(clip):
         turned = shlex.join(["sonant", "voice", "add", str(clip), name])
         raise RequestError(
             f"{name} is a file and {clip} is none; the name comes first: {turned}", field="name"

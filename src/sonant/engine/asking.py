@@ -15,7 +15,7 @@ from sonant.request.voice import Voice
 
 _NAMED = frozenset(name for name, row in BY_NAME.items() if row.home in ("request", "style", "sampling"))
 _WHOLE = {"style": Style, "sampling": Sampling, "options": Mapping, "chunk_policy": ChunkPolicy}
-"""Fields of a request that hold several settings and may be given as they are."""
+"""Fields of a request that hold several settings and may be given as they are; None is not given."""
 
 
 def request_of(what: str | SpeechRequest, given: Mapping[str, Any]) -> SpeechRequest:
@@ -44,7 +44,8 @@ def request_of(what: str | SpeechRequest, given: Mapping[str, Any]) -> SpeechReq
     parts: dict[str, Any] = {}
     for name, value in given.items():
         if name in _WHOLE:
-            parts[name] = _whole(name, value)
+            if value is not None:
+                parts[name] = _whole(name, value)
         elif name == "voice":
             parts[name] = _voice(value)
         elif name in _NAMED:
@@ -72,10 +73,10 @@ def _whole(name: str, value: object) -> Any:
     """A field that holds several settings, which is of its own kind."""
     if isinstance(value, _WHOLE[name]):
         return value
-    raise RequestError(
-        f"{name} is a {type(value).__name__}; expected a {_WHOLE[name].__name__}, or its settings by name.",
-        field=name,
+    expected = (
+        "names with values" if name == "options" else f"a {_WHOLE[name].__name__}, or its settings by name"
     )
+    raise RequestError(f"{name} is a {type(value).__name__}; expected {expected}.", field=name)
 
 
 def _voice(value: object) -> Voice | str | None:

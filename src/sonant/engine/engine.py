@@ -14,7 +14,7 @@ import queue
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, KeysView, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -256,9 +256,9 @@ class Engine:
     ) -> Speech | list[Speech]:
         """Speak the whole: `engine.synthesize("Hello.", voice="ann", speed=1.1)`.
 
-        A list is spoken as a batch, as many at a time as there are slots, and gives a list. `settings` are
-        those of `sonant.request.settings` by name, for texts. `on_chunk` is called with each segment as it is
-        made.
+        A list, or whatever else has an order (a table's column, a generator, a dictionary's keys), is spoken
+        as a batch, as many at a time as there are slots, and gives a list. `settings` are those of
+        `sonant.request.settings` by name, for texts. `on_chunk` is called with each segment as it is made.
         """
         if isinstance(request, (str, SpeechRequest)):
             return self._whole_of(self.submit(self._asked(request, settings), streaming=False), on_chunk)
@@ -333,9 +333,13 @@ class Engine:
 
 
 def _is_row(what: object) -> bool:
-    """Whether these are things in an order: a list, a table's column. A table's own items are its heads."""
-    is_other = isinstance(what, (bytes, bytearray, Mapping, Set)) or getattr(what, "ndim", 1) != 1
-    return isinstance(what, Iterable) and not is_other
+    """Whether these are things in an order: a list, a table's column, a dictionary's keys.
+
+    A table's own items are its heads, and those of an open file are lines, which are not what it says.
+    """
+    is_other = isinstance(what, (bytes, bytearray, Mapping)) or hasattr(what, "read")
+    has_order = not isinstance(what, Set) or isinstance(what, KeysView)
+    return isinstance(what, Iterable) and not is_other and has_order and getattr(what, "ndim", 1) == 1
 
 
 def _check_count(name: str, value: int) -> None:

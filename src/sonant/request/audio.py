@@ -24,16 +24,30 @@ class Audio:
     sample_rate: int
 
     def __post_init__(self) -> None:
-        samples = np.asarray(self.samples)
+        given = type(self.samples).__name__
+        try:
+            samples = np.asarray(self.samples)
+        except (TypeError, ValueError, RuntimeError) as error:  # ragged lists; tensors with a gradient
+            raise RequestError(
+                f"the {given} holds no levels that numpy can read ({error}); expected one row of floats in "
+                "-1 to 1. Of a tensor, give tensor.detach().float().cpu().numpy()."
+            ) from error
+        if samples.ndim == 0:
+            raise RequestError(
+                f"a {given} is no row of samples; expected floats in -1 to 1. Read a file with Audio.read."
+            )
         if samples.ndim != 1:
             raise RequestError(
                 f"audio of shape {samples.shape} is not mono; expected one row of samples. "
                 "Average the channels first, or read the file with Audio.read."
             )
         if samples.dtype.kind != "f":
+            dtype, bits = samples.dtype, 8 * samples.itemsize
+            is_sound = dtype.kind == "i" and bits <= 32
+            advice = f"Divide {dtype} by {1 << (bits - 1)}" if is_sound else "Give floats"
             raise RequestError(
-                f"samples of {samples.dtype} are no levels; expected floats in -1 to 1. "
-                "Divide int16 by 32768, or read the file with Audio.read."
+                f"samples of {dtype} are no levels; expected floats in -1 to 1. "
+                f"{advice}, or read the file with Audio.read."
             )
         object.__setattr__(self, "samples", samples.astype(np.float32, copy=False))
 
