@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sonant.engine.engine import Engine
-from sonant.engine.model import Prompt
+from sonant.engine.model import Prompt, attempt
 from sonant.engine.preparing import Deadline, Source, first_items
 from sonant.errors import CancelledError, DeadlineError, GenerationError, RequestError
 from sonant.families.builtin.model import BuiltinModel
@@ -115,19 +115,37 @@ def test_a_text_of_which_nothing_can_be_spoken_is_refused_at_once(caplog):
         assert engine.load == (0, 0)
 
 
-class Interrupted(FaultyToy):
+def interrupted():
     """Ctrl-C falls into an extension that is being loaded: pybind11 makes an ImportError of it."""
-
-    def prepare(self, request):
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as error:
-            raise ImportError("initialization failed") from error
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt as error:
+        raise ImportError("initialization failed") from error
 
 
-def test_ctrl_c_in_a_preparation_is_no_fault_of_the_text():
-    with Engine(Interrupted()) as engine, pytest.raises(KeyboardInterrupt):
+def misread():
+    """And who loads it takes that for a package that is missing."""
+    try:
+        interrupted()
+    except ImportError:
+        raise RequestError("this language needs a package; install the extra") from None
+
+
+@pytest.mark.parametrize("fails", [interrupted, misread])
+def test_ctrl_c_in_a_preparation_is_no_fault_of_the_text(fails):
+    model = FaultyToy()
+    model.prepare = lambda request: fails()
+    with Engine(model) as engine, pytest.raises(KeyboardInterrupt):
         engine.submit(say("one"))
+    with pytest.raises(KeyboardInterrupt):
+        attempt("one", fails)
+
+
+def test_what_cannot_be_said_after_ctrl_c_is_no_further_ctrl_c():
+    try:
+        raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        assert "division" in attempt("farewell", lambda: 1 / 0).message
 
 
 def test_a_later_part_that_fails_ends_the_request_after_what_came_before(caplog):

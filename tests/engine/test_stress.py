@@ -181,9 +181,7 @@ def stress(expected, *, seed, pipelined, slots, closes_after=None):
 
 
 def engine_threads(engine):
-    helpers = [
-        helper._thread for helper in (engine._loop._preparing, engine._loop._decoding) if helper is not None
-    ]
+    helpers = [helper.thread for helper in engine._loop._helpers()]
     return [thread for thread in (engine._loop._thread, *helpers) if thread is not None]
 
 

@@ -154,8 +154,8 @@ class DecodingThread:
         self._model = model
         self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._before = before
-        self._thread = threading.Thread(target=self._run, name="sonant-decode", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="sonant-decode", daemon=True)
+        self.thread.start()
 
     def put(self, piece: Piece) -> None:
         """Decode this next."""
@@ -164,10 +164,6 @@ class DecodingThread:
     def close(self) -> None:
         """End after what was put; does not wait."""
         self._queue.put(None)
-
-    def join(self) -> None:
-        """Wait for the end."""
-        self._thread.join()
 
     def _run(self) -> None:
         with inference(self._model):

@@ -302,7 +302,8 @@ class Engine:
         return f"<Engine: {self.spec.name} ({self.spec.family}), {self.slots} slots, {state}>"
 
     def close(self) -> None:
-        """Cancel everything and end the threads. Nothing is spoken afterwards."""
+        """Cancel everything and end the threads. Nothing is spoken afterwards. Called by a `notify`, it does
+        not wait until they have ended."""
         self._loop.close()
 
     def __enter__(self) -> Engine:

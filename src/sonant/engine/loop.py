@@ -7,6 +7,7 @@ segments in free rows; one step of everything that runs; hand new tokens over to
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import queue
@@ -48,22 +49,33 @@ _MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
 """Pieces that are decoded while the next are made, for a caller who wants the whole. They are delivered with
 the last: what the guards do must not depend on how far the decoding is."""
 
+_ENDING = "this process ends; nothing is spoken any more"
 
 _BEGUN: set[Loop] = set()
 """Loops whose threads run. They do so until they are closed, even where their engine was let go of."""
+_begun_lock = threading.Lock()
+_is_ending = False
+"""True once the process ends: no thread begins any more, as nobody would wait for it."""
 
 
 def _close_all() -> None:
     """Close what a process leaves open: a thread inside torch aborts an interpreter that ends meanwhile."""
-    for loop in list(_BEGUN):
-        loop.close()
+    global _is_ending
+    with _begun_lock:
+        _is_ending, begun = True, list(_BEGUN)
+    with contextlib.ExitStack() as waiting:  # all are told first; each is waited for, whatever another does
+        for loop in begun:
+            waiting.callback(loop.close)
+            loop.stop()
 
 
 def _after_fork() -> None:
-    """In a forked child: threads stayed with the parent, and the locks that one of them may have held."""
+    """In a forked child: threads stayed with the parent, and the locks that one of them may have held. The
+    loops are kept, with their models: onnxruntime crashes where it destroys in a child what a parent made."""
+    global _begun_lock
+    _begun_lock = threading.Lock()
     for loop in list(_BEGUN):
         loop.lose_threads()
-    _BEGUN.clear()
 
 
 atexit.register(_close_all)
@@ -134,8 +146,8 @@ class Loop:
         """Speak this. Raises what `check_open` raises."""
         with self._condition:
             self._check_open()
-            self._open.append(progress)
             self._start_threads()
+            self._open.append(progress)
             assert self._preparing is not None
             self._preparing.ask(progress, progress.source, progress.stream._is_wanted)
             self._is_awake = True
@@ -147,24 +159,27 @@ class Loop:
             self._is_awake = True
             self._condition.notify_all()
 
-    def close(self) -> None:
-        """Cancel everything and end the threads. Nothing is spoken afterwards."""
+    def stop(self) -> None:
+        """Cancel everything and take nothing more. The threads end by themselves."""
         with self._condition:
             self.is_stopping = True
             self._is_awake = True
             self._condition.notify_all()
-            thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-            for helper in (self._preparing, self._decoding):
-                if helper is not None:
-                    helper.join()
-            _BEGUN.discard(self)
+
+    def close(self) -> None:
+        """`stop`, and wait for the threads; they do not wait for themselves (a `notify` may close)."""
+        self.stop()
+        mine = [self._thread, *(helper.thread for helper in self._helpers())]
+        if self._thread is not None and threading.current_thread() not in mine:
+            self._thread.join()
 
     def lose_threads(self) -> None:
-        """The threads that had begun are not in this process: nothing is taken from now on."""
+        """The threads that had begun are not in this process: what they spoke ends, and nothing is taken."""
         self._condition = threading.Condition()
-        self._broken = GenerationError("its threads stayed in the process that was forked")
+        self._broken = GenerationError("the engine's threads stayed in the process that was forked")
+        lost, self._open = self._open, []
+        for progress in lost:
+            progress.stream._lose(GenerationError(f"{self._broken}; load the model and submit this again"))
 
     @property
     def load(self) -> tuple[int, int]:
@@ -178,6 +193,8 @@ class Loop:
         """Raise when no request can be taken now; the lock is held."""
         if self.is_stopping:
             raise GenerationError("this engine was closed; load the model again")
+        if _is_ending:
+            raise GenerationError(_ENDING)
         if self._broken is None and self._thread is not None and not self._thread.is_alive():
             self._broken = GenerationError("the engine's thread ended by itself; load the model again")
         if self._broken is not None:
@@ -193,13 +210,34 @@ class Loop:
     # -- the loop -----------------------------------------------------------------------------
 
     def _start_threads(self) -> None:
-        if self._thread is None:
+        if self._thread is not None:
+            return
+        with _begun_lock:
+            if _is_ending:
+                raise GenerationError(_ENDING)
             _BEGUN.add(self)
+        try:
             self._preparing = PreparingThread(self._post_prepared)
             if self._pipelined:
                 self._decoding = DecodingThread(self.model, self._share_with_steps)
             self._thread = threading.Thread(target=self._run, name="sonant-engine", daemon=True)
             self._thread.start()
+        except RuntimeError as error:  # the system gives no more threads
+            self._end_helpers()
+            self._thread = self._preparing = self._decoding = None
+            raise GenerationError(f"the engine could not begin ({error}); end other threads first") from error
+
+    def _helpers(self) -> list[PreparingThread | DecodingThread]:
+        return [helper for helper in (self._preparing, self._decoding) if helper is not None]
+
+    def _end_helpers(self) -> None:
+        """End them after what they were given; nothing of this loop runs any more but who calls."""
+        for helper in self._helpers():
+            helper.close()
+        for helper in self._helpers():
+            helper.thread.join()
+        with _begun_lock:
+            _BEGUN.discard(self)
 
     def _post_prepared(self, prepared: Prepared) -> None:
         self._inbox.put(partial(self._prepared, prepared))
@@ -210,37 +248,47 @@ class Loop:
         self.wake()
 
     def _run(self) -> None:
+        try:
+            with inference(self.model):
+                self._turn()
+        except BaseException as error:
+            log.exception("the engine's thread ended by itself; every open request ends")
+            self._end_all(error, is_broken=True)
+        finally:
+            self._end_helpers()
+
+    def _turn(self) -> None:
+        """Until it is closed and nothing is open."""
         stumbles = 0
-        with inference(self.model):
-            while True:
+        while True:
+            with self._condition:
+                self._is_awake = False
+                if self.is_stopping and not self._open:
+                    return
+            try:
+                worked = self._tick()
+                stumbles = 0
+            except BaseException as error:
+                log.exception("the engine stumbled; every open request ends")
+                stumbles += 1
+                self._start_anew(error, is_broken=stumbles >= MOST_STUMBLES)
+                worked = False
+            if not worked:
                 with self._condition:
-                    self._is_awake = False
-                    if self.is_stopping and not self._open:
-                        break
-                try:
-                    worked = self._tick()
-                    stumbles = 0
-                except BaseException as error:
-                    log.exception("the engine stumbled; every open request ends")
-                    stumbles += 1
-                    self._start_anew(error, is_broken=stumbles >= MOST_STUMBLES)
-                    worked = False
-                if not worked:
-                    with self._condition:
-                        if not self._is_awake:
-                            self._condition.wait(timeout=self._next_deadline())
-        for helper in (self._preparing, self._decoding):
-            if helper is not None:
-                helper.close()
+                    if not self._is_awake:
+                        self._condition.wait(timeout=self._next_deadline())
 
     def _start_anew(self, error: BaseException, *, is_broken: bool) -> None:
         """The last guard: no request stays without an end, and nothing of the old state is left."""
+        self._end_all(error, is_broken=is_broken)
+        self._rows.forget()
+        self._turns = Turns()
+
+    def _end_all(self, error: BaseException, *, is_broken: bool) -> None:
         with self._condition:
             lost, self._open = self._open, []
             if is_broken:
                 self._broken = as_sonant(error)
-        self._rows.forget()
-        self._turns = Turns()
         for progress in lost:
             progress.running.clear()
             progress.waiting.clear()

@@ -198,25 +198,35 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
-def attempt(text: str, make: Callable[[], Made]) -> Made | Unspeakable:
-    """What `make` gives, or that this text cannot be spoken.
+def is_interrupt(error: BaseException | None) -> bool:
+    """Whether it comes of Ctrl-C: an extension that is just being loaded makes an ImportError of it, and who
+    loads it may make "not installed" of that."""
+    while error is not None and not isinstance(error.__cause__, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def unspeakable(text: str, error: Exception) -> Unspeakable:
+    """That a text cannot be spoken, made of the error that its preparation raised.
 
     An error that is not of the text (a setting, a voice, memory) is raised: it would be that of every other
-    sentence as well.
+    sentence as well. So is Ctrl-C.
     """
+    if is_interrupt(error):
+        raise KeyboardInterrupt from error
+    if not (isinstance(error, RequestError) and error.field in (None, "text")):
+        if isinstance(error, SonantError) or is_out_of_memory(error):
+            raise error
+        log.error("a text of %d characters could not be prepared", len(text), exc_info=error)
+    return Unspeakable(text, error)
+
+
+def attempt(text: str, make: Callable[[], Made]) -> Made | Unspeakable:
+    """What `make` gives, or that this text cannot be spoken. Raises what `unspeakable` does."""
     try:
         return make()
-    except RequestError as error:
-        if error.field not in (None, "text"):
-            raise
-        return Unspeakable(text, error)
-    except SonantError:
-        raise
     except Exception as error:
-        if is_out_of_memory(error):
-            raise
-        log.exception("a text of %d characters could not be prepared", len(text))  # texts are not logged
-        return Unspeakable(text, error)
+        return unspeakable(text, error)
 
 
 def every_prompt(items: Iterable[Prompt | Unspeakable | None]) -> list[Prompt]:

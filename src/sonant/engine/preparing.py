@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sonant.engine.model import Prompt, SpeechModel, Unspeakable, inference, is_out_of_memory
+from sonant.engine.model import Prompt, SpeechModel, Unspeakable, inference, unspeakable
 from sonant.errors import DeadlineError, RequestError, SonantError
 from sonant.native import teams
 from sonant.request.seeds import segment_seed
@@ -106,19 +106,11 @@ class Source:
                 if isinstance(item, Prompt) and item.unspoken:
                     yield GuardEvent("unspeakable", f"not in the model's vocabulary: {named(item.unspoken)}")
                 yield item if not isinstance(item, Prompt) else replace(self._fitting(item), stretch=stretch)
-        except RequestError as error:
-            if error.field not in (None, "text") or not self._is_given:
-                raise
-            yield Unspeakable(part.text, error)
-        except SonantError:
-            raise
         except Exception as error:
-            if is_out_of_memory(error):
+            left_out = unspeakable(part.text, error)
+            if isinstance(error, RequestError) and not self._is_given:
                 raise
-            if _is_interrupt(error):
-                raise KeyboardInterrupt from error
-            log.exception("a text could not be prepared: %r", part.text[:200])
-            yield Unspeakable(part.text, error)
+            yield left_out
         if part.pause_after and has_spoken:
             yield Pause(part.pause_after)
 
@@ -135,13 +127,6 @@ class Source:
                 field="memory_limit",
             )
         return prompt
-
-
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Whether it comes of Ctrl-C: an extension that is just being loaded makes an ImportError of it."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error is not None
 
 
 class Deadline:
@@ -202,8 +187,8 @@ class PreparingThread:
     def __init__(self, post: Callable[[Prepared], None]) -> None:
         self._queue: queue.SimpleQueue[tuple[Any, Source, Callable[[], bool]] | None] = queue.SimpleQueue()
         self._post = post
-        self._thread = threading.Thread(target=self._run, name="sonant-prepare", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="sonant-prepare", daemon=True)
+        self.thread.start()
 
     def ask(self, asker: Any, source: Source, is_wanted: Callable[[], bool]) -> None:
         """Post the next prompt of this source, or that there is none, or that nobody wants it any more."""
@@ -212,10 +197,6 @@ class PreparingThread:
     def close(self) -> None:
         """End after what was asked; does not wait."""
         self._queue.put(None)
-
-    def join(self) -> None:
-        """Wait for the end."""
-        self._thread.join()
 
     def _run(self) -> None:
         while (asked := self._queue.get()) is not None:

@@ -159,6 +159,13 @@ class SpeechStream:
             self._chunks.put(error)
         self._tell()
 
+    def _lose(self, error: SonantError) -> None:
+        """End it in a forked child: a thread of the parent may have held the lock, or have waited for the
+        next chunk, and `notify` is the parent's."""
+        self._lock, self._chunks = threading.Lock(), queue.SimpleQueue()
+        self._is_closed = True
+        self._chunks.put(error)
+
     def _tell(self) -> None:
         """Call `notify`. One that raises ends its own stream, and nothing else."""
         if self._notify is None:

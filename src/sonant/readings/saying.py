@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -14,9 +15,23 @@ if TYPE_CHECKING:
     from sonant.engine.engine import Engine
     from sonant.request.speech import Speech
 
-_engines: dict[tuple[int, str], Engine] = {}
-"""By process and model: a forked child has none of its parent's threads."""
+_engines: dict[str, Engine] = {}
+"""By model."""
+_left: list[dict[str, Engine]] = []
+"""What a forked child has of its parents', kept as in `loop._after_fork`."""
 _lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """In a forked child, which loads its own: the parent's engines have no threads here, and a thread of the
+    parent may have held the lock."""
+    global _engines, _lock
+    _left.append(_engines)
+    _engines, _lock = {}, threading.Lock()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 @overload
@@ -49,11 +64,10 @@ def say(
     `loudness` in LUFS, as `sonant say` does it, and left alone with "off".
     """
     level = read_level(BY_NAME["loudness"], loudness)
-    key = os.getpid(), model
     with _lock:
-        if key not in _engines:
-            _engines[key] = load(model)
-        engine = _engines[key]
+        if model not in _engines:
+            _engines[model] = load(model)
+        engine = _engines[model]
     spoken = engine.synthesize(text, **settings)
     if level is None:
         return spoken
