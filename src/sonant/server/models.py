@@ -137,7 +137,8 @@ def find_sources(
                 **options,
             ),
             bytes=size,
-            about=about or ("the small built-in English voice" if is_builtin else f"a checkpoint of {family}"),
+            about=about
+            or ("the small built-in English voice" if is_builtin else f"a checkpoint of {family}"),
             spec=_described(name, place),
         )
     if not is_offered:
