@@ -59,7 +59,7 @@ class Engine:
         Engine.said.append((self.precision, request.text, request.seed, request.sampling.greedy))
         for frame in range(len(request.text)):
             self.model.step([frame])
-        return Audio(np.zeros(240, np.float32), 24_000)
+        return Audio(np.full(240, 0.1 * (self.precision == "int8"), np.float32), 24_000)
 
 
 @pytest.fixture
@@ -183,7 +183,9 @@ def test_what_was_said_is_judged_once_and_its_errors_add_up(spoken, tmp_path):
     assert shares(trial, tmp_path)[0].wer is None
     assert listen(trial, tmp_path, judge, tell=quiet)
     assert listen(trial, tmp_path, judge, tell=quiet)
-    assert heard == ["The cat sleeps.", "The dogs bark."] * 4
+    assert heard == ["The cat sleeps.", "The dogs bark."] * 2, (
+        "both ways are the same sound in each precision"
+    )
     assert {(one.wer, one.dnsmos) for one in shares(trial, tmp_path)} == {(round(2 / 6, 4), 3.5)}
     assert speak(trial, tmp_path, threads=1, tell=quiet)
     assert len(spoken) == 8

@@ -10,6 +10,7 @@ how bad one of them is.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -147,24 +148,35 @@ def speak(
 def listen(
     trial: Trial, folder: Path, judge: Judge, *, tell: Callable[[str], None], seconds: float | None = None
 ) -> bool:
-    """Judge what was said wherever it was not yet, for `seconds` at most; true when all of it is."""
+    """Judge what was said wherever it was not yet, for `seconds` at most; true when all of it is.
+
+    Clips equal to the byte are judged once: a model that is greedy by itself says the same by every seed.
+    """
     import time
 
     from sonant.request.audio import Audio
 
     until = None if seconds is None else time.monotonic() + seconds
     said = [item[2] for precision in trial.precisions for item in _items(trial, folder, precision)]
-    missing = [file for file in said if file.is_file() and "dnsmos" not in _reading(file)]
+    readings = {file: _reading(file) for file in said if file.is_file()}
+    clips = {file: (reading["text"], _hash(file.with_suffix(".wav"))) for file, reading in readings.items()}
+    judged = {clips[file]: reading for file, reading in readings.items() if "dnsmos" in reading}
+    missing = [file for file, reading in readings.items() if "dnsmos" not in reading]
     if missing:
-        tell(f"{len(missing)} to hear")
+        tell(f"{len({clips[file] for file in missing} - judged.keys())} to hear")
     for file in missing:
         if until is not None and time.monotonic() > until:
             return False
-        reading = _reading(file)
-        heard, mos = judge(Audio.read(file.with_suffix(".wav")), reading["text"])
-        record = {**reading, "heard": heard, "dnsmos": mos}
+        if clips[file] not in judged:
+            heard, mos = judge(Audio.read(file.with_suffix(".wav")), readings[file]["text"])
+            judged[clips[file]] = {"heard": heard, "dnsmos": mos}
+        record = {**readings[file], **{name: judged[clips[file]][name] for name in ("heard", "dnsmos")}}
         write_atomically(file, json.dumps(record).encode(), is_private=False)
     return all(file.is_file() for file in said)
+
+
+def _hash(file: Path) -> bytes:
+    return hashlib.sha256(file.read_bytes()).digest()
 
 
 def _check_trial(trial: Trial, folder: Path) -> None:
