@@ -22,7 +22,9 @@ import time
 from pathlib import Path
 
 TEXT = "It goes on for quite a while, and on, and on. " * 40
-HEAD = "import asyncio, multiprocessing, os, signal, sys, threading, time, sonant\n"
+HEAD = """import asyncio, multiprocessing, os, signal, sys, threading, time, sonant
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
+"""
 LOAD = "e = sonant.load(MODEL)\n"
 WAYS = {
     "the last line streams": LOAD + "next(iter(e.stream(TEXT, **HOW)))",
