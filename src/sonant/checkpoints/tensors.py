@@ -168,7 +168,7 @@ def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
         ) from error
 
 
-def own_table(data: Mapping[str, Any], *wrappers: str, where: str = "checkpoint") -> Mapping[str, Any]:
+def own_table(data: Mapping[str, Any], *wrappers: str, where: str = "the checkpoint") -> Mapping[str, Any]:
     """The network's own table in what a program saved: `data`, or what lies there under a name for it.
 
     `wrappers` are asked for first, then the names that training programs use, and again within; an empty

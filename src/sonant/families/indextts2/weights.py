@@ -189,11 +189,11 @@ def _sized(path: Path, advice: str) -> Iterator[None]:
 
 def build_gpt(path: Path, tensors: Mapping[str, Tensor], config: IndexConfig, features: int) -> IndexGpt:
     """The autoregressive half on `meta`, sized by its tensors; `features` is w2v-bert's width."""
-    other = (
+    advice = (
         "it is not the gpt.pth of IndexTTS2 or IndexTTS-2.5 (IndexTTS 1.x has another network). Use the "
         "checkpoint of one release."
     )
-    with _sized(path, other):
+    with _sized(path, advice):
         sizes = ConditionSizes.from_tensors(tensors, features)
     if bool(sizes.languages) != config.is_multilingual:
         found, other = ("IndexTTS-2.5", "IndexTTS2") if sizes.languages else ("IndexTTS2", "IndexTTS-2.5")
