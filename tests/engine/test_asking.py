@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.endings import WAYS, can_be_tried, end
 from sonant import Sampling, SpeechRequest, Style, VoiceLibrary, say
+from sonant.engine import lifetime
 from sonant.engine import loop as loops
 from sonant.engine.asking import request_of
 from sonant.engine.engine import Engine
@@ -271,8 +272,8 @@ def begun():
 
 
 def test_one_wait_that_is_broken_off_at_exit_leaves_no_other_loop_running(monkeypatch):
-    monkeypatch.setattr(loops, "_BEGUN", set())
-    monkeypatch.setattr(loops, "_is_ending", False)
+    monkeypatch.setattr(lifetime, "_begun", set())
+    monkeypatch.setattr(lifetime, "_is_ending", False)
     several = [begun() for _ in range(3)]
     broken_off = several[1]._thread
 
@@ -283,17 +284,17 @@ def test_one_wait_that_is_broken_off_at_exit_leaves_no_other_loop_running(monkey
     with monkeypatch.context() as patch:
         patch.setattr(broken_off, "join", press)
         with pytest.raises(KeyboardInterrupt):
-            loops._close_all()
+            lifetime.close_all()
     assert not several[0]._thread.is_alive()
     assert not several[2]._thread.is_alive()
     several[1].close()
-    assert not loops._BEGUN
+    assert not lifetime._begun
     late = Engine(ToyModel())
     with pytest.raises(GenerationError, match="this process ends"):
         late.synthesize("Hello.", seed=1)
     with pytest.raises(GenerationError, match="this process ends"):
         late._loop._start_threads()  # as one that was asked for just before
-    assert not loops._BEGUN
+    assert not lifetime._begun
 
 
 @pytest.mark.parametrize("pipelined", [False, True])
@@ -301,7 +302,7 @@ def test_an_engine_that_is_closed_by_its_own_notify_is_let_go_of(pipelined):
     engine = Engine(ToyModel(), pipelined=pipelined)
     engine.submit(SpeechRequest("Hello.", seed=1), notify=engine.close)
     engine._loop._thread.join(60)
-    assert engine._loop not in loops._BEGUN
+    assert engine._loop not in lifetime._begun
     assert not any(helper.thread.is_alive() for helper in engine._loop._helpers())
 
 
@@ -313,7 +314,7 @@ def test_a_loop_whose_last_guard_fails_ends_its_streams_and_its_threads(pipeline
     with pytest.raises(GenerationError, match="ZeroDivisionError"):
         stream.get(timeout=60)
     engine.close()  # waits for ever where a helper was left
-    assert engine._loop not in loops._BEGUN
+    assert engine._loop not in lifetime._begun
     assert not any(helper.thread.is_alive() for helper in engine._loop._helpers())
 
 
@@ -328,7 +329,7 @@ def test_an_engine_that_is_given_no_thread_says_so_and_may_begin_later(engine, m
         patch.setattr(loops.threading, "Thread", Refused)
         with pytest.raises(GenerationError, match="can't start new thread"):
             engine.synthesize("Hello.", seed=1)
-    assert engine._loop not in loops._BEGUN
+    assert engine._loop not in lifetime._begun
     assert engine.load == (0, 0)
     assert engine.synthesize("Hello.", seed=1).seconds > 0
 
@@ -338,10 +339,10 @@ def test_threads_of_an_engine_that_nobody_knows_any_more_are_still_ended_at_exit
     stream = Engine(ToyModel()).stream("It goes on, and on, and on. " * 40, seed=1)
     stream.get()
     gc.collect()
-    mine = (one for one in loops._BEGUN if stream in [progress.stream for progress in [*one._open]])
+    mine = (one for one in lifetime._begun if stream in [progress.stream for progress in [*one._open]])
     (loop,) = mine
     loop.close()
-    assert loop not in loops._BEGUN
+    assert loop not in lifetime._begun
     assert not loop._thread.is_alive()
 
 

@@ -6,12 +6,8 @@ segments in free rows; one step of everything that runs; hand new tokens over to
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 
 from sonant import native
+from sonant.engine import lifetime
 from sonant.engine.decoding import DecodingThread, Piece, Sound, as_sonant, decode
 from sonant.engine.guards import TRIES, SegmentWatch, Stuck, may_run_away, watches_for
 from sonant.engine.model import Prompt, SpeechModel, Step, inference
@@ -48,39 +45,6 @@ _WHOLE = ChunkPolicy(first=1 << 30, growth=1.0, largest=1 << 30)
 _MEANWHILE = ChunkPolicy(first=4, growth=1.0, largest=4)
 """Pieces that are decoded while the next are made, for a caller who wants the whole. They are delivered with
 the last: what the guards do must not depend on how far the decoding is."""
-
-_ENDING = "this process ends; nothing is spoken any more"
-
-_BEGUN: set[Loop] = set()
-"""Loops whose threads run. They do so until they are closed, even where their engine was let go of."""
-_begun_lock = threading.Lock()
-_is_ending = False
-"""True once the process ends: no thread begins any more, as nobody would wait for it."""
-
-
-def _close_all() -> None:
-    """Close what a process leaves open: a thread inside torch aborts an interpreter that ends meanwhile."""
-    global _is_ending
-    with _begun_lock:
-        _is_ending, begun = True, list(_BEGUN)
-    with contextlib.ExitStack() as waiting:  # all are told first; each is waited for, whatever another does
-        for loop in begun:
-            waiting.callback(loop.close)
-            loop.stop()
-
-
-def _after_fork() -> None:
-    """In a forked child: threads stayed with the parent, and the locks that one of them may have held. The
-    loops are kept, with their models: onnxruntime crashes where it destroys in a child what a parent made."""
-    global _begun_lock
-    _begun_lock = threading.Lock()
-    for loop in list(_BEGUN):
-        loop.lose_threads()
-
-
-atexit.register(_close_all)
-if sys.platform != "win32":
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Loop:
@@ -193,8 +157,7 @@ class Loop:
         """Raise when no request can be taken now; the lock is held."""
         if self.is_stopping:
             raise GenerationError("this engine was closed; load the model again")
-        if _is_ending:
-            raise GenerationError(_ENDING)
+        lifetime.check()
         if self._broken is None and self._thread is not None and not self._thread.is_alive():
             self._broken = GenerationError("the engine's thread ended by itself; load the model again")
         if self._broken is not None:
@@ -212,10 +175,7 @@ class Loop:
     def _start_threads(self) -> None:
         if self._thread is not None:
             return
-        with _begun_lock:
-            if _is_ending:
-                raise GenerationError(_ENDING)
-            _BEGUN.add(self)
+        lifetime.begin(self)
         try:
             self._preparing = PreparingThread(self._post_prepared)
             if self._pipelined:
@@ -236,8 +196,7 @@ class Loop:
             helper.close()
         for helper in self._helpers():
             helper.thread.join()
-        with _begun_lock:
-            _BEGUN.discard(self)
+        lifetime.end(self)
 
     def _post_prepared(self, prepared: Prepared) -> None:
         self._inbox.put(partial(self._prepared, prepared))

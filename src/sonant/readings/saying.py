@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _engines: dict[str, Engine] = {}
 """By model."""
 _left: list[dict[str, Engine]] = []
-"""What a forked child has of its parents', kept as in `loop._after_fork`."""
+"""What a forked child has of its parents', kept as in `lifetime._after_fork`."""
 _lock = threading.Lock()
 
 
