@@ -11,6 +11,7 @@ import torch
 from sonant.engine.engine import Engine
 from sonant.engine.model import joined
 from sonant.request.speech import ChunkPolicy
+from tests.toy import held
 
 
 def run_alone(model, prompt):
@@ -161,11 +162,16 @@ class FamilyLaws:
         assert np.abs(results[0] - results[1]).max() <= self.tolerance
 
     def test_cancel_frees_the_rows_at_the_next_step(self, model, requests):
-        with Engine(model, slots=max(2, model.spec.rows), chunk_limit=1) as engine:
-            stream = engine.stream(requests[0])
-            stream.cancel()
-            with pytest.raises(Exception, match="cancelled"):
-                for _ in stream:
-                    pass
-            assert len(engine.synthesize(requests[1]).samples) > 0
-            assert engine.load == (0, 0)
+        go = held(model)
+        try:
+            with Engine(model, slots=max(2, model.spec.rows), chunk_limit=1) as engine:
+                stream = engine.stream(requests[0])
+                stream.cancel()
+                go.set()
+                with pytest.raises(Exception, match="cancelled"):
+                    for _ in stream:
+                        pass
+                assert len(engine.synthesize(requests[1]).samples) > 0
+                assert engine.load == (0, 0)
+        finally:
+            del model.step

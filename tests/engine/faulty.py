@@ -58,12 +58,12 @@ class FaultyDecoder(ToyDecoder):
 
 class LazyToy(FaultyToy):
     """Counts what was prepared. "unreadable" sentences cannot be spoken, "explode" breaks the front end, and
-    at "hold" the preparation waits for `gate`."""
+    at "hold" the preparation sets `holds` and waits for `gate`."""
 
     def __init__(self, **given):
         super().__init__(**given)
         self.prepared = []
-        self.gate = threading.Event()
+        self.holds, self.gate = threading.Event(), threading.Event()
 
     def prepare(self, request):
         return every_prompt(self.each_prompt(request))
@@ -72,6 +72,7 @@ class LazyToy(FaultyToy):
         for prompt in super().prepare(request):
             self.prepared.append(prompt.text)
             if "hold" in prompt.text:
+                self.holds.set()
                 assert self.gate.wait(60)
             if "explode" in prompt.text:
                 raise ZeroDivisionError("the front end broke")

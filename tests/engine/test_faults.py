@@ -15,6 +15,7 @@ from sonant.errors import CancelledError, GenerationError, RequestError
 from sonant.request.checks import check_fed_text
 from sonant.request.speech import SpeechRequest, TextFeed
 from tests.engine.faulty import FaultyToy, GrowingToy
+from tests.toy import held
 
 PATIENCE = 60
 """Seconds after which something counts as never; nothing here takes one."""
@@ -51,8 +52,10 @@ def test_a_step_that_fails_ends_the_guilty_and_its_neighbours_say_the_same(pipel
     texts = ["the first neighbour", "a stepfault in here", "and the second one", "stepfault again"]
     expected = [alone(text, number) for number, text in enumerate(texts) if "fault" not in text]
     model = FaultyToy(end_bias=ENDLESS, moves_first=moves_first)
+    go = held(model)
     with Engine(model, slots=4, pipelined=pipelined, chunk_limit=1000) as engine:
         streams = [engine.submit(say(text, number)) for number, text in enumerate(texts)]
+        go.set()  # together, however slowly they were submitted
         found = []
         for text, stream in zip(texts, streams, strict=True):
             if "fault" in text:
@@ -180,17 +183,32 @@ def test_only_the_stepping_thread_touches_what_is_running(caplog):
     assert threads == {"sonant-engine"}
 
 
-def test_what_escapes_the_loop_ends_every_request_and_the_engine_goes_on(caplog, monkeypatch):
-    with Engine(FaultyToy(end_bias=ENDLESS), slots=2, chunk_limit=2) as engine:
+def test_what_escapes_the_loop_ends_every_request_and_the_engine_goes_on(caplog):
+    model, breaks = FaultyToy(end_bias=ENDLESS), threading.Event()
+    step = model.step
+
+    def to_the_break(utterances):
+        assert utterances[0].steps < 20 or breaks.wait(PATIENCE)
+        return step(utterances)
+
+    model.step = to_the_break
+    go = held(model)
+    with Engine(model, slots=2, chunk_limit=2) as engine:
         streams = [engine.submit(say("a" * 99, number)) for number in range(3)]
+        go.set()
         for stream in streams[:2]:
             stream.get(timeout=PATIENCE)
-        with monkeypatch.context() as patch:
-            patch.setattr(engine._loop, "_drop_closed", lambda: 1 / 0)
-            engine._loop.wake()
-            for stream in streams:
-                with pytest.raises(GenerationError, match="ZeroDivisionError"):
-                    read(stream)
+        drop = engine._loop._drop_closed
+
+        def break_once():
+            engine._loop._drop_closed = drop  # a loop that breaks again and again is the next test's
+            return 1 / 0
+
+        engine._loop._drop_closed = break_once
+        breaks.set()
+        for stream in streams:
+            with pytest.raises(GenerationError, match="ZeroDivisionError"):
+                read(stream)
         assert engine.load == (0, 0)
         assert len(engine.synthesize(say("again")).samples)
     assert "stumbled" in caplog.text
@@ -241,15 +259,17 @@ def test_a_submit_that_races_with_close_is_refused_and_starts_nothing(pipelined)
 
 def test_close_cancels_what_waits_and_may_be_called_from_a_notify():
     engine = Engine(FaultyToy(end_bias=ENDLESS), slots=1, chunk_limit=1)
-    closed = threading.Event()
+    submitted, closed = threading.Event(), threading.Event()
 
     def notify():
+        assert submitted.wait(PATIENCE)
         if not closed.is_set():
             closed.set()
             engine.close()
 
     first = engine.submit(say("a" * 100), notify=notify)
     others = [engine.submit(say("b" * 50, number)) for number in range(3)]
+    submitted.set()
     assert closed.wait(PATIENCE)
     for stream in (first, *others):
         with pytest.raises(CancelledError):

@@ -60,16 +60,24 @@ def test_lazily_or_at_once_the_bytes_segments_and_pauses_are_the_same():
 def test_cancel_deadline_and_close_are_looked_at_while_text_is_prepared(end):
     model = LazyToy()
     engine = Engine(model)
-    stream = engine.submit(say("one. hold", deadline=0.2 if end == "deadline" else None))
-    if end == "cancel":
-        stream.cancel()
-    threading.Timer(0.3, model.gate.set).start()
-    if end == "close":
-        engine.close()
-    error = DeadlineError if end == "deadline" else CancelledError
-    with pytest.raises(error):
+    closing = threading.Thread(target=engine.close)  # it waits for what is being prepared
+
+    def speak():
+        stream = engine.submit(say("one. hold", deadline=0.2 if end == "deadline" else None))
+        if end != "deadline":  # which may pass sooner, on a slow machine
+            assert model.holds.wait(PATIENCE)
+        if end == "cancel":
+            stream.cancel()
+        if end == "close":
+            closing.start()
         read(stream)
+
+    with pytest.raises(DeadlineError if end == "deadline" else CancelledError):
+        speak()
+    model.gate.set()
     engine.close()
+    if end == "close":
+        closing.join(PATIENCE)
 
 
 def test_a_deadline_is_looked_at_before_the_first_sentence_and_by_segments():

@@ -191,10 +191,21 @@ def test_memory_is_not_freed_inside_a_recording(cuda, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: freed.append(cuda.capturing))
     replay, work, result = nothing(torch.zeros(1))
-    thread = threading.Thread(target=lambda: [replay.record(key, work, result) for key in range(5)])
+    has_freed, is_done = threading.Event(), threading.Event()
+
+    def free_all_the_time():
+        while not is_done.is_set():
+            free_memory()
+            has_freed.set()
+            time.sleep(0.001)  # or nobody else gets the lock
+
+    thread = threading.Thread(target=free_all_the_time)
     thread.start()
-    while thread.is_alive():
-        free_memory()
+    assert has_freed.wait(60)
+    for key in range(5):
+        replay.record(key, work, result)
+    is_done.set()
+    thread.join()
     assert freed
     assert not any(freed)
     assert len(replay) == 5
