@@ -1,6 +1,7 @@
 """A server in a process of its own on the built-in voice, and servers in a thread on toy models."""
 
 import contextlib
+import inspect
 import os
 import socket
 import subprocess
@@ -23,6 +24,8 @@ from sonant.voices.library import VoiceLibrary
 from tests.toy import ToyModel
 
 KEY = "sk-test-key"
+PATIENCE = 60.0
+"""Seconds after which something counts as never, on however busy a machine; nothing here takes them."""
 
 
 class ThreadServer:
@@ -49,14 +52,14 @@ class ThreadServer:
 
     def stop(self):
         self.server.should_exit = True
-        self.thread.join(timeout=20)
+        self.thread.join(timeout=PATIENCE)
         assert not self.thread.is_alive()
         self.socket.close()
 
 
 def wait_ready(url, headers=None):
     """Until /ready says so."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/ready", headers=headers).status_code == 200:
@@ -65,7 +68,7 @@ def wait_ready(url, headers=None):
     raise AssertionError("the server did not become ready")
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=PATIENCE):
     """Until the condition holds."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -94,6 +97,16 @@ def toy_source(name="toy", *, slots=4, queue_limit=64, chunk_limit=64, size=0, *
         return Engine(LongToy(**model_options), slots=slots, queue_limit=queue_limit, chunk_limit=chunk_limit)
 
     return ModelSource(name=name, open=build, bytes=size)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient_clients():
+    """httpx gives up after five seconds where it is not told: the patience of who has a machine alone."""
+    usual = inspect.signature(httpx.get).parameters["timeout"].default
+    with pytest.MonkeyPatch.context() as patch:
+        for what in ("connect", "read", "write", "pool"):
+            patch.setattr(usual, what, PATIENCE)
+        yield
 
 
 @pytest.fixture
@@ -143,8 +156,8 @@ class ProcessServer:
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(timeout=30)
-        self.reader.join(timeout=5)
+        self.process.wait(timeout=PATIENCE)
+        self.reader.join(timeout=PATIENCE)
         self.process.stdout.close()
         self.process.stderr.close()
 

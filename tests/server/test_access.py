@@ -144,4 +144,4 @@ def test_studio_listens_on_this_machine_alone_and_opens_the_browser(monkeypatch,
     if options:
         assert opened.empty()
     else:
-        assert opened.get(timeout=10) == f"http://127.0.0.1:{port}"
+        assert opened.get(timeout=60) == f"http://127.0.0.1:{port}"

@@ -51,7 +51,7 @@ def run(example, command, code):
     code = code.replace("ws://127.0.0.1:8000", server.url.replace("http", "ws"))
     environment = {**os.environ, "NO_PROXY": "127.0.0.1"}
     made = subprocess.run(
-        [*command, code], cwd=folder, capture_output=True, text=True, timeout=60, env=environment
+        [*command, code], cwd=folder, capture_output=True, text=True, timeout=200, env=environment
     )
     assert made.returncode == 0, made.stderr
     return made.stdout

@@ -28,7 +28,7 @@ from sonant.server.live import (
 )
 from sonant.server.models import ModelSource
 from sonant.server.settings import ServerSettings
-from tests.server.conftest import KEY, LongToy, toy_source, wait_until
+from tests.server.conftest import KEY, PATIENCE, LongToy, toy_source, wait_until
 
 QWEN = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
 COSY = Path(__file__).parents[1] / "data" / "cosyvoice3"
@@ -46,7 +46,7 @@ def hear(socket, until="speech.audio.done"):
     """Messages and sound up to a message of this type."""
     messages, sound = [], bytearray()
     while True:
-        got = socket.recv(timeout=20)
+        got = socket.recv(timeout=PATIENCE)
         if isinstance(got, bytes):
             sound += got
             continue
@@ -90,12 +90,12 @@ def test_speech_starts_while_text_still_comes(served):
         tell(socket, type="start", voice="heart", response_format="pcm", seed=1)
         for piece in ("Good mor", "ning, every", "body. This is", " not finished"):
             tell(socket, type="text", text=piece)
-        first = json.loads(socket.recv(timeout=20))
+        first = json.loads(socket.recv(timeout=PATIENCE))
         assert first["type"] == "started"
         assert (first["sample_rate"], first["voice"], first["model"]) == (24_000, "heart", "builtin")
-        segment = json.loads(socket.recv(timeout=20))
+        segment = json.loads(socket.recv(timeout=PATIENCE))
         assert segment == {"type": "segment", "index": 0, "text": "Good morning, everybody. "}
-        early = socket.recv(timeout=20)
+        early = socket.recv(timeout=PATIENCE)
         assert len(early) > 10_000
         tell(socket, type="text", text=" yet.")
         tell(socket, type="done")
@@ -106,7 +106,7 @@ def test_speech_starts_while_text_still_comes(served):
         )
         assert len(sound) > 10_000
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=20)
+            socket.recv(timeout=PATIENCE)
 
 
 @pytest.mark.parametrize("form", ["wav", "mp3", "opus", "flac"])
@@ -138,7 +138,7 @@ def test_cancel_silences_at_once_and_the_session_goes_on(start):
     engine = server.engine()
     with connect(url(server)) as socket:
         tell(socket, type="text", text="long story. Another. And")
-        while not isinstance(socket.recv(timeout=20), bytes):
+        while not isinstance(socket.recv(timeout=PATIENCE), bytes):
             pass
         tell(socket, type="cancel")
         hear(socket, until="cancelled")
@@ -156,7 +156,7 @@ def test_leaving_stops_the_work(start):
     engine = server.engine()
     with connect(url(server)) as socket:
         tell(socket, type="text", text="long story. And")
-        while not isinstance(socket.recv(timeout=20), bytes):
+        while not isinstance(socket.recv(timeout=PATIENCE), bytes):
             pass
         assert engine.load == (1, 0)
     wait_until(lambda: engine.load == (0, 0))
@@ -208,7 +208,7 @@ def test_bad_messages_end_the_session_with_an_error(toy_server, message, code):
         assert messages[-1]["type"] == "error"
         assert messages[-1]["error"]["code"] == code
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=20)
+            socket.recv(timeout=PATIENCE)
 
 
 def test_a_wrong_voice_is_told_and_text_after_done_is_refused(toy_server):
@@ -229,14 +229,14 @@ def test_a_cancel_tells_how_much_was_heard(start):
         tell(socket, type="flush")
         segments, got = 0, ""
         while segments < 2 or not isinstance(got, bytes):
-            got = socket.recv(timeout=20)
+            got = socket.recv(timeout=PATIENCE)
             segments += isinstance(got, str) and json.loads(got)["type"] == "segment"
         tell(socket, type="cancel")
         messages, _ = hear(socket, until="cancelled")
         assert messages[-1]["characters"] >= len("This is the first one.")
         tell(socket, type="text", text="Another one is here.")
         tell(socket, type="flush")
-        while not isinstance(socket.recv(timeout=20), bytes):
+        while not isinstance(socket.recv(timeout=PATIENCE), bytes):
             pass
         tell(socket, type="cancel", played_ms=0)
         assert hear(socket, until="cancelled")[0][-1]["characters"] == 0
@@ -302,7 +302,7 @@ def test_a_fed_utterance_that_is_interrupted_tells_what_was_heard(start, library
         for seed in range(2):  # the session goes on after the first
             for word in words:
                 tell(socket, type="text", text=word)
-            while not isinstance(socket.recv(timeout=20), bytes):
+            while not isinstance(socket.recv(timeout=PATIENCE), bytes):
                 pass
             tell(socket, type="cancel", **({"played_ms": 0} if seed else {}))
             messages, _ = hear(socket, until="cancelled")

@@ -13,14 +13,14 @@ from websockets.sync.client import connect
 from sonant.audio.io import read_audio
 from sonant.server.settings import ServerSettings
 from sonant.server.wire import Wire, until_one_ends
-from tests.server.conftest import toy_source, wait_until
+from tests.server.conftest import PATIENCE, toy_source, wait_until
 from tests.server.test_live import tell, toy_server, url  # noqa: F401  (a fixture)
 
 
 def until(socket, kind):
     messages, sounds = [], []
     while not messages or messages[-1]["type"] != kind:
-        got = socket.recv(timeout=20)
+        got = socket.recv(timeout=PATIENCE)
         if isinstance(got, bytes):
             sounds.append(got)
         else:
@@ -49,7 +49,7 @@ def test_an_utterance_is_one_file_and_the_connection_stays(toy_server):  # noqa:
             assert len(read_audio(sound)[0]) > 1_000
         tell(socket, type="session.close")
         with pytest.raises(ConnectionClosed):
-            socket.recv(timeout=20)
+            socket.recv(timeout=PATIENCE)
 
 
 def test_sentences_are_streamed_as_pcm(toy_server):  # noqa: F811
@@ -103,8 +103,8 @@ def test_a_client_has_its_time_after_the_speech_and_not_beside_it():
         wire.is_speaking = True
         waiting = asyncio.create_task(wire._next(0.2))
         await asyncio.sleep(0.5)  # speaks longer than a client may be silent
-        wire.is_speaking = False
         began = loop.time()
+        wire.is_speaking = False
         with pytest.raises(TimeoutError):
             await waiting
         return loop.time() - began
@@ -120,6 +120,8 @@ def test_what_both_sides_of_a_session_end_with_is_read(caplog):
         with pytest.raises(KeyError):
             await until_one_ends(fail(KeyError("first")), fail(ValueError("second")))
 
+    gc.collect()  # what earlier tests left is theirs
+    caplog.clear()
     asyncio.run(talk())
     gc.collect()
     assert not caplog.records

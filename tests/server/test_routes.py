@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -19,7 +20,7 @@ from sonant.server.models import ModelSource, find_sources
 from sonant.server.schemas import SamplingBody, SpeechBody
 from sonant.server.settings import OPENAI_VOICES, ServerSettings
 from tests.families.qwen3_tts.conftest import kit  # noqa: F401  (a fixture)
-from tests.server.conftest import toy_source
+from tests.server.conftest import PATIENCE, toy_source
 from tests.toy import ToyModel
 
 QWEN = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
@@ -295,7 +296,8 @@ def test_ready_comes_after_the_first_word_and_tells_why_not(start, library):
             app.router.lifespan_context(app),
         ):
             first = await client.get("/ready")
-            for _ in range(100):
+            later, until = first, time.monotonic() + PATIENCE
+            while "weights are gone" not in later.text and time.monotonic() < until:
                 await asyncio.sleep(0.01)
                 later = await client.get("/ready")
             assert (await client.get("/health")).status_code == 200
