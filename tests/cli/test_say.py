@@ -436,7 +436,7 @@ def test_ctrl_c_stops_at_once_and_leaves_a_file_that_plays(tmp_path, suffix):
     while process.poll() is None and not (target.exists() and target.stat().st_size > 60_000):
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert b"stopped by Ctrl-C" in err
     assert b"Traceback" not in err
@@ -449,7 +449,7 @@ def test_a_reader_that_leaves_ends_the_speaking(tmp_path):
     process.stdout.close()
     err = process.stderr.read()
     process.stderr.close()
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=60) == 1
     assert b"Traceback" not in err
 
 
