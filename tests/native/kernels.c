@@ -76,7 +76,7 @@ static int linear(int bits, int group, int planes, double bound) {
   int status = DONE;
   Linear *l = sonant_linear_new(rows, inputs, bits, group, planes);
   if (!l || (status = sonant_linear_pack(l, weights)) != DONE) status = NO_MEMORY;
-  for (int count = 1; status == DONE && count <= (is_counting ? 2 : 6); count++) {
+  for (int count = 1; status == DONE && count <= (is_counting ? 2 : 14); count++) {
     float *x = random_floats((size_t)count * inputs, 1), *y = __real_malloc(sizeof(float) * count * rows);
     status = sonant_linear_run(l, count, x, count % 2 ? bias : NULL, y, 2);
     double error = 0, power = 0;

@@ -84,7 +84,7 @@ def test_weights_come_back_within_half_a_step(precision):
 
 @pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize(("bits", "group"), [(12, 64), (8, 64), (8, 128), (4, 32)])
-@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("tokens", [1, 2, 3, 4, 9, 12, 31])
 def test_kernel_equals_plain_arithmetic(kernel, path, bits, group, planes, tokens):
     torch.manual_seed(tokens)
     precision = Precision(bits=bits, group=group, planes=planes)
@@ -96,11 +96,26 @@ def test_kernel_equals_plain_arithmetic(kernel, path, bits, group, planes, token
     assert (found - expected).abs().max() <= (1e-4 if planes == 1 else 1e-5) * expected.abs().max()
 
 
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize(("bits", "group"), [(12, 64), (8, 64), (8, 128), (4, 32)])
+def test_a_token_is_the_same_to_the_bit_in_any_company(kernel, path, bits, group, planes):
+    """Few tokens, many, and more than the kernel takes at a time go different ways to the same sums."""
+    torch.manual_seed(0)
+    made = NativeLinear(
+        kernel, torch.randn(128, 256), torch.randn(128), Precision(bits=bits, group=group, planes=planes)
+    )
+    x = torch.randn(101, 256) * torch.rand(101, 1) * 5
+    alone = torch.cat([made(row[None]) for row in x])
+    for tokens in (2, 3, 4, 11, 12, 13, 17, 96, 97, 101):
+        assert torch.equal(made(x[:tokens]), alone[:tokens])
+        assert torch.equal(made(x[-tokens:]), alone[-tokens:])
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize("precision", [INT12, INT8, INT4, Precision(bits=8, group=128, planes=2)])
 def test_extreme_activations_do_not_overflow(kernel, path, precision, sign):
     weight = torch.full((64, 256), 1.0)
-    x = torch.full((3, 256), sign * 1e6)
+    x = torch.full((13, 256), sign * 1e6)
     expected = PlainLinear(weight, None, precision)(x)
     made = NativeLinear(kernel, weight, None, precision)
     assert torch.allclose(made(x), expected, rtol=1e-5)

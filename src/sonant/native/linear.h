@@ -36,7 +36,8 @@ typedef struct Linear {
   float part;
 } Linear;
 
-/* Tokens as a matrix takes them: floats for bfloat16 weights, codes, scales and sums otherwise. */
+/* Tokens as a matrix takes them: floats for bfloat16 weights, codes, scales and sums otherwise. A token has room for two
+   planes of codes; AVX2 multiplies 16 bits, and keeps them there as int16. */
 typedef struct Input {
   float *x;
   int8_t *codes;
@@ -45,6 +46,9 @@ typedef struct Input {
 } Input;
 
 size_t sonant_weight_bytes(int rows, int inputs, int bits);
+
+/* What multiplies codes, and so how they are kept: 0 plain C, 1 AVX2, 2 AVX512-VNNI. */
+int sonant_path(void);
 
 /* A bfloat16 scale as a float. */
 static inline float wide_scale(uint16_t scale) {

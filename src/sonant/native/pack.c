@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "linear.h"
+#if defined(__AVX2__) && defined(__FMA__)
+#include <immintrin.h>
+#endif
 
 size_t sonant_weight_bytes(int rows, int inputs, int bits) { return (size_t)rows * inputs * bits / 8; }
 size_t sonant_scale_count(int rows, int inputs, int bits, int group) {
@@ -119,6 +122,33 @@ int sonant_linear_pack(Linear *l, const float *weights) {
   return DONE;
 }
 
+#if defined(__AVX2__) && defined(__FMA__)
+/* A group as codes of 16 bits, four inputs as 0, 2, 1, 3, the sum of the codes and that of their first planes. */
+static inline void put_avx2(const float *x, int group, float inverse, int16_t *codes, int32_t *sum, int32_t *first) {
+  const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7, 8,
+                                         9, 12, 13, 10, 11, 14, 15);
+  const __m256 by = _mm256_set1_ps(inverse);
+  const __m256i half = _mm256_set1_epi16(128), one = _mm256_set1_epi16(1);
+  __m256i sums = _mm256_setzero_si256(), firsts = sums;
+  for (int i = 0; i < group; i += 16) {
+    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), by));
+    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), by));
+    const __m256i q = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
+    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(q, one));
+    firsts = _mm256_add_epi32(firsts, _mm256_madd_epi16(_mm256_srai_epi16(_mm256_add_epi16(q, half), 8), one));
+    _mm256_storeu_si256((__m256i *)(codes + i), _mm256_shuffle_epi8(q, order));
+  }
+  int32_t lanes[2][8];
+  _mm256_storeu_si256((__m256i *)lanes[0], sums);
+  _mm256_storeu_si256((__m256i *)lanes[1], firsts);
+  *sum = *first = 0;
+  for (int i = 0; i < 8; i++) {
+    *sum += lanes[0][i];
+    *first += lanes[1][i];
+  }
+}
+#endif
+
 /* Activations [inputs] -> codes [2][inputs], a scale for each group, and sums [2][groups]: of the codes, and of codes[0].
    With two planes a code has 16 bits, and is 256 * codes[0] + codes[1]; with one it has 8. */
 static void quantise(const float *x, int inputs, int group, int planes, int8_t *codes, float *scales, int32_t *sums) {
@@ -127,10 +157,18 @@ static void quantise(const float *x, int inputs, int group, int planes, int8_t *
     int8_t *high = codes + (size_t)g * group, *low = high + inputs;
     float peak = 0;
     for (int i = 0; i < group; i++) { float a = fabsf(part[i]); peak = a > peak ? a : peak; }
-    float scale = peak / (planes == 2 ? 127 * 256 : 127);
-    if (scale < 1e-30f) scale = 1e-30f;
-    float inverse = 1 / scale;
+    float scale = peak * (planes == 2 ? 1.0f / (127 * 256) : 1.0f / 127), inverse = (planes == 2 ? 127 * 256 : 127) / peak;
+    if (scale < 1e-30f) scale = 1e-30f, inverse = 1e30f;
     int32_t sum = 0, first = 0;
+#if defined(__AVX2__) && defined(__FMA__)
+    if (sonant_path() == 1) {
+      put_avx2(part, group, inverse, (int16_t *)codes + (size_t)g * group, &sum, &first);
+      scales[g] = scale;
+      sums[g] = sum;
+      sums[inputs / group + g] = planes == 2 ? first : sum;
+      continue;
+    }
+#endif
     if (planes == 2)
       for (int i = 0; i < group; i++) {
         int q = (int)rintf(part[i] * inverse), l = (int8_t)q;

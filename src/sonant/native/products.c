@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "linear.h"
+#include "bands.h"
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
@@ -134,17 +135,29 @@ static inline int32_t code_of(const int8_t *code, int planes, int inputs) {
 }
 
 #if defined(__AVX2__) && defined(__FMA__)
-/* Codes of a group in 16 bits, four inputs as 0, 2, 1, 3: what `dots_avx2` meets the even and the odd bytes of a weight
-   with. */
-static inline void widen_avx2(const int8_t *code, int planes, int inputs, int group, int16_t *to) {
-  const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7, 8,
-                                         9, 12, 13, 10, 11, 14, 15);
+/* Codes as this path keeps them: in 16 bits, four inputs as 0, 2, 1, 3, which is how they meet the even and the odd bytes
+   of a weight. The int4 part of 12 bits meets the first plane of a code, which is its upper half, rounded. */
+static inline void first_planes(const int16_t *codes, int group, int16_t *to) {
   for (int k = 0; k < group; k += 16) {
-    __m256i q = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(code + k)));
-    if (planes == 2)
-      q = _mm256_add_epi16(_mm256_slli_epi16(q, 8),
-                           _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(code + inputs + k))));
-    _mm256_storeu_si256((__m256i *)(to + k), _mm256_shuffle_epi8(q, order));
+    const __m256i q = _mm256_loadu_si256((const __m256i *)(codes + k));
+    _mm256_storeu_si256((__m256i *)(to + k), _mm256_srai_epi16(_mm256_add_epi16(q, _mm256_set1_epi16(128)), 8));
+  }
+}
+
+/* The bytes of four inputs of eight rows as the even and the odd ones, still unsigned; of int4 those of half 0 or 1. */
+static inline __attribute__((always_inline)) void unpack_avx2(const uint8_t *w, int bits, int half, __m256i *even,
+                                                              __m256i *odd) {
+  const __m256i v = _mm256_loadu_si256((const __m256i *)w);
+  const __m256i low = _mm256_set1_epi16(bits == 8 ? 0x00ff : 0x000f);
+  if (bits == 8) {
+    *even = _mm256_and_si256(v, low);
+    *odd = _mm256_srli_epi16(v, 8);
+  } else if (half == 0) {
+    *even = _mm256_and_si256(v, low);
+    *odd = _mm256_and_si256(_mm256_srli_epi16(v, 8), low);
+  } else {
+    *even = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
+    *odd = _mm256_srli_epi16(v, 12);
   }
 }
 
@@ -154,52 +167,47 @@ static inline __m256i dot_avx2(__m256i acc, __m256i even, __m256i odd, __m256i a
   return _mm256_add_epi32(acc, _mm256_add_epi32(_mm256_madd_epi16(even, a_even), _mm256_madd_epi16(odd, a_odd)));
 }
 
+static inline __m256 eight_scales(const uint16_t *s) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)s)), 16));
+}
+
 /* Adds to acc the products of a group of a tile, from 8 * wide rows of it, with `count` tokens: each weight is read and
    widened once for all of them. */
 static inline __attribute__((always_inline)) void dots_avx2(__m256i (*acc)[4], int count, int wide, int bits,
-                                                            const uint8_t *w, const int16_t (*a)[128], int group) {
-  const __m256i low = _mm256_set1_epi16(bits == 8 ? 0x00ff : 0x000f);
+                                                            const uint8_t *w, const int16_t *const *a, int group) {
   const int step = bits == 8 ? 4 : 8;
   for (int k = 0; k < group; k += step, w += 256)
     for (int half = 0; half < step / 4; half++) {
       __m256i even[4], odd[4];
-      for (int j = 0; j < wide; j++) {
-        const __m256i v = _mm256_loadu_si256((const __m256i *)(w + j * 32));
-        if (bits == 8) {
-          even[j] = _mm256_and_si256(v, low);
-          odd[j] = _mm256_srli_epi16(v, 8);
-        } else if (half == 0) {
-          even[j] = _mm256_and_si256(v, low);
-          odd[j] = _mm256_and_si256(_mm256_srli_epi16(v, 8), low);
-        } else {
-          even[j] = _mm256_and_si256(_mm256_srli_epi16(v, 4), low);
-          odd[j] = _mm256_srli_epi16(v, 12);
-        }
-      }
+      for (int j = 0; j < wide; j++) unpack_avx2(w + j * 32, bits, half, even + j, odd + j);
       for (int m = 0; m < count; m++) {
-        int32_t pair[2];
-        memcpy(pair, a[m] + k + 4 * half, sizeof pair);
-        const __m256i a_even = _mm256_set1_epi32(pair[0]), a_odd = _mm256_set1_epi32(pair[1]);
+        const __m256i a_even = pair_of(a[m] + k + 4 * half), a_odd = pair_of(a[m] + k + 4 * half + 2);
         for (int j = 0; j < wide; j++) acc[m][j] = dot_avx2(acc[m][j], even[j], odd[j], a_even, a_odd);
       }
     }
 }
 
-/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. Always added by the same
-   instruction, so that a token's are the same in any company. */
+/* Sums across groups are kept in `out`, so that the sums within a group keep their registers. `halved`: the codes' first
+   planes are what is met. */
 static inline __attribute__((always_inline)) void tiles_avx2(
-    const Linear *l, int count, int bits, const int8_t *codes, const float *code_scales, const int32_t *code_sums,
-    int adds, float *out, int out_stride, int first, int last) {
+    const Linear *l, int count, int bits, int halved, const int16_t *codes, const float *code_scales,
+    const int32_t *code_sums, int adds, float *out, int out_stride, int first, int last) {
   const int groups = l->inputs / l->group, group = l->group, bytes = TILE * group * bits / 8;
   const int wide = count <= 2 ? 4 : 2; /* vectors of eight rows that fit the registers */
-  int16_t a[MAX_BLOCK][128];
+  int16_t planes[MAX_BLOCK][128];
   for (int tile = first; tile < last; tile++) {
     const uint8_t *w = l->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
     const uint16_t *s = l->scales + (size_t)tile * groups * TILE;
     for (int m = 0; !adds && m < count; m++) memset(out + (size_t)m * out_stride + tile * TILE, 0, sizeof(float) * TILE);
     for (int g = 0; g < groups; g++, s += TILE, w += bytes) {
-      for (int m = 0; m < count; m++)
-        widen_avx2(codes + (size_t)m * 2 * l->inputs + g * group, l->planes, l->inputs, group, a[m]);
+      const int16_t *a[MAX_BLOCK];
+      for (int m = 0; m < count; m++) {
+        a[m] = codes + (size_t)m * l->inputs + g * group;
+        if (halved) {
+          first_planes(a[m], group, planes[m]);
+          a[m] = planes[m];
+        }
+      }
       for (int part = 0; part < TILE / 8; part += wide) {
         __m256i acc[MAX_BLOCK][4];
         for (int m = 0; m < count; m++)
@@ -207,15 +215,65 @@ static inline __attribute__((always_inline)) void tiles_avx2(
             acc[m][j] = _mm256_set1_epi32(-(bits == 8 ? 128 : 8) * code_sums[(size_t)m * 2 * groups + g]);
         dots_avx2(acc, count, wide, bits, w + part * 32, a, group);
         for (int j = 0; j < wide; j++) {
-          const __m256i eight = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(s + (part + j) * 8)));
-          const __m256 scale = _mm256_castsi256_ps(_mm256_slli_epi32(eight, 16));
-          for (int m = 0; m < count; m++) {
-            float *to = out + (size_t)m * out_stride + tile * TILE + (part + j) * 8;
-            const __m256 by = _mm256_mul_ps(scale, _mm256_set1_ps(code_scales[(size_t)m * groups + g] * l->part));
-            _mm256_storeu_ps(to, _mm256_fmadd_ps(_mm256_cvtepi32_ps(acc[m][j]), by, _mm256_loadu_ps(to)));
-          }
+          const __m256 scale = eight_scales(s + (part + j) * 8);
+          for (int m = 0; m < count; m++)
+            add_group(out + (size_t)m * out_stride + tile * TILE + (part + j) * 8, acc[m][j], scale,
+                      code_scales[(size_t)m * groups + g] * l->part);
         }
       }
+    }
+  }
+}
+
+/* A group of a tile in 16 bits, signed: [4][group / 4][even of 16 rows, odd of 16 rows]. */
+static void widen_tile(const uint8_t *w, int bits, int group, int16_t *to) {
+  const __m256i offset = _mm256_set1_epi16(bits == 8 ? 128 : 8);
+  const int step = bits == 8 ? 4 : 8;
+  for (int k = 0; k < group; k += step, w += 256)
+    for (int half = 0; half < step / 4; half++)
+      for (int j = 0; j < 8; j++) {
+        __m256i even, odd;
+        unpack_avx2(w + j * 32, bits, half, &even, &odd);
+        int16_t *at = to + ((size_t)(j / 2) * (group / 4) + k / 4 + half) * 64 + j % 2 * 16;
+        _mm256_store_si256((__m256i *)at, _mm256_sub_epi16(even, offset));
+        _mm256_store_si256((__m256i *)(at + 32), _mm256_sub_epi16(odd, offset));
+      }
+}
+
+/* Many tokens: a group of a tile is widened once for a chunk of them, and sums lie side by side until they are whole. The
+   same integers and the same float32 sums in the same order as of few. */
+static void many_avx2(const Linear *l, int count, const Input *in, float *out, int out_stride, int first, int last) {
+  const int groups = l->inputs / l->group, group = l->group;
+  __attribute__((aligned(64))) int16_t weights[TILE * 128], planes[CHUNK * 128];
+  __attribute__((aligned(64))) float sums[CHUNK * TILE];
+  for (int begin = 0; begin < count; begin += CHUNK) {
+    const int rows = count - begin < CHUNK ? count - begin : CHUNK;
+    const int16_t *codes = (const int16_t *)in->codes + (size_t)begin * l->inputs;
+    const float *code_scales = in->scales + (size_t)begin * groups;
+    for (int tile = first; tile < last; tile++) {
+      memset(sums, 0, sizeof(float) * TILE * ((rows + BAND - 1) / BAND * BAND));
+      for (const Linear *part = l; part; part = part->fine) {
+        const int bits = part->bits, halved = part != l && l->planes == 2;
+        const uint8_t *w = part->weights + (size_t)tile * sonant_weight_bytes(TILE, l->inputs, bits);
+        const uint16_t *s = part->scales + (size_t)tile * groups * TILE;
+        for (int g = 0; g < groups; g++, s += TILE, w += TILE * group * bits / 8) {
+          const int16_t *a = codes + g * group;
+          size_t stride = l->inputs;
+          widen_tile(w, bits, group, weights);
+          if (halved) {
+            for (int m = 0; m < rows; m++) first_planes(a + m * stride, group, planes + m * group);
+            a = planes;
+            stride = group;
+          }
+          for (int m = 0; m < rows; m += BAND)
+            for (int j = 0; j < 4; j++)
+              band_avx2(rows - m - 1, weights + j * 16 * group, a + m * stride, stride, group, eight_scales(s + j * 16),
+                        eight_scales(s + j * 16 + 8), code_scales + (size_t)m * groups + g, groups, part->part,
+                        sums + m * TILE + j * 16);
+        }
+      }
+      for (int m = 0; m < rows; m++)
+        memcpy(out + (size_t)(begin + m) * out_stride + tile * TILE, sums + m * TILE, sizeof(float) * TILE);
     }
   }
 }
@@ -267,9 +325,11 @@ int sonant_best_path(void) {
 void sonant_limit_threads(int threads) { omp_set_num_threads(threads); }
 
 void sonant_choose_path(int path) { chosen_path = path; }
+int sonant_path(void) { return chosen_path < 0 ? sonant_best_path() : chosen_path; }
 
-/* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens; `adds` to what is there. */
-static void narrow_tiles(const Linear *l, int count, const int8_t *codes, const float *scales, const int32_t *sums,
+/* out[m][tile * 64 ...] for tiles first..last of `count` (1 to 4) quantised tokens; `adds` to what is there. `halved`: the
+   first planes of the codes are met. */
+static void narrow_tiles(const Linear *l, int count, int halved, const int8_t *codes, const float *scales, const int32_t *sums,
                          int adds, float *out, int out_stride, int first, int last, int path) {
 #if defined(__AVX512VNNI__)
   if (path == 2) {
@@ -285,24 +345,24 @@ static void narrow_tiles(const Linear *l, int count, const int8_t *codes, const 
   }
 #endif
 #if defined(__AVX2__) && defined(__FMA__)
-  if (path >= 1) {
+  if (path == 1) {
 #define CASE(M, B) \
   if (count == M && l->bits == B) { \
-    tiles_avx2(l, M, B, codes, scales, sums, adds, out, out_stride, first, last); \
+    tiles_avx2(l, M, B, halved, (const int16_t *)codes, scales, sums, adds, out, out_stride, first, last); \
     return; \
   }
     CASE(1, 8) CASE(2, 8) CASE(3, 8) CASE(4, 8) CASE(1, 4) CASE(2, 4) CASE(3, 4) CASE(4, 4)
 #undef CASE
   }
 #endif
-  (void)path;
+  (void)path, (void)halved;
   tiles_plain(l, count, l->bits, l->planes, codes, scales, sums, adds, out, out_stride, first, last);
 }
 
 static void run_blocks(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
                       int last) {
   const int groups = l->inputs / l->group;
-  const int path = chosen_path < 0 ? sonant_best_path() : chosen_path;
+  const int path = sonant_path();
   for (int m = 0; m < count; m += MAX_BLOCK) {
     const int block = count - m < MAX_BLOCK ? count - m : MAX_BLOCK;
     float *o = out + (size_t)m * out_stride;
@@ -326,20 +386,32 @@ static void run_blocks(const Linear *l, int count, const Input *in, float *out, 
     const float *s = in->scales + (size_t)m * groups;
     const int32_t *u = in->sums + (size_t)m * 2 * groups;
     for (const Linear *part = l; part; part = part->fine) {
-      narrow_tiles(part, block, c, s, u, part != l, o, out_stride, first, last, path);
+      narrow_tiles(part, block, part != l && l->planes == 2, c, s, u, part != l, o, out_stride, first, last, path);
       u += groups; /* what meets the int4 part is codes[0] alone */
     }
   }
 }
 
 /* Many tokens take one tile after the other, so that its weights come from memory once and from the core's own
-   cache for all blocks but the first. */
+   cache for all blocks but the first. With AVX2 they go in whole bands; a few that are left over go as a few do. */
 void sonant_run_tiles(const Linear *l, int count, const Input *in, float *out, int out_stride, int first,
                       int last) {
   if (count <= MAX_BLOCK) {
     run_blocks(l, count, in, out, out_stride, first, last);
     return;
   }
+#if defined(__AVX2__) && defined(__FMA__)
+  if (count >= 2 * BAND && l->bits != 16 && sonant_path() == 1) {
+    const int rest = count % BAND > MAX_BLOCK ? 0 : count % BAND, many = count - rest;
+    many_avx2(l, many, in, out, out_stride, first, last);
+    if (!rest) return;
+    const size_t groups = l->inputs / l->group;
+    const Input tail = {NULL, in->codes + (size_t)many * 2 * l->inputs, in->scales + many * groups,
+                        in->sums + many * 2 * groups};
+    run_blocks(l, rest, &tail, out + (size_t)many * out_stride, out_stride, first, last);
+    return;
+  }
+#endif
   for (int tile = first; tile < last; tile++) run_blocks(l, count, in, out, out_stride, tile, tile + 1);
 }
 
@@ -354,10 +426,13 @@ int sonant_linear_run(const Linear *l, int count, const float *x, const float *b
     in.scales = malloc(sizeof(float) * count * groups);
     in.sums = malloc(sizeof(int32_t) * 2 * count * groups);
     if (!in.codes || !in.scales || !in.sums) { free(in.codes); free(in.scales); free(in.sums); return 0; }
-    for (int m = 0; m < count; m++) sonant_put(l, &in, m, x + (size_t)m * l->inputs);
   }
 #pragma omp parallel num_threads(threads)
   {
+    if (l->bits != 16) {
+#pragma omp for schedule(static)
+      for (int m = 0; m < count; m++) sonant_put(l, &in, m, x + (size_t)m * l->inputs);
+    }
     int t = omp_get_thread_num(), n = omp_get_num_threads(), tiles = l->rows / TILE;
     int first = tiles * t / n, last = tiles * (t + 1) / n;
     sonant_run_tiles(l, count, &in, y, l->rows, first, last);

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = (
-    *("memory.h", "linear.h", "stack.h", "snake.h", "vector.h"),
+    *("memory.h", "linear.h", "bands.h", "stack.h", "snake.h", "vector.h"),
     *("memory.c", "pack.c", "products.c", "stack.c", "gpt2.c", "frame.c", "conv.c", "oversampled.c"),
 )
 # Finite-math assumptions stay off: scores may be -inf.
