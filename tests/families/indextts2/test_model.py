@@ -86,8 +86,8 @@ def test_clips_are_known_by_content(model):
     again = Style(emotion_audio=clip(4), emotion_strength=0.3)
     assert encoder_runs(lambda: model.prepare(request("Two.", first, style=again))) == 0
     for seed in range(5, 25):  # more clips than are remembered
-        model.clip_emotion(clip(seed, seconds=0.3))
-    assert encoder_runs(lambda: model.clip_emotion(clip(4))) == 1
+        model.preparing.clip_emotion(clip(seed, seconds=0.3))
+    assert encoder_runs(lambda: model.preparing.clip_emotion(clip(4))) == 1
 
 
 def test_a_voice_survives_its_file(model, voices, tmp_path):

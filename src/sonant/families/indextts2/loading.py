@@ -15,9 +15,10 @@ from sonant.families.indextts2.config import CONFIG_NAME, IndexConfig, read_conf
 from sonant.families.indextts2.decoder import CodeFeatures, DecodedFeatures, LatentFeatures
 from sonant.families.indextts2.front_end import FrontEnd
 from sonant.families.indextts2.layout import IndexFiles, locate
-from sonant.families.indextts2.model import IndexParts, IndexTTS2
+from sonant.families.indextts2.model import IndexTTS2
 from sonant.families.indextts2.multilingual import CODES, MultilingualFrontEnd
 from sonant.families.indextts2.options import MULTILINGUAL_OPTIONS, OPTIONS, PRESETS, SAMPLING
+from sonant.families.indextts2.preparing import IndexParts
 from sonant.families.indextts2.reference import ReferenceEncoder
 from sonant.families.indextts2.s2mel import FRAMES_PER_FEATURE
 from sonant.families.indextts2.semantic_codec import SemanticCodec

@@ -33,7 +33,8 @@ class IndexKit(Kit):
         model = load_model(self.checkpoint, device="cpu", dtype=torch.float32)
         front = model.parts.text
         if isinstance(front, MultilingualFrontEnd):  # kits are recorded without the optional grammar
-            model.parts = replace(model.parts, text=replace(front, spanish=no_grammar))
+            parts = replace(model.parts, text=replace(front, spanish=no_grammar))
+            return IndexTTS2(parts, model.spec, device="cpu")
         return model
 
     @cached_property

@@ -14,8 +14,8 @@ from torch import Tensor
 from sonant.checkpoints.tensors import read_json
 from sonant.engine.model import Prompt
 from sonant.families.indextts2.config import W2vBertConfig
-from sonant.families.indextts2.model import IndexInputs
 from sonant.families.indextts2.multilingual import STOP
+from sonant.families.indextts2.preparing import IndexInputs
 from sonant.families.indextts2.text import TextFrontEnd
 from sonant.families.indextts2.weights import GPT_WRAPPER, read_any
 from sonant.parity.kits.driver import watched
