@@ -9,6 +9,7 @@
 #include "stack.h"
 
 typedef struct Conv Conv;
+typedef struct Fixed Fixed;
 Linear *sonant_linear_new(int rows, int inputs, int bits, int group, int planes);
 void sonant_linear_free(Linear *l);
 int sonant_linear_pack(Linear *l, const float *weights);
@@ -31,6 +32,9 @@ int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int gr
                      int slots, int capacity, const float *cosines, const float *sines, const int32_t *greedy,
                      const int32_t *top_k, const float *temperature, const float *race, int64_t *tokens, float *total,
                      int threads);
+Fixed *sonant_fixed_new(int rows, int width, int taps, const float *weights);
+void sonant_fixed_free(Fixed *f);
+int sonant_fixed_run(const Fixed *f, int count, const float *x, const float *bias, float *y, int threads);
 Conv *sonant_conv_new(int inputs, int outputs, int taps, int dilation, int is_narrow, const float *weights);
 void sonant_conv_free(Conv *c);
 int sonant_conv_has_bfloat16(void);
@@ -106,6 +110,39 @@ static int matrices(void) {
     }
   sonant_choose_path(-1);
   return DONE;
+}
+
+/* Products in fixed point are near those of the floats, of whole groups and tiles and of pieces of them. */
+static int fixed(void) {
+  const int sizes[3][3] = {{128, 128, 1}, {70, 100, 1}, {37, 70, 3}}; /* outputs, inputs, taps */
+  int status = DONE;
+  for (int path = is_counting ? sonant_best_path() : 0; path <= sonant_best_path(); path++)
+    for (int i = 0; i < 3 && status == DONE; i++) {
+      const int rows = sizes[i][0], width = sizes[i][1], taps = sizes[i][2];
+      float *weights = random_floats((size_t)rows * taps * width, 0.1f), *bias = random_floats(rows, 1);
+      sonant_choose_path(path);
+      Fixed *f = sonant_fixed_new(rows, width, taps, weights);
+      status = f ? DONE : NO_MEMORY;
+      for (int count = 1; status == DONE && count < (is_counting ? 2 : 200); count += count < 8 ? 1 : 61) {
+        float *x = random_floats((size_t)(count + taps - 1) * width, 1), *y = random_floats((size_t)count * rows, 0);
+        status = sonant_fixed_run(f, count, x, count % 2 ? bias : NULL, y, 2);
+        double error = 0, power = 0;
+        for (int m = 0; status == DONE && m < count; m++)
+          for (int r = 0; r < rows; r++) {
+            double sum = count % 2 ? bias[r] : 0;
+            for (int k = 0; k < taps * width; k++) sum += (double)weights[r * taps * width + k] * x[m * width + k];
+            error += (sum - y[m * rows + r]) * (sum - y[m * rows + r]);
+            power += sum * sum;
+          }
+        if (status == DONE) CHECK(sqrt(error / power) < 0.0005);
+        free(x); free(y);
+      }
+      if (f) CHECK(sonant_fixed_run(f, 0, weights, NULL, bias, 1) == WRONG_SIZE);
+      sonant_fixed_free(f);
+      free(weights); free(bias);
+    }
+  sonant_choose_path(-1);
+  return status;
 }
 
 /* A stack of two layers: tokens together are tokens one by one, and what does not fit is refused. */
@@ -360,7 +397,7 @@ static int oversampled(void) {
 
 int main(void) {
   const struct { const char *name; int (*part)(void); } parts[] = {
-      {"matrices", matrices}, {"stack", stack}, {"frame", frame}, {"gpt2", gpt2}, {"convolution", convolution}, {"oversampled", oversampled}};
+      {"matrices", matrices}, {"fixed", fixed}, {"stack", stack}, {"frame", frame}, {"gpt2", gpt2}, {"convolution", convolution}, {"oversampled", oversampled}};
   for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
     CHECK(parts[i].part() == DONE);
     /* A slab is filled at once when it is made; after the first part one is held, so that it is not made anew for
@@ -377,6 +414,7 @@ int main(void) {
     sonant_linear_free(held);
     printf("%s: well, and with each of %d allocations failing\n", parts[i].name, failed);
   }
+  CHECK(!sonant_fixed_new(0, 64, 1, NULL) && !sonant_fixed_new(64, 0, 1, NULL) && !sonant_fixed_new(64, 64, 0, NULL));
   CHECK(!sonant_linear_new(63, 64, 8, 32, 1));
   CHECK(!sonant_linear_new(64, 64, 8, 48, 1));
   CHECK(!sonant_linear_new(64, 64, 7, 32, 1));

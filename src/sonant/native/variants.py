@@ -16,7 +16,17 @@ from pathlib import Path
 
 SOURCES = (
     *("memory.h", "linear.h", "bands.h", "stack.h", "snake.h", "vector.h"),
-    *("memory.c", "pack.c", "products.c", "stack.c", "gpt2.c", "frame.c", "conv.c", "oversampled.c"),
+    *(
+        "memory.c",
+        "pack.c",
+        "products.c",
+        "fixed.c",
+        "stack.c",
+        "gpt2.c",
+        "frame.c",
+        "conv.c",
+        "oversampled.c",
+    ),
 )
 # Finite-math assumptions stay off: scores may be -inf.
 FLAGS = ("-O3", "-std=gnu11", "-ffast-math", "-fno-finite-math-only", "-fopenmp", "-fPIC", "-shared")

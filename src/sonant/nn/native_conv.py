@@ -8,12 +8,12 @@ weights and inputs of a product are rounded to bfloat16, everything else stays f
 from __future__ import annotations
 
 import ctypes
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sonant.native import library
 from sonant.nn.channel_last import TimeConv, TimeConvTranspose
 from sonant.nn.mapped import give_back
 from sonant.nn.snake import Snake, SnakeBeta
@@ -148,21 +148,19 @@ class NativeConv1d(nn.Module):
 
     def __init__(self, library: ctypes.CDLL, layer: nn.Conv1d, *, narrow: bool = False) -> None:
         super().__init__()
-        self.conv = native_rows(library, layer, narrow=narrow)
+        self.conv: Any = self.make(library, layer, narrow=narrow)
         assert not isinstance(layer.padding, str)
         self.padding = layer.padding[0]
+
+    def make(self, library: ctypes.CDLL, layer: nn.Conv1d, *, narrow: bool) -> nn.Module:
+        """The product of rows."""
+        return native_rows(library, layer, narrow=narrow)
 
     def forward(self, x: Tensor) -> Tensor:
         rows = rows_of(x)
         if self.padding:
             rows = F.pad(rows, (0, 0, self.padding, self.padding))
         return of_rows(self.conv.over(rows))
-
-
-def multiplies_bfloat16() -> bool:
-    """True where there are kernels and the processor has an instruction for products of bfloat16."""
-    found = library()
-    return found is not None and bool(found.sonant_conv_has_bfloat16())
 
 
 def native_products(module: nn.Module, library: ctypes.CDLL, *, narrow: bool = False) -> None:

@@ -15,8 +15,10 @@ from sonant.errors import CheckpointError, RequestError
 from sonant.families import cosyvoice3
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.config import read_config
+from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
+from sonant.nn.narrow_products import FixedRows, NarrowForm, narrow_form
 from sonant.nn.native_conv import NativeRows
 from sonant.nn.precision import INT8, PlainLinear
 
@@ -176,22 +178,21 @@ def test_a_checkpoint_without_its_tokenizer_is_refused(folder):
         load(folder)
 
 
-@pytest.mark.skipif(
-    native.library() is None or not native.library().sonant_conv_has_bfloat16(),
-    reason="needs bfloat16 instructions",
-)
+@pytest.mark.skipif(narrow_form() is None, reason="needs bfloat16 instructions, or AVX2 without AVX512")
 def test_narrow_products_of_the_flow_stay_close(checkpoint, shared_model):
     config, rng = shared_model.config, torch.Generator().manual_seed(1)
     narrow = weights.load_flow(
         checkpoint, config, device=torch.device("cpu"), dtype=torch.float32, narrow=True
     )
-    assert isinstance(narrow.decoder.estimator.transformer_blocks[0].attn.to_q, NativeRows)
+    layer = narrow.decoder.estimator.transformer_blocks[0].attn.to_q
+    assert isinstance(layer, NativeRows if narrow_form() is NarrowForm.BFLOAT16 else FixedRows)
     prompt, tokens = (torch.randint(0, 700, (n,), generator=rng) for n in (10, 20))
     mel, speaker = torch.randn(20, 80, generator=rng) - 4, torch.randn(192, generator=rng)
     noise = torch.randn(80, 60, generator=rng)
     with torch.inference_mode():
         found, expected = (flow(prompt, tokens, mel, speaker, noise) for flow in (narrow, shared_model.flow))
-    assert 1e-5 < (found - expected).norm() / expected.norm() < 0.02
+    most = {NarrowForm.BFLOAT16: 0.02, NarrowForm.FIXED: 0.002}[narrow_form()]
+    assert 1e-5 < (found - expected).norm() / expected.norm() < most
 
 
 def test_the_variant_rl_is_spoken_with_by_name_without_renaming(folder, tmp_path):
@@ -232,4 +233,16 @@ def test_a_precision_narrows_the_matrices_that_the_estimate_of_memory_counts(che
     narrow = weights.load_language(checkpoint, config, device=cpu, dtype=torch.float32, precision=INT8)
     assert {name for name, m in narrow.named_modules() if isinstance(m, PlainLinear)} == {
         name.removesuffix(".weight") for name in counted
+    }
+
+
+@pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+def test_the_flow_narrows_what_the_estimate_of_memory_counts(checkpoint, monkeypatch):
+    monkeypatch.setattr("sonant.nn.narrow_products.narrow_form", lambda: NarrowForm.FIXED)
+    config, cpu = read_config(checkpoint), torch.device("cpu")
+    narrow = weights.load_flow(checkpoint, config, device=cpu, dtype=torch.float32, narrow=True)
+    wide = build(lambda: Flow(config.flow))
+    counted = within(wide, weights.halved(wide), read_part(checkpoint, "flow"))
+    assert {name for name, m in narrow.named_modules() if isinstance(m, FixedRows)} == {
+        name.removesuffix(".weight") for name in counted if name.endswith(".weight")
     }

@@ -33,7 +33,7 @@ from sonant.families.cosyvoice3.native_vocoder import use_native
 from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.native import library
-from sonant.nn.native_conv import native_products
+from sonant.nn.narrow_products import narrow_products
 from sonant.nn.packed import let_go, pack, packed
 from sonant.nn.precision import Precision
 from sonant.nn.quantized import PackedStore, quantize_decoder, quantize_linear
@@ -156,7 +156,7 @@ def load_language(
 
 
 def halved(model: Flow) -> Iterator[nn.Module]:
-    """Of the flow, what a precision with losses multiplies in bfloat16 where the processor has it."""
+    """Of the flow, what a precision with losses multiplies in the processor's narrow form."""
     estimator: Any = model.decoder.estimator
     for block in estimator.transformer_blocks:
         yield from (block.attn, block.ff)
@@ -170,7 +170,7 @@ def load_flow(
     dtype: torch.dtype,
     narrow: bool = False,
 ) -> Flow:
-    """The flow in `dtype`; `narrow`: products of the blocks on bfloat16 where the processor has them."""
+    """The flow in `dtype`; `narrow`: products of the blocks in the processor's narrow form."""
     model: Flow = build(lambda: Flow(config.flow))
     load_strict(
         model, read_part(folder, "flow"), dtype=dtype, device=device, where=str(part_file(folder, "flow"))
@@ -178,10 +178,8 @@ def load_flow(
     estimator: Any = model.decoder.estimator
     for block in estimator.transformer_blocks:
         pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
-    found = library() if narrow else None
-    if found is not None and found.sonant_conv_has_bfloat16():
-        for part in halved(model):
-            native_products(part, found, narrow=True)
+    if narrow:
+        narrow_products(*halved(model))
     pack(estimator.transformer_blocks, rows=FLOW_ROWS)
     let_go(model)
     return model

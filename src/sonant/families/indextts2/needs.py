@@ -21,7 +21,7 @@ from sonant.families.indextts2.weights import (
     halved,
     narrowed,
 )
-from sonant.nn.native_conv import multiplies_bfloat16
+from sonant.nn.narrow_products import saved_bytes
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
@@ -48,9 +48,9 @@ def footprint(
         weights -= bytes_in(narrow, itemsize)
         weights += slab_bytes(sum(stored_bytes(tensor, form) for tensor in narrow.values()))
     weights += bytes_in(s2mel, 4)
-    if form is not None and not form.is_lossless and multiplies_bfloat16():
+    if form is not None and not form.is_lossless:
         mel = build_s2mel(files.s2mel, s2mel, config)
-        weights -= bytes_in(within(mel, halved(mel.estimator), s2mel, rules=S2MEL_RULES), 2)
+        weights -= saved_bytes(bytes_in(within(mel, halved(mel.estimator), s2mel, rules=S2MEL_RULES), 1))
     for path, tensors in read.items():
         weights += bytes_in(tensors, dtype.itemsize if path.parent == files.classifier else 4)
     return Footprint(

@@ -43,7 +43,8 @@ from sonant.families.indextts2.semantic_codec import HalfRateCodec, SemanticCode
 from sonant.families.indextts2.vocoder import BigVgan, kaiser_sinc
 from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 from sonant.native import library
-from sonant.nn.native_conv import NativeConv1d, native_products
+from sonant.nn.narrow_products import narrow_convolution, narrow_products
+from sonant.nn.native_conv import NativeConv1d
 from sonant.nn.packed import let_go, pack, packed
 from sonant.nn.precision import Precision
 from sonant.nn.quantized import PackedStore, is_bfloat16, quantize_linear
@@ -289,7 +290,7 @@ def narrowed(network: IndexGpt) -> tuple[nn.Module, ...]:
 
 
 def halved(network: Dit) -> Iterator[nn.Module]:
-    """Of the velocity network, what a precision with losses multiplies in bfloat16 where there is such."""
+    """Of the velocity network, what a precision with losses multiplies in the processor's narrow form."""
     yield from (network.wavenet.in_layers, network.wavenet.res_skip_layers)
     for block in network.transformer.layers:
         assert isinstance(block, Block)
@@ -313,7 +314,7 @@ def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) 
 
 
 def load_s2mel(path: Path, config: IndexConfig, *, device: Device, narrow: bool = False) -> S2Mel:
-    """The mel half, float32; `narrow`: products of the velocity network on bfloat16 where there are such."""
+    """The mel half, float32; `narrow`: products of the velocity network in the processor's narrow form."""
     tensors = fold_weight_norm(s2mel_tensors(path))
     network = build_s2mel(path, tensors, config)
     load_strict(
@@ -327,21 +328,20 @@ def load_s2mel(path: Path, config: IndexConfig, *, device: Device, narrow: bool 
     )
     found = library() if torch.device(device).type == "cpu" else None
     if found is not None:
-        _quicken(network.estimator, found, narrow=narrow and bool(found.sonant_conv_has_bfloat16()))
+        _quicken(network.estimator, found, narrow=narrow)
     pack(network.estimator, rows=FLOW_ROWS)
     let_go(network)
     return network
 
 
 def _quicken(network: Dit, found: ctypes.CDLL, *, narrow: bool) -> None:
-    """The WaveNet's convolutions in C; `narrow`: on bfloat16 like the transformer's products."""
+    """The WaveNet's convolutions in C; `narrow`: in the narrow form, like the transformer's products."""
     for layers in (network.wavenet.in_layers, network.wavenet.res_skip_layers):
         for index, layer in enumerate(layers):
             assert isinstance(layer, nn.Conv1d)
-            layers[index] = NativeConv1d(found, layer, narrow=narrow)
+            layers[index] = narrow_convolution(found, layer) if narrow else NativeConv1d(found, layer)
     if narrow:
-        for part in halved(network):
-            native_products(part, found, narrow=True)
+        narrow_products(*halved(network))
 
 
 def load_codec(path: Path, config: IndexConfig, *, device: Device) -> SemanticCodec | HalfRateCodec:
