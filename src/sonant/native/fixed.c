@@ -22,6 +22,7 @@
 #define MOST_CODE 8191
 #if !defined(CHUNK)
 #define CHUNK 96
+#define BAND 6
 #endif
 
 typedef struct Fixed {
@@ -165,24 +166,26 @@ int sonant_fixed_run(const Fixed *f, int count, const float *x, const float *bia
 #endif
         scales[at] = put_group(from, left < GROUP ? left : GROUP, MOST_CODE, codes + at * GROUP);
       }
+    /* Threads share tiles of chunks of tokens, so that eight tiles keep sixteen threads busy; chunks are about as large. */
     const int t = omp_get_thread_num(), n = omp_get_num_threads(), tiles = (f->rows + TILE - 1) / TILE;
+    const int chunks = (count + CHUNK - 1) / CHUNK, each = ((count + chunks - 1) / chunks + BAND - 1) / BAND * BAND;
+    const long units = (long)tiles * chunks;
     __attribute__((aligned(64))) float sums[CHUNK * TILE];
-    for (int begin = 0; begin < count; begin += CHUNK) {
-      const int some = count - begin < CHUNK ? count - begin : CHUNK;
+    for (long unit = units * t / n; unit < units * (t + 1) / n; unit++) {
+      const int begin = (int)(unit / tiles) * each, tile = (int)(unit % tiles);
+      const int some = count - begin < each ? count - begin : each;
+      const int wide = f->rows - tile * TILE < TILE ? f->rows - tile * TILE : TILE;
       const int16_t *a = codes + (size_t)begin * groups * GROUP;
       const float *s = scales + (size_t)begin * groups;
-      for (int tile = tiles * t / n; tile < tiles * (t + 1) / n; tile++) {
-        const int wide = f->rows - tile * TILE < TILE ? f->rows - tile * TILE : TILE;
-        memset(sums, 0, sizeof sums);
+      memset(sums, 0, sizeof sums);
 #if defined(__AVX2__) && defined(__FMA__)
-        if (sonant_path()) tile_avx2(f, tile, some, a, s, sums);
-        else
+      if (sonant_path()) tile_avx2(f, tile, some, a, s, sums);
+      else
 #endif
-          tile_plain(f, tile, some, a, s, sums);
-        for (int m = 0; m < some; m++) {
-          float *to = y + (size_t)(begin + m) * f->rows + tile * TILE;
-          for (int j = 0; j < wide; j++) to[j] = sums[m * TILE + j] + (bias ? bias[tile * TILE + j] : 0);
-        }
+        tile_plain(f, tile, some, a, s, sums);
+      for (int m = 0; m < some; m++) {
+        float *to = y + (size_t)(begin + m) * f->rows + tile * TILE;
+        for (int j = 0; j < wide; j++) to[j] = sums[m * TILE + j] + (bias ? bias[tile * TILE + j] : 0);
       }
     }
   }
