@@ -16,6 +16,7 @@ from sonant.cli.app import tree
 from sonant.errors import RequestError
 from sonant.quality.judges import Judges
 from sonant.request.audio import Audio
+from sonant.request.speech import ModelSpec
 
 app = tree()
 
@@ -42,10 +43,14 @@ class Engine:
     def __init__(self, precision):
         self.model = Model(precision)
         self.precision = precision
-        self.spec = SimpleNamespace(
+        self.spec = ModelSpec(
+            family="toy",
+            name="m",
+            fingerprint="f",
+            sample_rate=24_000,
+            frame_rate=12.5,
+            languages=("english",),
             voices=("ann",),
-            needs_voice=False,
-            needs_instruction=False,
             sampling={"greedy": False, "max_frames": 9},
         )
 

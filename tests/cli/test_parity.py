@@ -127,6 +127,17 @@ def test_drift_prints_what_each_stage_loses(sonant):
     assert "piled up" in result.text
 
 
+def test_greedy_sets_what_the_model_has(sonant, tmp_path):
+    """It set Qwen3-TTS's two switches for every family, and drift and --greedy refused the other two."""
+    path = tmp_path / "greedy.safetensors"
+    result = sonant(
+        *("parity", "record", "--model", cases.checkpoint("cosyvoice3"), "--text", "Hi.", "--voice", CLIP),
+        *("--greedy", "--steps", 1, "--stages", "output.*", "--device", "cpu", "-o", path),
+    )
+    assert result.code == 0, result.err
+    assert "output.samples" in load_file(path)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stages_are_printed_as_tables(sonant, family):
     text = sonant("parity", "stages", family).text

@@ -211,8 +211,7 @@ def _say(engine: Engine, trial: Trial, mode: str, number: int, voice: Voice | st
     from sonant.request.speech import Sampling, SpeechRequest, Style
 
     spec = engine.spec
-    is_greedy = ("greedy", "predictor_greedy") if mode == "greedy" else ()
-    given: dict[str, Any] = {name: True for name in is_greedy if name in spec.sampling}
+    given: dict[str, Any] = {**spec.greedy} if mode == "greedy" else {}
     if trial.max_frames is not None and "max_frames" in spec.sampling:
         given["max_frames"] = trial.max_frames
     style = Style(instruction="a calm, low voice") if spec.needs_instruction else Style()

@@ -129,8 +129,9 @@ def record(
             "neither of --text and --like given; expected one of them. "
             "Say what to speak with --text, or repeat the request of a trace with --like."
         )
+    chosen = _greedy(model) if greedy else {}
     task = asked_task(
-        text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps
+        text, like, voice, transcript, language, instruction, seed, chosen, setting or [], steps
     )
     assert task is not None
     trace = record_trace(
@@ -146,6 +147,13 @@ def record(
     unused = trace.metadata["unmatched_patterns"]
     if unused:
         typer.echo(f"  note: no stage fits {', '.join(unused)}; see: sonant parity stages", err=True)
+
+
+def _greedy(model: str) -> dict[str, bool]:
+    """What a request for the most likely tokens sets, of the settings that this model has."""
+    from sonant.catalogue.registry import describe
+
+    return describe(model).greedy
 
 
 @app.command("compare")
@@ -285,8 +293,9 @@ def bisect(
     from sonant.parity.record import record as record_trace
 
     _check_precision(precision)
+    chosen = _greedy(model) if greedy else {}
     task = asked_task(
-        text, like, voice, transcript, language, instruction, seed, greedy, setting or [], steps
+        text, like, voice, transcript, language, instruction, seed, chosen, setting or [], steps
     )
     loaded = load_model(model, device=device, dtype=dtype)
     trace = _read(reference, names, "" if names else loaded.spec.family)
@@ -330,7 +339,7 @@ def drift(
     from sonant.parity.drift import measure_drift, update_budgets
 
     _check_place(write_budgets)
-    task = told_task(text, voice, transcript, None, instruction, 0, True, [], steps)
+    task = told_task(text, voice, transcript, None, instruction, 0, _greedy(model), [], steps)
     found = measure_drift(model, task, tuple(precisions.split(",")), device=device)
     if write_budgets is not None:
         update_budgets(write_budgets, found)

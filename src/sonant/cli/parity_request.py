@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ def asked_task(
     language: str | None,
     instruction: str | None,
     seed: int | None,
-    greedy: bool,
+    greedy: Mapping[str, bool],
     settings: list[str],
     steps: int | None,
 ) -> Task | None:
-    """The task that flags or another trace ask for; None when nothing was given."""
+    """The task that flags or another trace ask for; None when nothing was given. `greedy` are the model's
+    settings for it, where it is asked for."""
     from dataclasses import replace
 
     from sonant.errors import RequestError
@@ -73,7 +75,7 @@ def told_task(
     language: str | None,
     instruction: str | None,
     seed: int,
-    greedy: bool,
+    greedy: Mapping[str, bool],
     settings: list[str],
     steps: int | None,
 ) -> Task:
@@ -86,7 +88,7 @@ def told_task(
     from sonant.request.speech import Sampling, SpeechRequest, Style
 
     style: dict[str, Any] = {"instruction": instruction}
-    sampling: dict[str, Any] = {"greedy": True, "predictor_greedy": True} if greedy else {}
+    sampling: dict[str, Any] = dict(greedy)
     whole: dict[str, Any] = {}
     options: dict[str, Any] = {}
     places = dict.fromkeys(("speed", "text_layout", "normalize", "source_audio"), whole)

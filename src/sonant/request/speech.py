@@ -429,6 +429,11 @@ class ModelSpec:
     licence: str = ""
     note: str = ""
 
+    @property
+    def greedy(self) -> dict[str, bool]:
+        """The sampling fields that let every network of it take the most likely token."""
+        return {name: True for name in ("greedy", "predictor_greedy") if name in self.sampling}
+
 
 CAPABILITIES: Mapping[str, str] = {
     "clone": "speaks with the voice of a clip",
