@@ -1,6 +1,6 @@
 """Faults of IndexTTS-2.5 ports: what differs from IndexTTS2, and how it is easily missed."""
 
-from sonant.families.indextts2 import decoder, gpt, model, semantic_codec, speaker_rows
+from sonant.families.indextts2 import decoder, gpt, preparing, semantic_codec, speaker_rows
 from tests.parity.faults import Fault, change, loaded, replace
 
 
@@ -98,7 +98,7 @@ FAULTS = (
     ),
     Fault(
         "pace taken for the length factor",
-        change(model.IndexTTS2, "_prompt", "1.0 / request.speed", "request.speed"),
+        change(preparing.Preparing, "_prompt", "1.0 / request.speed", "request.speed"),
         ("s2mel.condition",),
     ),
     Fault(
