@@ -85,14 +85,21 @@ def test_the_largest_codes_do_not_overflow(kernel, sign):
     assert torch.allclose(product.over(torch.full((1, 7, 256), sign * 1e-20)), torch.tensor(sign * 7.68e-18))
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+@needs_kernel
+@pytest.mark.parametrize("shape", [(0, 64), (2, 0, 64)])
+def test_no_rows_are_no_rows(shape):
+    linear = nn.Linear(64, 32)
+    assert FixedRows(native.library(), linear)(torch.zeros(shape)).shape == (*shape[:-1], 32)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("inner", [128, 100])
 def test_what_is_no_number_stays_none_and_spoils_its_own_row_alone(kernel, wrong, inner):
     product, x = FixedProduct(kernel, values(64, 1, inner), None), values(1, 9, inner)
     expected = product.over(x)
     x[0, 4, inner - 1] = wrong
     found = product.over(x)
-    assert not torch.isfinite(found[0, 4]).any()
+    assert torch.isnan(found[0, 4]).all()
     others = [0, 1, 2, 3, 5, 6, 7, 8]
     assert torch.equal(found[:, others], expected[:, others])
 
@@ -134,17 +141,19 @@ class Processor:
 
 
 @pytest.mark.parametrize(
-    ("processor", "form"),
+    ("processor", "features", "form"),
     [
-        (None, None),
-        (Processor(0), None),
-        (Processor(1), NarrowForm.FIXED),
-        (Processor(2), None),
-        (Processor(2, has_bfloat16=True), NarrowForm.BFLOAT16),
+        (None, "avx2", None),
+        (Processor(0), "", None),
+        (Processor(1), "avx2", NarrowForm.FIXED),
+        (Processor(1), "avx2 avx512f", None),  # without VNNI
+        (Processor(2), "avx2 avx512f", None),
+        (Processor(2, has_bfloat16=True), "avx2 avx512f", NarrowForm.BFLOAT16),
     ],
 )
-def test_the_form_is_the_one_that_the_processor_is_quick_with(monkeypatch, processor, form):
+def test_the_form_is_the_one_that_the_processor_is_quick_with(monkeypatch, processor, features, form):
     monkeypatch.setattr(narrow, "library", lambda: processor)
+    monkeypatch.setattr(narrow, "features", lambda: frozenset(features.split()))
     assert narrow.narrow_form() is form
     numbers = 100 << 20
     assert (

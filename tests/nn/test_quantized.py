@@ -123,6 +123,18 @@ def test_extreme_activations_do_not_overflow(kernel, path, precision, sign):
     assert not made(torch.zeros(1, 256)).any()
 
 
+@pytest.mark.parametrize("precision", [INT12, INT8, INT4, Precision(bits=4, group=32, planes=2)])
+@pytest.mark.parametrize("tokens", [3, 20])
+def test_an_activation_that_is_no_number_counts_as_none(kernel, path, precision, tokens):
+    """By AVX2 it was the largest negative number for a while."""
+    torch.manual_seed(0)
+    made, x = NativeLinear(kernel, torch.randn(64, 256), None, precision), torch.randn(tokens, 256)
+    x[1, 70] = 0
+    expected = made(x)
+    x[1, 70] = float("nan")
+    assert torch.equal(made(x), expected)
+
+
 @pytest.mark.parametrize("switches", [{"qk_norm": True}, {"qkv_bias": True}, {}])
 def test_stack_in_c_equals_stack_in_torch_prefill_and_steps(kernel, path, switches):
     decoder = stack(**switches)

@@ -78,13 +78,14 @@ def ask(start, model):
 
 def notes_submissions(engine, model, monkeypatch):
     """How many segments had been begun when the engine had a text, by its first word."""
-    found, submit = {}, engine.submit
+    found, submit, one = {}, engine.submit, threading.Lock()
 
     def noted(request, **options):
-        model.go.clear()  # what is begun while it is being submitted is no wait
-        stream = submit(request, **options)
-        found[request.text.split(".")[0]] = len(model.begun)
-        model.go.set()
+        with one:
+            model.go.clear()  # what is begun while it is being submitted is no wait
+            stream = submit(request, **options)
+            found[request.text.split(".")[0]] = len(model.begun)
+            model.go.set()
         return stream
 
     monkeypatch.setattr(engine, "submit", noted)

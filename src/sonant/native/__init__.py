@@ -104,7 +104,7 @@ def bundled_library() -> Path | None:
     """The library inside this package that suits the processor, or None; an editable install has none."""
     folder = Path(str(resources.files("sonant.native").joinpath("kernels")))
     there = [variant for variant in of_machine() if (folder / variant.file).is_file()]
-    suits = suiting(there, _features())
+    suits = suiting(there, features())
     return None if suits is None else folder / suits.file
 
 
@@ -175,7 +175,7 @@ def _processor() -> str:
     return platform.processor()
 
 
-def _features() -> frozenset[str]:
+def features() -> frozenset[str]:
     """Names of the processor's features, as Linux spells them; an Apple processor's are known."""
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return frozenset({"asimd", "asimddp", "fphp", "asimdhp"})  # every Apple processor since the M1

@@ -3,13 +3,14 @@
    float32 in the same time.
 
    Both are quantised by groups of 64 inputs with a float32 scale each, activations on the fly. That is what an int32 holds:
-   64 * 4095 * 8191 is just below 2^31. A product of rows loses some 0.02 % (int8 weights: 0.4 %, bfloat16: 0.25 %).
+   64 * 4095 * 8191 is just below 2^31. A product of rows loses some 0.015 % (int8 weights: 0.4 %, bfloat16: 0.25 %).
 
    A convolution of stride 1 is a product of overlapping rows: its token m is the taps' inputs m, m + 1, ..., which lie one
    after the other and are quantised once. A linear layer is one of a single tap.
 
    Weight layout: tiles of 64 output rows, [tile][tap][group][4][32][16][2]: sixteen rows with two inputs side by side; scales
    [tile][tap][group][64]. What the last group of a tap and the last tile lack is zeros. */
+#include <float.h>
 #include <math.h>
 #include <omp.h>
 #include <stdlib.h>
@@ -36,19 +37,19 @@ void sonant_fixed_free(Fixed *f) {
   if (f) { sonant_leave(f->slab); free(f); }
 }
 
-/* The largest magnitude of x [count]; NaN when one is NaN. */
+/* The largest magnitude of x [count]; NaN when one is NaN or infinite. */
 static float peak_of(const float *x, int count) {
   float peak = 0;
   int is_number = 1;
   for (int i = 0; i < count; i++) {
     const float a = fabsf(x[i]);
-    is_number &= x[i] == x[i];
+    is_number &= a <= FLT_MAX;
     peak = a > peak ? a : peak;
   }
   return is_number ? peak : NAN;
 }
 
-/* Codes of up to 64 values, zeros behind them, and their scale: NaN when a value is no number. */
+/* Codes of up to 64 values, zeros behind them, and their scale: NaN when a value is no number or infinite. */
 static float put_group(const float *x, int count, int most, int16_t *codes) {
   const float peak = peak_of(x, count), inverse = peak > 1e-30f ? (float)most / peak : 0;
   for (int i = 0; i < GROUP; i++) codes[i] = 0;
@@ -111,12 +112,12 @@ static void tile_plain(const Fixed *f, int tile, int count, const int16_t *codes
 #if defined(__AVX2__) && defined(__FMA__)
 /* As `put_group`, of a whole group. */
 static float put_avx2(const float *x, int16_t *codes) {
-  const __m256 sign = _mm256_set1_ps(-0.0f);
+  const __m256 sign = _mm256_set1_ps(-0.0f), largest = _mm256_set1_ps(FLT_MAX);
   __m256 most = _mm256_setzero_ps(), numbers = _mm256_cmp_ps(most, most, _CMP_EQ_OQ);
   for (int i = 0; i < GROUP; i += 8) {
     const __m256 v = _mm256_loadu_ps(x + i);
     most = _mm256_max_ps(most, _mm256_andnot_ps(sign, v));
-    numbers = _mm256_and_ps(numbers, _mm256_cmp_ps(v, v, _CMP_ORD_Q));
+    numbers = _mm256_and_ps(numbers, _mm256_cmp_ps(_mm256_andnot_ps(sign, v), largest, _CMP_LE_OQ));
   }
   float lanes[8], peak = 0;
   _mm256_storeu_ps(lanes, most);
@@ -162,7 +163,7 @@ int sonant_fixed_run(const Fixed *f, int count, const float *x, const float *bia
         const int left = f->width - g * GROUP;
         const size_t at = (size_t)p * groups + g;
 #if defined(__AVX2__) && defined(__FMA__)
-        if (left >= GROUP) { scales[at] = put_avx2(from, codes + at * GROUP); continue; }
+        if (sonant_path() && left >= GROUP) { scales[at] = put_avx2(from, codes + at * GROUP); continue; }
 #endif
         scales[at] = put_group(from, left < GROUP ? left : GROUP, MOST_CODE, codes + at * GROUP);
       }

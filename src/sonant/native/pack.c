@@ -122,7 +122,15 @@ int sonant_linear_pack(Linear *l, const float *weights) {
   return DONE;
 }
 
+/* Rounded to an integer; what is no number is 0. */
+static inline int whole(float v) { return v == v ? (int)rintf(v) : 0; }
+
 #if defined(__AVX2__) && defined(__FMA__)
+/* As `whole`. */
+static inline __m256i whole_avx2(__m256 v) {
+  return _mm256_cvtps_epi32(_mm256_and_ps(v, _mm256_cmp_ps(v, v, _CMP_ORD_Q)));
+}
+
 /* A group as codes of 16 bits, four inputs as 0, 2, 1, 3, the sum of the codes and that of their first planes. */
 static inline void put_avx2(const float *x, int group, float inverse, int16_t *codes, int32_t *sum, int32_t *first) {
   const __m256i order = _mm256_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15, 0, 1, 4, 5, 2, 3, 6, 7, 8,
@@ -131,8 +139,8 @@ static inline void put_avx2(const float *x, int group, float inverse, int16_t *c
   const __m256i half = _mm256_set1_epi16(128), one = _mm256_set1_epi16(1);
   __m256i sums = _mm256_setzero_si256(), firsts = sums;
   for (int i = 0; i < group; i += 16) {
-    const __m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), by));
-    const __m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), by));
+    const __m256i a = whole_avx2(_mm256_mul_ps(_mm256_loadu_ps(x + i), by));
+    const __m256i b = whole_avx2(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), by));
     const __m256i q = _mm256_permute4x64_epi64(_mm256_packs_epi32(a, b), 0xd8);
     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(q, one));
     firsts = _mm256_add_epi32(firsts, _mm256_madd_epi16(_mm256_srai_epi16(_mm256_add_epi16(q, half), 8), one));
@@ -171,7 +179,7 @@ static void quantise(const float *x, int inputs, int group, int planes, int8_t *
 #endif
     if (planes == 2)
       for (int i = 0; i < group; i++) {
-        int q = (int)rintf(part[i] * inverse), l = (int8_t)q;
+        int q = whole(part[i] * inverse), l = (int8_t)q;
         low[i] = (int8_t)l;
         high[i] = (int8_t)((q - l) / 256);
         sum += q;
@@ -179,7 +187,7 @@ static void quantise(const float *x, int inputs, int group, int planes, int8_t *
       }
     else
       for (int i = 0; i < group; i++) {
-        int q = (int)rintf(part[i] * inverse);
+        int q = whole(part[i] * inverse);
         high[i] = (int8_t)q;
         sum += q;
       }

@@ -2,8 +2,8 @@
 
 Steps of a language model wait for weights to be read; a flow meets its weights with hundreds of frames at a
 time and waits for products. Where the processor multiplies bfloat16, that is the quicker form. Where it has
-AVX2 and neither bfloat16 nor VNNI, products of int16 are twice as many as float32 ones: weights of 13 bits
-and inputs of 14 in groups of 64 (src/sonant/native/fixed.c). Elsewhere products stay in float32.
+AVX2 and no AVX512, products of int16 are twice as many as float32 ones: weights of 13 bits and inputs of 14
+in groups of 64 with a scale each (src/sonant/native/fixed.c). Elsewhere products stay in float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from sonant.native import PATHS, check_done, library
+from sonant.native import PATHS, check_done, features, library
 from sonant.nn.mapped import give_back
 from sonant.nn.native_conv import NativeConv1d, native_products
 from sonant.nn.quantized import slab_bytes
@@ -37,8 +37,9 @@ def narrow_form() -> NarrowForm | None:
         return None
     if found.sonant_conv_has_bfloat16():
         return NarrowForm.BFLOAT16
-    # Measured with AVX2 alone (docs/benchmarks.md); with AVX512, float32 has twice the width too.
-    return NarrowForm.FIXED if found.sonant_best_path() == PATHS.index("AVX2") else None
+    # Measured with AVX2 alone (docs/benchmarks.md); with any AVX512 float32 has twice the width, too.
+    is_avx2 = found.sonant_best_path() == PATHS.index("AVX2") and "avx512f" not in features()
+    return NarrowForm.FIXED if is_avx2 else None
 
 
 def saved_bytes(numbers: int) -> int:
@@ -81,8 +82,8 @@ def _fix(module: nn.Module, library: ctypes.CDLL) -> None:
 class FixedProduct(nn.Module):
     """Products in fixed point: weight [C_out, taps, C_in], of overlapping rows where there are several taps.
 
-    A row's result is the same to the bit beside any others and for any number of threads. A group with a
-    number that is NaN makes its rows NaN.
+    A row's result is the same to the bit beside any others and for any number of threads. A number
+    that is NaN or infinite makes its row NaN.
     """
 
     def __init__(self, library: ctypes.CDLL, weight: Tensor, bias: Tensor | None) -> None:
@@ -103,6 +104,8 @@ class FixedProduct(nn.Module):
         """x [B, T + taps - 1, C_in] -> [B, T, C_out], float32."""
         x = x.float().contiguous()
         y = torch.empty(x.shape[0], x.shape[1] - self.taps + 1, self.outer)
+        if not y.numel():
+            return y
         for rows, found in zip(x, y, strict=True):
             done = self._library.sonant_fixed_run(
                 self.handle,
@@ -124,7 +127,7 @@ class FixedRows(nn.Module):
         self.product = FixedProduct(library, linear.weight[:, None], linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product.over(x.reshape(1, -1, x.shape[-1])).view(*x.shape[:-1], -1)
+        return self.product.over(x.reshape(1, -1, x.shape[-1])).view(*x.shape[:-1], self.product.outer)
 
 
 class FixedConv1d(NativeConv1d):

@@ -242,7 +242,7 @@ def test_the_flow_narrows_what_the_estimate_of_memory_counts(checkpoint, monkeyp
     config, cpu = read_config(checkpoint), torch.device("cpu")
     narrow = weights.load_flow(checkpoint, config, device=cpu, dtype=torch.float32, narrow=True)
     wide = build(lambda: Flow(config.flow))
-    counted = within(wide, weights.halved(wide), read_part(checkpoint, "flow"))
+    counted = within(wide, weights.narrow_parts(wide), read_part(checkpoint, "flow"))
     assert {name for name, m in narrow.named_modules() if isinstance(m, FixedRows)} == {
         name.removesuffix(".weight") for name in counted if name.endswith(".weight")
     }

@@ -137,7 +137,7 @@ def test_the_flow_narrows_what_the_estimate_of_memory_counts(loaded, checkpoint,
     path = locate(checkpoint, config).s2mel
     narrow = weights.load_s2mel(path, config, device="cpu", narrow=True)
     wide = weights.build_s2mel(path, weights.s2mel_tensors(path), config)
-    counted = within(wide, weights.halved(wide.estimator), wide.state_dict())
+    counted = within(wide, weights.narrow_parts(wide.estimator), wide.state_dict())
     assert {name for name, m in narrow.named_modules() if isinstance(m, FixedRows | FixedConv1d)} == {
         name.removesuffix(".weight") for name in counted
     }

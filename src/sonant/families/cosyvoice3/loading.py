@@ -68,7 +68,7 @@ def load(
             config,
             device=device,
             dtype=flow_dtype,
-            narrow=narrow is not None and not narrow.is_lossless,
+            narrow=narrow is not None and not narrow.is_lossless and flow_dtype == torch.float32,
         ),
         vocoder=weights.load_vocoder(path, config, device=device),
         encoders=Encoders(path, device),

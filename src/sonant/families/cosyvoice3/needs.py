@@ -14,7 +14,7 @@ from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.stream import PROMPTS, stream_bytes
-from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, halved, narrowed, part_tensors
+from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, narrow_parts, narrowed, part_tensors
 from sonant.nn.narrow_products import saved_bytes
 from sonant.nn.precision import PRECISIONS
 from sonant.nn.quantized import slab_bytes, stored_bytes
@@ -53,9 +53,9 @@ def footprint(
     weights += slab_bytes(stored)
     flow = part_tensors(folder, config, "flow")
     weights += bytes_in(flow, 8 if dtype == torch.float64 else 4)
-    if form is not None and not form.is_lossless:
+    if form is not None and not form.is_lossless and dtype != torch.float64:
         network = build(lambda: Flow(config.flow))
-        weights -= saved_bytes(bytes_in(within(network, halved(network), flow), 1))
+        weights -= saved_bytes(bytes_in(within(network, narrow_parts(network), flow), 1))
     vocoder = part_tensors(folder, config, "hift")
     pitch = {key: t for key, t in vocoder.items() if key.startswith(F0_PREFIX)}
     weights += bytes_in(vocoder, 4) + bytes_in(pitch, 4)  # float64

@@ -155,7 +155,7 @@ def load_language(
     return model
 
 
-def halved(model: Flow) -> Iterator[nn.Module]:
+def narrow_parts(model: Flow) -> Iterator[nn.Module]:
     """Of the flow, what a precision with losses multiplies in the processor's narrow form."""
     estimator: Any = model.decoder.estimator
     for block in estimator.transformer_blocks:
@@ -179,7 +179,7 @@ def load_flow(
     for block in estimator.transformer_blocks:
         pack(block.attn_norm, rows=2)  # the time, once for each half of the guidance
     if narrow:
-        narrow_products(*halved(model))
+        narrow_products(*narrow_parts(model))
     pack(estimator.transformer_blocks, rows=FLOW_ROWS)
     let_go(model)
     return model

@@ -18,7 +18,7 @@ from sonant.families.indextts2.weights import (
     S2MEL_RULES,
     build_gpt,
     build_s2mel,
-    halved,
+    narrow_parts,
     narrowed,
 )
 from sonant.nn.narrow_products import saved_bytes
@@ -50,7 +50,8 @@ def footprint(
     weights += bytes_in(s2mel, 4)
     if form is not None and not form.is_lossless:
         mel = build_s2mel(files.s2mel, s2mel, config)
-        weights -= saved_bytes(bytes_in(within(mel, halved(mel.estimator), s2mel, rules=S2MEL_RULES), 1))
+        narrow = within(mel, narrow_parts(mel.estimator), s2mel, rules=S2MEL_RULES)
+        weights -= saved_bytes(bytes_in(narrow, 1))
     for path, tensors in read.items():
         weights += bytes_in(tensors, dtype.itemsize if path.parent == files.classifier else 4)
     return Footprint(

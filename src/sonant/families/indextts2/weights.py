@@ -289,7 +289,7 @@ def narrowed(network: IndexGpt) -> tuple[nn.Module, ...]:
     return network.h, network.code_head
 
 
-def halved(network: Dit) -> Iterator[nn.Module]:
+def narrow_parts(network: Dit) -> Iterator[nn.Module]:
     """Of the velocity network, what a precision with losses multiplies in the processor's narrow form."""
     yield from (network.wavenet.in_layers, network.wavenet.res_skip_layers)
     for block in network.transformer.layers:
@@ -341,7 +341,7 @@ def _quicken(network: Dit, found: ctypes.CDLL, *, narrow: bool) -> None:
             assert isinstance(layer, nn.Conv1d)
             layers[index] = narrow_convolution(found, layer) if narrow else NativeConv1d(found, layer)
     if narrow:
-        narrow_products(*halved(network))
+        narrow_products(*narrow_parts(network))
 
 
 def load_codec(path: Path, config: IndexConfig, *, device: Device) -> SemanticCodec | HalfRateCodec:
