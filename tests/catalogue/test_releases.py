@@ -1,5 +1,6 @@
 """Every released repository as it really is: sizes explained, files chosen, found, planned and loaded."""
 
+import json
 import logging
 import math
 import re
@@ -12,6 +13,7 @@ from sonant.catalogue import registry
 from sonant.catalogue.hub import KNOWN, choose_files, known
 from sonant.catalogue.inspection import inspect_folder
 from sonant.errors import RequestError
+from tests.parity import cases
 from tests.releases import SENTENCE, catalogue, lay_out, make_speakable, sources, tensor_bytes, tensors_of
 
 NAMES = [model.name for model in KNOWN if model.repository in catalogue()]
@@ -96,6 +98,42 @@ def test_a_release_is_found_described_inspected_and_planned(laid_out, name, capl
     assert 0.1 * found.parameters < planned.needed < widest
     with pytest.raises(RequestError, match="needs about"):
         registry.plan(folder, memory_limit="100MB", device="cpu", slots=1, taken=0)
+
+
+SPEAKING = [name for name in NAMES if name != "qwen3-tts-tokenizer-12hz"]
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """A folder with the configs of a release, and nothing else."""
+
+    def made(name):
+        for path, small in catalogue()[known(name).repository]["small"].items():
+            small = catalogue("shared").get(small, small) if isinstance(small, str) else small
+            target = tmp_path / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(small if isinstance(small, str) else json.dumps(small), encoding="utf-8")
+        return tmp_path
+
+    return made
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+def test_auto_is_int8_for_every_release_on_a_cpu(configured, name, monkeypatch):
+    folder, cpu = configured(name), torch.device("cpu")
+    monkeypatch.setattr("sonant.native.library", lambda: object())
+    assert registry._resolved("auto", folder, cpu, "auto") == "int8"
+    assert registry._resolved("auto", folder, cpu, "bfloat16") is None
+    assert registry._resolved("auto", folder, torch.device("cuda"), "auto") is None
+    assert registry._resolved("lossless", folder, cpu, "auto") == "lossless"
+    monkeypatch.setattr("sonant.native.library", lambda: None)
+    assert registry._resolved("auto", folder, cpu, "auto") == "lossless", "torch gains nothing by int8"
+
+
+@pytest.mark.parametrize("family", cases.CASES)
+def test_auto_loses_nothing_of_a_narrow_checkpoint(family):
+    folder = cases.checkpoint(family)
+    assert registry._resolved("auto", folder, torch.device("cpu"), "auto") == "lossless"
 
 
 def test_what_the_releases_say_of_themselves(laid_out):

@@ -9,6 +9,7 @@ from sonant import native
 from sonant.nn import narrow_products as narrow
 from sonant.nn.narrow_products import FixedConv1d, FixedProduct, FixedRows, NarrowForm
 from sonant.nn.native_conv import NativeConv1d
+from sonant.nn.packed import pack
 from sonant.nn.quantized import slab_bytes
 
 needs_kernel = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
@@ -34,6 +35,20 @@ def rounded(x, most):
     groups = F.pad(x.double(), (0, -width % narrow.GROUP)).unflatten(-1, (-1, narrow.GROUP))
     step = groups.abs().amax(-1, keepdim=True).clamp_min(1e-30) / most
     return ((groups / step).round() * step).flatten(-2)[..., :width]
+
+
+def test_the_bfloat16_form_is_stated_in_torch_for_linear_layers_packed_or_not():
+    torch.manual_seed(0)
+    part = nn.ModuleDict({"inner": nn.Sequential(nn.Linear(512, 512), nn.SiLU()), "outer": nn.Linear(512, 3)})
+    part.requires_grad_(False)
+    x, linear = torch.randn(4, 512), part["inner"][0]
+    expected = F.linear(x.bfloat16().float(), linear.weight.bfloat16().float(), linear.bias)
+    pack(part, rows=1)
+    narrow.state_narrow_products(part)
+    assert isinstance(part["outer"], narrow.RoundedRows)
+    found = part["inner"][0](x)
+    assert torch.equal(found, expected)
+    assert 1e-4 < (found - linear(x)).norm() / found.norm() < 0.01
 
 
 def plain(x, weight, bias):

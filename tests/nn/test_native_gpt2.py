@@ -13,7 +13,7 @@ from sonant.families.indextts2.gpt import Block
 from sonant.families.indextts2.search import SearchSettings, make_search
 from sonant.nn.cache import KVCache
 from sonant.nn.native_gpt2 import NativeGpt2
-from sonant.nn.precision import INT4, INT8, LOSSLESS
+from sonant.nn.precision import stack_plan
 from sonant.nn.quantized import quantize_linear
 
 needs_kernel = pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
@@ -37,9 +37,10 @@ class Parts(nn.Module):
             if isinstance(norm, nn.LayerNorm):
                 norm.weight.data += 1
         self.requires_grad_(False)
+        plan = None if precision is None else stack_plan(precision, LAYERS)
         for name, layer in list(self.named_modules()):
-            if precision is not None and isinstance(layer, nn.Linear):
-                self.set_submodule(name, quantize_linear(layer, precision))
+            if plan is not None and isinstance(layer, nn.Linear):
+                self.set_submodule(name, quantize_linear(layer, plan.named(name)))
 
     def layers(self, x, rows):
         """Scores of x [B, T, D], layer by layer."""
@@ -63,7 +64,7 @@ def normal(*shape, seed=1):
 
 
 @needs_kernel
-@pytest.mark.parametrize("precision", [INT8, INT4, LOSSLESS])
+@pytest.mark.parametrize("precision", ["int8", "int4", "lossless"])
 @pytest.mark.parametrize("heads", [2, 4])  # of 64 values, which C knows beforehand, and of 32
 def test_joined_steps_are_the_layers_one_by_one_as_rows_change_places(heads, precision):
     parts = Parts(heads, precision)
@@ -89,14 +90,14 @@ def test_joined_steps_are_the_layers_one_by_one_as_rows_change_places(heads, pre
         found = joined(x, shared.rows(slots, 1))
         # Sums in another order; an activation between two codes may then go either way.
         assert (found - expected).abs().max() < (
-            1e-4 if precision is LOSSLESS else 5e-3
+            1e-4 if precision == "lossless" else 5e-3
         ) * expected.abs().max()
         assert shared.lengths == copied.lengths
 
 
 @needs_kernel
 def test_layers_one_by_one_find_what_joined_steps_have_written():
-    parts = Parts(2, LOSSLESS)
+    parts = Parts(2, "lossless")
     joined = parts.joined()
     cache = parts.cache(3, 9, shares=True)
     other = parts.cache(3, 9, shares=False)
@@ -115,7 +116,7 @@ def test_layers_one_by_one_find_what_joined_steps_have_written():
 
 @needs_kernel
 def test_more_rows_than_one_call_takes_and_any_number_of_threads_are_the_same():
-    parts = Parts(2, INT8)
+    parts = Parts(2, "int8")
     joined = parts.joined()
     x = normal(70, WIDTH)
     cache = parts.cache(70, 2, shares=True)
@@ -134,10 +135,10 @@ def test_more_rows_than_one_call_takes_and_any_number_of_threads_are_the_same():
 def test_what_is_not_all_in_c_is_left_to_the_layers():
     parts = Parts(2, None)
     assert parts.joined() is None
-    half = Parts(2, INT8)
+    half = Parts(2, "int8")
     half.h[1].mlp.c_fc = parts.h[1].mlp.c_fc
     assert half.joined() is None
-    half.h[1].mlp.c_fc = Parts(2, INT8).h[1].mlp.c_fc
+    half.h[1].mlp.c_fc = Parts(2, "int8").h[1].mlp.c_fc
     assert half.joined() is not None
     half.norms[1].eps = 1e-6
     assert half.joined() is None
@@ -145,7 +146,7 @@ def test_what_is_not_all_in_c_is_left_to_the_layers():
 
 @needs_kernel
 def test_joined_steps_refuse_places_that_the_cache_does_not_have():
-    parts = Parts(2, INT8)
+    parts = Parts(2, "int8")
     joined = parts.joined()
     cache = parts.cache(2, 4, shares=True)
     for _ in range(4):
@@ -161,7 +162,7 @@ def test_joined_steps_refuse_places_that_the_cache_does_not_have():
 
 @needs_kernel
 def test_a_stack_is_freed_with_its_owner():
-    joined = Parts(2, INT8).joined()
+    joined = Parts(2, "int8").joined()
     gone = weakref.ref(joined)
     joined(normal(1, WIDTH), Parts(2, None).cache(1, 2, shares=True).rows([0], 1))
     del joined
@@ -172,7 +173,7 @@ def test_a_stack_is_freed_with_its_owner():
 @needs_kernel
 @pytest.mark.parametrize("greedy", [True, False])
 def test_beams_choose_the_same_codes_either_way(greedy):
-    parts = Parts(2, LOSSLESS)
+    parts = Parts(2, "lossless")
     joined = parts.joined()
     embedding = normal(SCORES, WIDTH, seed=7)
     settings = SearchSettings(

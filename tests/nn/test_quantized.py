@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from sonant import native
+from sonant.errors import RequestError
 from sonant.nn.cache import KVCache
+from sonant.nn.packed import packed
 from sonant.nn.precision import (
     INT4,
     INT8,
@@ -17,9 +20,11 @@ from sonant.nn.precision import (
     PlainLinear,
     Precision,
     StackPlan,
+    plain_linear,
     plain_stack,
     quantize_activation,
     quantize_weight,
+    stack_plan,
 )
 from sonant.nn.quantized import (
     NativeDecoder,
@@ -169,6 +174,45 @@ def test_a_stack_of_several_precisions_equals_the_same_in_torch(kernel, path, pl
             expected = reference(x[:, start:stop], rows=kept.rows([1], stop - start))
             found = fast(x[:, start:stop], rows=own.rows([1], stop - start))
             assert (found - expected).norm() / expected.norm() <= 2e-5
+
+
+def test_int8_of_a_stack_has_twelve_bits_in_its_first_quarter():
+    plans = {layers: stack_plan("int8", layers) for layers in (1, 3, 4, 24, 28)}
+    assert {layers: plan.layers for layers, plan in plans.items()} == {1: 1, 3: 1, 4: 1, 24: 6, 28: 7}
+    assert all(plan.precisions == (INT12, INT8) for plan in plans.values())
+    assert stack_plan("lossless", 24).is_lossless
+    assert stack_plan("int4", 24).precisions == (INT4,)
+    with pytest.raises(RequestError, match=r"no precision 'mixed'.*lossless, int8, int4"):
+        stack_plan("mixed", 24)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("llm.model.model.layers.0.mlp.up_proj.weight", INT12),
+        ("llm.model.model.layers.1.self_attn.q_proj.weight", INT12),
+        ("llm.model.model.layers.1.mlp.down_proj.weight", INT8),
+        ("talker.model.layers.2.self_attn.q_proj.weight", INT8),
+        ("talker.model.layers.10.self_attn.q_proj.weight", INT8),
+        ("gpt.h.0.mlp.c_fc.weight", INT12),
+        ("h.1.attn.c_attn", INT12),
+        ("h.1.mlp.c_proj", INT8),
+        ("gpt.h.12.attn.c_attn.weight", INT8),
+        ("code_head", INT8),
+        ("llm_decoder.weight", INT8),
+    ],
+)
+def test_a_plan_knows_the_precision_of_a_weight_by_its_name(name, expected):
+    assert StackPlan(rest=INT8, careful=INT12, layers=1, attentions=2).named(name) == expected
+
+
+def test_what_is_packed_for_the_processor_is_narrowed_like_the_rest():
+    torch.manual_seed(0)
+    linear = nn.Linear(512, 512).requires_grad_(False)  # as small as is worth packing
+    kept = packed(linear, rows=1)
+    x = torch.randn(3, 512)
+    assert torch.equal(plain_linear(kept, INT12)(x), plain_linear(linear, INT12)(x))
+    assert plain_linear(kept, LOSSLESS) is kept
 
 
 def test_care_for_the_first_layers_is_where_it_counts():

@@ -44,6 +44,28 @@ def test_a_family_with_a_plan_narrows_what_the_plan_says():
     assert not any(isinstance(m, PlainLinear) for m in model.speech_tokenizer.codec.modules())
 
 
+@pytest.mark.parametrize("family", ["cosyvoice3", "indextts2"])
+def test_the_other_families_narrow_what_they_narrow_when_speaking(family):
+    from sonant.nn.narrow_products import RoundedRows
+    from sonant.nn.precision import PlainLinear
+
+    model = quantized(cases.load(family), "int8")
+    of = {
+        kind: {
+            name.split(".")[0]
+            for top in modules_of(model)
+            for name, m in top.named_modules()
+            if isinstance(m, kind)
+        }
+        for kind in (PlainLinear, RoundedRows)
+    }
+    expected = {
+        "cosyvoice3": ({"decoder", "head"}, {"decoder"}),  # the flow's solver is its decoder
+        "indextts2": ({"h", "code_head"}, {"estimator"}),
+    }
+    assert (of[PlainLinear], of[RoundedRows]) == expected[family]
+
+
 def test_drift_gives_both_figures():
     found = drift_of(toy, toy_task(), ("bfloat16",), table=TABLE)
     for loss in found.losses["bfloat16"]:

@@ -171,7 +171,8 @@ def _nested(name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
 def _tensor(name: str, shape: list[int], noise: Noise) -> Tensor:
     if name.endswith(("num_batches_tracked", "input_pos")):
         return torch.zeros(shape, dtype=torch.int64)
-    if name.endswith(("running_var", "weight_g", "var", "gamma")) or ("norm" in name and "bias" not in name):
+    is_gain = "bias" not in name and any(part in name for part in ("norm", ".ln_"))
+    if is_gain or name.endswith(("running_var", "weight_g", "var", "gamma")):
         return torch.ones(shape)
     if len(shape) == 1 or name.endswith("running_mean"):
         return torch.zeros(shape)

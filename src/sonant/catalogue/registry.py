@@ -210,14 +210,19 @@ def precisions(model: str | os.PathLike[str]) -> tuple[str, ...]:
 def _resolved(
     precision: str | None, model: str | os.PathLike[str], where: torch.device, dtype: str
 ) -> str | None:
-    """What "auto" stands for: the family may name its choice for a folder, else lossless if it is offered."""
+    """What "auto" stands for: the family may name its choice for a folder, else lossless if it is offered.
+
+    Without the kernels in C narrow weights cost memory and time, and lossless is what remains.
+    """
     if precision != "auto":
         return precision
     if where.type != "cpu" or choose_dtype(dtype) != choose_dtype("float32"):
         return None
+    from sonant import native
+
     family, path = find(model)
     package: Any = import_module(f"sonant.families.{family}")
-    if hasattr(package, "automatic_precision"):
+    if hasattr(package, "automatic_precision") and native.library() is not None:
         return str(package.automatic_precision(path))
     return "lossless" if "lossless" in precisions(model) else None
 
@@ -235,9 +240,9 @@ def load_model(
     `precision` says how a CPU keeps the weights of the autoregressive half. None or "full": as `dtype` says,
     in torch, every tensor within reach of a recording. "lossless": bfloat16 weights stay two bytes wide and
     are computed with in float32, which is twice as fast and equal up to the order of sums. "int8" is near
-    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": int8 for Qwen3-TTS of the released
-    sizes, lossless for others where it can be had, else full. Raises UnsupportedError where the family or the
-    device has no such form.
+    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": int8 for models of the released
+    sizes, where its loss was measured and there are kernels in C for it, lossless for others where it can be
+    had, else full. Raises UnsupportedError where the family or the device has no such form.
 
     Tensors of the files that no network reads are left out with one warning; `strict` makes them a
     CheckpointError. Missing and misshapen ones always are.

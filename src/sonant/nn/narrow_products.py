@@ -12,11 +12,13 @@ import ctypes
 from enum import Enum
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.native import PATHS, check_done, features, library
 from sonant.nn.mapped import give_back
 from sonant.nn.native_conv import NativeConv1d, native_products
+from sonant.nn.packed import PackedLinear
 from sonant.nn.quantized import slab_bytes
 
 GROUP, MOST_WEIGHT, MOST_INPUT = 64, 4095, 8191
@@ -62,6 +64,19 @@ def narrow_products(*parts: nn.Module) -> None:
             _fix(part, found)
 
 
+def state_narrow_products(*parts: nn.Module) -> None:
+    """What `narrow_products` makes of a part in the coarser of both forms, bfloat16, on any processor.
+
+    In torch, where every stage can be seen. Convolutions that are in C already stay as they are.
+    """
+    for part in parts:
+        for name, child in part.named_children():
+            if isinstance(child, nn.Linear | PackedLinear):
+                setattr(part, name, RoundedRows(child.plain() if isinstance(child, PackedLinear) else child))
+            else:
+                state_narrow_products(child)
+
+
 def narrow_convolution(library: ctypes.CDLL, layer: nn.Conv1d) -> nn.Module:
     """A dense convolution of stride 1 in the narrow form, in float32 where there is none."""
     form = narrow_form()
@@ -77,6 +92,22 @@ def _fix(module: nn.Module, library: ctypes.CDLL) -> None:
             give_back(*child.parameters())
         else:
             _fix(child, library)
+
+
+class RoundedRows(nn.Module):
+    """nn.Linear whose inputs and weights are rounded to bfloat16; bias and sums keep the layer's dtype."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(_rounded(linear.weight.detach()), requires_grad=False)
+        self.bias = linear.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(_rounded(x), self.weight, self.bias)
+
+
+def _rounded(x: Tensor) -> Tensor:
+    return x.bfloat16().to(x.dtype)
 
 
 class FixedProduct(nn.Module):

@@ -22,7 +22,7 @@ from torch import nn
 from sonant.engine.model import SpeechModel
 from sonant.errors import RequestError
 from sonant.nn.packed import PackedLinear
-from sonant.nn.precision import INT4, INT8, PlainLinear, Precision
+from sonant.nn.precision import INT4, INT8, Precision, plain_linear
 from sonant.parity.bisect import replay
 from sonant.parity.compare import compare
 from sonant.parity.record import record
@@ -184,10 +184,8 @@ def quantized(model: SpeechModel, precision: str) -> SpeechModel:
 
 def _quantize(module: nn.Module, precision: Precision) -> None:
     for name, child in list(module.named_children()):
-        if isinstance(child, PackedLinear):
-            child = child.plain()
-        if type(child) is nn.Linear:
-            setattr(module, name, PlainLinear(child.weight, child.bias, precision))
+        if type(child) in (nn.Linear, PackedLinear):
+            setattr(module, name, plain_linear(child, precision))
         else:
             _quantize(child, precision)
 

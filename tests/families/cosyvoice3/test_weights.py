@@ -1,8 +1,10 @@
 """Loading, conversion, and files that are wrong."""
 
+import copy
 import os
 import pickle
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,9 +20,11 @@ from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.flow import Flow
 from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.weights import folded_vocoder, read_part
+from sonant.nn.cache import KVCache
 from sonant.nn.narrow_products import FixedRows, NarrowForm, narrow_form
 from sonant.nn.native_conv import NativeRows
-from sonant.nn.precision import INT8, PlainLinear
+from sonant.nn.precision import INT8, INT12, PlainLinear, StackPlan, stack_plan
+from sonant.nn.quantized import PackedStore
 
 from .conftest import load
 
@@ -230,10 +234,86 @@ def test_a_precision_narrows_the_matrices_that_the_estimate_of_memory_counts(che
     counted = within(wide, weights.narrowed(wide), wide.state_dict())
     monkeypatch.setattr(native, "library", lambda: None)
     cpu = torch.device("cpu")
-    narrow = weights.load_language(checkpoint, config, device=cpu, dtype=torch.float32, precision=INT8)
+    narrow = weights.load_language(
+        checkpoint, config, device=cpu, dtype=torch.float32, plan=stack_plan("int8", 2)
+    )
     assert {name for name, m in narrow.named_modules() if isinstance(m, PlainLinear)} == {
         name.removesuffix(".weight") for name in counted
     }
+
+
+@pytest.fixture
+def language(checkpoint):
+    """A language model whose layers suit the kernel, as wide as that wants it."""
+    config = read_config(checkpoint).language
+    sizes = {"width": 128, "layers": 5, "heads": 4, "kv_heads": 2, "head_dim": 32, "intermediate": 192}
+    torch.manual_seed(0)
+    made = LanguageModel(replace(config, decoder=replace(config.decoder, **sizes))).requires_grad_(False)
+    for name, parameter in made.named_parameters():
+        parameter.data.uniform_(0.5, 1.5) if "norm" in name else parameter.data.normal_(std=0.1)
+    return made
+
+
+def scores(model):
+    x = model.prompt(torch.arange(20), torch.arange(12))
+    decoder = model.config.decoder
+    cache = KVCache(
+        layers=decoder.layers, slots=1, heads=decoder.kv_heads, head_dim=decoder.head_dim, capacity=40
+    )
+    with torch.inference_mode():
+        return model.logits(model(x, cache.rows([0], x.shape[1])))
+
+
+def distance(found, expected):
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+def test_int8_has_twelve_bits_in_the_first_quarter_in_c_as_in_torch(language):
+    plan, without = stack_plan("int8", 5), StackPlan(rest=INT8)
+    quick, plain, less = (copy.deepcopy(language) for _ in range(3))
+    weights.quantize(quick, plan)
+    weights.state_plainly(plain, plan)
+    weights.state_plainly(less, without)
+    kept = {name: m.precision for name, m in plain.named_modules() if isinstance(m, PlainLinear)}
+    assert {name for name, precision in kept.items() if precision == INT12} == {
+        name for name in kept if name.startswith("decoder.layers.0.")
+    }
+    assert kept["head"] == kept["decoder.layers.1.mlp.up_proj"] == INT8
+    expected = scores(language)
+    assert distance(scores(quick), scores(plain)) < 5e-4
+    assert distance(scores(quick), expected) < 0.8 * distance(scores(less), expected)
+
+
+@pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+def test_weights_that_were_packed_when_int8_had_eight_bits_everywhere_are_packed_again(language, tmp_path):
+    path = tmp_path / "kept.safetensors"
+    fresh, after, again = (copy.deepcopy(language) for _ in range(3))
+    weights.quantize(copy.deepcopy(language), StackPlan(rest=INT8), PackedStore(path))
+    weights.quantize(fresh, stack_plan("int8", 5))
+    weights.quantize(after, stack_plan("int8", 5), PackedStore(path))
+    for name, parameter in again.named_parameters():
+        if "proj.weight" in name or "head" in name:
+            parameter.data.zero_()  # were they read, the scores would differ
+    weights.quantize(again, stack_plan("int8", 5), PackedStore(path))
+    assert torch.equal(scores(after), scores(fresh))
+    assert torch.equal(scores(again), scores(fresh))
+
+
+def test_the_estimate_of_memory_gives_the_first_layers_twelve_bits(checkpoint):
+    if native.library() is None:
+        pytest.skip("without the kernels all stays wide")
+    cpu, llm = torch.device("cpu"), read_part(checkpoint, "llm")
+
+    def weighed(precision):
+        return cosyvoice3.footprint(checkpoint, device=cpu, dtype=torch.float32, precision=precision).weights
+
+    first = sum(t.numel() for name, t in llm.items() if ".layers.0." in name and t.ndim == 2)
+    every = sum(t.numel() for name, t in llm.items() if ".layers." in name and t.ndim == 2)
+    every += llm["llm_decoder.weight"].numel()
+    scale = 2 + 1 / 12  # of small weights the slabs have more room
+    expected = scale * (every * (8 - 4) / 8 + first * 4 / 8 - every * (2 / 32 - 2 / 64))
+    assert weighed("int8") - weighed("int4") == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.skipif(native.library() is None, reason="needs a C compiler")

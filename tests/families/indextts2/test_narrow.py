@@ -17,10 +17,12 @@ from sonant.families.indextts2.layout import locate
 from sonant.nn.narrow_products import FixedConv1d, FixedRows, NarrowForm, narrow_form
 from sonant.nn.native_conv import NativeConv1d, NativeRows
 from sonant.nn.packed import PackedLinear
-from sonant.nn.precision import INT8, LOSSLESS, PlainLinear
+from sonant.nn.precision import INT8, INT12, LOSSLESS, PlainLinear, StackPlan, stack_plan
 from sonant.nn.quantized import NativeLinear, PackedStore
 from sonant.request.speech import Sampling, SpeechRequest
 from tests.families.indextts2.conftest import clip, recorded
+
+PLAN = stack_plan("int8", 2)
 
 
 class Gpt(nn.Module):
@@ -50,12 +52,14 @@ def test_blocks_in_c_are_those_of_the_plain_arithmetic(monkeypatch, tmp_path):
     wide = Gpt()
     quick, plain, stored = (copy.deepcopy(wide) for _ in range(3))
     x = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(1))
-    weights._narrow(quick, INT8, PackedStore(tmp_path / "w.safetensors"))
-    weights._narrow(stored, INT8, PackedStore(tmp_path / "w.safetensors"))
+    weights.quantize(quick, PLAN, PackedStore(tmp_path / "w.safetensors"))
+    weights.quantize(stored, PLAN, PackedStore(tmp_path / "w.safetensors"))
     monkeypatch.setattr(native, "library", lambda: None)
-    weights._narrow(plain, INT8, None)
+    weights.quantize(plain, PLAN)
     assert isinstance(quick.h[1].attn.c_attn, NativeLinear)
     assert isinstance(plain.h[1].mlp.c_proj, PlainLinear)
+    assert plain.h[0].mlp.c_proj.precision == plain.h[0].attn.c_attn.precision == INT12
+    assert plain.h[1].mlp.c_proj.precision == plain.code_head.precision == INT8
     assert torch.equal(quick(x), stored(x))
     assert distance(quick(x), plain(x)) < 1e-3  # an activation that rounds the other way
     assert 1e-3 < distance(quick(x), wide(x)) < 0.05
@@ -66,12 +70,12 @@ def test_bfloat16_weights_are_kept_and_others_left_alone():
     wide = Gpt()
     x = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(1))
     expected = wide(x)
-    weights._narrow(wide, LOSSLESS, None)
+    weights.quantize(wide, StackPlan(rest=LOSSLESS))
     assert type(wide.code_head) is nn.Linear
     assert torch.equal(wide(x), expected)
     wide = wide.bfloat16().float()
     expected = wide(x)
-    weights._narrow(wide, LOSSLESS, None)
+    weights.quantize(wide, StackPlan(rest=LOSSLESS))
     assert isinstance(wide.h[0].mlp.c_fc, NativeLinear)
     assert distance(wide(x), expected) < 1e-6
 
@@ -95,6 +99,18 @@ def test_narrow_weights_stay_close_and_speak(loaded, checkpoint, monkeypatch, tm
         sampling = Sampling(max_frames=6, flow_steps=2)
         request = SpeechRequest("HI", voice=engine.clone(clip(0)), seed=4, sampling=sampling)
         assert engine.synthesize(request).seconds > 0
+
+
+@pytest.mark.skipif(native.library() is None, reason="needs a C compiler")
+def test_weights_that_were_packed_when_int8_had_eight_bits_everywhere_are_packed_again(tmp_path):
+    former, fresh, after = (Gpt() for _ in range(3))
+    x = torch.randn(3, 5, 128, generator=torch.Generator().manual_seed(1))
+    path = tmp_path / "kept.safetensors"
+    weights.quantize(former, StackPlan(rest=INT8), PackedStore(path))
+    weights.quantize(fresh, PLAN)
+    weights.quantize(after, PLAN, PackedStore(path))
+    assert torch.equal(after(x), fresh(x))
+    assert not torch.equal(after(x), former(x))
 
 
 @pytest.mark.skipif(narrow_form() is None, reason="needs bfloat16 instructions, or AVX2 without AVX512")
@@ -124,7 +140,7 @@ def test_a_precision_narrows_the_matrices_that_the_estimate_of_memory_counts(mon
     wide = Gpt()
     counted = within(wide, weights.narrowed(wide), wide.state_dict())
     monkeypatch.setattr(native, "library", lambda: None)
-    weights._narrow(wide, INT8, None)
+    weights.quantize(wide, PLAN)
     assert {name for name, m in wide.named_modules() if isinstance(m, PlainLinear)} == {
         name.removesuffix(".weight") for name in counted
     }

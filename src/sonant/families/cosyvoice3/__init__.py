@@ -13,10 +13,22 @@ if TYPE_CHECKING:
     from sonant.engine.model import SpeechModel
     from sonant.request.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "VARIANTS", "convert", "describe", "detect", "footprint", "load", "tensors_read"]
+__all__ = [
+    "PRECISIONS",
+    "VARIANTS",
+    "automatic_precision",
+    "convert",
+    "describe",
+    "detect",
+    "footprint",
+    "load",
+    "tensors_read",
+]
 
 PRECISIONS = ("lossless", "int8", "int4")
 """Precisions of the language model's weights that `load` takes on a CPU."""
+RELEASED_WIDTH = 896
+"""Width of the released language model, 0.5B."""
 VARIANTS = {"rl": ("llm.rl.safetensors", "llm.rl.pt")}
 """Other language models that a folder may hold: better error rates, a little less alike."""
 
@@ -24,6 +36,19 @@ VARIANTS = {"rl": ("llm.rl.safetensors", "llm.rl.pt")}
 def detect(path: Path) -> bool:
     """True for a CosyVoice folder, by its yaml's name; older releases too, so that loading can name them."""
     return any((path / name).is_file() for name in ("cosyvoice3.yaml", "cosyvoice2.yaml", "cosyvoice.yaml"))
+
+
+def automatic_precision(path: Path) -> str:
+    """The precision of the weights that suits a folder on a CPU.
+
+    int8 for language models as wide as the released one, on which its loss was measured; what is smaller is
+    quick enough without loss.
+    """
+    from sonant.families.cosyvoice3.config import read_config
+    from sonant.families.cosyvoice3.loading import refuse_older
+
+    refuse_older(path)
+    return "int8" if read_config(path).language.decoder.width >= RELEASED_WIDTH else "lossless"
 
 
 def load(

@@ -16,7 +16,7 @@ from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_confi
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME, Encoders
 from sonant.families.cosyvoice3.model import CosyVoice3Model, load_tokenizer, make_spec
 from sonant.families.cosyvoice3.prompt import PRESETS_NAME, flattened, read_presets
-from sonant.nn.precision import PRECISIONS
+from sonant.nn.precision import stack_plan
 from sonant.nn.quantized import PackedStore
 from sonant.request.speech import ModelSpec
 
@@ -53,22 +53,22 @@ def load(
     config = read_config(path)
     flow_dtype = torch.float64 if dtype == torch.float64 else torch.float32
     presets = read_presets(path, bins=config.flow.mel_bins, speaker_dim=config.flow.speaker_dim)
-    narrow = None if precision is None else PRECISIONS[precision]
+    plan = None if precision is None else stack_plan(precision, config.language.decoder.layers)
     store: PackedStore | None = None
-    if precision is not None and narrow is not None:
+    if precision is not None and plan is not None:
         dtype = torch.float32  # activations and cache
-        store = None if narrow.is_lossless else PackedStore.of(identity(path, variant), precision)
+        store = None if plan.is_lossless else PackedStore.of(identity(path, variant), precision)
     return CosyVoice3Model(
         config=config,
         language=weights.load_language(
-            path, config, device=device, dtype=dtype, precision=narrow, store=store, variant=variant
+            path, config, device=device, dtype=dtype, plan=plan, store=store, variant=variant
         ),
         flow=weights.load_flow(
             path,
             config,
             device=device,
             dtype=flow_dtype,
-            narrow=narrow is not None and not narrow.is_lossless and flow_dtype == torch.float32,
+            narrow=plan is not None and not plan.is_lossless and flow_dtype == torch.float32,
         ),
         vocoder=weights.load_vocoder(path, config, device=device),
         encoders=Encoders(path, device),

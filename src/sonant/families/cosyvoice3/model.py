@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sonant.engine.model import Ending, Prompt, Step, Unspeakable, Utterance, every_prompt
-from sonant.families.cosyvoice3 import feeding, generate
+from sonant.families.cosyvoice3 import feeding, generate, weights
 from sonant.families.cosyvoice3.config import FAMILY, QWEN_FOLDER, CosyVoice3Config
 from sonant.families.cosyvoice3.encoders import ENCODER_RATE, MAX_CLIP_SECONDS, Encoders
 from sonant.families.cosyvoice3.flow import Flow
@@ -24,6 +24,8 @@ from sonant.families.cosyvoice3.stream import PROMPTS, SpeechDecoder, stream_byt
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, MARKS, special_tokens
 from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.nn.cache import KVCache
+from sonant.nn.narrow_products import state_narrow_products
+from sonant.nn.precision import stack_plan
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import chance_of, generator
 from sonant.nn.step_stack import StepStack
@@ -122,6 +124,11 @@ class CosyVoice3Model:
             self.step_in_one_piece()
         self.spec = make_spec(config, presets, fingerprint=fingerprint, name=name)
         self.preparing = Preparing(self.spec, config, encoders, tokenizer, presets, device)
+
+    def narrow(self, precision: str) -> None:
+        """Do the arithmetic of "int8" or "int4" in torch, where every stage can be seen."""
+        weights.state_plainly(self.language, stack_plan(precision, self.config.language.decoder.layers))
+        state_narrow_products(*weights.narrow_parts(self.flow))
 
     # -- voices -------------------------------------------------------------------------------
 

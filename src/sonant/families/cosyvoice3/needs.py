@@ -16,7 +16,7 @@ from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.stream import PROMPTS, stream_bytes
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, narrow_parts, narrowed, part_tensors
 from sonant.nn.narrow_products import saved_bytes
-from sonant.nn.precision import PRECISIONS
+from sonant.nn.precision import stack_plan
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
@@ -36,9 +36,9 @@ def footprint(
 ) -> Footprint:
     """The footprint of a model folder."""
     config = read_config(folder)
-    form = None if precision is None else PRECISIONS[precision]
-    itemsize = 4 if form is not None else dtype.itemsize
-    has_kernel = form is not None and native.library() is not None
+    plan = None if precision is None else stack_plan(precision, config.language.decoder.layers)
+    itemsize = 4 if plan is not None else dtype.itemsize
+    has_kernel = plan is not None and native.library() is not None
     weights = stored = 0
     language = build(lambda: LanguageModel(config.language))
     llm = part_tensors(folder, config, "llm", variant)
@@ -46,14 +46,14 @@ def footprint(
     for name, tensor in llm.items():
         if name == TEXT_TABLE and device.type == "cpu" and tensor.dtype.itemsize == itemsize:
             weights += TEXT_ROWS
-        elif form is not None and has_kernel and name in narrow:
-            stored += stored_bytes(tensor, form)
+        elif plan is not None and has_kernel and name in narrow:
+            stored += stored_bytes(tensor, plan.named(name))
         else:
             weights += tensor.numel() * itemsize
     weights += slab_bytes(stored)
     flow = part_tensors(folder, config, "flow")
     weights += bytes_in(flow, 8 if dtype == torch.float64 else 4)
-    if form is not None and not form.is_lossless and dtype != torch.float64:
+    if plan is not None and not plan.is_lossless and dtype != torch.float64:
         network = build(lambda: Flow(config.flow))
         weights -= saved_bytes(bytes_in(within(network, narrow_parts(network), flow), 1))
     vocoder = part_tensors(folder, config, "hift")

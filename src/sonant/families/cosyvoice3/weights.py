@@ -35,8 +35,9 @@ from sonant.families.cosyvoice3.vocoder import Vocoder
 from sonant.native import library
 from sonant.nn.narrow_products import narrow_products
 from sonant.nn.packed import let_go, pack, packed
-from sonant.nn.precision import Precision
+from sonant.nn.precision import StackPlan, plain_linear, plain_stack
 from sonant.nn.quantized import PackedStore, quantize_decoder, quantize_linear
+from sonant.nn.transformer import Decoder
 
 LANGUAGE_RULES = (
     (r"^llm\.model\.model\.embed_tokens\.", "text_embedding."),
@@ -128,11 +129,11 @@ def load_language(
     *,
     device: torch.device,
     dtype: torch.dtype,
-    precision: Precision | None = None,
+    plan: StackPlan | None = None,
     store: PackedStore | None = None,
     variant: str | None = None,
 ) -> LanguageModel:
-    """The language model in `dtype`; its layers and its head with narrow weights if `precision` says so."""
+    """The language model in `dtype`; its layers and its head with the narrow weights of a plan."""
     model: LanguageModel = build(lambda: LanguageModel(config.language))
     load_strict(
         model,
@@ -143,16 +144,28 @@ def load_language(
         device=device,
         where=str(part_file(folder, "llm", variant)),
     )
-    if precision is not None:
-        model.decoder = quantize_decoder(model.decoder, "lm", precision, store=store)
-        model.head = quantize_linear(model.head, precision, name="lm.head", store=store)
-        if store is not None:
-            store.save()
+    if plan is not None:
+        quantize(model, plan, store)
     # What keeps its float32 weights: all of it, or a lossless precision of weights that are no bfloat16.
     pack(model.decoder, rows=1)
     model.head = packed(model.head, rows=1)
     let_go(model)
     return model
+
+
+def quantize(model: LanguageModel, plan: StackPlan, store: PackedStore | None = None) -> None:
+    """Narrow weights for the layers and the head, in C where sizes allow it; changed in place."""
+    model.decoder = quantize_decoder(model.decoder, "lm", plan, store=store)
+    model.head = quantize_linear(model.head, plan.rest, name="lm.head", store=store)
+    if store is not None:
+        store.save()
+
+
+def state_plainly(model: LanguageModel, plan: StackPlan) -> None:
+    """The narrow weights of a plan in torch, where every stage can be seen; changed in place."""
+    assert isinstance(model.decoder, Decoder)
+    plain_stack(model.decoder, plan)
+    model.head = plain_linear(model.head, plan.rest)
 
 
 def narrow_parts(model: Flow) -> Iterator[nn.Module]:

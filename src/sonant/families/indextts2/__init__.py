@@ -13,10 +13,21 @@ if TYPE_CHECKING:
     from sonant.engine.model import SpeechModel
     from sonant.request.speech import ModelSpec
 
-__all__ = ["PRECISIONS", "convert", "describe", "detect", "footprint", "load", "tensors_read"]
+__all__ = [
+    "PRECISIONS",
+    "automatic_precision",
+    "convert",
+    "describe",
+    "detect",
+    "footprint",
+    "load",
+    "tensors_read",
+]
 
 PRECISIONS = ("lossless", "int8", "int4")
 """Precisions of the GPT's weights that `load` takes on a CPU."""
+RELEASED_WIDTH = 1280
+"""Width of the released GPTs, of IndexTTS2 and of IndexTTS-2.5."""
 
 
 def detect(path: Path) -> bool:
@@ -24,6 +35,17 @@ def detect(path: Path) -> bool:
     from sonant.families.indextts2.config import CONFIG_NAME, describes_index
 
     return describes_index(path / CONFIG_NAME)
+
+
+def automatic_precision(path: Path) -> str:
+    """The precision of the weights that suits a folder on a CPU.
+
+    int8 for a GPT as wide as the released ones, on which its loss was measured; what is smaller is quick
+    enough without loss.
+    """
+    from sonant.families.indextts2.config import CONFIG_NAME, read_config
+
+    return "int8" if read_config(path / CONFIG_NAME).gpt.model_dim >= RELEASED_WIDTH else "lossless"
 
 
 def load(

@@ -24,7 +24,7 @@ from sonant.families.indextts2.s2mel import FRAMES_PER_FEATURE
 from sonant.families.indextts2.semantic_codec import SemanticCodec
 from sonant.families.indextts2.text import TEXT_MARKS, Normaliser, TextFrontEnd, read_glossary
 from sonant.families.indextts2.vocabulary import Vocabulary
-from sonant.nn.precision import PRECISIONS
+from sonant.nn.precision import stack_plan
 from sonant.nn.quantized import PackedStore
 from sonant.request.speech import ModelSpec
 
@@ -42,11 +42,11 @@ def load_model(
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
     spec = _spec(folder, files, config)
-    narrow = None if precision is None else PRECISIONS[precision]
+    plan = None if precision is None else stack_plan(precision, config.gpt.layers)
     store: PackedStore | None = None
-    if precision is not None and narrow is not None:
+    if precision is not None and plan is not None:
         dtype = torch.float32  # activations and cache
-        store = None if narrow.is_lossless else PackedStore.of(spec.fingerprint, precision)
+        store = None if plan.is_lossless else PackedStore.of(spec.fingerprint, precision)
     w2v_bert, w2v_config = weights.load_w2v_bert(files.w2v_bert, device=device)
     gpt = weights.load_gpt(
         files.gpt,
@@ -54,10 +54,10 @@ def load_model(
         w2v_config.hidden_size,
         device=device,
         dtype=dtype,
-        precision=narrow,
+        plan=plan,
         store=store,
     )
-    is_narrow = narrow is not None and not narrow.is_lossless
+    is_narrow = plan is not None and not plan.is_lossless
     s2mel = weights.load_s2mel(files.s2mel, config, device=device, narrow=is_narrow)
     codec = weights.load_codec(files.codec, config, device=device)
     mean, deviation = weights.load_statistics(files.w2v_stats)

@@ -15,11 +15,14 @@ import torch
 from torch import Tensor
 
 from sonant.engine.model import Ending, Prompt, Step, Unspeakable, Utterance, every_prompt
+from sonant.families.indextts2 import weights
 from sonant.families.indextts2.decoder import IndexDecoder
 from sonant.families.indextts2.gpt import cached_code_position
 from sonant.families.indextts2.preparing import IndexInputs, IndexParts, Preparing
 from sonant.families.indextts2.search import Search, SearchSettings, Turn, make_search
 from sonant.nn.cache import KVCache
+from sonant.nn.narrow_products import state_narrow_products
+from sonant.nn.precision import stack_plan
 from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import chance_of, generator
 from sonant.nn.tap import is_tapped
@@ -49,6 +52,11 @@ class IndexTTS2:
         self._steps: RowSteps | None = None
         self._steps_in_one_piece = self.device.type != "cpu"
         self.preparing = Preparing(parts, spec, self.device)
+
+    def narrow(self, precision: str) -> None:
+        """Do the arithmetic of "int8" or "int4" in torch, where every stage can be seen."""
+        weights.state_plainly(self.parts.gpt, stack_plan(precision, self.parts.config.gpt.layers))
+        state_narrow_products(*weights.narrow_parts(self.parts.s2mel.estimator))
 
     # -- voices ---------------------------------------------------------------------------------
 

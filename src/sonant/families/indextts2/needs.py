@@ -22,7 +22,7 @@ from sonant.families.indextts2.weights import (
     narrowed,
 )
 from sonant.nn.narrow_products import saved_bytes
-from sonant.nn.precision import PRECISIONS
+from sonant.nn.precision import stack_plan
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 POSITIONS = 700
@@ -36,19 +36,21 @@ def footprint(
     """The footprint of a model folder."""
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
-    form = None if precision is None or native.library() is None else PRECISIONS[precision]
+    plan = None
+    if precision is not None and native.library() is not None:
+        plan = stack_plan(precision, config.gpt.layers)
     itemsize = dtype.itemsize if precision is None else 4
     read = tensors_read(files, config)
     gpt, s2mel = read.pop(files.gpt), read.pop(files.s2mel)
     weights = bytes_in(gpt, itemsize)
-    if form is not None:
+    if plan is not None:
         hidden = W2vBertConfig.read(read_json(files.w2v_bert / "config.json")).hidden_size
         network = build_gpt(files.gpt, gpt, config, hidden)
         narrow = within(network, narrowed(network), gpt, rules=GPT_RULES)
         weights -= bytes_in(narrow, itemsize)
-        weights += slab_bytes(sum(stored_bytes(tensor, form) for tensor in narrow.values()))
+        weights += slab_bytes(sum(stored_bytes(t, plan.named(name)) for name, t in narrow.items()))
     weights += bytes_in(s2mel, 4)
-    if form is not None and not form.is_lossless:
+    if plan is not None and not plan.is_lossless:
         mel = build_s2mel(files.s2mel, s2mel, config)
         narrow = within(mel, narrow_parts(mel.estimator), s2mel, rules=S2MEL_RULES)
         weights -= saved_bytes(bytes_in(narrow, 1))

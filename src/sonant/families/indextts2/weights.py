@@ -45,8 +45,8 @@ from sonant.families.indextts2.w2v_bert import SEMANTIC_LAYER, W2vBert
 from sonant.native import library
 from sonant.nn.narrow_products import narrow_convolution, narrow_products
 from sonant.nn.native_conv import NativeConv1d
-from sonant.nn.packed import let_go, pack, packed
-from sonant.nn.precision import Precision
+from sonant.nn.packed import PackedLinear, let_go, pack, packed
+from sonant.nn.precision import StackPlan, plain_linear
 from sonant.nn.quantized import PackedStore, is_bfloat16, quantize_linear
 
 Device = torch.device | str
@@ -258,12 +258,12 @@ def load_gpt(
     *,
     device: Device,
     dtype: torch.dtype,
-    precision: Precision | None = None,
+    plan: StackPlan | None = None,
     store: PackedStore | None = None,
 ) -> IndexGpt:
     """The autoregressive half in `dtype`; `features` is w2v-bert's width.
 
-    With `precision` the layers of the blocks and the head have narrow weights.
+    With a plan the layers of the blocks and the head have narrow weights.
     """
     tensors = gpt_tensors(path)
     network = build_gpt(path, tensors, config, features)
@@ -274,8 +274,8 @@ def load_gpt(
     load_strict(
         network, tensors, rules=GPT_RULES, ignored=GPT_IGNORED, dtype=dtype, device=device, where=str(path)
     )
-    if precision is not None:
-        _narrow(network, precision, store)
+    if plan is not None:
+        quantize(network, plan, store)
         network.join_steps()
     # What keeps its float32 weights: all of it, or a lossless precision of weights that are no bfloat16.
     pack(network.h, rows=BEAMS)
@@ -297,20 +297,33 @@ def narrow_parts(network: Dit) -> Iterator[nn.Module]:
         yield from (block.attention, block.feed_forward)
 
 
-def _narrow(network: IndexGpt, precision: Precision, store: PackedStore | None) -> None:
+def quantize(network: IndexGpt, plan: StackPlan, store: PackedStore | None = None) -> None:
     """Narrow weights for what a step reads; all of it stays as it is where not even the head is bfloat16."""
     head = network.code_head
     assert isinstance(head, nn.Linear)
-    if precision.is_lossless and not is_bfloat16(head.weight):
+    if plan.is_lossless and not is_bfloat16(head.weight):
         return
-    network.code_head = quantize_linear(head, precision, name="gpt.code_head", store=store)
-    for index, block in enumerate(network.h):
-        for name, layer in list(block.named_modules()):
-            if isinstance(layer, nn.Linear):
-                stored = f"gpt.h.{index}.{name}"
-                block.set_submodule(name, quantize_linear(layer, precision, name=stored, store=store))
+    for name in _step_layers(network):
+        layer, stored = network.get_submodule(name), f"gpt.{name}"
+        network.set_submodule(name, quantize_linear(layer, plan.named(name), name=stored, store=store))
     if store is not None:
         store.save()
+
+
+def state_plainly(network: IndexGpt, plan: StackPlan) -> None:
+    """The narrow weights of a plan in torch, where every stage can be seen; changed in place."""
+    for name in _step_layers(network):
+        network.set_submodule(name, plain_linear(network.get_submodule(name), plan.named(name)))
+
+
+def _step_layers(network: IndexGpt) -> list[str]:
+    """Names of the linear layers in what a precision narrows."""
+    narrow = {id(part) for top in narrowed(network) for part in top.modules()}
+    return [
+        name
+        for name, part in network.named_modules()
+        if id(part) in narrow and isinstance(part, nn.Linear | PackedLinear)
+    ]
 
 
 def load_s2mel(path: Path, config: IndexConfig, *, device: Device, narrow: bool = False) -> S2Mel:

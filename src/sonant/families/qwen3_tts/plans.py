@@ -16,10 +16,11 @@ from sonant.nn.precision import (
     INT8,
     INT12,
     LOSSLESS,
-    PlainLinear,
     Precision,
     StackPlan,
+    plain_linear,
     plain_stack,
+    stack_plan,
 )
 from sonant.nn.quantized import PackedStore, quantize_decoder, quantize_linear
 from sonant.nn.transformer import Decoder
@@ -55,21 +56,17 @@ class PrecisionPlan:
         head = re.match(r"talker\.code_predictor\.lm_head\.(\d+)\.", name)
         if head:
             return (self.head(int(head[1]) + 1),)
-        layer = re.match(r"talker\.(code_predictor\.)?model\.layers\.(\d+)\.(self_attn\.)?", name)
-        if not layer:
-            return (self.predictor.rest if "code_predictor" in name else self.talker.rest,)
-        stacks = (self.predictor, self.late) if layer[1] else (self.talker,)
-        return tuple(
-            stack.of(int(layer[2]), is_attention=bool(layer[3])) for stack in stacks if stack is not None
-        )
+        if "code_predictor" not in name:
+            return (self.talker.named(name),)
+        stacks = (self.predictor, self.late if ".model.layers." in name else None)
+        return tuple(stack.named(name) for stack in stacks if stack is not None)
 
 
 def plan_of(precision: str, config: ModelConfig) -> PrecisionPlan:
     """The plan of "lossless", "int8", "mixed" or "int4"."""
-    # Measured on random weights of the released shapes, 28 and 5 layers: of what int8 piles up in the logits
-    # (squared), the talker's first layer alone makes half and the next six most of the rest; in the code
-    # predictor it is the first layer's attention. 12 bits there cost 6 % more to read.
-    talker = StackPlan(rest=INT8, careful=INT12, layers=max(1, config.talker.layers // 4))
+    talker = stack_plan("int8", config.talker.layers)
+    # Of what int8 piles up in the logits of the code predictor's 5 layers the first one's attention makes
+    # most (measured like the talker's). 12 bits in both cost 6 % more to read.
     predictor = StackPlan(rest=INT8, careful=INT12, attentions=1)
     # Mixed: int4 for the last ten of sixteen groups, whose tokens correct what the ones before left over.
     plans = {
@@ -134,16 +131,12 @@ def state_plainly(network: Network, plan: PrecisionPlan) -> None:
         predictor.late_from = plan.late_from
     plain_stack(talker.decoder, plan.talker)
     plain_stack(predictor.decoder, plan.predictor)
-    talker.codec_head = _plain(talker.codec_head, plan.head(0))
+    talker.codec_head = plain_linear(talker.codec_head, plan.head(0))
     for index, head in enumerate(predictor.lm_head):
-        predictor.lm_head[index] = _plain(head, plan.head(index + 1))
-    if not isinstance(predictor.small_to_mtp_projection, nn.Identity):
-        predictor.small_to_mtp_projection = _plain(predictor.small_to_mtp_projection, plan.predictor.rest)
-
-
-def _plain(linear: nn.Module, precision: Precision) -> nn.Module:
-    assert isinstance(linear, nn.Linear)
-    return linear if precision.is_lossless else PlainLinear(linear.weight, linear.bias, precision)
+        predictor.lm_head[index] = plain_linear(head, plan.head(index + 1))
+    projection = predictor.small_to_mtp_projection
+    if not isinstance(projection, nn.Identity):
+        predictor.small_to_mtp_projection = plain_linear(projection, plan.predictor.rest)
 
 
 def _twin(decoder: nn.Module) -> Decoder:
