@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 import torch
 
 from sonant.bench import cosyvoice3_checkpoint, indextts2_checkpoint
-from sonant.bench.random_weights import recorded_shapes
+from sonant.bench.random_weights import Noise, recorded_shapes
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 from sonant.catalogue.registry import describe
 from sonant.families.cosyvoice3.model import load_tokenizer
@@ -55,6 +56,15 @@ def test_an_indextts2_folder_is_known_and_its_texts_are_one_segment(tmp_path):
     front = TextFrontEnd(tmp_path / "bpe.model", {})
     for text in (TEXT, FIRST_AUDIO_TEXT):
         assert 20 < len(front.pieces(text)) < 120
+
+
+@pytest.mark.parametrize("module", [cosyvoice3_checkpoint, indextts2_checkpoint])
+def test_no_norm_of_a_random_checkpoint_has_gains_of_zero(module):
+    """It would give zeros whatever comes in, and what is before it could not be measured."""
+    noise = Noise()
+    for shapes in recorded_shapes(module.__name__.split(".")[-1].removesuffix("_checkpoint")).values():
+        vectors = {key: shape for key, shape in shapes.items() if len(shape) == 1 and key.endswith(".weight")}
+        assert [key for key, shape in vectors.items() if not module._tensor(key, shape, noise).all()] == []
 
 
 def test_an_indextts25_folder_is_known_and_its_words_are_single_tokens(tmp_path):

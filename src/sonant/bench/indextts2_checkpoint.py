@@ -171,7 +171,7 @@ def _nested(name: str, tensors: dict[str, Tensor]) -> dict[str, Any]:
 def _tensor(name: str, shape: list[int], noise: Noise) -> Tensor:
     if name.endswith(("num_batches_tracked", "input_pos")):
         return torch.zeros(shape, dtype=torch.int64)
-    is_gain = "bias" not in name and any(part in name for part in ("norm", ".ln_"))
+    is_gain = ("norm" in name and "bias" not in name) or (len(shape) == 1 and name.endswith(".weight"))
     if is_gain or name.endswith(("running_var", "weight_g", "var", "gamma")):
         return torch.ones(shape)
     if len(shape) == 1 or name.endswith("running_mean"):
