@@ -85,7 +85,8 @@ def stack_plan(precision: str, layers: int) -> StackPlan:
 
     int8 has 12 bits in the first quarter of the layers. Measured on random weights of the released shapes, 28
     and 24 layers (docs/benchmarks.md): of what 8 bits pile up in the logits (squared) the first layer makes a
-    third to a half, the rest of that quarter most of what is left. Raises RequestError for any other name.
+    quarter to a half, the first quarter of the layers half to five sixths. Raises RequestError for any other
+    name.
     """
     if precision not in PRECISIONS:
         offered = ", ".join(PRECISIONS)
