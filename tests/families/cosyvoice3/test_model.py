@@ -260,8 +260,8 @@ def test_a_voice_survives_its_file(shared_model, told, tmp_path):
     assert torch.equal(first.reference.mel, second.reference.mel)
 
 
-# Measured on this network of width 64: 0.043 in int8.
-@pytest.mark.parametrize(("precision", "most"), [("int8", 0.05), ("int4", 0.6), ("lossless", 1e-5)])
+# Measured on this network of width 64: 0.012 in int8.
+@pytest.mark.parametrize(("precision", "most"), [("int8", 0.02), ("int4", 0.6), ("lossless", 1e-5)])
 def test_narrow_weights_of_the_language_model_stay_close(
     shared_model, checkpoint, clip, monkeypatch, tmp_path, precision, most
 ):

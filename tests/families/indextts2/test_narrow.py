@@ -80,8 +80,8 @@ def test_bfloat16_weights_are_kept_and_others_left_alone():
     assert distance(wide(x), expected) < 1e-6
 
 
-# Measured on this network of width 48.
-@pytest.mark.parametrize(("precision", "most"), [("int8", 0.05), ("int4", 0.6), ("lossless", 1e-5)])
+# Measured on this network of width 48: 0.0063 in int8.
+@pytest.mark.parametrize(("precision", "most"), [("int8", 0.01), ("int4", 0.6), ("lossless", 1e-5)])
 def test_narrow_weights_stay_close_and_speak(loaded, checkpoint, monkeypatch, tmp_path, precision, most):
     assert precision in precisions(checkpoint)
     monkeypatch.setenv("SONANT_CACHE", str(tmp_path))
