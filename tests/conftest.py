@@ -1,5 +1,6 @@
 """What a test draws without saying a seed is drawn from one: what passes once passes every time."""
 
+import gc
 import random
 import sys
 
@@ -11,6 +12,21 @@ settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("same")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_certificates(tmp_path_factory):
+    """Nothing here speaks TLS, and httpx would read a whole file of certificates for every request."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        yield
+
+
+def pytest_collection_finish():
+    """What the modules hold stays: a search for garbage, of which each loaded model costs two, passes it by."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -109,6 +109,15 @@ def patient_clients():
         yield
 
 
+@pytest.fixture(autouse=True)
+def searched(monkeypatch):
+    """Hundreds of toy models come and go: looking for what they left costs more than all they do.
+
+    `test_models.py` has it as users have it.
+    """
+    monkeypatch.setattr("sonant.server.models.free_memory", lambda: None)
+
+
 @pytest.fixture
 def library(tmp_path):
     return VoiceLibrary(tmp_path / "voices")

@@ -17,6 +17,11 @@ from tests.server.conftest import toy_source
 MIB = 2**20
 
 
+@pytest.fixture
+def searched():
+    """Memory is given back as users have it."""
+
+
 def run(work):
     async def whole():
         return await work
