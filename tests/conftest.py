@@ -1,6 +1,5 @@
 """What a test draws without saying a seed is drawn from one: what passes once passes every time."""
 
-import gc
 import random
 import sys
 
@@ -21,12 +20,6 @@ def no_certificates(tmp_path_factory):
         patch.delenv("SSL_CERT_FILE", raising=False)
         patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
         yield
-
-
-def pytest_collection_finish():
-    """What the modules hold stays: a search for garbage, of which each loaded model costs two, passes it by."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,5 +1,6 @@
 """Runs the command line in this process, as a shell would see it."""
 
+import functools
 import io
 import logging
 import sys
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer.main
 
 from sonant.cli import app as tree
 from tests.toy import ToyModel
@@ -32,6 +34,14 @@ class _Bytes(io.TextIOWrapper):
     def value(self):
         self.flush()
         return self.buffer.getvalue()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_tree():
+    """A process builds its tree of commands once; here one runs hundreds of commands."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import torch
 
 from sonant.parity.budgets import Budget
 from sonant.parity.diagnosis import diagnose
+from sonant.parity.layout import _nearest, relative
 from sonant.parity.measure import distance
 from sonant.parity.reference.tracefile import statistics
 from sonant.parity.trace import Entry
@@ -210,3 +211,24 @@ def test_samples_are_compared_with_a_whole_tensor_in_another_layout(rows):
     reference = Entry(key="x", kind="stage", shape=(1, 20, 24), dtype="float32", stored=samples, sampled=50)
     found = distance(reference, entry(rows.transpose(1, 2)), TIGHT, any_layout=True, documented="[B, T, C]")
     assert (found.status, found.max_abs) == ("ok", 0)
+
+
+def test_a_part_of_a_long_signal_is_found_wherever_it_is_and_whatever_is_not_finite():
+    """As slowly as one can: every place measured by itself."""
+
+    def everywhere(whole, piece):
+        count = piece.shape[1]
+        scores = [relative(whole.narrow(1, at, count), piece) for at in range(whole.shape[1] - count + 1)]
+        return min(scores), scores.index(min(scores))
+
+    generator = torch.Generator().manual_seed(7)
+    for case in range(60):
+        whole = torch.randn(2, 90, 3, generator=generator) * 10 ** (case % 7 - 3)
+        whole[:, :40] *= 1e-6 if case % 5 == 0 else 1
+        piece = whole[:, case % 50 : case % 50 + 1 + case % 40].clone()
+        piece += 0.01 * piece.abs().max() * torch.randn(piece.shape, generator=generator) * (case % 3)
+        if case % 4 == 0:
+            piece[0, 0, 0], whole[1, 33, 2] = float("-inf"), float("nan")
+        assert _nearest(whole, piece, 1) == everywhere(whole, piece), case
+    ten_seconds = torch.randn(1, 240_000, generator=generator)
+    assert _nearest(ten_seconds, ten_seconds[:, 1_001:201_001], 1) == (0.0, 1_001)

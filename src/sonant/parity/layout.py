@@ -21,7 +21,8 @@ from sonant.parity.reference.tracefile import split_key
 MOST_AXES = 4
 MOST_ITEMS = 8
 """A leading axis up to this may be a batch axis that the other side lacks."""
-MOST_AT_ONCE = 50_000_000
+LIKELY = 16
+"""Places at which a part is measured exactly, after all were ranked."""
 _PART = re.compile(r"(.+)\[(\d+)\]")
 """A part of a stage that is kept as several tensors: `STAGE[0]`, `STAGE[1]`, ..."""
 
@@ -192,21 +193,37 @@ def _part(reference: Tensor, found: Tensor, names: Sequence[str]) -> Arrangement
 
 
 def _nearest(whole: Tensor, piece: Tensor, axis: int) -> tuple[float, int]:
-    """Where along an axis `piece` is most like a part of `whole`: relative distance and first index."""
+    """Where along an axis `piece` is most like a part of `whole`: relative distance and first index.
+
+    All places are ranked at once by correlations (Fourier), the best of them then measured; the work grows
+    with the length, not with its square.
+    """
     count = piece.shape[axis]
     starts = whole.shape[axis] - count + 1
-    is_plain = bool(torch.isfinite(whole).all()) and bool(torch.isfinite(piece).all())
-    if not is_plain or starts * piece.numel() > MOST_AT_ONCE:
-        scores = [relative(whole.narrow(axis, start, count), piece) for start in range(starts)]
-        best = min(range(starts), key=lambda start: scores[start])
-        return scores[best], best
-    windows = whole.double().unfold(axis, count, 1).movedim(axis, 0).reshape(starts, -1)
-    wanted = piece.double().movedim(axis, -1).reshape(1, -1)
-    lengths = windows.norm(dim=1)
-    apart = (windows - wanted).norm(dim=1)
-    found = torch.where(lengths > 0, apart / lengths.clamp(min=1e-300), apart)
-    start = int(found.argmin())
-    return float(found[start]), start
+    long, short = (
+        tensor.double().movedim(axis, -1).reshape(-1, tensor.shape[axis]) for tensor in (whole, piece)
+    )
+    right, left = torch.isfinite(long), torch.isfinite(short)
+    scale = max(float(long[right].abs().amax()) if right.any() else 0.0, 1e-300)
+    long, short = torch.where(right, long, 0) / scale, torch.where(left, short, 0) / scale
+    size = long.shape[1] + count
+
+    def spectrum(values: Tensor) -> Tensor:
+        return torch.fft.rfft(values.double(), size)
+
+    def correlated(*pairs: tuple[Tensor, Tensor]) -> Tensor:
+        total = sum((spectrum(a) * spectrum(b).conj()).sum(0) for a, b in pairs)
+        return torch.fft.irfft(total, size)[:starts]
+
+    # Only where both are finite: (a - b)^2 = a^2 - 2ab + b^2, and a^2 for the length.
+    lengths = correlated((long**2, left))
+    apart = lengths + correlated((right, short**2), (long, -2 * short))
+    noise = 1e-13 * float((long**2).sum() + (short**2).sum())
+    least = (apart - noise).clamp(min=0) / (lengths + noise).clamp(min=1e-300)
+    likely = least.argsort(stable=True)[:LIKELY].tolist()
+    scores = {start: relative(whole.narrow(axis, start, count), piece) for start in likely}
+    best = min(scores, key=lambda start: (scores[start], start))
+    return scores[best], best
 
 
 def part_key(key: str, index: int) -> str:
