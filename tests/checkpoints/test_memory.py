@@ -1,5 +1,6 @@
 """Memory limits: sizes in words, what fits, and estimates held against the true peak."""
 
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +16,10 @@ from sonant.checkpoints.tensors import load_strict, read_tensors, write_tensors
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError
 from sonant.nn.mapped import give_back
+from sonant.nn.precision import PlainLinear
+from sonant.parity.drift import modules_of
 from sonant.request.speech import SpeechRequest
+from tests.parity import cases
 from tests.toy import ToyModel
 
 QWEN = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
@@ -255,3 +259,21 @@ def test_on_an_accelerator_auto_gives_way_to_bfloat16():
     assert [(c.dtype, c.precision) for c in (wide, narrow)] == [("float32", "full"), ("bfloat16", "full")]
     assert narrow.footprint.weights < wide.footprint.weights
     assert narrow.footprint.position == wide.footprint.position / 2
+
+
+@pytest.mark.parametrize("family", cases.CASES)
+def test_without_kernels_what_torch_keeps_is_reckoned(family, monkeypatch):
+    """12 bits are two float32 matrices there; of the small checkpoints one layer of the stack has them."""
+    monkeypatch.setattr("sonant.native.library", lambda: None)
+    monkeypatch.setattr("sonant.nn.narrow_products.narrow_form", lambda: None)
+    folder, cpu = cases.checkpoint(family), torch.device("cpu")
+    package = import_module(f"sonant.families.{registry.find(folder)[0]}")
+    wide, narrow = (
+        package.footprint(folder, device=cpu, dtype=torch.float32, precision=precision).weights
+        for precision in ("lossless", "int8")
+    )
+    model = registry.load_model(folder, device="cpu", precision="int8")
+    kept = [m for top in modules_of(model) for m in top.modules() if isinstance(m, PlainLinear)]
+    twice = sum(m.fine.nbytes for m in kept if m.fine is not None)
+    assert twice > 0
+    assert narrow - wide == twice

@@ -1,8 +1,13 @@
 import json
+from importlib import import_module
 
 import pytest
+from torch import nn
 
 from sonant.errors import RequestError
+from sonant.nn.narrow_products import RoundedRows
+from sonant.nn.packed import PackedLinear
+from sonant.nn.precision import PlainLinear
 from sonant.parity.budgets import budget_table, find_budget
 from sonant.parity.drift import drift_of, modules_of, quantized, update_budgets
 from sonant.parity.stages import stage_table
@@ -36,8 +41,6 @@ def test_quantising_reaches_every_linear_layer_of_a_model():
 
 
 def test_a_family_with_a_plan_narrows_what_the_plan_says():
-    from sonant.nn.precision import PlainLinear
-
     model = quantized(cases.load("qwen3_tts"), "int8")
     assert any(isinstance(m, PlainLinear) for m in model.network.talker.decoder.modules())
     assert not any(isinstance(m, PlainLinear) for m in model.network.talker.text_projection.modules())
@@ -46,24 +49,20 @@ def test_a_family_with_a_plan_narrows_what_the_plan_says():
 
 @pytest.mark.parametrize("family", ["cosyvoice3", "indextts2"])
 def test_the_other_families_narrow_what_they_narrow_when_speaking(family):
-    from sonant.nn.narrow_products import RoundedRows
-    from sonant.nn.precision import PlainLinear
-
     model = quantized(cases.load(family), "int8")
-    of = {
-        kind: {
-            name.split(".")[0]
-            for top in modules_of(model)
-            for name, m in top.named_modules()
-            if isinstance(m, kind)
-        }
-        for kind in (PlainLinear, RoundedRows)
-    }
-    expected = {
-        "cosyvoice3": ({"decoder", "head"}, {"decoder"}),  # the flow's solver is its decoder
-        "indextts2": ({"h", "code_head"}, {"estimator"}),
-    }
-    assert (of[PlainLinear], of[RoundedRows]) == expected[family]
+    package = import_module(f"sonant.families.{family}.weights")
+    stack, flow = (
+        (model.language, model.flow)
+        if family == "cosyvoice3"
+        else (model.parts.gpt, model.parts.s2mel.estimator)
+    )
+    kinds = {PlainLinear: package.narrowed(stack), RoundedRows: package.narrow_parts(flow)}
+    for kind, parts in kinds.items():
+        inside = [m for part in parts for m in part.modules()]
+        assert any(isinstance(m, kind) for m in inside)
+        assert not any(isinstance(m, nn.Linear | PackedLinear) for m in inside)
+        everywhere = [m for top in modules_of(model) for m in top.modules() if isinstance(m, kind)]
+        assert {id(m) for m in everywhere} <= {id(m) for m in inside}
 
 
 def test_drift_gives_both_figures():

@@ -229,6 +229,11 @@ def test_a_part_of_a_long_signal_is_found_wherever_it_is_and_whatever_is_not_fin
         piece += 0.01 * piece.abs().max() * torch.randn(piece.shape, generator=generator) * (case % 3)
         if case % 4 == 0:
             piece[0, 0, 0], whole[1, 33, 2] = float("-inf"), float("nan")
+        if case % 6 == 1:  # a masked column
+            whole[..., 1] = piece[..., 1] = -1e9
+        if case % 6 == 2:  # a constant with hardly anything on it
+            whole = 3 + 1e-6 * whole.double()
+            piece = whole[:, case % 50 : case % 50 + 1 + case % 40].clone()
         assert _nearest(whole, piece, 1) == everywhere(whole, piece), case
     ten_seconds = torch.randn(1, 240_000, generator=generator)
     assert _nearest(ten_seconds, ten_seconds[:, 1_001:201_001], 1) == (0.0, 1_001)

@@ -156,6 +156,11 @@ class PlainLinear(nn.Module):
         return y if self.fine is None else y + F.linear(first, self.fine)
 
 
+def plain_bytes(weight: Tensor, precision: Precision) -> int:
+    """Bytes that a weight [N, K] takes in torch, as `PlainLinear` keeps it or, lossless, in float32."""
+    return weight.numel() * 4 * (2 if precision.bits == 12 else 1)
+
+
 def plain_linear(layer: nn.Module, precision: Precision) -> nn.Module:
     """A linear layer, packed or not, with the arithmetic of a precision in torch; lossless, it stays."""
     if precision.is_lossless:

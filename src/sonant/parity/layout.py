@@ -21,8 +21,10 @@ from sonant.parity.reference.tracefile import split_key
 MOST_AXES = 4
 MOST_ITEMS = 8
 """A leading axis up to this may be a batch axis that the other side lacks."""
-LIKELY = 16
-"""Places at which a part is measured exactly, after all were ranked."""
+MOST_AT_ONCE = 4_000_000
+"""Values of which spectra are made at once."""
+ROUNDING = 1e-12
+"""Of the squares' sum, more than sums by way of spectra in float64 lose."""
 _PART = re.compile(r"(.+)\[(\d+)\]")
 """A part of a stage that is kept as several tensors: `STAGE[0]`, `STAGE[1]`, ..."""
 
@@ -195,35 +197,38 @@ def _part(reference: Tensor, found: Tensor, names: Sequence[str]) -> Arrangement
 def _nearest(whole: Tensor, piece: Tensor, axis: int) -> tuple[float, int]:
     """Where along an axis `piece` is most like a part of `whole`: relative distance and first index.
 
-    All places are ranked at once by correlations (Fourier), the best of them then measured; the work grows
-    with the length, not with its square.
+    Correlations (Fourier) bound the distance at every place; only where the bounds leave a doubt is it
+    measured. So the work grows with the length, not with its square, unless most places are alike.
     """
     count = piece.shape[axis]
     starts = whole.shape[axis] - count + 1
-    long, short = (
-        tensor.double().movedim(axis, -1).reshape(-1, tensor.shape[axis]) for tensor in (whole, piece)
-    )
-    right, left = torch.isfinite(long), torch.isfinite(short)
-    scale = max(float(long[right].abs().amax()) if right.any() else 0.0, 1e-300)
-    long, short = torch.where(right, long, 0) / scale, torch.where(left, short, 0) / scale
-    size = long.shape[1] + count
-
-    def spectrum(values: Tensor) -> Tensor:
-        return torch.fft.rfft(values.double(), size)
-
-    def correlated(*pairs: tuple[Tensor, Tensor]) -> Tensor:
-        total = sum((spectrum(a) * spectrum(b).conj()).sum(0) for a, b in pairs)
-        return torch.fft.irfft(total, size)[:starts]
-
-    # Only where both are finite: (a - b)^2 = a^2 - 2ab + b^2, and a^2 for the length.
-    lengths = correlated((long**2, left))
-    apart = lengths + correlated((right, short**2), (long, -2 * short))
-    noise = 1e-13 * float((long**2).sum() + (short**2).sum())
+    long, short = (tensor.movedim(axis, -1).reshape(-1, tensor.shape[axis]) for tensor in (whole, piece))
+    scale = float(torch.where(torch.isfinite(long), long, 0).abs().amax()) or 1.0
+    apart = lengths = long.new_zeros(starts, dtype=torch.float64)
+    noise = 0.0
+    rows = max(1, MOST_AT_ONCE // (long.shape[1] + count))
+    for a, b in zip(torch.split(long, rows), torch.split(short, rows), strict=True):
+        here, there = torch.isfinite(a), torch.isfinite(b)
+        a, b = (torch.where(*pair, 0).double() / scale for pair in ((here, a), (there, b)))
+        # Only where both are finite: (a - b)^2 = a^2 - 2ab + b^2, and a^2 for the length.
+        length = _correlated((a**2, there.double()))
+        lengths = lengths + length
+        apart = apart + length + _correlated((here.double(), b**2), (a, -2 * b))
+        noise += ROUNDING * float((a**2).sum() + (b**2).sum())
     least = (apart - noise).clamp(min=0) / (lengths + noise).clamp(min=1e-300)
-    likely = least.argsort(stable=True)[:LIKELY].tolist()
-    scores = {start: relative(whole.narrow(axis, start, count), piece) for start in likely}
+    most = (apart + noise) / (lengths - noise).clamp(min=1e-300)
+    doubtful = (least <= most.amin()).nonzero().flatten().tolist()
+    scores = {start: relative(whole.narrow(axis, start, count), piece) for start in doubtful}
     best = min(scores, key=lambda start: (scores[start], start))
     return scores[best], best
+
+
+def _correlated(*pairs: tuple[Tensor, Tensor]) -> Tensor:
+    """Sums over rows and places of a[row, start + i] * b[row, i], for every start; all pairs together."""
+    (long, short), *_ = pairs
+    size = long.shape[1] + short.shape[1]
+    spectra = [(torch.fft.rfft(a, size) * torch.fft.rfft(b, size).conj()).sum(0) for a, b in pairs]
+    return torch.fft.irfft(torch.stack(spectra).sum(0), size)[: long.shape[1] - short.shape[1] + 1]
 
 
 def part_key(key: str, index: int) -> str:

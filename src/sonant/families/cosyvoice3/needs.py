@@ -16,7 +16,7 @@ from sonant.families.cosyvoice3.lm import LanguageModel
 from sonant.families.cosyvoice3.stream import PROMPTS, stream_bytes
 from sonant.families.cosyvoice3.weights import F0_PREFIX, LANGUAGE_RULES, narrow_parts, narrowed, part_tensors
 from sonant.nn.narrow_products import saved_bytes
-from sonant.nn.precision import stack_plan
+from sonant.nn.precision import plain_bytes, stack_plan
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 TEXT_TABLE = "llm.model.model.embed_tokens.weight"
@@ -48,6 +48,8 @@ def footprint(
             weights += TEXT_ROWS
         elif plan is not None and has_kernel and name in narrow:
             stored += stored_bytes(tensor, plan.named(name))
+        elif plan is not None and name in narrow:
+            weights += plain_bytes(tensor, plan.named(name))
         else:
             weights += tensor.numel() * itemsize
     weights += slab_bytes(stored)

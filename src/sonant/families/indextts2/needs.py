@@ -22,7 +22,7 @@ from sonant.families.indextts2.weights import (
     narrowed,
 )
 from sonant.nn.narrow_products import saved_bytes
-from sonant.nn.precision import stack_plan
+from sonant.nn.precision import plain_bytes, stack_plan
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 POSITIONS = 700
@@ -36,9 +36,7 @@ def footprint(
     """The footprint of a model folder."""
     config = read_config(folder / CONFIG_NAME)
     files = locate(folder, config)
-    plan = None
-    if precision is not None and native.library() is not None:
-        plan = stack_plan(precision, config.gpt.layers)
+    plan = None if precision is None else stack_plan(precision, config.gpt.layers)
     itemsize = dtype.itemsize if precision is None else 4
     read = tensors_read(files, config)
     gpt, s2mel = read.pop(files.gpt), read.pop(files.s2mel)
@@ -48,7 +46,10 @@ def footprint(
         network = build_gpt(files.gpt, gpt, config, hidden)
         narrow = within(network, narrowed(network), gpt, rules=GPT_RULES)
         weights -= bytes_in(narrow, itemsize)
-        weights += slab_bytes(sum(stored_bytes(t, plan.named(name)) for name, t in narrow.items()))
+        if native.library() is None:
+            weights += sum(plain_bytes(t, plan.named(name)) for name, t in narrow.items())
+        else:
+            weights += slab_bytes(sum(stored_bytes(t, plan.named(name)) for name, t in narrow.items()))
     weights += bytes_in(s2mel, 4)
     if plan is not None and not plan.is_lossless:
         mel = build_s2mel(files.s2mel, s2mel, config)

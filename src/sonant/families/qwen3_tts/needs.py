@@ -26,6 +26,7 @@ from sonant.families.qwen3_tts.weights import (
     has_bfloat16,
     network_tensors,
 )
+from sonant.nn.precision import plain_bytes
 from sonant.nn.quantized import slab_bytes, stored_bytes
 
 TEXT_TABLE = "talker.model.text_embedding.weight"
@@ -59,6 +60,8 @@ def footprint(
             weights += TEXT_ROWS if device.type == "cpu" else tensor.nbytes
         elif plan is not None and has_kernel and name in narrow:
             stored += sum(stored_bytes(tensor, form) for form in plan.forms(name))
+        elif plan is not None and name in narrow:
+            weights += sum(plain_bytes(tensor, form) for form in plan.forms(name))
         else:
             weights += tensor.numel() * dtype_of(name, dtype if plan is None else torch.float32).itemsize
     codec = folder / CODEC_FOLDER

@@ -15,7 +15,6 @@ from sonant.nn.precision import (
     INT4,
     INT8,
     INT12,
-    LOSSLESS,
     Precision,
     StackPlan,
     plain_linear,
@@ -64,23 +63,22 @@ class PrecisionPlan:
 
 def plan_of(precision: str, config: ModelConfig) -> PrecisionPlan:
     """The plan of "lossless", "int8", "mixed" or "int4"."""
+    if precision in ("lossless", "int4"):
+        stack = stack_plan(precision, config.talker.layers)
+        return PrecisionPlan(talker=stack, predictor=stack)
     talker = stack_plan("int8", config.talker.layers)
     # Of what int8 piles up in the logits of the code predictor's 5 layers the first one's attention makes
     # most (measured like the talker's). 12 bits in both cost 6 % more to read.
     predictor = StackPlan(rest=INT8, careful=INT12, attentions=1)
+    if precision == "int8":
+        return PrecisionPlan(talker=talker, predictor=predictor)
     # Mixed: int4 for the last ten of sixteen groups, whose tokens correct what the ones before left over.
-    plans = {
-        "lossless": PrecisionPlan(talker=StackPlan(rest=LOSSLESS), predictor=StackPlan(rest=LOSSLESS)),
-        "int8": PrecisionPlan(talker=talker, predictor=predictor),
-        "mixed": PrecisionPlan(
-            talker=talker,
-            predictor=predictor,
-            late=StackPlan(rest=INT4),
-            late_from=max(2, 3 * config.talker.groups // 8),
-        ),
-        "int4": PrecisionPlan(talker=StackPlan(rest=INT4), predictor=StackPlan(rest=INT4)),
-    }
-    return plans[precision]
+    return PrecisionPlan(
+        talker=talker,
+        predictor=predictor,
+        late=StackPlan(rest=INT4),
+        late_from=max(2, 3 * config.talker.groups // 8),
+    )
 
 
 def narrowed(network: Network) -> tuple[nn.Module, ...]:
