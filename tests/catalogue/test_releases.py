@@ -120,20 +120,28 @@ def configured(tmp_path):
 
 @pytest.mark.parametrize("name", SPEAKING)
 def test_auto_is_int8_for_every_release_on_a_cpu(configured, name, monkeypatch):
-    folder, cpu = configured(name), torch.device("cpu")
+    folder = configured(name)
     monkeypatch.setattr("sonant.native.library", lambda: object())
-    assert registry._resolved("auto", folder, cpu, "auto") == "int8"
-    assert registry._resolved("auto", folder, cpu, "bfloat16") is None
-    assert registry._resolved("auto", folder, torch.device("cuda"), "auto") is None
-    assert registry._resolved("lossless", folder, cpu, "auto") == "lossless"
+    assert registry.choose_precision(folder, device="cpu") == "int8"
+    assert registry.choose_precision(folder, device="cpu", dtype="bfloat16") == "full"
+    assert registry.choose_precision(folder, device="cuda") == "full"
+    assert registry.choose_precision(folder, "lossless", device="cpu") == "lossless"
     monkeypatch.setattr("sonant.native.library", lambda: None)
-    assert registry._resolved("auto", folder, cpu, "auto") == "lossless", "torch gains nothing by int8"
+    assert registry.choose_precision(folder, device="cpu") == "lossless", "torch gains nothing by int8"
+
+
+@pytest.mark.parametrize("name", SPEAKING)
+def test_float32_by_name_is_float32_arithmetic(configured, name, monkeypatch):
+    folder = configured(name)
+    monkeypatch.setattr("sonant.native.library", lambda: object())
+    assert registry.choose_precision(folder, device="cpu", dtype="float32") == "lossless"
+    assert registry.choose_precision(folder, "int8", device="cpu", dtype="float32") == "int8"
 
 
 @pytest.mark.parametrize("family", cases.CASES)
 def test_auto_loses_nothing_of_a_narrow_checkpoint(family):
     folder = cases.checkpoint(family)
-    assert registry._resolved("auto", folder, torch.device("cpu"), "auto") == "lossless"
+    assert registry.choose_precision(folder, device="cpu") == "lossless"
 
 
 def test_what_the_releases_say_of_themselves(laid_out):

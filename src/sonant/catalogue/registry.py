@@ -207,24 +207,29 @@ def precisions(model: str | os.PathLike[str]) -> tuple[str, ...]:
     return ("auto", "full", *getattr(package, "PRECISIONS", ()))
 
 
-def _resolved(
-    precision: str | None, model: str | os.PathLike[str], where: torch.device, dtype: str
-) -> str | None:
-    """What "auto" stands for: the family may name its choice for a folder, else lossless if it is offered.
+def choose_precision(
+    model: str | os.PathLike[str], name: str = "auto", *, device: str = "auto", dtype: str = "auto"
+) -> str:
+    """The precision that `load` takes for this name on this machine; nothing is loaded.
 
-    Without the kernels in C narrow weights cost memory and time, and lossless is what remains.
+    One that is named stays, and so does "auto" where a model has one form only. Else "auto" is, on a CPU and
+    in float32, what the family chooses for the folder, or lossless: where `dtype` asks for float32 by name,
+    where the family has no choice, and without the kernels in C, as narrow weights cost time then. On other
+    devices and in other dtypes it is "full". Raises CheckpointError as `find`, RequestError for no dtype.
     """
-    if precision != "auto":
-        return precision
-    if where.type != "cpu" or choose_dtype(dtype) != choose_dtype("float32"):
-        return None
+    offered = precisions(model)
+    if name != "auto" or len(offered) == len(("auto", "full")):
+        return name
+    where = choose_device().type if device == "auto" else device.partition(":")[0]
+    if where != "cpu" or choose_dtype(dtype) != choose_dtype("float32"):
+        return "full"
     from sonant import native
 
     family, path = find(model)
     package: Any = import_module(f"sonant.families.{family}")
-    if hasattr(package, "automatic_precision") and native.library() is not None:
+    if dtype == "auto" and hasattr(package, "automatic_precision") and native.library() is not None:
         return str(package.automatic_precision(path))
-    return "lossless" if "lossless" in precisions(model) else None
+    return "lossless" if "lossless" in offered else "full"
 
 
 def load_model(
@@ -240,9 +245,10 @@ def load_model(
     `precision` says how a CPU keeps the weights of the autoregressive half. None or "full": as `dtype` says,
     in torch, every tensor within reach of a recording. "lossless": bfloat16 weights stay two bytes wide and
     are computed with in float32, which is twice as fast and equal up to the order of sums. "int8" is near
-    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto": int8 for models of the released
-    sizes, where its loss was measured and there are kernels in C for it, lossless for others where it can be
-    had, else full. Raises UnsupportedError where the family or the device has no such form.
+    lossless, "int4" has lower fidelity, "mixed" lies between them. "auto" is what `choose_precision` says:
+    int8 for models of the released sizes, where its loss was measured and there are kernels in C for it, and
+    `dtype` is "auto" too; lossless for others where it can be had, else full. Raises UnsupportedError where
+    the family or the device has no such form.
 
     Tensors of the files that no network reads are left out with one warning; `strict` makes them a
     CheckpointError. Missing and misshapen ones always are.
@@ -254,8 +260,8 @@ def load_model(
     where = choose_device(device)
     options: dict[str, str] = dict(found.options)
     offered = precisions(model)
-    precision = _resolved(precision, model, where, dtype)
-    if precision not in (None, "full"):
+    precision = choose_precision(model, precision or "full", device=where.type, dtype=dtype)
+    if precision not in ("auto", "full"):
         if precision not in offered or where.type != "cpu":
             raise UnsupportedError(
                 f"{model} has no precision {precision!r} on {where.type}; on a CPU it has: "
@@ -337,9 +343,9 @@ def _candidates(
         needed = found.package.footprint(found.path, device=where, dtype=choose_dtype(dtype), **options)
         return Candidate(dtype=dtype, precision=precision, footprint=needed)
 
-    wanted = _resolved(precision, model, where, dtype)
+    wanted = choose_precision(model, precision or "full", device=where.type, dtype=dtype)
     kept = str(choose_dtype(dtype)).removeprefix("torch.")
-    first = made(kept, wanted if wanted is not None else "full")
+    first = made(kept, wanted if wanted != "auto" else "full")
     others = []
     if precision == "auto" and where.type == "cpu" and kept == "float32":
         others = [made(kept, name) for name in offered if name not in ("auto", "full", wanted)]

@@ -122,7 +122,7 @@ def _decode(piece: Piece, sound: Sound) -> None:
     if not np.isfinite(peak):
         raise GenerationError(
             f"segment {sound.number + 1} decoded to non-finite samples. The weights or the "
-            "precision are at fault; try --dtype float32 and sonant parity."
+            "precision are at fault; try --dtype float32 without --precision, and sonant parity."
         )
     if peak > 1.0:
         samples = np.clip(samples, -1.0, 1.0)

@@ -2,7 +2,7 @@
 
 `library()` gives the loaded library or None; nothing here runs at import. SONANT_NATIVE=0 switches the
 kernels off, SONANT_NATIVE=compile passes over those of the wheel. Without any, the plain torch path in
-`sonant.nn.quantized` does the same arithmetic.
+`sonant.nn.quantized` does the same arithmetic of a precision that is named; "auto" is lossless then.
 """
 
 from __future__ import annotations

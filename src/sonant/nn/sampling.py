@@ -40,7 +40,8 @@ def not_finite() -> NotFiniteError:
     """The error for scores that are no numbers."""
     return NotFiniteError(
         "the model's scores for the next token are no numbers (NaN or infinite). The weights or the "
-        "precision are at fault; try --dtype float32, and sonant parity to find the stage."
+        "precision are at fault; try --dtype float32 without --precision, and sonant parity to find "
+        "the stage."
     )
 
 

@@ -297,7 +297,7 @@ class SpeechDecoder:
         if not bool(torch.isfinite(mel).all()):
             raise GenerationError(
                 "the flow gave values that are not finite. The weights or the precision are at fault; "
-                "try --dtype float32 and sonant parity."
+                "try --dtype float32 without --precision, and sonant parity."
             )
         positions = positions[positions >= voice.mel.shape[0]]
         target = tap("flow.mel", mel[:, mel.shape[1] - len(positions) :])
