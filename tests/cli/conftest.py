@@ -6,6 +6,7 @@ import logging
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer.main
@@ -76,5 +77,7 @@ def toy(monkeypatch):
     """Every model is the toy, however it is named; the toy is returned for changes."""
     model = ToyModel()
     monkeypatch.setattr("sonant.catalogue.registry.find", lambda name: ("toy", Path()))
+    family = SimpleNamespace(describe=lambda path: model.spec)
+    monkeypatch.setitem(sys.modules, "sonant.families.toy", family)
     monkeypatch.setattr("sonant.catalogue.registry.load_model", lambda *args, **options: model)
     return model

@@ -1,13 +1,41 @@
 """Receipts: everything that made a recording, and the same bytes again or the reason why not."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sonant.catalogue import registry
+from sonant.cli.speaking import Fitting
+from sonant.readings.job import Job
 from sonant.request.audio import Audio
 from sonant.request.voice import Voice
+
+LOAD = registry.load_model
+
+
+@pytest.fixture
+def kernels(toy, monkeypatch):
+    """The toy has precisions, "auto" being int8 on a CPU where there are kernels; kernels(False) takes them
+    away. What was loaded is in `kernels.loaded`."""
+    family = sys.modules["sonant.families.toy"]
+    family.PRECISIONS = ("lossless", "int8")
+    family.automatic_precision = lambda path: "int8"
+
+    def switch(are_there):
+        monkeypatch.setattr("sonant.native.library", lambda: object() if are_there else None)
+
+    def load(model, *, precision, **options):
+        switch.loaded.append(precision)
+        return toy
+
+    switch.loaded = []
+    monkeypatch.setattr("sonant.native.path_in_use", lambda: None)
+    switch(True)
+    monkeypatch.setattr("sonant.catalogue.registry.load_model", load)
+    return switch
 
 
 @pytest.fixture
@@ -110,3 +138,79 @@ def test_a_file_that_is_no_receipt_is_refused(sonant, tmp_path, content):
     result = sonant("replay", "x.json")
     assert result.code == 2
     assert "is no receipt" in result.err
+
+
+@pytest.mark.parametrize(("are_there", "precision"), [(True, "int8"), (False, "lossless")])
+def test_a_receipt_names_what_auto_was_and_a_replay_speaks_in_it(
+    sonant, kernels, tmp_path, are_there, precision
+):
+    kernels(are_there)
+    assert sonant("say", "hello there", "--device", "cpu", "--receipt").code == 0
+    job = json.loads((tmp_path / "speech.wav.receipt.json").read_text(encoding="utf-8"))["job"]
+    assert (job["precision"], job["dtype"]) == (precision, "auto")
+    kernels(not are_there)
+    assert sonant("replay", "speech.wav.receipt.json").code == 0
+    assert kernels.loaded == [precision, precision]
+
+
+def test_an_old_receipt_that_says_auto_is_told_what_auto_is_now(sonant, kernels, tmp_path):
+    assert sonant("say", "hello there", "--device", "cpu", "--receipt").code == 0
+
+    def change(data):
+        data["job"]["precision"] = "auto"
+        data["output"]["sha256"] = "0" * 64
+
+    edit(tmp_path / "speech.wav.receipt.json", change)
+    kernels(False)
+    result = sonant("replay", "speech.wav.receipt.json")
+    assert result.code == 6
+    told = "the receipt names no precision, only auto, which is lossless here"
+    assert f"warning: {told}" in result.err
+    assert f"What changed: {told}" in " ".join(result.err.split()), "the machine is not blamed"
+
+
+def test_a_precision_that_cannot_be_had_is_no_other(sonant, kernels, monkeypatch):
+    assert sonant("say", "hello there", "--device", "cpu", "--receipt").code == 0
+    del sys.modules["sonant.families.toy"].PRECISIONS
+    monkeypatch.setattr("sonant.catalogue.registry.load_model", LOAD)
+    result = sonant("replay", "speech.wav.receipt.json")
+    assert result.code == 4
+    assert "the recording was spoken in int8, which cannot be had here" in " ".join(result.err.split())
+
+
+def test_pieces_of_two_precisions_do_not_mix(sonant, kernels):
+    def reused():
+        said = sonant("say", "hello there\n\nand there", "--device", "cpu", "--resume", "--json")
+        assert said.code == 0, said.err
+        return json.loads(said.text)["reused_pieces"]
+
+    assert reused() == 0
+    kernels(False)
+    assert reused() == 0
+    kernels(True)
+    assert reused() == 2
+
+
+def test_clips_of_two_precisions_do_not_mix(sonant, kernels, tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"text": "hello"}\n{"text": "there"}\n', encoding="utf-8")
+
+    def kept():
+        said = sonant("batch", "m.jsonl", "-o", "out", "--device", "cpu", "--json")
+        assert said.code == 0, said.err
+        return json.loads(said.text)["kept"]
+
+    assert kept() == 0
+    assert kept() == 2
+    kernels(False)
+    assert kept() == 0
+    assert kernels.loaded == ["int8", "lossless"]
+
+
+def test_where_others_speak_auto_is_what_it_is_there(kernels):
+    assert Fitting(device="cpu")(Job(text="x", model="toy")).precision == "int8"
+    assert Fitting(device="cuda")(Job(text="x", model="toy")).precision == "full"
+
+
+def test_a_model_of_one_form_keeps_the_word():
+    job = Job(text="x")
+    assert Fitting()(job) is job

@@ -57,6 +57,7 @@ def batch(
 ) -> None:
     """Speak every line of a manifest; run it again to go on. The status is 6 where an item failed."""
     from sonant.audio.encode import find_format
+    from sonant.cli.speaking import Fitting
     from sonant.readings.batch import Batch, Machine, say_here
     from sonant.readings.job import Job
     from sonant.readings.manifest import read_manifest
@@ -68,7 +69,11 @@ def batch(
         format=find_format(format).name,        **job_settings(given),
     )  # fmt: skip
     items = read_manifest(manifest, base)
-    made = Batch(output)
+    where = device
+    if ray and device == "auto":
+        where = "cuda" if gpus else "cpu"  # what Ray shows an actor, whatever this machine has
+    limit = memory_limit if not ray or where == "cpu" else None  # a GPU elsewhere is looked at there
+    made = Batch(output, fitted=Fitting(limit, slots=slots, device=where))
     if dry_run:
         raise typer.Exit(_plan(made, items))
     machine = Machine(device=device, dtype=dtype, precision=precision, slots=slots, memory_limit=memory_limit)

@@ -7,7 +7,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -245,21 +244,11 @@ def _read(
 def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None, *, carries: bool = False) -> Stage:
     """The stage of a reading on this machine: one model at a time, each below the memory limit."""
     from sonant.books.stage import Stage
-    from sonant.cli.speaking import job_voice, load_engine, plan_engine
+    from sonant.cli.speaking import Fitting, job_voice, load_engine
     from sonant.readings.job import Job as AnyJob
 
-    positions: dict[str, int | None] = {}
-    planned: dict[str, tuple[str, str]] = {}
+    fitting = Fitting(memory_limit)
     voices: dict[str, Any] = {}
-
-    def fitted(job: AnyJob) -> AnyJob:
-        if memory_limit is None:
-            return job
-        if job.model not in planned:
-            plan = plan_engine(job, memory_limit)
-            planned[job.model], positions[job.model] = (plan.dtype, plan.precision), plan.cache_positions
-        dtype, precision = planned[job.model]
-        return replace(job, dtype=dtype, precision=precision)
 
     @contextmanager
     def open_engine(job: AnyJob) -> Iterator[Engine]:
@@ -268,7 +257,7 @@ def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None, *, carr
             device=job.device,
             dtype=job.dtype,
             precision=job.precision,
-            cache_positions=positions.get(job.model),
+            cache_positions=fitting.positions.get(job.model),
         ) as engine:
             yield engine
 
@@ -280,7 +269,7 @@ def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None, *, carr
 
     folder = target.with_name(f"{target.name}.pieces")
     return Stage(
-        job, cast, folder, open_engine=open_engine, voice_of=voice_of, fitted=fitted, carries=carries
+        job, cast, folder, open_engine=open_engine, voice_of=voice_of, fitted=fitting, carries=carries
     )
 
 

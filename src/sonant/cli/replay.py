@@ -17,19 +17,35 @@ def replay(
     """Make a recording again from its receipt: the same bytes, or what changed."""
     import torch
 
-    from sonant.cli.speaking import job_voice, load_engine, speak, warn
-    from sonant.errors import GenerationError, RequestError
+    from sonant.catalogue.registry import precisions
+    from sonant.cli.speaking import Fitting, job_voice, load_engine, speak, warn
+    from sonant.errors import GenerationError, RequestError, UnsupportedError
     from sonant.readings.delivery import check_target
     from sonant.readings.job import file_hash
     from sonant.readings.receipt import Receipt, changed_inputs, changed_versions
 
     record = Receipt.load(receipt)
-    job = record.job
+    job = Fitting()(record.job)
     name = Path(str(record.output["file"]))
     target = output or receipt.with_name(f"{name.stem}.replay{name.suffix}")
     check_target(target, job.format)
     torch.set_num_threads(record.threads)
-    engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
+    unnamed = []
+    if job.precision != record.job.precision:
+        unnamed = [f"the receipt names no precision, only auto, which is {job.precision} here and now"]
+        warn(unnamed[0])
+    try:
+        engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
+    except UnsupportedError as error:
+        if error.field != "precision":
+            raise
+        offered = ", ".join(precisions(job.model))
+        raise UnsupportedError(
+            f"the recording was spoken in {job.precision}, which cannot be had here; {job.model} has "
+            f"{offered} on a CPU. Replay it on a machine like the one it was made on, or speak the text anew "
+            "with sonant say.",
+            field="precision",
+        ) from error
     voice = job_voice(job, engine.spec)
     changes = changed_inputs(record, spec=engine.spec, voice=voice)
     if changes:
@@ -44,7 +60,10 @@ def replay(
     pieces = target.with_name(f"{target.name}.pieces") if job.in_pieces else None
     speak(job, target=target, pieces=pieces, engine=engine, voice=voice)
     if file_hash(target) != record.output["sha256"]:
-        why = "; ".join(versions) or "no input and no version changed, so the machine or its libraries did"
+        why = (
+            "; ".join(unnamed + versions)
+            or "no input and no version changed, so the machine or its libraries did"
+        )
         raise GenerationError(
             f"{target} differs from the recording of the receipt; expected the same bytes. What changed: "
             f"{why}. "

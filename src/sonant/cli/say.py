@@ -6,7 +6,6 @@ import codecs
 import json
 import shlex
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -87,7 +86,7 @@ def say(
     **given: Any,
 ) -> None:
     """Turn text into speech."""
-    from sonant.cli.speaking import plan_engine, speak
+    from sonant.cli.speaking import Fitting, speak
     from sonant.errors import RequestError
     from sonant.readings.job import Job
 
@@ -118,13 +117,15 @@ def say(
         **job_settings(given),
     )
     pieces = target.with_name(f"{target.name}.pieces") if resume and isinstance(target, Path) else None
-    cache_positions = None
-    if memory_limit is not None:
-        planned = plan_engine(job, memory_limit)
-        job = replace(job, dtype=planned.dtype, precision=planned.precision)
-        cache_positions = planned.cache_positions
+    fitting = Fitting(memory_limit)
+    job = fitting(job)
     spoken = speak(
-        job, target=target, play=play, pieces=pieces, cache_positions=cache_positions, strict=strict
+        job,
+        target=target,
+        play=play,
+        pieces=pieces,
+        cache_positions=fitting.positions.get(job.model),
+        strict=strict,
     )
     report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
 

@@ -6,16 +6,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import typer
 
 if TYPE_CHECKING:
-    from sonant.checkpoints.memory import Plan
     from sonant.engine.engine import Engine
     from sonant.engine.stream import SpeechStream
+    from sonant.errors import SonantError
     from sonant.readings.delivery import Outcome
     from sonant.readings.job import Job
     from sonant.readings.verifying import Verdict
@@ -55,22 +55,58 @@ def status(words: str) -> Iterator[None]:
         yield
 
 
-def plan_engine(job: Job, memory_limit: str) -> Plan:
-    """How the job's model is loaded below a limit, which its device then keeps; warns of what gave way."""
-    from sonant.catalogue import registry
+class Fitting:
+    """Makes jobs ones that say what "auto" stands for here: the precision, and below a memory limit what
+    gave way, which a warning tells. Each model is looked at once.
 
-    planned = registry.plan(
-        job.model,
-        memory_limit=memory_limit,
-        device=job.device,
-        dtype=job.dtype,
-        precision=job.precision,
-        slots=1,
-    )
-    for remark in planned.remarks:
-        warn(remark)
-    registry.limit_device(job.device, memory_limit)
-    return planned
+    `device` is where "auto" is when the jobs are spoken by other machines than this one.
+    """
+
+    def __init__(self, memory_limit: str | None = None, *, slots: int = 1, device: str = "auto") -> None:
+        self._limit, self._slots, self._device = memory_limit, slots, device
+        self._chosen: dict[str, tuple[str, str] | SonantError] = {}
+        self.positions: dict[str, int | None] = {}
+        """Of each model below a limit, how many positions its caches have room for."""
+
+    def __call__(self, job: Job) -> Job:
+        """The job with the dtype and the precision that it is spoken in. Raises as `registry.plan`."""
+        from sonant.errors import SonantError
+
+        if job.model not in self._chosen:
+            try:
+                self._chosen[job.model] = self._choose(job)
+            except SonantError as error:
+                self._chosen[job.model] = error
+        found = self._chosen[job.model]
+        if isinstance(found, SonantError):
+            raise found
+        dtype, precision = found
+        if (dtype, precision) == (job.dtype, job.precision):
+            return job
+        return replace(job, dtype=dtype, precision=precision)
+
+    def _choose(self, job: Job) -> tuple[str, str]:
+        from sonant.catalogue import registry
+
+        device = job.device if job.device != "auto" else self._device
+        precision = registry.choose_precision(job.model, job.precision, device=device, dtype=job.dtype)
+        if self._limit is None:
+            return job.dtype, precision
+        planned = registry.plan(
+            job.model,
+            memory_limit=self._limit,
+            device=device,
+            dtype=job.dtype,
+            precision=job.precision,
+            slots=self._slots,
+        )
+        for remark in planned.remarks:
+            warn(remark)
+        registry.limit_device(device, self._limit)
+        self.positions[job.model] = planned.cache_positions
+        # What did not give way keeps its word: a limit that is wide enough changes no key.
+        dtype = job.dtype if planned.dtype == "float32" else planned.dtype
+        return dtype, precision if planned.precision == "full" else planned.precision
 
 
 def load_engine(

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,12 @@ class Machine:
     precision: str = "auto"
     slots: int = 4
     memory_limit: str | None = None
+
+    def of(self, items: Sequence[Item]) -> Machine:
+        """With the dtype and the precision that the items of a model name."""
+        job = items[0].job
+        assert job is not None
+        return replace(self, dtype=job.dtype, precision=job.precision)
 
 
 class Worker:
@@ -157,7 +163,7 @@ def say_here(machine: Machine) -> SayAll:
     """Speak in this process, `machine.slots` items as one batch."""
 
     def say_all(model: str, items: Sequence[Item]) -> Results:
-        worker = Worker(model, machine)
+        worker = Worker(model, machine.of(items))
         pool = ThreadPoolExecutor(machine.slots * AHEAD, thread_name_prefix="sonant-batch")
         todo = iter(items)
         under_way: dict[Future[Clip | Failed], Item] = {}
@@ -202,10 +208,11 @@ class Summary:
 
 
 class Batch:
-    """A folder that items are spoken into."""
+    """A folder that items are spoken into; `fitted` makes a job say what "auto" stands for."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fitted: Callable[[Job], Job] = lambda job: job) -> None:
         self.folder = folder
+        self._fitted = fitted
         self._specs: dict[str, ModelSpec | SonantError] = {}
         self._voices: dict[tuple[str, str | None, str | None], str | None] = {}
 
@@ -265,7 +272,7 @@ class Batch:
     def sort(
         self, items: Iterable[Item]
     ) -> tuple[dict[str, list[Item]], dict[int, str], list[tuple[Item, Failed]], list[Item]]:
-        """Items to say by model, keys by line, those that cannot be said, and those that are there."""
+        """Items to say by model and fitted, keys by line, those that cannot be said, those that are there."""
         self._voices.clear()  # a clip may have changed since
         todo: dict[str, list[Item]] = {}
         keys: dict[int, str] = {}
@@ -276,6 +283,8 @@ class Batch:
                 broken.append((item, Failed("invalid_request", item.error)))
                 continue
             try:
+                job = self._fitted(item.job)
+                item = replace(item, job=job)
                 keys[item.line] = self.key(item)
             except SonantError as error:
                 broken.append((item, Failed(describe(error)[2], str(error))))
@@ -287,7 +296,7 @@ class Batch:
             if self.is_there(item, keys[item.line]):
                 there.append(item)
             else:
-                todo.setdefault(item.job.model, []).append(item)
+                todo.setdefault(job.model, []).append(item)
         return todo, keys, broken, there
 
     def is_there(self, item: Item, key: str) -> bool:

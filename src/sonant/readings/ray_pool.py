@@ -81,7 +81,7 @@ def say_on_ray(machine: Machine, cluster: Cluster) -> SayAll:
         ray.init(address=cluster.address, log_to_driver=False)
 
     def say_all(model: str, items: Sequence[Item]) -> Results:
-        crew = _Crew(ray, model, machine, cluster, items)
+        crew = _Crew(ray, model, machine.of(items), cluster, items)
         try:
             yield from crew.results()
         finally:
