@@ -6,6 +6,8 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
+import sonant  # noqa: F401  before torch: see what it says of waiting threads
+
 # The same examples on every machine, and none refused because a busy one was slow to make them.
 settings.register_profile(
     "same", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]

@@ -5,10 +5,16 @@ Names are loaded when they are first used, so `import sonant` costs nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
+
+# GNU's OpenMP, which torch brings, reads this when it is loaded. By itself a thread that waits for another
+# turns in a circle for milliseconds: beside other programs it turns while the one it waits for has no core.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 if TYPE_CHECKING:
     from sonant.catalogue.registry import load

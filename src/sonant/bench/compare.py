@@ -64,7 +64,7 @@ def run_rival(
     command = [part.replace("{model}", str(folder)) for part in _command(rival)]
     began = time.perf_counter()
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run(command, check=True, capture_output=True, text=True, env=_environment())
     except (OSError, subprocess.CalledProcessError) as error:
         detail = getattr(error, "stderr", "") or str(error)
         raise GenerationError(f"the rival {command[0]} failed: {detail[-400:]}") from error
@@ -82,6 +82,11 @@ def _interpreter(rival: str, python: str | None) -> str:
     return interpreter
 
 
+def _environment() -> dict[str, str]:
+    """Without what Sonant sets for itself: a rival's threads wait as they do by themselves."""
+    return {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+
+
 def _command(rival: str) -> list[str]:
     try:
         command = shlex.split(rival)
@@ -93,7 +98,7 @@ def _command(rival: str) -> list[str]:
 
 
 def _json_of(command: Sequence[str], what: str, threads: int) -> dict[str, Any]:
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    environment = {**_environment(), "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if done.returncode:
         raise GenerationError(f"{what} failed: {done.stderr.strip()[-800:]}")
