@@ -1,6 +1,7 @@
 """One runtime for the open voice-cloning speech models: Qwen3-TTS, CosyVoice3, IndexTTS2.
 
-Names are loaded when they are first used, so `import sonant` costs nothing.
+Names are loaded when they are first used, so `import sonant` costs nothing; it writes one variable into the
+environment (below).
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ __version__ = "0.2.0"
 
 # GNU's OpenMP, which torch brings, reads this when it is loaded. By itself a thread that waits for another
 # turns in a circle for milliseconds: beside other programs it turns while the one it waits for has no core.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+SETS_SPIN_COUNT = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & set(os.environ)
+if SETS_SPIN_COUNT:
+    os.environ["GOMP_SPINCOUNT"] = "2000"
 
 if TYPE_CHECKING:
     from sonant.catalogue.registry import load

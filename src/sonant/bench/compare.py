@@ -17,6 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import sonant
 from sonant.bench.reference_clip import reference_clip
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 from sonant.bench.worker import Workload
@@ -84,7 +85,8 @@ def _interpreter(rival: str, python: str | None) -> str:
 
 def _environment() -> dict[str, str]:
     """Without what Sonant sets for itself: a rival's threads wait as they do by themselves."""
-    return {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    ours = {"GOMP_SPINCOUNT"} if sonant.SETS_SPIN_COUNT else set()
+    return {name: value for name, value in os.environ.items() if name not in ours}
 
 
 def _command(rival: str) -> list[str]:

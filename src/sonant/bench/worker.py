@@ -68,7 +68,7 @@ def measure(workload: Workload) -> dict[str, Any]:
     torch.set_num_threads(workload.threads)
     began = time.perf_counter()
     from sonant.bench.reference_clip import reference_voice
-    from sonant.catalogue.registry import choose_device, limit_device, load, plan
+    from sonant.catalogue.registry import choose_device, choose_precision, limit_device, load, plan
     from sonant.checkpoints.memory import resident_bytes
     from sonant.request.speech import Sampling, SpeechRequest, Style
 
@@ -86,11 +86,15 @@ def measure(workload: Workload) -> dict[str, Any]:
     is_limited = workload.memory_limit is not None
     if workload.memory_limit is not None:
         limit_device(workload.device, workload.memory_limit)
+    dtype, precision = (
+        (planned.dtype, planned.precision) if is_limited else (workload.dtype, workload.precision)
+    )
+    precision = choose_precision(workload.model, precision, device=workload.device, dtype=dtype)
     engine = load(
         workload.model,
         device=workload.device,
-        dtype=planned.dtype if is_limited else workload.dtype,
-        precision=planned.precision if is_limited else workload.precision,
+        dtype=dtype,
+        precision=precision,
         slots=planned.slots,
         cache_positions=planned.cache_positions if is_limited else None,
         records_ahead=True,
@@ -141,11 +145,7 @@ def measure(workload: Workload) -> dict[str, Any]:
     return {
         "model": spec.name,
         "family": spec.family,
-        "precision": planned.precision
-        if is_limited
-        else workload.dtype
-        if workload.precision == "full"
-        else workload.precision,
+        "precision": dtype if precision == "full" else precision,
         "batch": workload.batch,
         "threads": workload.threads,
         "device": _device_name(workload.device),
