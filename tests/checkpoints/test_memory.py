@@ -165,6 +165,10 @@ def test_a_named_precision_stays_and_auto_gives_way():
     assert only.precision == "int8"
     (only,) = registry._candidates(folder, torch.device("cpu"), "bfloat16", "auto")
     assert (only.dtype, only.precision) == ("bfloat16", "full")
+    (only,) = registry._candidates(folder, torch.device("cpu"), "float32", "auto")
+    assert (only.dtype, only.precision) == ("float32", "lossless"), "float32 by name is float32 arithmetic"
+    with pytest.raises(RequestError, match="a smaller model, --dtype auto, or close"):
+        registry.load(folder, device="cpu", dtype="float32", memory_limit="1MB")
     with pytest.raises(RequestError, match=r"memory limit is 1 MB"):
         registry.load(folder, memory_limit="1MB")
 

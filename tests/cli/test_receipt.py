@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sonant.catalogue import registry
+from sonant.checkpoints.memory import Footprint
 from sonant.cli.speaking import Fitting
 from sonant.readings.job import Job
 from sonant.request.audio import Audio
@@ -19,7 +21,7 @@ LOAD = registry.load_model
 @pytest.fixture
 def kernels(toy, monkeypatch):
     """The toy has precisions, "auto" being int8 on a CPU where there are kernels; kernels(False) takes them
-    away. What was loaded is in `kernels.loaded`."""
+    away. What was loaded is in `kernels.loaded`, and where in `kernels.devices`."""
     family = sys.modules["sonant.families.toy"]
     family.PRECISIONS = ("lossless", "int8")
     family.automatic_precision = lambda path: "int8"
@@ -27,11 +29,12 @@ def kernels(toy, monkeypatch):
     def switch(are_there):
         monkeypatch.setattr("sonant.native.library", lambda: object() if are_there else None)
 
-    def load(model, *, precision, **options):
+    def load(model, *, precision, device, **options):
         switch.loaded.append(precision)
+        switch.devices.append(device)
         return toy
 
-    switch.loaded = []
+    switch.loaded, switch.devices = [], []
     monkeypatch.setattr("sonant.native.path_in_use", lambda: None)
     switch(True)
     monkeypatch.setattr("sonant.catalogue.registry.load_model", load)
@@ -166,7 +169,20 @@ def test_an_old_receipt_that_says_auto_is_told_what_auto_is_now(sonant, kernels,
     assert result.code == 6
     told = "the receipt names no precision, only auto, which is lossless here"
     assert f"warning: {told}" in result.err
-    assert f"What changed: {told}" in " ".join(result.err.split()), "the machine is not blamed"
+    assert f"What may have changed: {told}" in " ".join(result.err.split()), "the machine is not blamed"
+
+
+def test_a_narrow_receipt_is_replayed_on_the_cpu_whatever_auto_is_now(sonant, kernels, monkeypatch):
+    monkeypatch.setattr("sonant.catalogue.registry.choose_device", lambda name="auto": torch.device("cpu"))
+    assert sonant("say", "hello there", "--receipt").code == 0
+    elsewhere = {"auto": "cuda"}
+    monkeypatch.setattr(
+        "sonant.catalogue.registry.choose_device",
+        lambda name="auto": torch.device(elsewhere.get(name, name)),
+    )
+    assert sonant("replay", "speech.wav.receipt.json").code == 0
+    assert kernels.loaded == ["int8", "int8"]
+    assert kernels.devices == ["auto", "cpu"]
 
 
 def test_a_precision_that_cannot_be_had_is_no_other(sonant, kernels, monkeypatch):
@@ -204,6 +220,52 @@ def test_clips_of_two_precisions_do_not_mix(sonant, kernels, tmp_path):
     kernels(False)
     assert kept() == 0
     assert kernels.loaded == ["int8", "lossless"]
+
+
+def test_two_models_of_a_batch_are_planned_once_and_loaded_as_planned(
+    sonant, kernels, toy, monkeypatch, tmp_path
+):
+    family = sys.modules["sonant.families.toy"]
+    family.PRECISIONS = ("lossless", "int8", "int4")
+    weights = {"full": 8, "lossless": 4, "int8": 2, "int4": 1}
+    family.footprint = lambda path, *, device, dtype, precision="full": Footprint(
+        weights=weights[precision] * 10**9, loading=0, working=0, utterance=10**8, position=1, positions=50
+    )
+    # What the first model leaves in memory has no say in a plan that was made before it.
+    monkeypatch.setattr("sonant.checkpoints.memory.resident_bytes", lambda: len(kernels.loaded) * 10**9)
+    engines = []
+    load = registry.load
+    monkeypatch.setattr(
+        "sonant.catalogue.registry.load",
+        lambda *args, **options: engines.append(options) or load(*args, **options),
+    )
+    rows = [{"text": "hello", "model": "toy-a"}, {"text": "there", "model": "toy-b"}]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    said = sonant("batch", "m.jsonl", "-o", "out", "--device", "cpu", "--memory-limit", "1.25GB", "--json")
+    assert said.code == 0, said.err
+    assert json.loads(said.text)["done"] == 2
+    assert kernels.loaded == ["int4", "int4"]
+    assert [options["slots"] for options in engines] == [2, 2]
+    assert [options["cache_positions"] for options in engines] == [5 * 10**7, 5 * 10**7]
+    assert said.err.count("it is loaded in int4") == 2
+    assert said.err.count("has room for 2 of 4") == 2
+
+
+def test_actors_load_where_the_precision_was_chosen(sonant, kernels, monkeypatch, tmp_path):
+    told = []
+
+    def say_on_ray(machine, cluster):
+        def say_all(model, items):
+            told.append(machine.of(items))
+            return iter(())
+
+        return say_all
+
+    monkeypatch.setattr("sonant.readings.ray_pool.say_on_ray", say_on_ray)
+    (tmp_path / "m.jsonl").write_text('{"text": "hello"}\n', encoding="utf-8")
+    for gpus in ("0", "1"):
+        sonant("batch", "m.jsonl", "-o", "out", "--ray", "--gpus", gpus)
+    assert [(machine.device, machine.precision) for machine in told] == [("cpu", "int8"), ("cuda", "full")]
 
 
 def test_where_others_speak_auto_is_what_it_is_there(kernels):

@@ -10,6 +10,7 @@ import sys
 import time
 import wave
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -474,4 +475,31 @@ def test_a_memory_limit_is_told_when_precision_gives_way(sonant, monkeypatch, tm
     assert result.code == 0
     assert "warning: nano does not fit 1.0 GB in lossless; it is loaded in int8" in result.err
     receipt = json.loads((tmp_path / "a.wav.receipt.json").read_text())
-    assert '"precision": "int8"' in json.dumps(receipt), "a replay speaks in the same precision"
+    assert receipt["job"]["precision"] == "int8", "a replay speaks in the same precision"
+
+
+def test_a_plan_without_room_for_the_past_of_streams_is_kept(sonant, toy, monkeypatch):
+    plan = Plan(
+        dtype="float32", precision="full", slots=1, needed=1, cache_positions=5000, ordinary_positions=1,
+        keeps_past=False,
+    )  # fmt: skip
+    monkeypatch.setattr("sonant.catalogue.registry.plan", lambda *args, **options: plan)
+    toy.keeps_past = True
+    said = sonant("say", "Hello there.", "--memory-limit", "1GB")
+    assert said.code == 0, said.err
+    assert toy.keeps_past is False
+
+
+def test_finding_what_auto_is_counts_as_loading_and_comes_after_the_player(sonant, toy, monkeypatch):
+    clock = [0.0]
+
+    def fit(self, job):
+        clock[0] += 5.0  # torch, and on a first run the kernels
+        return job
+
+    monkeypatch.setattr("sonant.cli.speaking.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr("sonant.cli.speaking.Fitting.__call__", fit)
+    assert json.loads(sonant("say", "Hello there.", "--json").text)["timings"]["load"] == 5.0
+    monkeypatch.setattr("sonant.audio.player.PROGRAMS", [])
+    assert sonant("say", "Hello there.", "--play").code != 0
+    assert clock == [5.0]

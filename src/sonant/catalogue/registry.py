@@ -218,7 +218,7 @@ def choose_precision(
     devices and in other dtypes it is "full". Raises CheckpointError as `find`, RequestError for no dtype.
     """
     offered = precisions(model)
-    if name != "auto" or len(offered) == len(("auto", "full")):
+    if name != "auto" or offered == ("auto", "full"):
         return name
     where = choose_device().type if device == "auto" else device.partition(":")[0]
     if where != "cpu" or choose_dtype(dtype) != choose_dtype("float32"):
@@ -310,7 +310,8 @@ def plan(
     """How `load` would load the model below a limit; nothing is loaded.
 
     `taken` is what the process has in memory already, measured now if it is not given; on an accelerator, 0.
-    A precision or dtype that is named stays; "auto" may give way to a narrower one.
+    A precision or dtype that is named stays; "auto" may give way to a narrower one, the precision of a CPU
+    where `dtype` is "auto" too.
     Raises RequestError when nothing fits.
     """
     from sonant.checkpoints.memory import choose, parse_size, resident_bytes
@@ -322,6 +323,8 @@ def plan(
     offered = [name for name in precisions(model) if name not in ("auto", "full")]
     is_named = precision not in (None, "auto", *offered[-1:])  # "auto" has tried the narrowest
     narrower = f", --precision {offered[-1]}" if offered and is_named and where.type == "cpu" else ""
+    if offered and precision == "auto" and dtype != "auto" and where.type == "cpu":
+        narrower = ", --dtype auto"
     if where.type != "cpu" and dtype != "bfloat16":
         narrower = ", --dtype bfloat16"
     hint = f"Give a higher one, a smaller model{narrower}, or close what else runs in this process."
@@ -347,7 +350,7 @@ def _candidates(
     kept = str(choose_dtype(dtype)).removeprefix("torch.")
     first = made(kept, wanted if wanted != "auto" else "full")
     others = []
-    if precision == "auto" and where.type == "cpu" and kept == "float32":
+    if precision == "auto" and dtype == "auto" and where.type == "cpu":
         others = [made(kept, name) for name in offered if name not in ("auto", "full", wanted)]
     elif dtype == "auto" and where.type != "cpu" and kept == "float32":
         others = [made("bfloat16", "full")]
@@ -371,8 +374,9 @@ def load(
     """An engine that speaks with `model`: a checkpoint folder, a known name on disk, or "builtin".
 
     `precision` and `strict` as for `load_model`. `memory_limit`, in bytes or such as "6GB", is for the whole
-    process, or for the accelerator's memory: "auto" precision gives way to a narrower one, and `slots` to
-    fewer, until the model fits; a warning says so, and RequestError is raised when nothing fits.
+    process, or for the accelerator's memory: "auto" precision gives way to a narrower one, where `dtype` is
+    "auto" too, and `slots` to fewer, until the model fits; a warning says so, and RequestError is raised when
+    nothing fits.
     `keeps_past`: whether streams may keep what they would have to compute again (CosyVoice3, on a CPU).
     """
     find(model)  # a wrong name is told before torch is imported

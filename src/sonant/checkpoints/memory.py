@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sonant.errors import RequestError
 
@@ -87,6 +87,11 @@ class Plan:
     """False where there is no room for what streams keep of their past: they compute it again."""
     remarks: tuple[str, ...] = ()
     """What was made smaller to fit, for the user."""
+
+    @property
+    def load_options(self) -> dict[str, Any]:
+        """What `registry.load` takes instead of the limit, beside dtype, precision and slots."""
+        return {"cache_positions": self.cache_positions, "keeps_past": self.keeps_past}
 
 
 def choose(

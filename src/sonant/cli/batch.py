@@ -73,10 +73,11 @@ def batch(
     if ray and device == "auto":
         where = "cuda" if gpus else "cpu"  # what Ray shows an actor, whatever this machine has
     limit = memory_limit if not ray or where == "cpu" else None  # a GPU elsewhere is looked at there
-    made = Batch(output, fitted=Fitting(limit, slots=slots, device=where))
+    fitting = Fitting(limit, slots=slots, device=where)
+    made = Batch(output, fitted=fitting)
     if dry_run:
         raise typer.Exit(_plan(made, items))
-    machine = Machine(device=device, dtype=dtype, precision=precision, slots=slots, memory_limit=memory_limit)
+    machine = Machine(device=where, slots=slots, memory_limit=memory_limit, plans=fitting.plans)
     say_all = say_here(machine)
     if ray:
         from sonant.readings.ray_pool import Cluster, say_on_ray

@@ -257,7 +257,7 @@ def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None, *, carr
             device=job.device,
             dtype=job.dtype,
             precision=job.precision,
-            cache_positions=fitting.positions.get(job.model),
+            planned=fitting.plans.get(job.model),
         ) as engine:
             yield engine
 

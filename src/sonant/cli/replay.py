@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,10 @@ def replay(
     from sonant.readings.receipt import Receipt, changed_inputs, changed_versions
 
     record = Receipt.load(receipt)
-    job = Fitting()(record.job)
+    made = record.job
+    if made.device == "auto" and made.precision not in ("auto", "full"):
+        made = replace(made, device="cpu")  # nothing else has narrow weights, whatever "auto" is here
+    job = Fitting()(made)
     name = Path(str(record.output["file"]))
     target = output or receipt.with_name(f"{name.stem}.replay{name.suffix}")
     check_target(target, job.format)
@@ -65,8 +69,8 @@ def replay(
             or "no input and no version changed, so the machine or its libraries did"
         )
         raise GenerationError(
-            f"{target} differs from the recording of the receipt; expected the same bytes. What changed: "
-            f"{why}. "
+            f"{target} differs from the recording of the receipt; expected the same bytes. What "
+            f"{'may have changed' if unnamed else 'changed'}: {why}. "
             "Install the versions of the receipt, or compare the two by ear."
         )
     typer.echo(f"{target}  the same bytes as {name}")

@@ -19,7 +19,6 @@ from sonant.cli.speaking import STRICT
 
 if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
-    from sonant.readings.job import Job
 
 BOOKS = (".epub", ".docx", ".pdf", ".html", ".htm", ".srt", ".vtt")
 """Endings of files that are no plain text."""
@@ -117,17 +116,8 @@ def say(
         **job_settings(given),
     )
     pieces = target.with_name(f"{target.name}.pieces") if resume and isinstance(target, Path) else None
-    fitting = Fitting(memory_limit)
-    job = fitting(job)
-    spoken = speak(
-        job,
-        target=target,
-        play=play,
-        pieces=pieces,
-        cache_positions=fitting.positions.get(job.model),
-        strict=strict,
-    )
-    report(job, spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
+    spoken = speak(job, target=target, play=play, pieces=pieces, fitting=Fitting(memory_limit), strict=strict)
+    report(spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
 
 
 def meant_text(words: list[str]) -> str:
@@ -245,13 +235,13 @@ def read_normalize(normalize: str | None, no_normalize: bool) -> Any:
 
 
 def report(
-    job: Job, spoken: Spoken, *, target: Path | BinaryIO | None, timings: bool, as_json: bool, receipt: bool
+    spoken: Spoken, *, target: Path | BinaryIO | None, timings: bool, as_json: bool, receipt: bool
 ) -> None:
     """Say where the audio is and what happened; only data goes to standard output."""
     from sonant.cli.speaking import tell_verdicts, warn
     from sonant.readings.receipt import make_receipt, receipt_path
 
-    outcome = spoken.outcome
+    job, outcome = spoken.job, spoken.outcome
     path = target if isinstance(target, Path) else None
     is_piped = target is not None and path is None
     for guard in outcome.guards:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import typer
 
 if TYPE_CHECKING:
+    from sonant.checkpoints.memory import Plan
     from sonant.engine.engine import Engine
     from sonant.engine.stream import SpeechStream
     from sonant.errors import SonantError
@@ -30,6 +31,8 @@ STRICT = "Refuse files that hold tensors which nothing reads; without it they ar
 class Spoken:
     """An outcome, and with what it was spoken."""
 
+    job: Job
+    """As it was spoken: it says what "auto" was."""
     outcome: Outcome
     spec: ModelSpec
     voice: Voice | str | None
@@ -65,8 +68,8 @@ class Fitting:
     def __init__(self, memory_limit: str | None = None, *, slots: int = 1, device: str = "auto") -> None:
         self._limit, self._slots, self._device = memory_limit, slots, device
         self._chosen: dict[str, tuple[str, str] | SonantError] = {}
-        self.positions: dict[str, int | None] = {}
-        """Of each model below a limit, how many positions its caches have room for."""
+        self.plans: dict[str, Plan] = {}
+        """How each model is loaded below the limit."""
 
     def __call__(self, job: Job) -> Job:
         """The job with the dtype and the precision that it is spoken in. Raises as `registry.plan`."""
@@ -103,7 +106,7 @@ class Fitting:
         for remark in planned.remarks:
             warn(remark)
         registry.limit_device(device, self._limit)
-        self.positions[job.model] = planned.cache_positions
+        self.plans[job.model] = planned
         # What did not give way keeps its word: a limit that is wide enough changes no key.
         dtype = job.dtype if planned.dtype == "float32" else planned.dtype
         return dtype, precision if planned.precision == "full" else planned.precision
@@ -115,10 +118,10 @@ def load_engine(
     device: str = "auto",
     dtype: str = "auto",
     precision: str = "auto",
-    cache_positions: int | None = None,
+    planned: Plan | None = None,
     strict: bool = False,
 ) -> Engine:
-    """An engine for one request at a time, over the user's voice library."""
+    """An engine for one request at a time, over the user's voice library; `planned` below a limit."""
     from sonant.catalogue.registry import load
 
     with status(f"loading {model}"):
@@ -128,8 +131,8 @@ def load_engine(
             dtype=dtype,
             precision=precision,
             slots=1,
-            cache_positions=cache_positions,
             strict=strict,
+            **(planned.load_options if planned is not None else {}),
         )
 
 
@@ -151,10 +154,11 @@ def speak(
     pieces: Path | None = None,
     engine: Engine | None = None,
     voice: Voice | str | None = None,
-    cache_positions: int | None = None,
+    fitting: Fitting | None = None,
     strict: bool = False,
 ) -> Spoken:
-    """Do the job. With an `engine`, its `voice` was found already; `pieces` is where finished pieces lie."""
+    """Do the job. With an `engine`, its `voice` was found already; without one, `fitting` fits the job first.
+    `pieces` is where finished pieces lie."""
     from sonant.audio.player import Player, find_player
     from sonant.cli.interrupt import CtrlC
     from sonant.errors import CancelledError
@@ -166,12 +170,15 @@ def speak(
         find_player()
     began = time.monotonic()
     if engine is None:
+        fitting = fitting or Fitting()
+        with status(f"loading {job.model}"):  # torch, and on a first run the kernels
+            job = fitting(job)
         engine = load_engine(
             job.model,
             device=job.device,
             dtype=job.dtype,
             precision=job.precision,
-            cache_positions=cache_positions,
+            planned=fitting.plans.get(job.model),
             strict=strict,
         )
         voice = job_voice(job, engine.spec)
@@ -198,7 +205,7 @@ def speak(
         raise
     engine.close()
     reused = spoken.reused if isinstance(spoken, Narration) else 0
-    return Spoken(outcome, engine.spec, voice, load_seconds, reused)
+    return Spoken(job, outcome, engine.spec, voice, load_seconds, reused)
 
 
 def tell_verdicts(verdicts: Sequence[Verdict], timings: Mapping[str, float]) -> None:

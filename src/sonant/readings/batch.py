@@ -26,6 +26,7 @@ from typing import Any
 from sonant import __version__
 from sonant.audio.encode import FORMATS
 from sonant.catalogue import registry
+from sonant.checkpoints.memory import Plan
 from sonant.engine.engine import Engine
 from sonant.engine.stream import SpeechStream
 from sonant.errors import RequestError, SonantError, StorageError, describe
@@ -75,27 +76,35 @@ class Machine:
     precision: str = "auto"
     slots: int = 4
     memory_limit: str | None = None
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    """Of models that were fitted below the limit when their items were: they are loaded as planned."""
 
     def of(self, items: Sequence[Item]) -> Machine:
-        """With the dtype and the precision that the items of a model name."""
+        """For one model: with the dtype and the precision that its items name, and as it was planned."""
         job = items[0].job
         assert job is not None
-        return replace(self, dtype=job.dtype, precision=job.precision)
+        plan = self.plans.get(job.model)
+        plans = {} if plan is None else {job.model: plan}
+        slots = self.slots if plan is None else plan.slots
+        return replace(self, dtype=job.dtype, precision=job.precision, slots=slots, plans=plans)
 
 
 class Worker:
     """One loaded model that says jobs, several at a time from as many threads."""
 
     def __init__(self, model: str, machine: Machine) -> None:
+        # Planned again, after another model, what gave way would be a word that stays and has less room.
+        plan = machine.plans.get(model)
+        fit = {"memory_limit": machine.memory_limit} if plan is None else plan.load_options
         self.engine: Engine = registry.load(
             model,
             device=machine.device,
             dtype=machine.dtype,
             precision=machine.precision,
             slots=machine.slots,
-            memory_limit=machine.memory_limit,
             # An item that is heard wrong has a second request beside its first.
             queue_limit=2 * machine.slots * AHEAD,
+            **fit,
         )
         self._voices: dict[str, Voice | str | None] = {}
         self._lock = threading.Lock()
@@ -163,8 +172,9 @@ def say_here(machine: Machine) -> SayAll:
     """Speak in this process, `machine.slots` items as one batch."""
 
     def say_all(model: str, items: Sequence[Item]) -> Results:
-        worker = Worker(model, machine.of(items))
-        pool = ThreadPoolExecutor(machine.slots * AHEAD, thread_name_prefix="sonant-batch")
+        mine = machine.of(items)
+        worker = Worker(model, mine)
+        pool = ThreadPoolExecutor(mine.slots * AHEAD, thread_name_prefix="sonant-batch")
         todo = iter(items)
         under_way: dict[Future[Clip | Failed], Item] = {}
         try:
@@ -172,7 +182,7 @@ def say_here(machine: Machine) -> SayAll:
                 for item in todo:
                     assert item.job is not None
                     under_way[pool.submit(worker.say, item.job)] = item
-                    if len(under_way) >= machine.slots * AHEAD:
+                    if len(under_way) >= mine.slots * AHEAD:
                         break
                 if not under_way:
                     return
