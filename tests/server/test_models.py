@@ -165,6 +165,20 @@ def test_a_model_tells_what_it_can_before_it_is_loaded_and_a_broken_one_spoils_n
     assert "model broken cannot be loaded as it is" in caplog.text
 
 
+def test_a_source_says_what_auto_is(library, monkeypatch):
+    monkeypatch.setattr("sonant.native.library", lambda: None)
+    tiny = Path(__file__).parents[1] / "data" / "qwen3_tts" / "checkpoints" / "base_1p7b"
+
+    def words(**options):
+        sources = find_sources(["builtin", f"tiny={tiny}"], library, slots=1, queue_limit=4, **options)
+        return [source.words() for source in sources]
+
+    assert words(device="cpu") == [("auto", "auto"), ("auto", "lossless")]
+    assert words(device="cpu", memory_limit=10**12) == words(device="cpu"), "a wide limit changes no key"
+    assert words(device="cpu", precision="int8") == [("auto", "auto"), ("auto", "int8")]
+    assert words(device="cpu", dtype="bfloat16") == [("bfloat16", "auto"), ("bfloat16", "full")]
+
+
 def test_a_memory_limit_chooses_how_models_are_loaded(library, caplog):
     limit = resident_bytes() + 700 * MIB
     (source,) = find_sources(["builtin"], library, slots=2, queue_limit=4, memory_limit=limit)

@@ -3,9 +3,11 @@
 import asyncio
 import json
 import threading
+from dataclasses import replace
 
 import pytest
 
+from sonant.books.cast import NARRATOR
 from sonant.books.stored import MOST_CHAPTERS, main
 from sonant.errors import RequestError, StorageError
 from sonant.server import reading_desk
@@ -70,6 +72,16 @@ def test_readings_that_wait_have_their_room_set_aside(desk_of):
         with pytest.raises(HttpProblem, match="under way will take"):
             await small.resume(kept)
         assert (kept.status, other.status) == ("cancelled", "queued")
+
+    asyncio.run(run())
+
+
+def test_a_reading_names_what_the_model_of_the_pool_is_opened_with(library):
+    async def run():
+        source = replace(toy_source(), words=lambda: ("auto", "int8"))
+        desk = create_app(ModelPool([source]), library, ServerSettings(keys=KEYS)).state.desk
+        stage, *_ = await desk._plan(await desk.add(ANN, await add(desk), {}))
+        assert stage.job(NARRATOR).precision == "int8"
 
     asyncio.run(run())
 

@@ -93,6 +93,14 @@ class Plan:
         """What `registry.load` takes instead of the limit, beside dtype, precision and slots."""
         return {"cache_positions": self.cache_positions, "keeps_past": self.keeps_past}
 
+    def words(self, dtype: str, precision: str) -> tuple[str, str]:
+        """The dtype and the precision that a job says, which are these without the limit. What did not give
+        way keeps its word: a limit that is wide enough changes no key."""
+        return (
+            dtype if self.dtype == "float32" else self.dtype,
+            precision if self.precision == "full" else self.precision,
+        )
+
 
 def choose(
     model: str, candidates: Sequence[Candidate], *, slots: int, limit: int, taken: int, hint: str

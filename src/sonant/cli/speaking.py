@@ -107,9 +107,7 @@ class Fitting:
             warn(remark)
         registry.limit_device(device, self._limit)
         self.plans[job.model] = planned
-        # What did not give way keeps its word: a limit that is wide enough changes no key.
-        dtype = job.dtype if planned.dtype == "float32" else planned.dtype
-        return dtype, precision if planned.precision == "full" else planned.precision
+        return planned.words(job.dtype, precision)
 
 
 def load_engine(

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 from sonant.audio.encode import open_encoder
 from sonant.audio.loudness import Leveller
 from sonant.catalogue import hub, registry
-from sonant.checkpoints.memory import resident_bytes
+from sonant.checkpoints.memory import Plan, resident_bytes
 from sonant.engine.engine import Engine
 from sonant.errors import BusyError, ConfigError, SonantError
 from sonant.nn.replay import free_memory
@@ -50,6 +50,8 @@ class ModelSource:
     about: str = ""
     spec: ModelSpec | None = None
     """What the model is and can do, before it is loaded; None where only loading tells."""
+    words: Callable[[], tuple[str, str]] = lambda: ("auto", "auto")
+    """The dtype and the precision that it is opened with, as a job says them. Raises SonantError."""
 
 
 def weight_bytes(folder: Path) -> int:
@@ -101,6 +103,7 @@ def find_sources(
         options: dict[str, Any] = {"dtype": dtype, "precision": kept, "slots": slots}
         # Released weights are bfloat16 or float32; in memory the larger part is float32.
         size = 300 * 2**20 if is_builtin else 2 * weight_bytes(folder)
+        planned = None
         if memory_limit is not None:
             try:
                 planned = registry.plan(
@@ -140,12 +143,18 @@ def find_sources(
             about=about
             or ("the small built-in English voice" if is_builtin else f"a checkpoint of {family}"),
             spec=_described(name, place),
+            words=cache(partial(_words, place, device, dtype, kept, planned)),
         )
     if not is_offered:
         raise ConfigError(
             f"no model has the precision {precision!r} ({', '.join(sources)}); leave --precision out."
         )
     return list(sources.values())
+
+
+def _words(place: str, device: str, dtype: str, precision: str, planned: Plan | None) -> tuple[str, str]:
+    precision = registry.choose_precision(place, precision, device=device, dtype=dtype)
+    return (dtype, precision) if planned is None else planned.words(dtype, precision)
 
 
 def _described(name: str, place: str) -> ModelSpec | None:
@@ -274,6 +283,10 @@ class ModelPool:
     def spec(self, name: str) -> ModelSpec | None:
         """What the model says of itself; None where that is not known before it is loaded."""
         return self._specs.get(name)
+
+    def words(self, name: str) -> tuple[str, str]:
+        """The dtype and the precision a model is opened with, as a job says them. Raises SonantError."""
+        return self._sources[name].words()
 
     def state(self, name: str) -> str:
         """ "loaded", "loading" or "unloaded"."""

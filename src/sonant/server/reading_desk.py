@@ -513,10 +513,14 @@ class ReadingDesk:
         def open_engine(job: Job) -> contextlib.AbstractContextManager[Engine]:
             return self._engine(loop, stage, job)
 
+        def fitted(job: Job) -> Job:
+            dtype, precision = self._service.pool.words(job.model)
+            return replace(job, dtype=dtype, precision=precision)  # pieces of two precisions do not mix
+
         stage = Stage(
             base, cast, self.shelf.place(reading.owner, "readings", reading.id) / "pieces",
             open_engine=open_engine, voice_of=partial(self._voice, caller), client=caller.id,
-            carries=bool(reading.options.get("carry")),
+            fitted=fitted, carries=bool(reading.options.get("carry")),
             priority=min([0, *(key.priority for key in self._service.settings.keys)]) - 1,
         )  # fmt: skip
         return stage
