@@ -19,7 +19,7 @@ from torch import nn
 
 from sonant.bench.indextts2_checkpoint import CONFIG
 from sonant.bench.random_weights import Noise
-from sonant.checkpoints.tensors import build
+from sonant.checkpoints.modules import build
 from sonant.families.indextts2.config import CONFIG_NAME, read_config
 from sonant.families.indextts2.gpt import ConditionSizes, IndexGpt
 from sonant.families.indextts2.options import SAMPLING

@@ -11,8 +11,9 @@ import torch
 from sonant.bench.compare import run_workload
 from sonant.bench.worker import Workload
 from sonant.catalogue import registry
+from sonant.checkpoints.files import read_tensors, write_tensors
 from sonant.checkpoints.memory import MIB, Candidate, Footprint, choose, parse_size, show
-from sonant.checkpoints.tensors import load_strict, read_tensors, write_tensors
+from sonant.checkpoints.modules import load_strict
 from sonant.engine.engine import Engine
 from sonant.errors import RequestError
 from sonant.nn.mapped import give_back

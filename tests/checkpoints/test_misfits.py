@@ -12,7 +12,7 @@ from torch import nn
 
 from sonant.catalogue import registry
 from sonant.checkpoints.config import from_dict
-from sonant.checkpoints.tensors import load_strict
+from sonant.checkpoints.modules import load_strict
 from sonant.errors import CheckpointError, ConfigError, few
 from tests.families.indextts2.conftest import build_checkpoint
 

@@ -9,17 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sonant.checkpoints.tensors import (
-    build,
-    collecting_unread,
-    fold_weight_norm,
-    load_strict,
-    own_table,
-    read_pickle,
-    read_tensors,
-    without_training,
-    write_tensors,
-)
+from sonant.checkpoints.files import read_pickle, read_tensors, write_tensors
+from sonant.checkpoints.modules import build, fold_weight_norm, load_strict, own_table, without_training
+from sonant.checkpoints.unread import collecting_unread
 from sonant.errors import CheckpointError, ConfigError
 
 

@@ -13,7 +13,9 @@ from torch import nn
 
 from sonant.catalogue import registry
 from sonant.catalogue.inspection import inspect_folder
-from sonant.checkpoints.tensors import load_strict, told_unread, used, weight_files
+from sonant.checkpoints.files import weight_files
+from sonant.checkpoints.modules import load_strict, used
+from sonant.checkpoints.unread import told_unread
 from sonant.errors import CheckpointError
 from sonant.families import qwen3_tts
 from tests.families.indextts2.conftest import build_checkpoint

@@ -101,7 +101,7 @@ def _safetensors_shapes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
 
 def _pickle_shapes(path: Path) -> list[tuple[str, tuple[int, ...]]]:
     """Dtype and shape of each tensor, with the storages left on disk."""
-    from sonant.checkpoints.tensors import read_pickle
+    from sonant.checkpoints.files import read_pickle
 
     data = read_pickle(path, device="meta")
     return [(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for tensor in _tensors(data)]

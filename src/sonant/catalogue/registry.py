@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from sonant.checkpoints.memory import Candidate, Plan
-    from sonant.checkpoints.tensors import Unread
+    from sonant.checkpoints.unread import Unread
     from sonant.engine.engine import Engine
     from sonant.engine.model import SpeechModel
     from sonant.request.speech import ModelSpec
@@ -133,7 +133,7 @@ def numbers_read(model: str | os.PathLike[str], *, strict: bool = False) -> dict
     model_found = locate(model)
     if not hasattr(model_found.package, "tensors_read"):
         return None
-    from sonant.checkpoints.tensors import collecting_unread
+    from sonant.checkpoints.unread import collecting_unread
 
     with collecting_unread() as unread:
         found = model_found.package.tensors_read(model_found.path, **model_found.options)
@@ -153,7 +153,7 @@ def convert(source: str | os.PathLike[str], target: str | os.PathLike[str], *, s
             f"{source} ({found.family}) has nothing to convert: it brings safetensors, or no folder at all; "
             "expected a release with .pt or .pth files. Use it as it is."
         )
-    from sonant.checkpoints.tensors import collecting_unread
+    from sonant.checkpoints.unread import collecting_unread
 
     with collecting_unread() as unread:
         found.package.tensors_read(found.path, **found.options)
@@ -274,7 +274,7 @@ def load_model(
 
         # torch's default rounds the inputs of float32 convolutions to 10 bits; here float32 is float32.
         torch.backends.cudnn.allow_tf32 = False
-    from sonant.checkpoints.tensors import collecting_unread
+    from sonant.checkpoints.unread import collecting_unread
     from sonant.nn.mapped import trim
 
     with collecting_unread() as unread:
@@ -286,7 +286,7 @@ def load_model(
 
 def _judge_unread(unread: Unread, *, strict: bool) -> None:
     """One warning for what nothing reads in a checkpoint's files, or an error."""
-    from sonant.checkpoints.tensors import told_unread
+    from sonant.checkpoints.unread import told_unread
 
     if unread and strict:
         raise CheckpointError(

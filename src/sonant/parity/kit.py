@@ -34,7 +34,7 @@ class Recorded(Mapping[str, Tensor]):
     """
 
     def __init__(self, path: Path) -> None:
-        from sonant.checkpoints.tensors import read_tensors
+        from sonant.checkpoints.files import read_tensors
 
         self._tensors = read_tensors(path)
         self.unread = set(self._tensors)

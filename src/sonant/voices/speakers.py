@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from sonant.audio.measure import frame_levels
 from sonant.audio.mel import MelConfig, log_mel
 from sonant.audio.resample import resample_soxr
-from sonant.checkpoints.tensors import build, load_strict, read_pickle
+from sonant.checkpoints.files import read_pickle
+from sonant.checkpoints.modules import build, load_strict
 from sonant.request.audio import Audio
 
 RATE = 16_000

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from sonant import native
 from sonant.catalogue import registry
-from sonant.checkpoints.tensors import build, within
+from sonant.checkpoints.modules import build, within
 from sonant.errors import CheckpointError, RequestError
 from sonant.families import cosyvoice3
 from sonant.families.cosyvoice3 import weights

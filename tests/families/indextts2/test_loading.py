@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sonant.checkpoints.tensors import collecting_unread, fold_weight_norm, read_pickle
+from sonant.checkpoints.files import read_pickle
+from sonant.checkpoints.modules import fold_weight_norm
+from sonant.checkpoints.unread import collecting_unread
 from sonant.errors import CheckpointError, ConfigError
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights

@@ -8,7 +8,7 @@ from torch import nn
 
 from sonant import native
 from sonant.catalogue.registry import precisions
-from sonant.checkpoints.tensors import within
+from sonant.checkpoints.modules import within
 from sonant.engine.engine import Engine
 from sonant.families import indextts2
 from sonant.families.indextts2 import weights

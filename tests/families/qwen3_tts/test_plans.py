@@ -8,7 +8,7 @@ import torch
 
 from sonant import native
 from sonant.catalogue.registry import load_model, precisions
-from sonant.checkpoints.tensors import within
+from sonant.checkpoints.modules import within
 from sonant.errors import UnsupportedError
 from sonant.families.qwen3_tts import automatic_precision
 from sonant.families.qwen3_tts.config import read_model_config

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sonant.checkpoints.config import from_dict
-from sonant.checkpoints.tensors import read_json
+from sonant.checkpoints.files import read_json
 from sonant.errors import ConfigError
 from sonant.families.cosyvoice3.yaml_reader import Node, read_yaml
 from sonant.nn.transformer import DecoderConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from sonant.checkpoints.files import fingerprint, read_json, write_tensors
 from sonant.checkpoints.hub_cache import model_name
-from sonant.checkpoints.tensors import fingerprint, read_json, write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3 import weights
 from sonant.families.cosyvoice3.config import QWEN_FOLDER, YAML_NAME, read_config

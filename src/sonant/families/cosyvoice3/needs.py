@@ -8,7 +8,7 @@ import torch
 
 from sonant import native
 from sonant.checkpoints.memory import MIB, Footprint, bytes_in
-from sonant.checkpoints.tensors import build, within
+from sonant.checkpoints.modules import build, within
 from sonant.families.cosyvoice3.config import read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME
 from sonant.families.cosyvoice3.flow import Flow

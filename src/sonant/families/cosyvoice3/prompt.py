@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.checkpoints.tensors import read_pickle, read_tensors
+from sonant.checkpoints.files import read_pickle, read_tensors
 from sonant.errors import CheckpointError, RequestError
 from sonant.families.cosyvoice3.stream import DecodeOptions, FlowVoice
 from sonant.families.cosyvoice3.text import END_OF_PROMPT, SYSTEM_SENTENCE

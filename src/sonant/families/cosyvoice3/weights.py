@@ -14,16 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoints.tensors import (
-    build,
-    fold_weight_norm,
-    load_strict,
-    own_table,
-    read_pickle,
-    read_tensors,
-    used,
-    without_training,
-)
+from sonant.checkpoints.files import read_pickle, read_tensors
+from sonant.checkpoints.modules import build, fold_weight_norm, load_strict, own_table, used, without_training
 from sonant.errors import CheckpointError
 from sonant.families.cosyvoice3.config import CosyVoice3Config, read_config
 from sonant.families.cosyvoice3.encoders import SPEAKER_NAME, TOKENIZER_NAME

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoints.tensors import build, load_strict, read_json, read_tensors, used
+from sonant.checkpoints.files import read_json, read_tensors
+from sonant.checkpoints.modules import build, load_strict, used
 from sonant.errors import CheckpointError, ConfigError, GenerationError
 from sonant.families.indextts2.chat import chat_renderer
 from sonant.nn.cache import KVCache

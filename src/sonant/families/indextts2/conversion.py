@@ -15,7 +15,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sonant.checkpoints.tensors import write_tensors
+from sonant.checkpoints.files import write_tensors
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.config import CODEC_NAME, CONFIG_NAME, read_config
 from sonant.families.indextts2.layout import IndexFiles, locate

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sonant.checkpoints import tensors as checkpoint
+from sonant.checkpoints.files import fingerprint
 from sonant.errors import CheckpointError
 from sonant.families.indextts2 import weights
 from sonant.families.indextts2.classifier import EmotionClassifier
@@ -152,7 +152,7 @@ def _spec(folder: Path, files: IndexFiles, config: IndexConfig) -> ModelSpec:
     return ModelSpec(
         family="indextts2",
         name=config.name,
-        fingerprint=checkpoint.fingerprint(folder, files.fingerprint_names()),
+        fingerprint=fingerprint(folder, files.fingerprint_names()),
         sample_rate=config.s2mel.sample_rate,
         frame_rate=features / config.codec.downsample_scale,
         languages=tuple(CODES) if config.is_multilingual else ("chinese", "english"),

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 
 from sonant import native
+from sonant.checkpoints.files import read_json
 from sonant.checkpoints.memory import MIB, Footprint, bytes_in
-from sonant.checkpoints.tensors import read_json, within
+from sonant.checkpoints.modules import within
 from sonant.families.indextts2.config import CONFIG_NAME, W2vBertConfig, read_config
 from sonant.families.indextts2.layout import locate
 from sonant.families.indextts2.options import SAMPLING

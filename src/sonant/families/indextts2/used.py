@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sonant.checkpoints.tensors import build, read_json, read_tensors, used
+from sonant.checkpoints.files import read_json, read_tensors
+from sonant.checkpoints.modules import build, used
 from sonant.families.indextts2 import classifier, weights
 from sonant.families.indextts2.config import (
     CONFIG_NAME,

@@ -15,17 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoints.tensors import (
-    build,
-    fold_weight_norm,
-    leave_unread,
-    load_strict,
-    own_table,
-    read_json,
-    read_pickle,
-    read_tensors,
-    without_training,
-)
+from sonant.checkpoints.files import read_json, read_pickle, read_tensors
+from sonant.checkpoints.modules import build, fold_weight_norm, load_strict, own_table, without_training
+from sonant.checkpoints.unread import leave_unread
 from sonant.errors import CheckpointError
 from sonant.families.indextts2.campplus import CampPlus, CampPlusConfig
 from sonant.families.indextts2.config import (

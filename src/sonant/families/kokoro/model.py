@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonant.checkpoints.tensors import read_json
+from sonant.checkpoints.files import read_json
 from sonant.engine.model import AudioDecoder, Prompt, Step, Unspeakable, Utterance, attempt, every_prompt
 from sonant.errors import CheckpointError, RequestError, UnsupportedError
 from sonant.families.kokoro.front_end import Phonemizer, phonemizer

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sonant.checkpoints.files import fingerprint
 from sonant.checkpoints.hub_cache import model_name
-from sonant.checkpoints.tensors import fingerprint
 from sonant.errors import CheckpointError
 from sonant.families.kokoro.front_end import is_readable
 from sonant.request.speech import ModelSpec

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sonant.checkpoints.config import from_dict
-from sonant.checkpoints.tensors import read_json
+from sonant.checkpoints.files import read_json
 from sonant.errors import CheckpointError, ConfigError
 from sonant.nn.transformer import DecoderConfig
 

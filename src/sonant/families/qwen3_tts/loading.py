@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from sonant import native
+from sonant.checkpoints.files import fingerprint, read_json
 from sonant.checkpoints.hub_cache import model_name
-from sonant.checkpoints.tensors import fingerprint, read_json
 from sonant.engine.model import SpeechModel
 from sonant.errors import CheckpointError
 from sonant.families.qwen3_tts import prompt as prompts

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from sonant import native
+from sonant.checkpoints.files import read_json
 from sonant.checkpoints.memory import MIB, Footprint, bytes_in
-from sonant.checkpoints.tensors import build, read_json, within
+from sonant.checkpoints.modules import build, within
 from sonant.families.qwen3_tts.config import (
     CODEC_FOLDER,
     CODEC_MODEL_TYPE,

@@ -7,16 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sonant.checkpoints.tensors import (
-    build,
-    fingerprint,
-    load_strict,
-    read_json,
-    read_tensors,
-    read_weights,
-    used,
-    weight_files,
-)
+from sonant.checkpoints.files import fingerprint, read_json, read_tensors, read_weights, weight_files
+from sonant.checkpoints.modules import build, load_strict, used
 from sonant.families.qwen3_tts.codec import CodecDecoder
 from sonant.families.qwen3_tts.codec_encoder import CodecEncoder
 from sonant.families.qwen3_tts.config import (

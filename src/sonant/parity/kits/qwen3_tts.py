@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sonant.checkpoints.tensors import build, load_strict, read_weights
+from sonant.checkpoints.files import read_weights
+from sonant.checkpoints.modules import build, load_strict
 from sonant.engine.model import Prompt, Utterance
 from sonant.errors import CheckpointError
 from sonant.families.qwen3_tts import prompt as prompts

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sonant.audio.fbank import fbank
 from sonant.audio.mel import WHISPER_128, log_mel
-from sonant.checkpoints.tensors import read_pickle, read_tensors
+from sonant.checkpoints.files import read_pickle, read_tensors
 from sonant.families.cosyvoice3.config import MAX_SILENT_RUN, QWEN_FOLDER, SILENT_TOKENS
 from sonant.families.cosyvoice3.encoders import ENCODER_RATE, PROMPT_MEL, at_rate
 from sonant.families.cosyvoice3.noise import ReferenceNoise

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sonant.checkpoints.tensors import build, fold_weight_norm, load_strict
+from sonant.checkpoints.modules import build, fold_weight_norm, load_strict
 from sonant.families.indextts2.config import CodecConfig
 from sonant.families.indextts2.semantic_codec import Quantiser, vocos
 from sonant.families.indextts2.weights import CODEC_RULES, codec_tensors

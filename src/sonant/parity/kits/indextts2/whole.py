@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sonant.checkpoints.tensors import read_json
+from sonant.checkpoints.files import read_json
 from sonant.engine.model import Prompt
 from sonant.families.indextts2.config import W2vBertConfig
 from sonant.families.indextts2.multilingual import STOP
