@@ -145,12 +145,12 @@ FAULTS = (
     ),
     Fault(
         "repetition penalty divides negative logits too",
-        change(decoding, "penalise_repetition", "chosen * penalty, chosen", "chosen / penalty, chosen"),
+        change(decoding, "penalise_told", "scores * penalty", "scores / penalty"),
         ("talker.scores",),
     ),
     Fault(
         "end token allowed from the start",
-        change(decoding, "talker_scores", "len(past) < MIN_TOKENS", "False"),
+        change(decoding.TalkerFilter, "__call__", "frames < MIN_TOKENS", "frames < 0"),
         ("talker.scores",),
     ),
     Fault(
@@ -180,17 +180,17 @@ FAULTS = (
     ),
     Fault(
         "top-k one too few",
-        change(decoding, "_shape", "top_k or 0", "(top_k or 1) - 1"),
+        change(decoding, "_choice", "top_k or 0", "(top_k or 1) - 1"),
         ("talker.scores", "predictor.scores"),
     ),
     Fault(
         "temperature of the predictor ignored",
-        change(decoding, "predictor_scores", "sampling.predictor_temperature", "1.0"),
+        change(model, "predictor_choice", "sampling.predictor_temperature", "1.0"),
         ("predictor.scores",),
     ),
     Fault(
         "a nucleus cut in the predictor that was not asked for",
-        change(decoding, "predictor_scores", "sampling.predictor_top_p", "0.8"),
+        change(model, "predictor_choice", "sampling.predictor_top_p", "0.8"),
         ("predictor.scores",),
     ),
     Fault("one id too few suppressed", replace(decoding, "SUPPRESSED_TAIL", 1023), ("talker.scores",)),
@@ -343,7 +343,7 @@ FAULTS = (
     ),
     Fault(
         "repetition penalty of the last token only",
-        change(decoding, "talker_scores", "(logits, past, ", "(logits, past[-1:], "),
+        change(decoding, "talker_scores", "told[past]", "told[past[-1:]]"),
         ("talker.scores",),
     ),
     Fault(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +15,7 @@ from torch import Tensor, nn
 from sonant.native import check_done
 from sonant.nn.cache import KVCache
 from sonant.nn.quantized import BLOCK, NativeDecoder, NativeLinear
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """How one row chooses: greedily, or from its own generator among the `top_k` best (0 is all)."""
-
-    is_greedy: bool
-    temperature: float
-    top_k: int
-    generator: torch.Generator
+from sonant.nn.sampling import Choice
 
 
 class NativeFrame:
@@ -70,25 +60,35 @@ class NativeFrame:
         projection = project if isinstance(project, NativeLinear) else None
         return cls(decoder, projection, linear, tables, late, late_from)
 
-    def takes(self, batch: int) -> bool:
-        """True when a batch is small enough, and every table is float32."""
-        return 2 * batch <= BLOCK and all(table.weight.dtype == torch.float32 for table in self._tables)
+    def takes(self, choices: Sequence[Choice]) -> bool:
+        """True when a batch is small enough, every table is float32, and no row draws with a top_p."""
+        return (
+            2 * len(choices) <= BLOCK
+            and all(table.weight.dtype == torch.float32 for table in self._tables)
+            and not any(choice.top_p < 1.0 and not choice.is_greedy for choice in choices)
+        )
 
     def __call__(
-        self, hidden: Tensor, first: Tensor, cache: KVCache, choices: Sequence[Choice]
+        self,
+        hidden: Tensor,
+        first: Tensor,
+        cache: KVCache,
+        choices: Sequence[Choice],
+        generators: Sequence[torch.Generator],
     ) -> tuple[Tensor, Tensor]:
         """Tokens [B, G] and the sum [B, D] of their embeddings.
 
         hidden [B, D] and first [B, D] are the frame's two first positions; the rows 0 .. B-1 of `cache` are
-        used anew. A row that is not greedy draws once for each token, as `sampling.draw` does.
+        used anew. A row that is not greedy draws once for each token from its generator, as `sampling.draw`
+        does.
         """
         batch, source = hidden.shape
         groups, vocabulary = len(self._heads), self._heads[0].out_features
         race = torch.empty(groups, batch, vocabulary)
-        for row, choice in enumerate(choices):
+        for row, (choice, generator) in enumerate(zip(choices, generators, strict=True)):
             if not choice.is_greedy:
                 for group in range(groups):
-                    race[group, row].exponential_(1, generator=choice.generator)
+                    race[group, row].exponential_(1, generator=generator)
         integers, floats = ctypes.c_int32 * batch, ctypes.c_float * batch
         tables = (ctypes.c_void_p * groups)(*(table.weight.data_ptr() for table in self._tables))
         keys, values = self._decoder.storage(cache)

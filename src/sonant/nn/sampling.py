@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,14 +53,19 @@ def chance_of(token: int, scores: Tensor) -> tuple[int, float]:
 
 
 def penalise_repetition(scores: Tensor, history: Tensor, penalty: float) -> Tensor:
-    """Scores [..., V] with each id of `history` [..., n] divided (or multiplied, below 0) by `penalty`, once.
-
-    Source: CTRL, arXiv 1909.05858; the sign rule is transformers'.
-    """
+    """`penalise_told` of the ids of `history` [..., n], each once however often it came."""
     if penalty == 1.0 or history.numel() == 0:
         return scores
-    chosen = scores.gather(-1, history)  # an id that comes twice is given the same value twice
-    return scores.scatter(-1, history, torch.where(chosen < 0, chosen * penalty, chosen / penalty))
+    told = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, history, True)
+    return penalise_told(scores, told, penalty)
+
+
+def penalise_told(scores: Tensor, told: Tensor, penalty: float | Tensor) -> Tensor:
+    """Scores [..., V] with those marked in `told` [..., V] divided (or multiplied, below 0) by `penalty`.
+
+    One number, or one of each row [..., 1]. Source: CTRL, arXiv 1909.05858; the sign rule is transformers'.
+    """
+    return torch.where(told, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
 
 
 def keep_top_k(scores: Tensor, k: int, *, at_least: int = 1) -> Tensor:
@@ -123,6 +129,21 @@ def _winner(probabilities: Tensor, race: Tensor) -> Tensor:
     return (probabilities.float() / race).argmax(dim=-1)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """How one row chooses; the values given here filter nothing."""
+
+    is_greedy: bool = False
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def filters(choices: Sequence[Choice]) -> tuple[int, bool]:
+    """`best` and `has_top_p` of `shape_rows`: the largest top_k (0: all off), and whether any has a top_p."""
+    return max(choice.top_k for choice in choices), any(choice.top_p < 1.0 for choice in choices)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RowSettings:
     """How each row of a batch chooses: tensors [B] on the device of the scores."""
@@ -135,6 +156,25 @@ class RowSettings:
     surplus: Tensor
     """1 - top_p; 0 is off."""
 
+    @classmethod
+    def of(
+        cls, choices: Sequence[Choice], device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> RowSettings:
+        """Of rows that choose so; `dtype` is that of the scores."""
+        return cls(
+            greedy=torch.tensor([choice.is_greedy for choice in choices]).to(device),
+            temperature=torch.tensor([choice.temperature for choice in choices], dtype=dtype).to(device),
+            top_k=torch.tensor([choice.top_k for choice in choices]).to(device),
+            surplus=torch.tensor([_surplus(choice) for choice in choices], dtype=dtype).to(device),
+        )
+
+    def set(self, row: int, choice: Choice) -> None:
+        """Let another utterance have the row."""
+        self.greedy[row] = choice.is_greedy
+        self.temperature[row] = choice.temperature
+        self.top_k[row] = choice.top_k
+        self.surplus[row] = _surplus(choice)
+
     def rows(self, count: int) -> RowSettings:
         """Of the first `count` rows."""
         return RowSettings(
@@ -145,12 +185,16 @@ class RowSettings:
         )
 
 
-def choose_rows(scores: Tensor, settings: RowSettings, race: Tensor, *, best: int, has_top_p: bool) -> Tensor:
-    """Ids [B] from scores [B, V]: what temperature, `keep_top_k`, `keep_top_p` and `draw` choose.
+def _surplus(choice: Choice) -> float:
+    return 0.0 if choice.top_p >= 1.0 else 1 - choice.top_p
+
+
+def shape_rows(scores: Tensor, settings: RowSettings, *, best: int, has_top_p: bool) -> Tensor:
+    """Scores [B, V] after temperature, `keep_top_k` and `keep_top_p`; a greedy row's stay as they are.
 
     Every row has its own settings, and nothing depends on their values but the result, so a device need
-    not be waited for. race [B, V] are the exponential variates that `draw` would take. `best` is at least
-    the largest top_k (0 when it is off in all rows), `has_top_p` false when that is off in all rows.
+    not be waited for. `best` is at least the largest top_k (0 when it is off in all rows), `has_top_p` false
+    when that is off in all rows.
     """
     shaped = scores / settings.temperature[:, None]
     if best:
@@ -162,4 +206,12 @@ def choose_rows(scores: Tensor, settings: RowSettings, race: Tensor, *, best: in
         nothing = -1.0  # no sum of probabilities is as little, not even of those that are 0
         surplus = settings.surplus.masked_fill(settings.surplus <= 0, nothing)
         shaped = _without_tail(shaped, surplus[:, None])
-    return torch.where(settings.greedy, scores.argmax(dim=-1), _winner(shaped.softmax(dim=-1), race))
+    return torch.where(settings.greedy[:, None], scores, shaped)
+
+
+def choose_rows(shaped: Tensor, settings: RowSettings, race: Tensor) -> Tensor:
+    """Ids [B] from what `shape_rows` gave [B, V]: the best of a greedy row, or what `draw` chooses.
+
+    race [B, V] are the exponential variates that `draw` would take.
+    """
+    return torch.where(settings.greedy, shaped.argmax(dim=-1), _winner(shaped.softmax(dim=-1), race))

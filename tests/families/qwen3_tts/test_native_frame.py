@@ -5,12 +5,12 @@ import torch
 
 from sonant import native
 from sonant.families.qwen3_tts.config import PredictorConfig
-from sonant.families.qwen3_tts.decoding import choose_predictor, quick_choices
+from sonant.families.qwen3_tts.decoding import choose_predictor, predictor_choice
 from sonant.families.qwen3_tts.talker import CodePredictor
 from sonant.nn.native_frame import NativeFrame
 from sonant.nn.precision import INT4, INT8, LOSSLESS
 from sonant.nn.quantized import quantize_decoder, quantize_linear
-from sonant.nn.sampling import generator
+from sonant.nn.sampling import Choice, generator
 from sonant.request.speech import Sampling
 
 SAMPLED = Sampling(predictor_temperature=0.9, predictor_top_k=7)
@@ -60,6 +60,7 @@ def kernel():
 def test_one_call_gives_the_tokens_of_the_steps(precision, source, settings):
     made = predictor(precision, source)
     assert made.frame is not None
+    choices = [predictor_choice(sampling) for sampling in settings]
     hidden, first = torch.randn(2, len(settings), source).unbind()
     for frame in range(3):
         seeds = [100 * frame + row for row in range(len(settings))]
@@ -67,9 +68,9 @@ def test_one_call_gives_the_tokens_of_the_steps(precision, source, settings):
         quick = [generator(seed, "tokens") for seed in seeds]
         cache = made.cache(len(settings), torch.float32, torch.device("cpu"))
         expected, total = made(
-            hidden, first, cache, lambda _, logits, rngs=slow: choose_predictor(logits, settings, rngs)
+            hidden, first, cache, lambda _, logits, rngs=slow: choose_predictor(logits, choices, rngs)
         )
-        found, sums = made.frame(hidden, first, cache, quick_choices(settings, quick))
+        found, sums = made.frame(hidden, first, cache, choices, quick)
         assert torch.equal(found, expected)
         assert torch.equal(sums, total)
         for one, other in zip(slow, quick, strict=True):
@@ -84,7 +85,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch():
     def run(rows):
         rngs = [generator(row, "tokens") for row in rows]
         cache = made.cache(len(rows), torch.float32, torch.device("cpu"))
-        return made.frame(hidden[rows], first[rows], cache, quick_choices([SAMPLED] * len(rows), rngs))[0]
+        return made.frame(hidden[rows], first[rows], cache, [predictor_choice(SAMPLED)] * len(rows), rngs)[0]
 
     assert torch.equal(run([0, 1, 2, 3, 4]), torch.cat([run([row]) for row in range(5)]))
 
@@ -92,8 +93,10 @@ def test_a_row_is_the_same_alone_and_in_a_batch():
 def test_what_c_cannot_do_is_left_to_the_steps():
     made = predictor(INT8, 128)
     assert made.frame is not None
-    assert not made.frame.takes(33)
-    assert quick_choices([Sampling(predictor_top_p=0.8)], [generator(0, "tokens")]) is None
+    assert made.frame.takes([Choice()] * 32)
+    assert not made.frame.takes([Choice()] * 33)
+    assert not made.frame.takes([Choice(), Choice(top_p=0.8)])
+    assert made.frame.takes([Choice(top_p=0.8, is_greedy=True)])
     odd = predictor(INT8, 128)
     odd.lm_head[0] = torch.nn.Linear(128, 100)
     assert NativeFrame.of(odd.decoder, odd.small_to_mtp_projection, list(odd.lm_head), []) is None

@@ -12,7 +12,7 @@ from sonant.checkpoints.modules import within
 from sonant.errors import UnsupportedError
 from sonant.families.qwen3_tts import automatic_precision
 from sonant.families.qwen3_tts.config import read_model_config
-from sonant.families.qwen3_tts.decoding import quick_choices
+from sonant.families.qwen3_tts.decoding import predictor_choice
 from sonant.families.qwen3_tts.plans import narrowed, plan_of, quantize, state_plainly
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
@@ -120,8 +120,8 @@ def test_one_call_in_c_gives_the_tokens_of_the_steps_on_both_sides_of_the_change
     cache = predictor.cache(2, torch.float32, torch.device("cpu"))
     with torch.inference_mode():
         expected, total = predictor(hidden, first, cache, lambda _, scores: scores.argmax(dim=-1))
-        choices = quick_choices([GREEDY] * 2, [generator(row, "tokens") for row in range(2)])
-        found, sums = predictor.frame(hidden, first, cache, choices)
+        generators = [generator(row, "tokens") for row in range(2)]
+        found, sums = predictor.frame(hidden, first, cache, [predictor_choice(GREEDY)] * 2, generators)
     assert torch.equal(found, expected)
     assert torch.equal(sums, total)
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from sonant.nn.native_frame import Choice
 from sonant.nn.sampling import (
     NEGATIVE_INFINITY,
+    Choice,
+    RowSettings,
     check_finite,
+    choose_rows,
     draw,
-    keep_top_k_and_p,
-    penalise_repetition,
+    filters,
+    penalise_told,
+    shape_rows,
 )
 from sonant.nn.tap import tap
 from sonant.request.speech import Sampling
@@ -25,6 +29,53 @@ MIN_TOKENS = 2
 """The end token is impossible before this many tokens."""
 
 
+@dataclass(frozen=True, eq=False)
+class TalkerFilter:
+    """What may be token 0, whatever the settings: two masks [V] on the device of the logits."""
+
+    is_silent: Tensor
+    is_end: Tensor
+
+    @classmethod
+    def of(cls, vocabulary: int, end: int, device: torch.device) -> TalkerFilter:
+        """`end` is the token that ends the speech; it lies among the silent ones."""
+        ids = torch.arange(vocabulary)
+        is_silent = (ids >= vocabulary - SUPPRESSED_TAIL) & (ids != end)
+        return cls(is_silent.to(device), (ids == end).to(device))
+
+    def __call__(self, logits: Tensor, told: Tensor, frames: Tensor, penalty: Tensor) -> Tensor:
+        """Scores [B, V] from logits [B, V], after `frames` [B] frames with the tokens `told` [B, V].
+
+        penalty [B, 1] makes those less likely.
+        """
+        is_early = (frames < MIN_TOKENS)[:, None] & self.is_end
+        return penalise_told(logits, told, penalty).masked_fill(self.is_silent | is_early, NEGATIVE_INFINITY)
+
+
+def talker_choice(sampling: Sampling) -> Choice:
+    """How token 0 is chosen."""
+    return _choice(sampling.greedy, sampling.temperature, sampling.top_k, sampling.top_p)
+
+
+def predictor_choice(sampling: Sampling) -> Choice:
+    """How the code predictor's tokens are chosen."""
+    return _choice(
+        sampling.predictor_greedy,
+        sampling.predictor_temperature,
+        sampling.predictor_top_k,
+        sampling.predictor_top_p,
+    )
+
+
+def _choice(greedy: bool | None, temperature: float | None, top_k: int | None, top_p: float | None) -> Choice:
+    return Choice(
+        is_greedy=bool(greedy),
+        temperature=1.0 if temperature is None else temperature,
+        top_k=top_k or 0,
+        top_p=1.0 if top_p is None else top_p,
+    )
+
+
 def talker_scores(
     logits: Tensor, history: Sequence[int] | Tensor, sampling: Sampling, *, end: int, greedy: bool = False
 ) -> Tensor:
@@ -34,43 +85,26 @@ def talker_scores(
     temperature.
     """
     past = torch.as_tensor(history, dtype=torch.int64, device=logits.device)
-    scores = penalise_repetition(logits, past, sampling.repetition_penalty or 1.0)
-    scores = scores.clone()
-    if len(past) < MIN_TOKENS:
-        scores[end] = NEGATIVE_INFINITY
-    kept = scores[end].clone()
-    scores[-SUPPRESSED_TAIL:] = NEGATIVE_INFINITY
-    scores[end] = kept
-    if greedy:
-        return scores
-    return _shape(scores, sampling.temperature, sampling.top_k, sampling.top_p)
+    told = torch.zeros_like(logits, dtype=torch.bool)
+    told[past] = True
+    scores = TalkerFilter.of(len(logits), end, logits.device)(
+        logits[None],
+        told[None],
+        torch.tensor([len(past)], device=logits.device),
+        torch.tensor([[sampling.repetition_penalty or 1.0]], device=logits.device, dtype=logits.dtype),
+    )
+    return _shape(scores, [replace(talker_choice(sampling), is_greedy=greedy)])[0]
 
 
 def predictor_scores(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Scores [..., V] of one of the code predictor's tokens: no penalty and no end there."""
-    return _shape(logits, sampling.predictor_temperature, sampling.predictor_top_k, sampling.predictor_top_p)
+    """Scores [B, V] of the code predictor's tokens, all with the same settings: no penalty, no end there."""
+    return _shape(logits, [replace(predictor_choice(sampling), is_greedy=False)] * len(logits))
 
 
-def _shape(scores: Tensor, temperature: float | None, top_k: int | None, top_p: float | None) -> Tensor:
-    scores = scores / (1.0 if temperature is None else temperature)
-    return keep_top_k_and_p(scores, top_k or 0, 1.0 if top_p is None else top_p)
-
-
-def quick_choices(
-    samplings: Sequence[Sampling], generators: Sequence[torch.Generator]
-) -> list[Choice] | None:
-    """The same settings for the code predictor in C; None when one of them is not for it (top_p)."""
-    if any(not s.predictor_greedy and (s.predictor_top_p or 1.0) < 1.0 for s in samplings):
-        return None
-    return [
-        Choice(
-            is_greedy=bool(s.predictor_greedy),
-            temperature=1.0 if s.predictor_temperature is None else s.predictor_temperature,
-            top_k=s.predictor_top_k or 0,
-            generator=rng,
-        )
-        for s, rng in zip(samplings, generators, strict=True)
-    ]
+def _shape(scores: Tensor, choices: Sequence[Choice]) -> Tensor:
+    best, has_top_p = filters(choices)
+    settings = RowSettings.of(choices, scores.device, scores.dtype)
+    return shape_rows(scores, settings, best=best, has_top_p=has_top_p)
 
 
 def choose_talker(
@@ -84,27 +118,16 @@ def choose_talker(
 
 
 def choose_predictor(
-    logits: Tensor, samplings: Sequence[Sampling], generators: Sequence[torch.Generator]
+    logits: Tensor, choices: Sequence[Choice], generators: Sequence[torch.Generator]
 ) -> Tensor:
     """One group's tokens [B] from logits [B, V], each row with its own settings and generator."""
-    tokens: list[Tensor] = [logits.new_zeros(())] * len(samplings)
-    rows_of: dict[tuple[object, ...], list[int]] = {}
-    for row, sampling in enumerate(samplings):
-        key = (
-            bool(sampling.predictor_greedy),
-            sampling.predictor_temperature,
-            sampling.predictor_top_k,
-            sampling.predictor_top_p,
-        )
-        rows_of.setdefault(key, []).append(row)
-    for (greedy, *_), rows in rows_of.items():
-        chosen = logits if len(rows) == len(samplings) else logits[rows]
-        if greedy:
-            for row, token in zip(rows, chosen.argmax(dim=-1), strict=True):
-                tokens[row] = token
-            continue
-        scores = tap("predictor.scores", predictor_scores(chosen, samplings[rows[0]]))
-        probabilities = scores.softmax(dim=-1)
-        for row, row_probabilities in zip(rows, probabilities, strict=True):
-            tokens[row] = draw(row_probabilities, generators[row])
-    return torch.stack(tokens)
+    settings = RowSettings.of(choices, logits.device, logits.dtype)
+    best, has_top_p = filters(choices)
+    scores = shape_rows(logits, settings, best=best, has_top_p=has_top_p)
+    if not all(choice.is_greedy for choice in choices):
+        scores = tap("predictor.scores", scores)
+    race = torch.ones(logits.shape)
+    for row, (choice, rng) in enumerate(zip(choices, generators, strict=True)):
+        if not choice.is_greedy:
+            race[row].exponential_(1, generator=rng)
+    return choose_rows(scores, settings, race.to(logits.device))

@@ -18,11 +18,19 @@ from torch import Tensor
 
 from sonant.engine.model import Utterance
 from sonant.families.qwen3_tts.config import ModelConfig
-from sonant.families.qwen3_tts.decoding import MIN_TOKENS, SUPPRESSED_TAIL
+from sonant.families.qwen3_tts.decoding import TalkerFilter, predictor_choice, talker_choice
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
 from sonant.nn.replay import Replay
-from sonant.nn.sampling import NEGATIVE_INFINITY, RowSettings, choose_rows, not_finite
+from sonant.nn.sampling import (
+    NEGATIVE_INFINITY,
+    Choice,
+    RowSettings,
+    choose_rows,
+    filters,
+    not_finite,
+    shape_rows,
+)
 from sonant.nn.step_stack import Reach, StepStack, batch_sizes, reaches
 from sonant.nn.transformer import Decoder
 from sonant.request.speech import Sampling
@@ -110,15 +118,11 @@ class FrameSteps:
         self.logits = torch.zeros(slots, vocabulary, device=device)
         """[slots, V], float32: what each row's next token 0 was chosen from."""
         self._penalty = torch.ones(slots, 1, device=device)
-        self._talker_choice = _settings(slots, device)
-        self._predictor_choice = _settings(slots, device)
+        self._talker_choice = RowSettings.of([Choice()] * slots, device)
+        self._predictor_choice = RowSettings.of([Choice()] * slots, device)
 
         # Constants.
-        tail = torch.zeros(vocabulary, dtype=torch.bool)
-        tail[-SUPPRESSED_TAIL:] = True
-        tail[config.talker.codec_eos_token_id] = False
-        self._tail = tail.to(device)
-        self._is_end = (torch.arange(vocabulary) == config.talker.codec_eos_token_id).to(device)
+        self._filter = TalkerFilter.of(vocabulary, config.talker.codec_eos_token_id, device)
         self._places = torch.arange(cache.capacity, device=device)
         blind = torch.tensor([[0.0, NEGATIVE_INFINITY], [0.0, 0.0]], dtype=dtype)
         self._first_mask = blind[None, None].to(device)
@@ -138,22 +142,8 @@ class FrameSteps:
         self._token[slot] = token
         self._seen[slot] = False
         self._penalty[slot] = sampling.repetition_penalty or 1.0
-        _set(
-            self._talker_choice,
-            slot,
-            bool(sampling.greedy),
-            sampling.temperature,
-            sampling.top_k,
-            sampling.top_p,
-        )
-        _set(
-            self._predictor_choice,
-            slot,
-            bool(sampling.predictor_greedy),
-            sampling.predictor_temperature,
-            sampling.predictor_top_k,
-            sampling.predictor_top_p,
-        )
+        self._talker_choice.set(slot, talker_choice(sampling))
+        self._predictor_choice.set(slot, predictor_choice(sampling))
         self._samplings[slot] = sampling
         self._has_drawn[slot] = False
         return RowState(token)
@@ -238,10 +228,8 @@ class FrameSteps:
 
     def _shape_of(self, slots: Sequence[int], rows: int, reach: int) -> FrameShape:
         samplings = [self._samplings[slot] for slot in slots]
-        talker = _filters([(s.top_k, s.top_p) for s in samplings], self._config.talker.vocabulary)
-        predictor = _filters(
-            [(s.predictor_top_k, s.predictor_top_p) for s in samplings], self._config.predictor.vocabulary
-        )
+        talker = _filters([talker_choice(s) for s in samplings], self._config.talker.vocabulary)
+        predictor = _filters([predictor_choice(s) for s in samplings], self._config.predictor.vocabulary)
         return FrameShape(rows, reach, *talker, *predictor)
 
     def _rest_all(self) -> None:
@@ -289,13 +277,11 @@ class FrameSteps:
         for group, (head, table) in enumerate(zip(predictor.lm_head, predictor.codec_embedding, strict=True)):
             reach = Reach(keys, values, positions, self._first_mask if group == 0 else None, group + 2)
             last = self._predictor(predictor.small_to_mtp_projection(x), reach)[:, -1]
-            token = choose_rows(
-                _wide(head(last)),
-                settings,
-                self._race[: shape.rows, group * size : (group + 1) * size],
-                best=shape.predictor_best,
-                has_top_p=shape.predictor_top_p,
+            scores = shape_rows(
+                _wide(head(last)), settings, best=shape.predictor_best, has_top_p=shape.predictor_top_p
             )
+            race = self._race[: shape.rows, group * size : (group + 1) * size]
+            token = choose_rows(scores, settings, race)
             made = table(token)
             total = made if total is None else total + made
             tokens.append(token)
@@ -306,54 +292,22 @@ class FrameSteps:
 
     def _choose_talker(self, shape: FrameShape, logits: Tensor, told: Tensor, frames: Tensor) -> Tensor:
         """Token 0 [B] after `frames` [B] frames, with the tokens `told` [B, V] so far made less likely."""
-        penalty = self._penalty[: shape.rows]
-        scores = torch.where(told, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
-        is_early = (frames < MIN_TOKENS)[:, None] & self._is_end
-        scores = scores.masked_fill(self._tail | is_early, NEGATIVE_INFINITY)
-        return choose_rows(
-            scores,
-            self._talker_choice.rows(shape.rows),
-            self._race[: shape.rows, -logits.shape[1] :],
-            best=shape.talker_best,
-            has_top_p=shape.talker_top_p,
-        )
+        settings = self._talker_choice.rows(shape.rows)
+        scores = self._filter(logits, told, frames, self._penalty[: shape.rows])
+        scores = shape_rows(scores, settings, best=shape.talker_best, has_top_p=shape.talker_top_p)
+        return choose_rows(scores, settings, self._race[: shape.rows, -logits.shape[1] :])
 
 
 def _wide(logits: Tensor) -> Tensor:
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
-def _filters(settings: Sequence[tuple[int | None, float | None]], vocabulary: int) -> tuple[int, bool]:
-    """How many of the best scores are sorted out, and whether top_p is in use, for rows of (top_k, top_p).
+def _filters(choices: Sequence[Choice], vocabulary: int) -> tuple[int, bool]:
+    """What `shape_rows` is told, in four answers, so that few frames are recorded whatever callers ask for.
 
-    There are four answers, so that few frames are recorded whatever callers ask for: neither filter, the
-    usual top_k with or without top_p, and everything else.
+    Neither filter, the usual top_k with or without top_p, and everything else.
     """
-    largest = max(top_k or 0 for top_k, _ in settings)
-    has_top_p = any(top_p is not None and top_p < 1.0 for _, top_p in settings)
+    largest, has_top_p = filters(choices)
     if largest > USUAL_BEST or (has_top_p and not largest):
         return vocabulary, True
     return (USUAL_BEST if largest else 0), has_top_p
-
-
-def _settings(slots: int, device: torch.device) -> RowSettings:
-    return RowSettings(
-        greedy=torch.zeros(slots, dtype=torch.bool, device=device),
-        temperature=torch.ones(slots, device=device),
-        top_k=torch.zeros(slots, dtype=torch.int64, device=device),
-        surplus=torch.zeros(slots, device=device),
-    )
-
-
-def _set(
-    settings: RowSettings,
-    slot: int,
-    greedy: bool,
-    temperature: float | None,
-    top_k: int | None,
-    top_p: float | None,
-) -> None:
-    settings.greedy[slot] = greedy
-    settings.temperature[slot] = 1.0 if temperature is None else temperature
-    settings.top_k[slot] = top_k or 0
-    settings.surplus[slot] = 0.0 if top_p is None or top_p >= 1.0 else 1 - top_p

@@ -21,7 +21,7 @@ from sonant.engine.model import (
 from sonant.errors import UnsupportedError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
-from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, quick_choices
+from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, predictor_choice
 from sonant.families.qwen3_tts.fed import IDLE_SECONDS, Fed, FedInputs
 from sonant.families.qwen3_tts.frame_steps import FrameSteps, RowState, Stacks
 from sonant.families.qwen3_tts.plans import plan_of, state_plainly
@@ -318,21 +318,20 @@ class Qwen3TTS:
         assert self._predictor_cache is not None
         talker = self.network.talker
         states: list[TalkerState] = [utterance.state for utterance in utterances]
-        samplings = [utterance.prompt.sampling for utterance in utterances]
+        choices = [predictor_choice(utterance.prompt.sampling) for utterance in utterances]
         generators = [utterance.generator for utterance in utterances]
         first = torch.tensor(chosen, device=self.device)
         embedded = talker.codec_embedding(first)
         hidden = torch.stack([state.hidden for state in states])
         frame = self.network.predictor.frame
-        quick = quick_choices(samplings, generators)
-        if choose is None and frame and quick and frame.takes(len(quick)) and not is_tapped():
-            others, total = frame(hidden, embedded, self._predictor_cache, quick)
+        if choose is None and frame and frame.takes(choices) and not is_tapped():
+            others, total = frame(hidden, embedded, self._predictor_cache, choices, generators)
         else:
             others, total = self.network.predictor(
                 hidden,
                 embedded,
                 self._predictor_cache,
-                choose or (lambda _, logits: choose_predictor(logits, samplings, generators)),
+                choose or (lambda _, logits: choose_predictor(logits, choices, generators)),
             )
         words = []
         for utterance, state in zip(utterances, states, strict=True):
