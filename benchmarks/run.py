@@ -20,10 +20,8 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from sonant.bench.checkpoints import folder_for
+from sonant.bench.checkpoints import folder_for, rival_of
 from sonant.catalogue import registry
-
-RIVALS = {"qwen3": "qwen-tts", "cosyvoice3": "cosyvoice", "indextts2": "indextts"}
 
 
 def main():
@@ -55,7 +53,7 @@ def bench(model, folder, precision, seconds, arguments):
     command += ["--seconds", seconds, "--rounds", arguments.rounds]
     for batch in arguments.batches if precision == "int8" else ["1"]:
         command += ["--batch", batch]
-    original = next((name for start, name in RIVALS.items() if model.startswith(start)), None)
+    original = rival_of(model)
     if original and arguments.rival_python:
         dtype = "float32" if precision == "lossless" else "bfloat16"
         command += ["--compare", original, "--rival-python", arguments.rival_python, "--rival-dtype", dtype]

@@ -19,12 +19,10 @@ from typing import Any
 
 import sonant
 from sonant.bench.reference_clip import reference_clip
+from sonant.bench.rivals import RIVALS
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT
 from sonant.bench.worker import Workload
 from sonant.errors import DependencyError, GenerationError, RequestError
-
-RIVALS = ("qwen-tts", "cosyvoice", "indextts")
-"""Originals with a runner of their own in `sonant/bench/rivals`."""
 
 
 def run_workload(workload: Workload) -> dict[str, Any]:

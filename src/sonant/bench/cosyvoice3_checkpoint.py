@@ -16,6 +16,9 @@ from torch import Tensor
 from sonant.bench.random_weights import Noise, Shapes, recorded_shapes, spelled_vocabulary
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT, pieces
 
+NAMES: dict[str, dict[str, str]] = {"cosyvoice3-0.5b": {}}
+RIVAL = "cosyvoice"
+
 PROMPT_SECONDS = 3
 ORDINARY_IDS = 151_643
 MARKERS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")

@@ -19,6 +19,9 @@ from torch import Tensor
 from sonant.bench.random_weights import Noise, Shapes, recorded_shapes
 from sonant.bench.spoken_text import FIRST_AUDIO_TEXT, TEXT, pieces
 
+NAMES = {release: {"release": release} for release in ("indextts2", "indextts2.5")}
+RIVAL = "indextts"
+
 START = 8192
 """It and the stop code, the last one, are never chosen: the length is decided by who measures."""
 RANKS = 58836

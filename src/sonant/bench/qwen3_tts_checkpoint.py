@@ -20,6 +20,12 @@ Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
 SIZES = {"0.6b": ("0b6", 1024, 3072), "1.7b": ("1b7", 2048, 6144)}
 KINDS = ("base", "custom_voice", "voice_design")
+NAMES = {
+    f"qwen3-tts-{size}{kind and '-' + kind.replace('_', '')}": {"size": size, "kind": kind or "custom_voice"}
+    for size in SIZES
+    for kind in ("", *KINDS)
+}
+RIVAL = "qwen-tts"
 
 LANGUAGES = {
     "chinese": 2055, "english": 2050, "german": 2053, "italian": 2070, "portuguese": 2071, "spanish": 2054,

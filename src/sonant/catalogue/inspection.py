@@ -13,7 +13,8 @@ from sonant.errors import CheckpointError, SonantError
 
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 GRAPHS = (".onnx",)
-CONFIGS = ("config.json", "config.yaml", "cosyvoice3.yaml")
+CONFIGS = ("config.json", "config.yaml", "{family}.yaml")
+"""Where a release keeps its config, the first that is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,9 @@ def inspect_folder(family: str, folder: Path, read: Mapping[str, int] | None = N
         if path.suffix in WEIGHTS + GRAPHS
         and not any(part.startswith(".") for part in path.parts[len(folder.parts) :])
     ]
-    return Inspection(family=family, folder=str(folder), config=_config(folder), weights=tuple(weights))
+    return Inspection(
+        family=family, folder=str(folder), config=_config(family, folder), weights=tuple(weights)
+    )
 
 
 def _weights(path: Path, name: str, read: Mapping[str, int] | None) -> WeightFile:
@@ -116,12 +119,12 @@ def _tensors(data: Any) -> list[Any]:
     return [tensor for value in values for tensor in _tensors(value)]
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(family: str, folder: Path) -> dict[str, Any]:
     """The plain data of the folder's config; empty where it needs the family's own reader."""
     import yaml
 
     for name in CONFIGS:
-        path = folder / name
+        path = folder / name.format(family=family)
         if not path.is_file():
             continue
         try:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
+from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,22 @@ DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
 def bundled() -> list[str]:
     """Names of the checkpoints inside the package."""
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+
+
+def installed() -> list[str]:
+    """Names of the models that came with the installation."""
+    return [BUILTIN, *bundled()]
+
+
+def having(package: str, file: str) -> tuple[str, ...]:
+    """The families, in the list's order, of which a package holds `file`: a pattern with {} for the name."""
+    folder = resources.files(package)
+    return tuple(family for family in FAMILIES if folder.joinpath(file.format(family)).is_file())
+
+
+def is_folderless(family: str) -> bool:
+    """Whether a model of the family has no folder: `find` gives an empty path for it."""
+    return family == BUILTIN
 
 
 def detect(path: Path) -> str | None:

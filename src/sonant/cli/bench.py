@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sonant.bench.rivals import RIVALS
+
 if TYPE_CHECKING:
     from sonant.request.audio import Audio
 
 
 def bench(
-    model: Annotated[
-        str, typer.Argument(help="A checkpoint folder, or a known name such as qwen3-tts-0.6b.")
-    ],
+    model: Annotated[str, typer.Argument(help="A checkpoint folder, or a known name.")],
     precision: Annotated[str, typer.Option(help="auto, full, lossless, int8, mixed, int4 (CPU).")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16.")] = "auto",
     device: Annotated[str, typer.Option(help="cpu, cuda, mps, auto.")] = "auto",
@@ -30,7 +30,7 @@ def bench(
         str | None,
         typer.Option(
             "--compare",
-            help='"qwen-tts", "cosyvoice", "indextts", or a command line ({model} is the folder).',
+            help=f"An original ({', '.join(RIVALS)}), or a command line ({{model}} is the folder).",
         ),
     ] = None,
     rival_python: Annotated[str | None, typer.Option(help="Python of the rival's environment.")] = None,

@@ -8,9 +8,9 @@ import typer
 def model_names(incomplete: str) -> list[str]:
     """Known models; folders are completed by the shell."""
     from sonant.catalogue.hub import KNOWN
-    from sonant.catalogue.registry import BUILTIN, bundled
+    from sonant.catalogue.registry import installed
 
-    names = (BUILTIN, *bundled(), *(model.name for model in KNOWN))
+    names = (*installed(), *(model.name for model in KNOWN))
     return [name for name in names if name.startswith(incomplete)]
 
 

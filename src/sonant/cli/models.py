@@ -72,7 +72,7 @@ def inspect(
     """What a checkpoint is, holds and can do; its weights are not loaded."""
     from sonant.catalogue.inspection import Inspection, inspect_folder
     from sonant.catalogue.pulling import pulled_record
-    from sonant.catalogue.registry import BUILTIN, describe, find, numbers_read
+    from sonant.catalogue.registry import describe, find, is_folderless, numbers_read
     from sonant.errors import CheckpointError
 
     family, path = find(model)
@@ -86,7 +86,7 @@ def inspect(
         read = None
     found = (
         inspect_folder(family, path, read)
-        if family != BUILTIN
+        if not is_folderless(family)
         else Inspection(family=family, folder="", config={}, weights=())
     )
     if as_json:
@@ -153,7 +153,7 @@ def pull(
     source: Annotated[str, typer.Option("--from", help="hf or modelscope.")] = "hf",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit; default the newest.")] = None,
     variant: Annotated[
-        str | None, typer.Option(help="Another set of weights of the release, such as rl (CosyVoice3).")
+        str | None, typer.Option(help="Another set of weights of the release, such as rl.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say what would be fetched, file by file.")

@@ -13,6 +13,7 @@ import typer
 
 from sonant.cli.parity_print import print_bisection, print_comparison
 from sonant.cli.parity_request import asked_task, told_task
+from sonant.parity.stages import FAMILIES
 
 if TYPE_CHECKING:
     from sonant.parity.matching import Match
@@ -381,7 +382,7 @@ def report(
 
 @app.command("stages")
 def stages(
-    family: Annotated[str, typer.Argument(help="qwen3_tts, cosyvoice3 or indextts2.", metavar="FAMILY")],
+    family: Annotated[str, typer.Argument(help=f"One of {', '.join(FAMILIES)}.", metavar="FAMILY")],
 ) -> None:
     """Print the documented stages of a family as a Markdown table."""
     from sonant.parity.stages.markdown import stage_markdown
@@ -411,7 +412,6 @@ def _check_place(path: Path | None) -> None:
 
 def _check_family(family: str) -> None:
     from sonant.errors import RequestError
-    from sonant.parity.stages import FAMILIES
 
     if family not in FAMILIES:
         raise RequestError(

@@ -24,14 +24,15 @@ def unexercised(trace: Trace, table: StageTable) -> Iterator[str]:
     elif not has_draws:
         yield "sampling: nothing was drawn"
     else:
-        if given.get("top_p", 1.0) in (None, 1.0, 1) and table.family != "cosyvoice3":
+        if given.get("top_p", 1.0) in (None, 1.0, 1) and "top_p" not in table.set_by_model:
             yield "top-p: not set in the request, so it is the model's own (often off)"
         if given.get("top_k") == 0:
             yield "top-k: off"
         if given.get("repetition_penalty") == 1:
             yield "repetition penalty: off"
-    if table.family == "indextts2":
-        yield from _beams(trace)
+    beams = [entry.elements for entry in trace.entries if table.beams and entry.name == table.beams]
+    if beams and max(beams) < 2:
+        yield "beams: one beam, so beam search is not exercised"
     if "input.audio" not in names:
         yield "voice: no clip was encoded, so the reference encoders are not exercised"
     if table.token and not _has_ended(trace, table):
@@ -48,12 +49,6 @@ def unexercised(trace: Trace, table: StageTable) -> Iterator[str]:
     if not any(name.startswith("segment.") for name in names):
         yield "segments: the text is one segment"
     yield ALWAYS
-
-
-def _beams(trace: Trace) -> Iterator[str]:
-    tokens = [e for e in trace.entries if e.name == "search.token"]
-    if tokens and max(e.elements for e in tokens) < 2:
-        yield "beams: one beam, so beam search is not exercised"
 
 
 def _has_ended(trace: Trace, table: StageTable) -> bool:

@@ -204,7 +204,7 @@ def _place(
     rows = wrong.movedim(axis, 0).reshape(wrong.shape[axis], -1).any(dim=1).nonzero().flatten().tolist()
     parts: dict[tuple[str, int], list[int]] = {}
     for row in rows:
-        part = part_of(trace, entry, row)
+        part = part_of(trace, entry, row, table.family)
         if part[0]:
             parts.setdefault(part, []).append(row)
     for (words, length), places in parts.items():

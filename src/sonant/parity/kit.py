@@ -1,7 +1,7 @@
 """Run a conformance kit: a folder of tiny checkpoints with the original's own outputs at every stage.
 
-Each family's runner is in `sonant.parity.kits`; this file recognises the kit and reports, one line for
-each checked tensor: case, name, shape, largest absolute error, tolerance, PASS or FAIL.
+A family whose table lies in `sonant.parity.kits` has its runner there; this file recognises the kit and
+reports, one line for each checked tensor: case, name, shape, largest absolute error, tolerance, PASS or FAIL.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sonant.catalogue.registry import having
 from sonant.errors import CheckpointError
 from sonant.parity.listening import heard
 
 LISTENER_DB, LISTENER_SHARE = 0.1, 0.01
 """What a listener does not hear: a tenth of a just noticeable level, and magnitudes 40 dB below the sound."""
 
-RUNNERS = ("qwen3_tts", "cosyvoice3", "indextts2")
-"""Modules of `sonant.parity.kits`; each has `recognises(folder)` and `run(folder, report)`."""
+RUNNERS = having("sonant.parity.kits", "{}.toml")
+"""Families with a table there; the module beside it has `recognises(folder)` and `run(folder, report)`."""
 
 
 class Recorded(Mapping[str, Tensor]):

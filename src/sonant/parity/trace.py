@@ -131,6 +131,11 @@ class Trace:
         """Entries by key."""
         return {entry.key: entry for entry in self.entries}
 
+    def length(self, key: str, axis: int = 0) -> int:
+        """Size of an entry's axis; 0 where there is no such entry or axis."""
+        entry = self.by_key.get(key)
+        return entry.shape[axis] if entry is not None and len(entry.shape) > axis else 0
+
     def tokens_hash(self) -> str:
         """Identity of all discrete decisions of the run."""
         tokens = [entry.hash for entry in self.entries if entry.kind == "token"]

@@ -108,7 +108,7 @@ def _method(model: SpeechModel, name: str, what: str) -> Any:
     method = getattr(model, name, None)
     if method is None:
         raise UnsupportedError(
-            f"{model.spec.name} ({model.spec.family}) has no codec that {what}; expected one such as "
-            "Qwen3-TTS or its speech tokenizer. Choose another --model."
+            f"{model.spec.name} ({model.spec.family}) has no codec that {what}; expected a model "
+            "whose tokens are a codec's, or a speech tokenizer. Choose another --model."
         )
     return method

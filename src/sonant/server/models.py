@@ -81,7 +81,7 @@ def find_sources(
     wanted = list(names)
     if not wanted:
         on_disk = (model.name for model in hub.KNOWN if hub.is_local(model.name))
-        wanted = [registry.BUILTIN, *registry.bundled(), *on_disk]
+        wanted = [*registry.installed(), *on_disk]
     sources: dict[str, ModelSource] = {}
     is_offered = False
     taken = resident_bytes() if registry.choose_device(device).type == "cpu" else 0
@@ -92,17 +92,17 @@ def find_sources(
             given.partition("=") if "=" in given and not Path(given).exists() else ("", "", given)
         )
         family, folder = registry.find(place)
-        is_builtin = family == registry.BUILTIN
+        is_folderless = registry.is_folderless(family)
         offers = precision in registry.precisions(place)
         is_offered = is_offered or offers
-        name = name or (place if not Path(place).is_dir() or is_builtin else folder.resolve().name)
+        name = name or (place if not Path(place).is_dir() or is_folderless else folder.resolve().name)
         if name in sources:
             raise ConfigError(f"two models are named {name!r}. Name one of them with --model NAME=FOLDER.")
         about = next((known.about for known in hub.KNOWN if known.name == name), "")
         kept = precision if offers else "auto"
         options: dict[str, Any] = {"dtype": dtype, "precision": kept, "slots": slots}
         # Released weights are bfloat16 or float32; in memory the larger part is float32.
-        size = 300 * 2**20 if is_builtin else 2 * weight_bytes(folder)
+        size = 300 * 2**20 if is_folderless else 2 * weight_bytes(folder)
         planned = None
         if memory_limit is not None:
             try:
@@ -140,8 +140,7 @@ def find_sources(
                 **options,
             ),
             bytes=size,
-            about=about
-            or ("the small built-in English voice" if is_builtin else f"a checkpoint of {family}"),
+            about=about or (registry.describe(place).note if is_folderless else f"a checkpoint of {family}"),
             spec=_described(name, place),
             words=cache(partial(_words, place, device, dtype, kept, planned)),
         )
@@ -197,7 +196,9 @@ class ModelPool:
         idle_seconds: float | None = None,
     ) -> None:
         if not sources:
-            raise ConfigError("no model to serve. Name at least one, such as --model builtin.")
+            raise ConfigError(
+                f"no model to serve. Name at least one, such as --model {registry.DEFAULT_MODEL}."
+            )
         self._sources = {source.name: source for source in sources}
         self.default = sources[0].name
         self._aliases = {name: self.default for name in OPENAI_MODELS if name not in self._sources}

@@ -270,7 +270,7 @@ def _pairs(row: Option, given: Any) -> dict[str, str]:
         if not found or not name or not target:
             raise ConfigError(
                 f"--{row.name.replace('_', '-')} {text!r} is no pair; expected {row.metavar}, such as "
-                f"{'tts-1=builtin' if row.name == 'alias' else 'narrator=ann'}."
+                f"{'tts-1=nano' if row.name == 'alias' else 'narrator=ann'}."
             )
         pairs[name] = target
     return pairs

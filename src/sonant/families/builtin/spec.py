@@ -22,5 +22,5 @@ def builtin_spec() -> ModelSpec:
         streams_by="segment",
         front_ends=("sonant", "original"),  # its own reading of numbers is part of its phonemes
         licence="Apache-2.0 (hibari-tts, distilled from Kokoro-82M)",
-        note="small built-in English voice, not one of the three model families",
+        note="small built-in English voice",
     )

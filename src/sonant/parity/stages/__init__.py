@@ -6,10 +6,11 @@ import tomllib
 from functools import cache
 from importlib.resources import files
 
+from sonant.catalogue.registry import having
 from sonant.parity.stages.table import Stage, StageTable, read_table
 
-FAMILIES = ("qwen3_tts", "cosyvoice3", "indextts2")
-"""Data files of this package, `FAMILY.toml`."""
+FAMILIES = having("sonant.parity.stages", "{}.toml")
+"""Families with documented stages: a data file in this package."""
 
 __all__ = ["FAMILIES", "Stage", "StageTable", "guess_family", "stage_table"]
 

@@ -55,17 +55,28 @@ class StageTable:
 
     `pieces` names the stage from which on a signal may be computed in pieces, one occurrence each. `frame`
     names the stage that is computed once for each step that was carried out, where a last token may be
-    drawn and not be used; the token itself where that cannot be.
+    drawn and not be used; the token itself where that cannot be. `beams` names the stage that has a value for
+    each beam, where there are any; `set_by_model` the sampling settings that are on where a request has none.
     """
 
     def __init__(
-        self, family: str, stages: Sequence[Stage], *, token: str = "", frame: str = "", pieces: str = ""
+        self,
+        family: str,
+        stages: Sequence[Stage],
+        *,
+        token: str = "",
+        frame: str = "",
+        pieces: str = "",
+        beams: str = "",
+        set_by_model: Sequence[str] = (),
     ) -> None:
         self.family = family
         self.stages = tuple(stages)
         self.token = token
         self.frame = frame or token
         self.pieces = pieces
+        self.beams = beams
+        self.set_by_model = tuple(set_by_model)
         self._plain = {stage.name: (index, stage) for index, stage in enumerate(stages)}
         self._loops: dict[str, int] = {}
         """Where each loop over a placeholder begins, by the name up to it."""
