@@ -172,7 +172,7 @@ def test_another_speaker_inside_a_sentence_comes_quickly():
         ({"roles": {"A": {"aliases": 5}}}, "aliases of A are 5; expected a list"),
         ({"roles": {"A": {1: "x"}}}, "role A: there is no setting '1'"),
         ({"roles": {"A": {"voice": "a\0b"}}}, None),
-        ({"roles": {"A": {"glossary": {"a": 5}}}}, "role A: the glossary is no mapping"),
+        ({"roles": {"A": {"glossary": {"a": 5}}}}, "role A: glossary gives .a. the spelling 5"),
         ({"roles": {"A": {"options": [5]}}}, "role A: '5' is no option"),
         ({"emotions": {"angry": {"voice": "bea"}}}, "emotion angry has voice"),
     ],

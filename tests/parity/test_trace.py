@@ -1,6 +1,5 @@
 import json
 import sys
-from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -88,7 +87,7 @@ def test_the_request_of_a_trace_can_be_asked_again(tmp_path):
     )
     Trace((entry,), {"request": task.data()}).save(tmp_path / "t.safetensors")
     again = task_of(read_trace(tmp_path / "t.safetensors"))
-    assert again.request == replace(task.request, normalize="original")  # a reference reads text itself
+    assert again.request == task.request
     assert again.audio.sample_rate == 8000
     assert np.array_equal(again.audio.samples, clip.samples)
     assert (again.transcript, again.max_steps) == ("there", 4)

@@ -64,7 +64,7 @@ WRONG = {
     "name": [3, ["english"]],
     "choice": ["", "half", 1],
     "emotions": [(0.1,) * 7, (0.1,) * 7 + (2.0,), (float("nan"),) * 8],
-    "glossary": ["word = spelling", 5],
+    "glossary": ["word = spelling", 5, {"word": 5}, {5: "five"}],
     "options": ["a=b", 5],
 }
 

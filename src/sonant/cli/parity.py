@@ -62,7 +62,7 @@ SettingOption = Annotated[
     typer.Option(
         "--set",
         help="A setting of sampling, style or the request, or a family's own: top_k=5, "
-        "emotion_audio=FILE, speed=1.2, text_layout=full, source_audio=FILE.",
+        "emotion_audio=FILE, speed=1.2, normalize=sonant, source_audio=FILE.",
         metavar="K=V",
     ),
 ]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ def asked_task(
             "Say what to speak with --text, or repeat the request of a trace with --like."
         )
     if text is not None:
-        return told_task(text, voice, transcript, language, instruction, seed or 0, greedy, settings, steps)
+        return told_task(text, voice, transcript, language, instruction, seed, greedy, settings, steps)
     given = [
         flag
         for flag, value in (
@@ -74,38 +73,27 @@ def told_task(
     transcript: str | None,
     language: str | None,
     instruction: str | None,
-    seed: int,
+    seed: int | None,
     greedy: Mapping[str, bool],
     settings: list[str],
     steps: int | None,
 ) -> Task:
     """The task that flags ask for. Raises RequestError where they do not fit together."""
-    from dataclasses import fields
-
     from sonant.errors import RequestError
     from sonant.parity.task import Task
     from sonant.request.audio import Audio
-    from sonant.request.speech import Sampling, SpeechRequest, Style
+    from sonant.request.speech import request_from
 
-    style: dict[str, Any] = {"instruction": instruction}
-    sampling: dict[str, Any] = dict(greedy)
-    whole: dict[str, Any] = {}
-    options: dict[str, Any] = {}
-    places = dict.fromkeys(("speed", "text_layout", "normalize", "source_audio"), whole)
-    places |= {field.name: sampling for field in fields(Sampling)}
-    places |= {field.name: style for field in fields(Style)}
-    for item in settings:
-        name, equals, value = item.partition("=")
-        if not equals:
-            raise RequestError(f"--set {item!r} has no '='; expected NAME=VALUE, such as top_k=5.")
-        try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
-            parsed = value
-        places.get(name, options)[name] = _setting(name, parsed)
-    if whole.get("normalize", True) is True:  # an original is compared with what its own front end reads
-        whole["normalize"] = "original"
-    whole["exact"] = True
+    told, sampling, options = _told(settings)
+    flags = {"language": language, "instruction": instruction, "seed": seed}
+    for name, value in flags.items():
+        if value is not None and name in told:
+            raise RequestError(
+                f"--set {name} was given beside --{name}, which says the same; expected one of them. "
+                "Leave one out.",
+                field=name,
+            )
+        told.setdefault(name, value)
     is_file = voice is not None and Path(voice).is_file()
     if transcript is not None and not is_file:
         raise RequestError(
@@ -113,22 +101,14 @@ def told_task(
             "with a clip. Check its path, or leave out --transcript.",
             field="transcript",
         )
-    try:
-        request = SpeechRequest(
-            text,
-            voice=None if is_file else voice,
-            language=language,
-            style=Style(**style),
-            sampling=Sampling(**sampling),
-            seed=seed,
-            options=options,
-            **whole,
-        )
-    except (TypeError, ValueError) as error:
-        raise RequestError(
-            f"--set {' '.join(settings)} is not understood ({error}); expected numbers, true or false. "
-            "Write for example --set top_k=5 --set greedy=true"
-        ) from error
+    request = request_from(
+        text,
+        # an original is compared with what its own front end reads, under a seed that both know
+        {**told, "seed": told["seed"] or 0, "normalize": told.get("normalize", "original")},
+        sampling={**greedy, **sampling},
+        options=options,
+        voice=None if is_file else voice,
+    )
     return Task(
         request=request,
         audio=Audio.read(voice) if voice is not None and is_file else None,
@@ -137,9 +117,35 @@ def told_task(
     )
 
 
-def _setting(name: str, value: Any) -> Any:
+def _told(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """What --set says: settings of request and style, of sampling, and options. Raises RequestError."""
+    from sonant.errors import RequestError
+    from sonant.readings.given import BY_ANY_NAME, job_fields
+    from sonant.readings.job import MOST_CLIP_SECONDS, SPOKEN, parse_option
     from sonant.request.audio import Audio
 
-    if name in {"emotion_audio", "source_audio"}:
-        return Audio.read(str(value))
-    return tuple(value) if isinstance(value, list) else value
+    known: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for item in settings:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise RequestError(f"--set {item!r} has no '='; expected NAME=VALUE, such as top_k=5.")
+        row = BY_ANY_NAME.get(name.strip().lower())
+        if row is None:  # the model tells what options it has
+            options |= [parse_option(item)]
+        elif row.home == "job" or row.engine:
+            raise RequestError(
+                f"{name} is no setting of a recorded request: a model's tensors do not depend on it, or "
+                "it has an option of its own; expected what a model is asked for. Leave it out.",
+                field=row.name,
+            )
+        elif row.key in known:
+            raise RequestError(f"--set gives {row.name} twice; expected it once. Leave one out.")
+        else:
+            is_list = row.kind == "emotions" and value.lstrip().startswith("[")
+            known[row.key] = value.strip(" []") if is_list else value
+    fields = job_fields(known)
+    told = {SPOKEN[key].name: value for key, value in fields["settings"].items()}
+    for name in (row.name for row in SPOKEN.values() if row.kind == "clip" and row.name in told):
+        told[name] = Audio.read(told[name], max_seconds=MOST_CLIP_SECONDS)
+    return told, fields["sampling"], {**fields["options"], **options}

@@ -7,9 +7,13 @@ from dataclasses import asdict
 from typing import Any
 
 from sonant.parity.stages.table import StageTable
+from sonant.parity.task import RECORDED, front_end_said
 from sonant.parity.trace import Trace
 from sonant.parity.verdicts import StageResult, describe, some
 from sonant.request.speech import Style
+
+_USUAL: Mapping[str, Any] = {"style": asdict(Style()), **{row.name: row.default for row in RECORDED}}
+"""What holds where a request says nothing."""
 
 
 def remarks(reference: Trace, other: Trace, results: list[StageResult], table: StageTable) -> Iterable[str]:
@@ -45,7 +49,7 @@ def remarks(reference: Trace, other: Trace, results: list[StageResult], table: S
     ours, theirs = (t.metadata.get("request") for t in (reference, other))
     if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
         for name in dict.fromkeys((*ours, *theirs)):
-            a, b = (_said(name, request.get(name)) for request in (ours, theirs))
+            a, b = (_said(name, request) for request in (ours, theirs))
             if name != "seed" and a != b:
                 yield f"the two requests differ in {name}: {_short(a)} and {_short(b)}"
     if reference.family and other.family and reference.family != other.family:
@@ -55,9 +59,12 @@ def remarks(reference: Trace, other: Trace, results: list[StageResult], table: S
         yield "the second trace was forced to the tokens of another reference"
 
 
-def _said(name: str, value: Any) -> Any:
+def _said(name: str, request: Mapping[str, Any]) -> Any:
     """What a request asks for beyond what it means where nothing is said; None where that is nothing."""
-    usual = {"style": asdict(Style()), "speed": 1.0, "normalize": True}.get(name)
+    if name == "normalize":
+        front_end = front_end_said(request)
+        return None if front_end == "original" else front_end or "the model's own"
+    value, usual = request.get(name), _USUAL.get(name)
     if isinstance(value, Mapping):
         plain = usual if isinstance(usual, Mapping) else {}
         return {key: one for key, one in value.items() if _is_said(one, plain.get(key))} or None

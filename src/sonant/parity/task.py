@@ -5,7 +5,7 @@ The same steps as the engine's, one utterance at a time, and the whole of the to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,17 +13,19 @@ import torch
 from torch import Tensor
 
 from sonant.engine.model import Prompt, SpeechModel, joined
+from sonant.engine.preparing import PARTS_APART
 from sonant.errors import RequestError
 from sonant.nn.tap import tap, tap_scope
 from sonant.parity.trace import Trace
 from sonant.request.audio import Audio
 from sonant.request.checks import check_request
-from sonant.request.speech import Sampling, SpeechRequest, Style
+from sonant.request.seeds import segment_seed
+from sonant.request.settings import settings_of
+from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, Style
+from sonant.request.spoken import request_of, spoken_parts
 
-CLIPS = ("audio", "emotion_audio", "source_audio")
-"""Clips of a task, stored in a trace as `input.<name>` with the rate in the request's record."""
-
-
+RECORDED = tuple(row for row in settings_of("request") if row.kind not in ("clip", "feed"))
+"""Settings of the request that stand in a trace under their names; its clips are tensors there."""
 MOST_STEPS = 1_000_000
 """More decoding steps than any utterance has."""
 
@@ -48,30 +50,42 @@ class Task:
         return {name: clip for name, clip in found.items() if clip is not None}
 
     def data(self) -> dict[str, Any]:
-        """Plain data for a trace; the clips travel as tensors."""
+        """Plain data for a trace; the clips travel as tensors. Raises RequestError for what is no data."""
         request = self.request
-        style = replace(request.style, emotion_audio=None)
         if request.voice is not None and not isinstance(request.voice, str):
             raise RequestError(
                 "a recording takes the reference clip, not an encoded voice; expected --voice with an audio "
                 "file or the name of a preset.",
                 field="voice",
             )
+        if request.text_feed is not None:
+            raise RequestError(
+                "a recording takes a whole text, not a feed, which can be read only once; expected text. "
+                "Give all of it at once.",
+                field="text_feed",
+            )
+        style = replace(request.style, emotion_audio=None)
+        settings = {row.name: getattr(request, row.name) for row in RECORDED}
         return {
+            **{name: dict(v) if isinstance(v, Mapping) else v for name, v in settings.items()},
             "text": request.text,
             "voice": request.voice,
             "transcript": self.transcript,
-            "language": request.language,
             "style": {k: v for k, v in asdict(style).items() if v is not None},
             "sampling": request.sampling.given(),
-            "speed": request.speed,
-            "seed": request.seed,
-            "text_layout": request.text_layout,
-            "normalize": request.normalize != "off",
-            "options": dict(request.options),
             "max_steps": self.max_steps,
             "rates": {name: clip.sample_rate for name, clip in self.clips().items()},
         }
+
+
+def front_end_said(record: Mapping[str, Any]) -> Any:
+    """Which front end reads the text of a trace's request, as `SpeechRequest.normalize` says it.
+
+    Where nothing is said, as the recorders beside the originals do, or true, as older versions did, it is the
+    original's; false is none.
+    """
+    said = record.get("normalize", True)
+    return {True: "original", False: "off"}[said] if isinstance(said, bool) else said
 
 
 def task_of(trace: Trace) -> Task:
@@ -91,12 +105,21 @@ def task_of(trace: Trace) -> Task:
             "Give --steps, or record it again."
         )
     try:
-        return _task(trace, record, limit)
-    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
-        raise RequestError(
-            f"the trace's request is damaged ({error!r}); expected what sonant parity record writes. "
-            "Give --text and the rest by hand, or record it again."
-        ) from error
+        clips = {name: _clip(trace, name, rate) for name, rate in (record.get("rates") or {}).items()}
+    except AttributeError as error:
+        raise _damaged(error) from error
+    try:
+        return _task(record, clips, limit)
+    except (RequestError, TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> RequestError:
+    said = str(error) if isinstance(error, RequestError) else repr(error)
+    return RequestError(
+        f"the trace's request is damaged ({said.rstrip('.')}); expected what sonant parity record writes. "
+        "Give --text and the rest by hand, or record it again."
+    )
 
 
 def _clip(trace: Trace, name: str, rate: Any) -> Audio:
@@ -117,29 +140,21 @@ def _clip(trace: Trace, name: str, rate: Any) -> Audio:
     return Audio(samples.numpy(), int(rate))
 
 
-def _task(trace: Trace, record: Mapping[str, Any], limit: int | None) -> Task:
-    clips = {name: _clip(trace, name, rate) for name, rate in (record.get("rates") or {}).items()}
+def _task(record: Mapping[str, Any], clips: Mapping[str, Audio], limit: int | None) -> Task:
+    for name in ("text", "voice", "transcript"):
+        if not isinstance(record.get(name), str if name == "text" else str | None):
+            raise TypeError(f"{name} is {record[name]!r}")
     style = dict(record.get("style") or {})
     if style.get("emotion_vector") is not None:
         style["emotion_vector"] = tuple(style["emotion_vector"])
-    for name in ("voice", "language", "text_layout", "transcript"):
-        if not isinstance(record.get(name), str | None):
-            raise TypeError(f"{name} is {record[name]!r}")
-    seed = record.get("seed")
-    if not isinstance(record["text"], str) or isinstance(seed, bool) or not isinstance(seed, int | None):
-        raise TypeError(f"text {record['text']!r}, seed {seed!r}")
+    settings = {row.name: record[row.name] for row in RECORDED if record.get(row.name) is not None}
     request = SpeechRequest(
         record["text"],
         voice=record.get("voice"),
-        language=record.get("language"),
         style=Style(**style, emotion_audio=clips.get("emotion_audio")),
         sampling=Sampling(**(record.get("sampling") or {})),
-        speed=float(record.get("speed") or 1.0),
-        seed=seed,
-        text_layout=record.get("text_layout"),
-        normalize="original" if record.get("normalize", True) else "off",
         source_audio=clips.get("source_audio"),
-        options=dict(record.get("options") or {}),
+        **settings | {"normalize": front_end_said(record)},
     )
     return Task(
         request=request, audio=clips.get("audio"), transcript=record.get("transcript"), max_steps=limit
@@ -147,12 +162,13 @@ def _task(trace: Trace, record: Mapping[str, Any], limit: int | None) -> Task:
 
 
 def perform(model: SpeechModel, task: Task) -> Tensor:
-    """The samples [S] of the whole request; taps see every stage on the way.
+    """The samples [S] of the whole request, without pauses between its parts; taps see every stage.
 
-    Raises RequestError or UnsupportedError, as the engine does, for what the model cannot do.
+    Raises RequestError or UnsupportedError, as the engine does, for what the model cannot do. What the engine
+    does to a model's sound (`Setting.engine`), stretching it among others, is not done here.
     """
     request = task.request
-    check_request(request, model.spec)
+    check_request(replace(request, exact=True), model.spec)
     if task.max_steps is not None:
         fewer = min(task.max_steps, request.sampling.max_frames or task.max_steps)
         request = replace(request, sampling=replace(request.sampling, max_frames=fewer))
@@ -160,13 +176,27 @@ def perform(model: SpeechModel, task: Task) -> Tensor:
         if task.audio is not None:
             request = replace(request, voice=model.encode_voice(task.audio, task.transcript))
         pieces = []
-        for index, prompt in enumerate(model.prepare(request)):
+        prompts = (prompt for part in _parts(request, model.spec) for prompt in model.prepare(part))
+        for index, prompt in enumerate(prompts):
             if index == 0:
                 pieces.append(_segment(model, prompt, task.max_steps))
             else:
                 with tap_scope(f"segment.{index}."):
                     pieces.append(_segment(model, prompt, task.max_steps))
     return torch.cat(pieces) if pieces else torch.zeros(0)
+
+
+def _parts(request: SpeechRequest, spec: ModelSpec) -> Iterator[SpeechRequest]:
+    """What the family is asked to prepare: the parts that the engine makes of the text where Sonant's front
+    end or a glossary reads it, else the text as it is, which the family reads as its original does."""
+    is_read = request.normalize == "sonant" or bool(request.glossary)
+    if request.source_audio is not None or not is_read:
+        yield request
+        return
+    spoken = (part for part in spoken_parts(request, spec) if part.text)
+    for number, part in enumerate(spoken):
+        seed = segment_seed(request.seed or 0, number * PARTS_APART)
+        yield request_of(request, part, seed, spec)
 
 
 def _segment(model: SpeechModel, prompt: Prompt, max_steps: int | None) -> Tensor:

@@ -83,7 +83,7 @@ def _value(row: Setting, raw: Any, folder: Path | None) -> Any:
         case "emotions":
             return _emotions(raw)
         case "glossary":
-            return read_glossary(_path(raw, folder)) if isinstance(raw, (str, Path)) else _spellings(raw)
+            return read_glossary(_path(raw, folder)) if isinstance(raw, (str, Path)) else raw
         case "clip":
             return str(_path(raw, folder))
         case "options" if isinstance(raw, (list, tuple)):
@@ -121,12 +121,6 @@ def _emotions(raw: Any) -> tuple[float, ...]:
             f"the emotion is {raw!r}; expected numbers by name, among {', '.join(EMOTIONS)}.",
             field="emotion_vector",
         ) from None
-
-
-def _spellings(raw: Any) -> Any:
-    if isinstance(raw, Mapping) and not all(isinstance(text, str) for pair in raw.items() for text in pair):
-        raise RequestError("the glossary is no mapping of words to spellings. Mend it.", field="glossary")
-    return raw
 
 
 def _path(raw: Any, folder: Path | None) -> Path:

@@ -106,6 +106,8 @@ class Setting:
     """What a message adds to the range."""
     needs: tuple[str, ...] = ()
     """One of these capabilities must be the model's when this is set."""
+    engine: bool = False
+    """Done by the engine to what a model speaks: a family never hears of it, and parity goes without."""
     word: str = ""
     """Its name on the command line and in jobs, where that is not the name."""
     flag: Flag | None = Flag()
@@ -260,6 +262,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting(
         name="exact", kind="switch", home="request", default=False, flag=Flag(names=("--exact",)),
+        engine=True,
         help="Refuse a speed that the model itself cannot do, instead of stretching its sound.",
     ),
     Setting(
@@ -287,31 +290,32 @@ SETTINGS: tuple[Setting, ...] = (
         field=Field(on="speech"),
     ),
     Setting(
-        name="text_feed", kind="feed", home="request", needs=("text_stream",),
+        name="text_feed", kind="feed", home="request", needs=("text_stream",), engine=True,
         help="Text that arrives while it is spoken.", flag=None, field=None,
     ),
     Setting(
-        name="deadline", kind="number", home="request", above=0.0, unit="s",
+        name="deadline", kind="number", home="request", above=0.0, unit="s", engine=True,
         help="Seconds after which the request is given up.", flag=None,
     ),
     # -- decoding -----------------------------------------------------------------------------
     Setting(
         name="stuck_speech", kind="choice", home="request", choices=get_args(StuckSpeech), default="again",
         help="What to do with a segment that goes wrong, such as one that repeats itself without end.",
-        flag=_DECODING,
+        flag=_DECODING, engine=True,
     ),
     Setting(
         name="guards", kind="text", home="request", default="usual",
         help=f"What is watched for: usual (all but runaway), all, none, or some of {', '.join(GUARDS)}.",
-        flag=Flag(panel="Decoding", metavar="NAMES"),
+        flag=Flag(panel="Decoding", metavar="NAMES"), engine=True,
     ),
     Setting(
-        name="trim", kind="switch", home="request", default=False, flag=Flag(names=("--trim",)),
+        name="trim", kind="switch", home="request", default=False, flag=Flag(names=("--trim",)), engine=True,
         help="Cut the silence at the ends of each segment, but for a tenth of a second before and a quarter "
         "after it.",
     ),
     Setting(
         name="remove_dc", kind="switch", home="request", default=False, flag=Flag(names=("--remove-dc",)),
+        engine=True,
         help="Take a constant offset out of the samples as they are made (a high-pass at 10 Hz).",
     ),
     Setting(
@@ -502,6 +506,12 @@ def check_value(row: Setting, value: Any) -> None:
         case "glossary" | "options":
             if not isinstance(value, Mapping):
                 raise refuse("names with values")
+            for word, spelling in value.items() if row.kind == "glossary" else ():
+                if not isinstance(word, str) or not isinstance(spelling, str):
+                    raise RequestError(
+                        f"glossary gives {word!r:.60} the spelling {spelling!r:.60}; expected text for both",
+                        field=row.name,
+                    )
         case "emotions":
             _check_emotions(tuple(value), row.name)
         case "whole" | "number" | "level":
