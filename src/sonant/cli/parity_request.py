@@ -121,8 +121,8 @@ def _told(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict
     """What --set says: settings of request and style, of sampling, and options. Raises RequestError."""
     from sonant.errors import RequestError
     from sonant.readings.given import BY_ANY_NAME, job_fields
-    from sonant.readings.job import MOST_CLIP_SECONDS, SPOKEN, parse_option
-    from sonant.request.audio import Audio
+    from sonant.readings.job import SPOKEN, parse_option
+    from sonant.request.audio import LONGEST_CLIP, Audio
 
     known: dict[str, Any] = {}
     options: dict[str, Any] = {}
@@ -147,5 +147,5 @@ def _told(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict
     fields = job_fields(known)
     told = {SPOKEN[key].name: value for key, value in fields["settings"].items()}
     for name in (row.name for row in SPOKEN.values() if row.kind == "clip" and row.name in told):
-        told[name] = Audio.read(told[name], max_seconds=MOST_CLIP_SECONDS)
+        told[name] = Audio.read(told[name], max_seconds=LONGEST_CLIP)
     return told, fields["sampling"], {**fields["options"], **options}

@@ -34,10 +34,10 @@ def suite(
     from sonant.cli.speaking import load_engine
     from sonant.readings.suite import PAGE, run_suite
     from sonant.readings.takes import DEFAULT_TEXT, Material
-    from sonant.request.audio import Audio
+    from sonant.request.audio import LONGEST_CLIP, Audio
 
     def read(path: Path | None) -> Audio | None:
-        return Audio.read(path, max_seconds=600) if path is not None else None
+        return Audio.read(path, max_seconds=LONGEST_CLIP) if path is not None else None
 
     material = Material(
         text=text or DEFAULT_TEXT,

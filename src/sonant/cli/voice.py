@@ -24,8 +24,6 @@ app = typer.Typer(help="Keep voices: add, design, list, show, check, remove.", n
 
 TRANSCRIBE = "Write down what the clip says with a speech recogniser (the judge extra)."
 SPEAKERS = "whether several people speak, which needs a speaker encoder: pip install --no-deps resemblyzer"
-MOST_SECONDS = 600.0
-"""A longer clip is refused; nothing near it is of use."""
 
 
 @app.command("add")
@@ -47,7 +45,7 @@ def add(
     """Keep the voice of a clip; one without a voice in it is refused."""
     from dataclasses import replace
 
-    from sonant.request.audio import Audio
+    from sonant.request.audio import LONGEST_CLIP, Audio
     from sonant.request.voice import Voice
     from sonant.voices.library import VoiceLibrary
 
@@ -72,7 +70,7 @@ def add(
             changes |= {"language": language}
         voice = replace(voice, **changes)
     else:
-        audio = Audio.read(clip, max_seconds=MOST_SECONDS)
+        audio = Audio.read(clip, max_seconds=LONGEST_CLIP)
         audio, transcript, heard = _examined(audio, transcript, language, transcribe=transcribe, fix=fix)
         origin = {"file": clip.name, "added": datetime.now(UTC).date().isoformat()}
         voice = Voice(clip=audio, transcript=transcript, language=language or heard, origin=origin)
@@ -176,12 +174,12 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Is a clip a good reference? Ends with status 1 when it is not, mended where --fix is given."""
-    from sonant.request.audio import Audio
+    from sonant.request.audio import LONGEST_CLIP, Audio
     from sonant.voices.doctor import examine
     from sonant.voices.mending import mend
     from sonant.voices.speakers import load_encoder
 
-    audio = Audio.read(clip, max_seconds=MOST_SECONDS)
+    audio = Audio.read(clip, max_seconds=LONGEST_CLIP)
     done: tuple[str, ...] = ()
     if fix is not None:
         mended = mend(audio, may_cut=transcript is None)

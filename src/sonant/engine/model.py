@@ -144,7 +144,10 @@ class SpeechModel(Protocol):
     spec: ModelSpec
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
-        """The reference as tensors this model can speak with. Raises UnsupportedError, RequestError."""
+        """The reference as tensors this model can speak with. Raises UnsupportedError.
+
+        Whether the clip will do has been asked before: `Casting.encode`.
+        """
         ...
 
     def prepare(self, request: SpeechRequest) -> list[Prompt]:

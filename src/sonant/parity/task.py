@@ -23,6 +23,7 @@ from sonant.request.seeds import segment_seed
 from sonant.request.settings import settings_of
 from sonant.request.speech import ModelSpec, Sampling, SpeechRequest, Style
 from sonant.request.spoken import request_of, spoken_parts
+from sonant.voices.casting import Casting
 
 RECORDED = tuple(row for row in settings_of("request") if row.kind not in ("clip", "feed"))
 """Settings of the request that stand in a trace under their names; its clips are tensors there."""
@@ -174,7 +175,9 @@ def perform(model: SpeechModel, task: Task) -> Tensor:
         request = replace(request, sampling=replace(request.sampling, max_frames=fewer))
     with torch.inference_mode():
         if task.audio is not None:
-            request = replace(request, voice=model.encode_voice(task.audio, task.transcript))
+            request = replace(
+                request, voice=Casting(model, None).encode(task.audio, transcript=task.transcript)
+            )
         pieces = []
         prompts = (prompt for part in _parts(request, model.spec) for prompt in model.prepare(part))
         for index, prompt in enumerate(prompts):

@@ -24,13 +24,11 @@ from sonant.errors import RequestError, SonantError
 from sonant.files import FULL, write_atomically
 from sonant.quality.bootstrap import mean_interval
 from sonant.quality.judges import Judges
-from sonant.request.audio import Audio
+from sonant.request.audio import LONGEST_CLIP, Audio
 from sonant.request.speech import SpeechRequest
 from sonant.request.voice import Voice
 
 RESULTS, SUMMARY = "results.jsonl", "summary.json"
-LONGEST_CLIP = 600.0
-"""Seconds."""
 
 
 @dataclass(frozen=True)

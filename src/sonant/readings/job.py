@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sonant.catalogue.registry import DEFAULT_MODEL
 from sonant.errors import RequestError
-from sonant.request.audio import Audio
+from sonant.request.audio import LONGEST_CLIP, Audio
 from sonant.request.settings import EMOTIONS, LOUDNESS, Setting, check_all, settings_of
 from sonant.request.speech import SpeechRequest, request_from
 from sonant.request.voice import Voice
@@ -22,9 +22,6 @@ from sonant.voices.design import design_request
 
 if TYPE_CHECKING:
     from sonant.request.speech import ModelSpec
-
-MOST_CLIP_SECONDS = 600.0
-"""A longer clip or source is refused before it is decoded whole."""
 
 SPOKEN: Mapping[str, Setting] = {
     row.key: row for row in settings_of("request", "style") if row.flag is not None and row.kind != "options"
@@ -160,7 +157,7 @@ class Job:
         if self.design_model is not None:
             del values["instruction"]  # it belongs to the design
         for name, path in self._clips():
-            values[SPOKEN[name].name] = Audio.read(path, max_seconds=MOST_CLIP_SECONDS)
+            values[SPOKEN[name].name] = Audio.read(path, max_seconds=LONGEST_CLIP)
         return request_from(
             self.text, values, sampling={**preset, **self.sampling}, options=self.options, voice=voice
         )

@@ -14,6 +14,8 @@ import numpy.typing as npt
 from sonant.errors import RequestError
 
 Samples = npt.NDArray[np.float32]
+LONGEST_CLIP = 600.0
+"""Seconds of a clip or a source that are decoded; a longer file is refused, whatever the model takes."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

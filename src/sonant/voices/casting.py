@@ -31,7 +31,7 @@ class Encoder(Protocol):
     spec: ModelSpec
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
-        """The clip as a voice of this model. Raises UnsupportedError, RequestError."""
+        """A clip that has been checked as a voice of this model. Raises UnsupportedError."""
         ...
 
 

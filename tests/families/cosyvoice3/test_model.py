@@ -10,7 +10,9 @@ from sonant.engine.engine import Engine
 from sonant.errors import RequestError, UnsupportedError, VoiceError
 from sonant.families import cosyvoice3
 from sonant.request.audio import Audio
+from sonant.request.checks import check_request
 from sonant.request.speech import Sampling, SpeechRequest, Style
+from sonant.voices.casting import Casting
 from tests.bad_inputs import BadInputs
 from tests.laws import FamilyLaws, run_alone
 
@@ -213,17 +215,17 @@ def test_a_stored_speaker_of_another_shape_is_refused(folder, record):
 def test_clips_that_do_not_fit_are_refused(shared_model):
     noise = np.random.default_rng(0).standard_normal(8000 * 40).astype(np.float32) * 0.1
     with pytest.raises(RequestError, match="at least 16000"):
-        shared_model.encode_voice(Audio(noise[:8000], 8000), None)
+        Casting(shared_model, None).encode(Audio(noise[:8000], 8000))
     with pytest.raises(RequestError, match="at most 30"):
-        shared_model.encode_voice(Audio(np.tile(noise, 2), 16_000), None)
+        Casting(shared_model, None).encode(Audio(np.tile(noise, 2), 16_000))
     with pytest.raises(RequestError, match=r"at least 0\.3"):
-        shared_model.encode_voice(Audio(noise[:300], 16_000), None)
+        Casting(shared_model, None).encode(Audio(noise[:300], 16_000))
 
 
 def test_a_source_that_does_not_fit_is_refused(shared_model, untold):
     source = Audio(np.zeros(8000, dtype=np.float32), 8000)
     with pytest.raises(RequestError, match="at least 16000"):
-        shared_model.prepare(parity("", voice=untold, source_audio=source))
+        check_request(SpeechRequest("", voice=untold, source_audio=source), shared_model.spec)
 
 
 def test_voices_of_other_models_are_refused(shared_model, told):

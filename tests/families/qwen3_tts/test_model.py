@@ -12,6 +12,7 @@ from sonant.families.qwen3_tts import load
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling, SpeechRequest, Style
 from sonant.request.voice import Voice
+from sonant.voices.casting import Casting
 from sonant.voices.library import VoiceLibrary
 from tests.bad_inputs import BadInputs
 from tests.laws import run_alone, run_together
@@ -350,18 +351,18 @@ def test_only_base_models_clone(custom, clip):
 def test_a_clip_of_ten_hours_is_refused_at_once(base):
     hours = np.broadcast_to(np.float32(0.1), 10 * 3600 * 24_000)  # takes no memory
     with pytest.raises(RequestError, match="36000"):
-        base.encode_voice(Audio(hours, 24_000), None)
+        Casting(base, None).encode(Audio(hours, 24_000))
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
 def test_a_clip_without_sound_is_refused(base, value):
     with pytest.raises(RequestError, match=r"is silent|no finite numbers"):
-        base.encode_voice(Audio(np.full(24_000, value, dtype=np.float32), 24_000), None)
+        Casting(base, None).encode(Audio(np.full(24_000, value, dtype=np.float32), 24_000))
 
 
 def test_a_clip_too_short_is_refused(base):
     with pytest.raises(RequestError, match=r"0\.5"):
-        base.encode_voice(Audio(np.full(100, 0.1, dtype=np.float32), 24_000), None)
+        Casting(base, None).encode(Audio(np.full(100, 0.1, dtype=np.float32), 24_000))
 
 
 def test_an_8_bit_96_khz_stereo_clip_works(base, tmp_path):

@@ -30,7 +30,6 @@ from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import chance_of, generator
 from sonant.nn.step_stack import StepStack
 from sonant.request.audio import Audio
-from sonant.request.checks import check_clip
 from sonant.request.settings import options_of
 from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed
 from sonant.request.voice import Voice
@@ -134,7 +133,6 @@ class CosyVoice3Model:
 
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Speaker vector, speech tokens and mel of a clip; untrimmed, because conversion wants them so."""
-        check_clip(audio, self.spec, field="voice", what="reference clip")
         tensors = {
             "speaker": self.encoders.speaker(audio),
             "tokens": self.encoders.speech_tokens(audio).int(),

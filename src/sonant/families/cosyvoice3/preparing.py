@@ -18,7 +18,6 @@ from sonant.families.cosyvoice3.prompt import Inputs, layout, trimmed
 from sonant.families.cosyvoice3.stream import CONTEXT_TOKENS, DecodeOptions, FlowVoice
 from sonant.families.cosyvoice3.text import TextRules
 from sonant.request.audio import Audio
-from sonant.request.checks import check_clip
 from sonant.request.seeds import segment_seed
 from sonant.request.speech import ModelSpec, SpeechRequest, TextFeed, language_name
 from sonant.request.voice import Voice
@@ -64,7 +63,6 @@ class Preparing:
         seed = request.seed or 0
         request = replace(request, sampling=sampling)
         if request.source_audio is not None:
-            check_clip(request.source_audio, self.spec, field="source_audio", what="source recording")
             yield self._conversion(request, request.source_audio, tensors, options, noise, seed)
             return
         tokens, mel = trimmed(tensors["tokens"], tensors["mel"], self.config.flow.frames_per_token)

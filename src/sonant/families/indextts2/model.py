@@ -27,7 +27,6 @@ from sonant.nn.row_steps import RowSteps
 from sonant.nn.sampling import chance_of, generator
 from sonant.nn.tap import is_tapped
 from sonant.request.audio import Audio
-from sonant.request.checks import check_clip
 from sonant.request.speech import ModelSpec, SpeechRequest
 from sonant.request.voice import Voice
 
@@ -63,7 +62,6 @@ class IndexTTS2:
     @torch.inference_mode()
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Everything a second sentence needs, so that it runs no encoder; the transcript is only kept."""
-        check_clip(audio, self.spec, field="voice", what="reference clip")
         p = self.parts
         speaker = p.reference.speaker(audio)
         own = p.reference.emotion(audio)

@@ -34,7 +34,6 @@ from sonant.nn.quantized import NativeDecoder, NativeLinear
 from sonant.nn.sampling import chance_of, generator
 from sonant.nn.tap import is_tapped, tap
 from sonant.request.audio import Audio
-from sonant.request.checks import check_clip
 from sonant.request.speech import ModelSpec, Sampling, SpeechRequest
 from sonant.request.voice import Voice
 from sonant.text.paced_phonemes import PacedPhonemes
@@ -114,7 +113,6 @@ class Qwen3TTS:
                 f"{self.spec.name} cannot clone voices; it has no speaker encoder. Use a Base model.",
                 field="voice",
             )
-        check_clip(audio, self.spec, field="voice", what="reference clip")
         transcript = (transcript or "").strip() or None
         tensors = {"xvector": self.speaker_vector(audio)}
         if transcript is not None:
