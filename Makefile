@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 
-.PHONY: say serve test cover test-native test-slow test-clients test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
+.PHONY: say serve test test-busy cover test-native test-slow test-clients test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
 # What speaking needs, what the server adds, and the tools of the tests: each is installed when it is first asked for.
 SPEAK := $(VENV)/.speaks
@@ -47,6 +47,12 @@ serve: $(SERVE)
 QUICK := -m "not slow and not gpu and not weights"
 test: setup
 	$(BIN)/python -m pytest -n 2 $(QUICK)
+
+# The same in a random order, which SEED says, beside two busy loops: no test may need an order or a quick machine.
+SEED ?= 1
+test-busy: setup
+	busy=; for n in 1 2; do $(BIN)/python -c "while True: pass" & busy="$$busy $$!"; done; trap "kill $$busy" EXIT; \
+	  $(BIN)/python -m pytest -n 2 $(QUICK) --random-order --random-order-seed=$(SEED)
 
 # The same, with the share of lines that ran; counting them costs a quarter of the time.
 cover: setup
