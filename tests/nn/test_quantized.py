@@ -1,10 +1,12 @@
 """Quantised weights: the C kernel equals the plain torch arithmetic, on every path it was compiled with."""
 
+import contextlib
 import copy
 import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -415,6 +417,51 @@ def test_a_cache_that_may_not_be_written_stops_nobody(kernel, monkeypatch, caplo
     finally:
         monkeypatch.undo()
         native.library.cache_clear()
+
+
+@contextlib.contextmanager
+def no_room(monkeypatch):
+    """As on a full disk: files get no longer than a page."""
+    import resource
+
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+@contextlib.contextmanager
+def refusing(monkeypatch):
+    """As safetensors says it: no OSError."""
+
+    def save_file(tensors, name):
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(safetensors.torch, "save_file", save_file)
+        yield
+
+
+@pytest.mark.parametrize(
+    "full",
+    [refusing, pytest.param(no_room, marks=pytest.mark.skipif(sys.platform == "win32", reason="no limits"))],
+)
+def test_a_full_disk_stops_nobody_and_what_was_kept_stays(kernel, tmp_path, monkeypatch, caplog, full):
+    path = tmp_path / "kept.safetensors"
+    store = PackedStore(path)
+    NativeLinear(kernel, torch.ones(64, 128), None, INT8, name="one", store=store)
+    store.save()
+    before = path.read_bytes()
+    store = PackedStore(path)
+    NativeLinear(kernel, torch.ones(64, 128), None, INT8, name="two", store=store)
+    with full(monkeypatch):
+        store.save()
+    assert "were not kept in" in caplog.text
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]  # nor is the part left that there was room for
+    assert store._packed == []
 
 
 def test_a_store_that_holds_a_part_keeps_it_and_gains_the_rest(kernel, tmp_path):

@@ -101,6 +101,7 @@ class PackedStore:
         if not self._packed:
             self._found = {}
             return
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         tensors, self._found = self._found, {}
@@ -117,7 +118,7 @@ class PackedStore:
             os.close(handle)
             save_file(tensors, part_name)
             os.replace(part_name, self.path)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             log.warning("quantised weights were not kept in %s: %s", self.path, error)
             if part_name is not None:
                 with contextlib.suppress(FileNotFoundError):
