@@ -97,8 +97,8 @@ def decode(piece: Piece) -> None:
         try:
             _decode(piece, sound)
         except BaseException as error:
-            log.exception("decoding failed")
             sound.failure = error
+            log.exception("decoding failed")
     if sound.failure is not None and (piece.is_final or not sound.is_held):
         sound.stream._fail(as_sonant(sound.failure))
 
@@ -148,12 +148,16 @@ def _decode(piece: Piece, sound: Sound) -> None:
 
 
 class DecodingThread:
-    """Decodes what a model made in the order of `put`. `before` is called before each, in this thread."""
+    """Decodes what a model made in the order of `put`. `before` is called before each, in this thread, and
+    `fell` with what ends the thread, where that is not `close`."""
 
-    def __init__(self, model: object, before: Callable[[], None]) -> None:
+    def __init__(
+        self, model: object, before: Callable[[], None], fell: Callable[[BaseException], None]
+    ) -> None:
         self._model = model
         self._queue: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
         self._before = before
+        self._fell = fell
         self.thread = threading.Thread(target=self._run, name="sonant-decode", daemon=True)
         self.thread.start()
 
@@ -166,15 +170,18 @@ class DecodingThread:
         self._queue.put(None)
 
     def _run(self) -> None:
-        with inference(self._model):
-            while (piece := self._queue.get()) is not None:
-                try:
-                    self._before()
-                    decode(piece)
-                except BaseException as error:
-                    log.exception("the decoding thread stumbled")
-                    piece.sound.stream._fail(as_sonant(error))
-                piece.done(piece)
+        try:
+            with inference(self._model):
+                while (piece := self._queue.get()) is not None:
+                    try:
+                        self._before()
+                        decode(piece)
+                    except BaseException as error:
+                        piece.sound.stream._fail(as_sonant(error))
+                        log.exception("the decoding thread stumbled")
+                    piece.done(piece)
+        except BaseException as error:
+            self._fell(error)
 
 
 def as_sonant(error: BaseException) -> SonantError:

@@ -6,6 +6,7 @@ segments in free rows; one step of everything that runs; hand new tokens over to
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -85,6 +86,8 @@ class Loop:
         self._is_awake = False
         self.is_stopping = False
         self._broken: SonantError | None = None
+        self._fallen: BaseException | None = None
+        """What a helper thread died of: the stepping thread raises it when it comes by."""
         self._thread: threading.Thread | None = None
         self._preparing: PreparingThread | None = None
         self._decoding: DecodingThread | None = None
@@ -133,8 +136,7 @@ class Loop:
     def close(self) -> None:
         """`stop`, and wait for the threads; they do not wait for themselves (a `notify` may close)."""
         self.stop()
-        mine = [self._thread, *(helper.thread for helper in self._helpers())]
-        if self._thread is not None and threading.current_thread() not in mine:
+        if self._thread is not None and threading.current_thread() not in self._own_threads():
             self._thread.join()
 
     def lose_threads(self) -> None:
@@ -158,8 +160,10 @@ class Loop:
         if self.is_stopping:
             raise GenerationError("this engine was closed; load the model again")
         lifetime.check()
-        if self._broken is None and self._thread is not None and not self._thread.is_alive():
-            self._broken = GenerationError("the engine's thread ended by itself; load the model again")
+        if self._broken is None and self._thread is not None:
+            gone = [thread.name for thread in self._own_threads() if not thread.is_alive()]
+            if gone:
+                self._fell(GenerationError(f"the thread {gone[0]} ended by itself"))
         if self._broken is not None:
             raise GenerationError(f"this engine is broken ({self._broken}); load the model again")
         alive = sum(not progress.stream._is_closed for progress in self._open)
@@ -177,26 +181,40 @@ class Loop:
             return
         lifetime.begin(self)
         try:
-            self._preparing = PreparingThread(self._post_prepared)
+            self._preparing = PreparingThread(self._post_prepared, self._fell)
             if self._pipelined:
-                self._decoding = DecodingThread(self.model, self._share_with_steps)
+                self._decoding = DecodingThread(self.model, self._share_with_steps, self._fell)
             self._thread = threading.Thread(target=self._run, name="sonant-engine", daemon=True)
             self._thread.start()
         except RuntimeError as error:  # the system gives no more threads
-            self._end_helpers()
+            self._end_helpers(patience=1.0)
             self._thread = self._preparing = self._decoding = None
             raise GenerationError(f"the engine could not begin ({error}); end other threads first") from error
 
     def _helpers(self) -> list[PreparingThread | DecodingThread]:
         return [helper for helper in (self._preparing, self._decoding) if helper is not None]
 
-    def _end_helpers(self) -> None:
-        """End them after what they were given; nothing of this loop runs any more but who calls."""
+    def _own_threads(self) -> list[threading.Thread]:
+        threads = (self._thread, *(helper.thread for helper in self._helpers()))
+        return [thread for thread in threads if thread is not None]
+
+    def _end_helpers(self, patience: float | None = None) -> None:
+        """End them after what they were given; nothing of this loop runs any more but who calls. With the
+        lock held that takes `patience`: one that falls at that moment waits for the lock."""
         for helper in self._helpers():
             helper.close()
         for helper in self._helpers():
-            helper.thread.join()
+            helper.thread.join(patience)
         lifetime.end(self)
+
+    def _fell(self, error: BaseException) -> None:
+        """A helper thread died of this, and says so with its last words: whom it owed something would wait
+        for ever. Nothing is taken any more from now on, and the stepping thread ends what is open."""
+        with self._condition:
+            self._fallen = error
+            self._broken = as_sonant(error)
+            self._is_awake = True
+            self._condition.notify_all()
 
     def _post_prepared(self, prepared: Prepared) -> None:
         self._inbox.put(partial(self._prepared, prepared))
@@ -211,8 +229,8 @@ class Loop:
             with inference(self.model):
                 self._turn()
         except BaseException as error:
-            log.exception("the engine's thread ended by itself; every open request ends")
             self._end_all(error, is_broken=True)
+            log.error("the engine's threads end by themselves; every open request ends", exc_info=error)
         finally:
             self._end_helpers()
 
@@ -224,13 +242,15 @@ class Loop:
                 self._is_awake = False
                 if self.is_stopping and not self._open:
                     return
+                if self._fallen is not None:
+                    raise self._fallen
             try:
                 worked = self._tick()
                 stumbles = 0
             except BaseException as error:
-                log.exception("the engine stumbled; every open request ends")
                 stumbles += 1
                 self._start_anew(error, is_broken=stumbles >= MOST_STUMBLES)
+                log.error("the engine stumbled; every open request ends", exc_info=error)
                 worked = False
             if not worked:
                 with self._condition:
@@ -248,10 +268,12 @@ class Loop:
             lost, self._open = self._open, []
             if is_broken:
                 self._broken = as_sonant(error)
-        for progress in lost:
-            progress.running.clear()
-            progress.waiting.clear()
-            progress.stream._fail(error if isinstance(error, GenerationError) else _wrapped(error))
+        told = error if isinstance(error, GenerationError) else _wrapped(error)
+        with contextlib.ExitStack() as ends:  # all of them, whatever the end of one raises
+            for progress in lost:
+                progress.running.clear()
+                progress.waiting.clear()
+                ends.callback(progress.stream._fail, told)
 
     def _next_deadline(self) -> float | None:
         """Seconds until the first deadline of a request, None without one."""

@@ -182,11 +182,13 @@ class Prepared:
 
 
 class PreparingThread:
-    """Makes the next prompt of whoever asks, in the order of asking, and posts it."""
+    """Makes the next prompt of whoever asks, in the order of asking, and posts it. `fell` is called with what
+    ends the thread, where that is not `close`."""
 
-    def __init__(self, post: Callable[[Prepared], None]) -> None:
+    def __init__(self, post: Callable[[Prepared], None], fell: Callable[[BaseException], None]) -> None:
         self._queue: queue.SimpleQueue[tuple[Any, Source, Callable[[], bool]] | None] = queue.SimpleQueue()
         self._post = post
+        self._fell = fell
         self.thread = threading.Thread(target=self._run, name="sonant-prepare", daemon=True)
         self.thread.start()
 
@@ -199,8 +201,11 @@ class PreparingThread:
         self._queue.put(None)
 
     def _run(self) -> None:
-        while (asked := self._queue.get()) is not None:
-            self._post(self._next(*asked))
+        try:
+            while (asked := self._queue.get()) is not None:
+                self._post(self._next(*asked))
+        except BaseException as error:
+            self._fell(error)
 
     def _next(self, asker: Any, source: Source, is_wanted: Callable[[], bool]) -> Prepared:
         until = time.monotonic() + PATIENCE

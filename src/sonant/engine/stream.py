@@ -173,7 +173,6 @@ class SpeechStream:
         try:
             self._notify()
         except BaseException as raised:
-            log.exception("the notify of a stream raised; the stream is ended")
             self._notify = None
             error = GenerationError(
                 f"what was to be told of new sound raised {type(raised).__name__}: {raised}; the request was "
@@ -182,6 +181,7 @@ class SpeechStream:
             error.__cause__ = raised
             self._fail(error)
             self._wake()
+            log.exception("the notify of a stream raised; the stream is ended")
 
 
 def join(stream: SpeechStream, pieces: Sequence[Samples]) -> Speech:
