@@ -2,10 +2,13 @@
 
 import contextlib
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx
 import numpy as np
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -288,6 +291,61 @@ def test_a_model_that_takes_text_word_by_word_is_fed_directly(start, library):
         messages, sound = hear(socket)
     assert [m["type"] for m in messages] == ["started", "segment", "speech.audio.done"]
     assert len(sound) > 1_000
+    wait_until(lambda: server.engine("cosy").load == (0, 0))
+
+
+def test_half_a_character_that_is_fed_is_its_senders_error_and_costs_a_neighbour_no_byte(start, library):
+    """It once raised in the step of both, and the neighbour's plain request was answered with a 500."""
+    clip = Audio.read(COSY / "prompt_24k.wav")
+    library.add(Voice(name="zoe", clip=clip, transcript="a few words"))
+    together, go = threading.Event(), threading.Event()
+
+    def build():
+        engine = load(COSY / "checkpoint", device="cpu", slots=2)
+        step = engine.model.step
+
+        def step_when_let(utterances):
+            if len(utterances) == 2 and utterances[-1].steps > 1:
+                together.set()
+                assert go.wait(PATIENCE)
+            return step(utterances)
+
+        engine.model.step = step_when_let
+        return engine
+
+    server = start(ModelSource(name="cosy", open=build))
+    plain = {
+        "input": "The boat crosses the lake.", "voice": "zoe", "seed": 3, "response_format": "pcm",
+        "sampling": {"max_frames": 40},
+    }  # fmt: skip
+
+    def post():
+        return httpx.post(f"{server.url}/v1/audio/speech", json=plain, timeout=PATIENCE)
+
+    alone = post()
+    assert alone.status_code == 200
+    with connect(url(server)) as socket, ThreadPoolExecutor(1) as neighbour:
+        tell(socket, type="start", voice="zoe", text_mode="model", seed=1, sampling={"max_frames": 40})
+        tell(socket, type="text", text="The lake is quiet today, and ")
+        wait_until(lambda: server.engine("cosy").load == (1, 0))
+        (feed,) = (one.stream.request.text_feed for one in server.engine("cosy")._loop._open)
+        answer = neighbour.submit(post)
+        assert together.wait(PATIENCE)
+        tell(socket, type="text", text="half \ud800 a character")
+        wait_until(lambda: feed.is_ready)  # it is there, or refused
+        go.set()
+        messages, _ = hear(socket)
+        assert answer.result().status_code == 200
+        assert answer.result().content == alone.content
+        assert messages[-1]["type"] == "error"
+        told = messages[-1]["error"]
+        assert (told["code"], told["param"]) == ("invalid_request", "input")
+        assert "half of a surrogate pair" in told["message"]
+        tell(socket, type="text", text="A whole one.")  # the session goes on
+        tell(socket, type="done")
+        messages, sound = hear(socket)
+        assert messages[-1]["type"] == "speech.audio.done"
+        assert len(sound) > 1_000
     wait_until(lambda: server.engine("cosy").load == (0, 0))
 
 
