@@ -18,8 +18,6 @@ HOMES = (
     "parity/stages/{}.toml",
     "parity/parts/{}.py",
     "parity/kits/{}.toml",
-    "parity/kits/{}.py",
-    "parity/kits/{}_",
     "parity/kits/{}/",
     "bench/{}_checkpoint.py",
     "bench/shapes/{}",

@@ -292,6 +292,20 @@ def test_a_clip_of_an_emotion_and_a_code_of_a_language_were_asked_for(said, clip
     assert heads & {"language", "style"} == told
 
 
+@pytest.mark.parametrize(
+    ("family", "told"),
+    [("qwen3_tts", {"top-p"}), ("cosyvoice3", set()), ("indextts2", {"top-p", "beams"})],
+)
+def test_what_is_known_of_a_family_s_sampling_is_said_in_its_table(family, told):
+    """CosyVoice3's own top-p is always on; IndexTTS2 searches with beams, of which one was asked for."""
+    one = torch.ones(1)
+    entries = [Entry(key="draw.exponential", kind="draw", shape=(1,), dtype="float32", stored=one)]
+    entries.append(Entry(key="search.token", kind="token", shape=(1,), dtype="float32", stored=one))
+    trace = Trace(tuple(entries), {"request": {"text": "Hello."}})
+    heads = {line.split(":")[0] for line in unexercised(trace, stage_table(family))}
+    assert heads & {"top-p", "beams"} == told
+
+
 def test_stages_that_a_model_need_not_compute_again_are_no_fault():
     """A model that remembers a clip does not encode it a second time."""
     trace = toy_trace()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from sonant.errors import CheckpointError
 from sonant.parity.kit import run_kit
-from sonant.parity.kits.qwen3_tts_rows import read_rows
+from sonant.parity.kits.qwen3_tts.rows import read_rows
 from sonant.request.speech import Sampling
 
 WHOLE_KIT = Path(__file__).parents[4] / "shared" / "qwen3_tts"

@@ -41,7 +41,7 @@ from sonant.families.qwen3_tts.talker import Network
 from sonant.families.qwen3_tts.weights import CODEC_IGNORED, MODEL_RULES, Codec, codec_rules
 from sonant.parity.kit import KitReport
 from sonant.parity.kits.driver import Kit, watched
-from sonant.parity.kits.qwen3_tts_rows import Row, at_rate, read_rows
+from sonant.parity.kits.qwen3_tts.rows import Row, at_rate, read_rows
 from sonant.request.audio import Audio
 from sonant.request.speech import Sampling
 
