@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sonant.errors import CheckpointError, RequestError, UnsupportedError
+from sonant.request.settings import BY_NAME, DEVICES
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +37,7 @@ DEFAULT_MODEL = BUILTIN
 """What speaks when no model is named, everywhere: the best voice inside the package."""
 BUNDLED = Path(__file__).parents[1] / "assets"
 """Checkpoints inside the package, each in a folder of its name (Sonant Nano)."""
-DTYPES = ("auto", "float32", "bfloat16", "float16", "float64")
+DTYPES = BY_NAME["dtype"].choices
 
 
 def bundled() -> list[str]:
@@ -190,9 +191,7 @@ def choose_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise RequestError(
-            f"{name!r} is no device; expected auto, cpu, cuda, cuda:N or mps.", field="device"
-        ) from error
+        raise RequestError(f"{name!r} is no device; expected {DEVICES}.", field="device") from error
     is_there = {
         "cpu": True,
         "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.catalogue.registry import DEFAULT_MODEL
-from sonant.cli.completions import format_names, model_names
+from sonant.cli.completions import format_names
 from sonant.cli.flags import job_settings, with_settings
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ SHOWN = 20
 
 @with_settings
 def batch(
+    *,
     manifest: Annotated[
         Path, typer.Argument(help="JSONL, CSV or TSV: text, name, model, voice, style, seed, any setting.")
     ],
@@ -36,18 +37,12 @@ def batch(
         bool, Output("--dry-run", help="Print what would be spoken and what is wrong, and stop.")
     ] = False,
     as_json: Annotated[bool, Output("--json", help="Print the summary as JSON.")] = False,
-    model: Annotated[
-        str, Machine(help="Where no item names one: folder or known name.", autocompletion=model_names)
-    ] = DEFAULT_MODEL,
-    slots: Annotated[int, Machine(min=1, max=64, help="Items spoken at a time as one batch.")] = 4,
-    device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
-    dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
-    precision: Annotated[
-        str, Machine(help="Weights on a CPU: auto, full, lossless, int8, mixed, int4.")
-    ] = "auto",
-    memory_limit: Annotated[
-        str | None, Machine(help="The most that Sonant may use, such as 3GB.", metavar="SIZE")
-    ] = None,
+    model: str = DEFAULT_MODEL,
+    slots: int,
+    device: str,
+    dtype: str,
+    precision: str,
+    memory_limit: str | None,
     ray: Annotated[bool, Machine("--ray", help="Speak on the machines of a Ray cluster.")] = False,
     ray_address: Annotated[str | None, Machine(help="The cluster; this machine if not said.")] = None,
     workers: Annotated[int, Machine(min=1, help="With --ray: actors, each with a model.")] = 2,

@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.bench.rivals import RIVALS
+from sonant.cli.flags import from_table
 
 if TYPE_CHECKING:
     from sonant.request.audio import Audio
 
 
+@from_table
 def bench(
+    *,
     model: Annotated[str, typer.Argument(help="A checkpoint folder, or a known name.")],
-    precision: Annotated[str, typer.Option(help="auto, full, lossless, int8, mixed, int4 (CPU).")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16.")] = "auto",
-    device: Annotated[str, typer.Option(help="cpu, cuda, mps, auto.")] = "auto",
+    device: str,
+    dtype: str,
+    precision: str,
     threads: Annotated[int, typer.Option(min=1, help="Of torch.")] = 2,
-    memory_limit: Annotated[
-        str | None, typer.Option(help="The most that Sonant may use, such as 3GB.", metavar="SIZE")
-    ] = None,
+    memory_limit: str | None,
     batch: Annotated[list[int] | None, typer.Option(help="Utterances at once; repeatable.")] = None,
     seconds: Annotated[float, typer.Option(help="Speech to make, each.")] = 5.0,
     runs: Annotated[int, typer.Option(min=1, help="Runs in one process; the median counts.")] = 2,
@@ -66,6 +67,7 @@ def bench(
     import tempfile
 
     from sonant.bench.checkpoints import folder_for
+    from sonant.catalogue.registry import choose_device
     from sonant.errors import GenerationError
 
     _check_together(
@@ -73,6 +75,7 @@ def bench(
         of_quality={"--texts": texts, "--listen": listen or None, "--for-seconds": for_seconds},
         of_speed={"--compare": rival, "--batch": batch, "--memory-limit": memory_limit},
     )
+    choose_device(device)  # told here, not by the process that measures
     if quality is not None:
         _quality(
             model,

@@ -8,21 +8,23 @@ from typing import Annotated
 import typer
 
 from sonant.cli.completions import model_names
+from sonant.cli.flags import from_table
 
 app = typer.Typer(help="Audio to speech tokens and back.", no_args_is_help=True)
 
 Model = Annotated[
     str, typer.Option(help="A model or speech tokenizer with a codec.", autocompletion=model_names)
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")]
 
 
 @app.command("encode")
+@from_table
 def encode(
+    *,
     source: Annotated[Path, typer.Argument(help="Any audio file.")],
     target: Annotated[Path, typer.Argument(help="File of tokens to write, such as out.codes.")],
     model: Model,
-    device: Device = "auto",
+    device: str,
 ) -> None:
     """Write the speech tokens of an audio file."""
     from sonant.catalogue.registry import load_model
@@ -39,11 +41,13 @@ def encode(
 
 
 @app.command("decode")
+@from_table
 def decode(
+    *,
     source: Annotated[Path, typer.Argument(help="A file of tokens.")],
     target: Annotated[Path, typer.Argument(help="Audio file to write.")],
     model: Model,
-    device: Device = "auto",
+    device: str,
 ) -> None:
     """Write the sound of speech tokens."""
     from sonant.catalogue.registry import load_model

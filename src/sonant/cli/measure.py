@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from sonant.cli.flags import from_table
+
 COLUMNS = (
     ("seconds", "8.2f"), ("loudness", "9.1f"), ("peak", "6.3f"), ("clipping_share", "15.5f"),
     ("dc_offset", "10.4f"), ("rumble_share", "13.4f"), ("silence_share", "14.2f"), ("pitch", "6.0f"),
@@ -16,7 +18,9 @@ COLUMNS = (
 JUDGED = (("wer", "7.3f"), ("cer", "7.3f"), ("dnsmos", "7.2f"), ("similarity", "11.3f"))
 
 
+@from_table
 def measure(
+    *,
     files: Annotated[list[Path], typer.Argument(help="Audio files.")],
     against: Annotated[
         Path | None, typer.Option(help="A recording to compare each with: spectral distance in dB.")
@@ -35,7 +39,7 @@ def measure(
         ),
     ] = None,
     voice: Annotated[Path | None, typer.Option(help="A clip of the voice that each should have.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language by name or code.")] = None,
+    language: str | None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Level, clipping, DC offset, rumble, silence, pitch and pace of recordings; also judged or drawn."""

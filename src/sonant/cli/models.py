@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.cli.completions import model_names
-from sonant.cli.speaking import STRICT, warn
+from sonant.cli.flags import from_table
+from sonant.cli.speaking import warn
 
 if TYPE_CHECKING:
     from sonant.request.speech import ModelSpec
@@ -62,12 +63,14 @@ def models(
     typer.echo(f"Fetch one with: sonant pull NAME. They are kept in {models_folder()}.", err=True)
 
 
+@from_table
 def inspect(
+    *,
     model: Annotated[
         str, typer.Argument(help="Checkpoint folder or known name.", autocompletion=model_names)
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with the whole config.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
+    strict: bool,
 ) -> None:
     """What a checkpoint is, holds and can do; its weights are not loaded."""
     from sonant.catalogue.inspection import Inspection, inspect_folder
@@ -189,10 +192,12 @@ def pull(
     typer.echo(str(folder))
 
 
+@from_table
 def convert(
+    *,
     source: Annotated[str, typer.Argument(help="Checkpoint folder or known name.")],
     target: Annotated[Path, typer.Argument(help="A new folder.")],
-    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
+    strict: bool,
 ) -> None:
     """Write a checkpoint as safetensors: no pickles, only what is read, and it loads faster."""
     from sonant.catalogue import registry

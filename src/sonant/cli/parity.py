@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sonant.cli.flags import from_table
 from sonant.cli.parity_print import print_bisection, print_comparison
 from sonant.cli.parity_request import asked_task, told_task
 from sonant.parity.stages import FAMILIES
@@ -34,8 +35,6 @@ NamesOption = Annotated[
 MatchOption = Annotated[
     bool, typer.Option("--match/--no-match", help="Find stages of undocumented names by what they hold.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32, bfloat16, float16, float64.")]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
@@ -50,9 +49,6 @@ LikeOption = Annotated[
     Path | None, typer.Option("--like", help="Take the request of this trace.", metavar="TRACE")
 ]
 VoiceOption = Annotated[str | None, typer.Option("--voice", help="Reference audio file, or a preset.")]
-TranscriptOption = Annotated[str | None, typer.Option("--transcript", help="What the audio says.")]
-LanguageOption = Annotated[str | None, typer.Option("--language", help="Language of the text.")]
-InstructionOption = Annotated[str | None, typer.Option("--instruction", help="How to say it.")]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="Seed of every random draw; 0 when not given.")
 ]
@@ -92,7 +88,9 @@ def kit(
 
 
 @app.command("record")
+@from_table
 def record(
+    *,
     model: ModelOption,
     output: Annotated[Path, typer.Option("--output", "-o", help="Trace to write.", metavar="FILE")],
     text: TextOption = None,
@@ -102,9 +100,9 @@ def record(
         typer.Option("--forced", help="Go on from this trace's tokens and draws.", metavar="TRACE"),
     ] = None,
     voice: VoiceOption = None,
-    transcript: TranscriptOption = None,
-    language: LanguageOption = None,
-    instruction: InstructionOption = None,
+    transcript: str | None,
+    language: str | None,
+    instruction: str | None,
     seed: SeedOption = None,
     greedy: GreedyOption = False,
     setting: SettingOption = None,
@@ -115,8 +113,8 @@ def record(
     max_elements: Annotated[
         int | None, typer.Option("--max-elements", min=1, help="Larger tensors are kept as so many samples.")
     ] = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
+    device: str,
+    dtype: str,
 ) -> None:
     """Record one request: every stage, every random draw, and what the run was made of."""
     from sonant.catalogue.registry import load_model
@@ -255,7 +253,9 @@ def _matched(reference: Trace, other: Trace, wanted: bool) -> tuple[Trace, tuple
 
 
 @app.command("bisect")
+@from_table
 def bisect(
+    *,
     model: ModelOption,
     reference: Annotated[
         Path,
@@ -270,17 +270,17 @@ def bisect(
     text: TextOption = None,
     like: LikeOption = None,
     voice: VoiceOption = None,
-    transcript: TranscriptOption = None,
-    language: LanguageOption = None,
-    instruction: InstructionOption = None,
+    transcript: str | None,
+    language: str | None,
+    instruction: str | None,
     seed: SeedOption = None,
     greedy: GreedyOption = False,
     setting: SettingOption = None,
     steps: StepsOption = None,
     precision: PrecisionOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every stage.")] = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
+    device: str,
+    dtype: str,
     as_json: JsonOption = False,
 ) -> None:
     """Feed each stage the reference's inputs and list every stage that is wrong by itself.
@@ -318,17 +318,19 @@ def bisect(
 
 
 @app.command("drift")
+@from_table
 def drift(
+    *,
     model: ModelOption,
     text: Annotated[str, typer.Option("--text", help="What to say.")] = "One two three.",
     voice: Annotated[str | None, typer.Option("--voice", help="Reference audio file, or a preset.")] = None,
-    transcript: Annotated[str | None, typer.Option("--transcript", help="What the audio says.")] = None,
-    instruction: Annotated[str | None, typer.Option("--instruction", help="How to say it.")] = None,
+    transcript: str | None,
+    instruction: str | None,
     steps: Annotated[int, typer.Option("--steps", help="At most so many decoding steps.")] = 8,
     precisions: Annotated[
         str, typer.Option("--precisions", help="Which, by commas: bfloat16,float16,int8,mixed,int4.")
     ] = "bfloat16,int8",
-    device: DeviceOption = "auto",
+    device: str,
     top: Annotated[int, typer.Option("--top", help="Print so many stages.")] = 12,
     as_json: JsonOption = False,
     write_budgets: Annotated[

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.catalogue.registry import DEFAULT_MODEL
-from sonant.cli.completions import model_names, voice_names
+from sonant.cli.completions import model_names
+from sonant.cli.flags import from_table
 
 if TYPE_CHECKING:
     from sonant.engine.engine import Engine
@@ -19,26 +20,19 @@ if TYPE_CHECKING:
     from sonant.quality.judges import Judges
     from sonant.quality.trials import Clip, Task
 
-Model = Annotated[str, typer.Option(help="Checkpoint folder or known name.", autocompletion=model_names)]
-SpokenVoice = Annotated[
-    str | None,
-    typer.Option(help="A voice of the model, a name, a voice file or a clip.", autocompletion=voice_names),
-]
-Transcript = Annotated[str | None, typer.Option(help="What the clip given as --voice says.")]
-Language = Annotated[str | None, typer.Option(help="Language by name or code.")]
 Sentences = Annotated[
     Path | None,
     typer.Option(help="What is said, one sentence a line; default eight English or Chinese ones."),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, float64.")]
 _BEGINS_AGAIN = "a judgement is of all clips together. Run the same command again: it begins anew."
 
 
+@from_table
 def sweep(
-    model: Model = DEFAULT_MODEL,
-    voice: SpokenVoice = None,
-    transcript: Transcript = None,
+    *,
+    model: str = DEFAULT_MODEL,
+    voice: str | None,
+    transcript: str | None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("sweep"),
     setting: Annotated[
         list[str] | None,
@@ -50,10 +44,11 @@ def sweep(
         ),
     ] = None,
     sentences: Sentences = None,
-    language: Language = None,
+    language: str | None,
     seed: Annotated[int, typer.Option(help="Of every candidate.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    device: str,
+    dtype: str,
+    precision: str,
 ) -> None:
     """Say sentences with many settings: clips, metrics_report.json, a page, a ranking, a recommendation."""
     from sonant.cli.speaking import told_when_stopped, warn
@@ -64,7 +59,7 @@ def sweep(
 
     with told_when_stopped(_BEGINS_AGAIN), _ready(
         model, voice=voice, transcript=transcript, sentences=sentences, language=language, seed=seed,
-        device=device, dtype=dtype,
+        device=device, dtype=dtype, precision=precision,
     ) as (engine, task, judges):  # fmt: skip
         candidates = grid(engine.spec)
         if setting:
@@ -103,19 +98,22 @@ def sweep(
     _need_speech([clip for standing in standings for clip in standing.clips])
 
 
+@from_table
 def compare(
+    *,
     first: Annotated[str, typer.Argument(help="MODEL, or MODEL:key=value,key=value.", metavar="A")],
     second: Annotated[str, typer.Argument(help="The same; :key=value alone is A's model.", metavar="B")],
-    voice: SpokenVoice = None,
-    transcript: Transcript = None,
+    voice: str | None,
+    transcript: str | None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the clips and comparison.json.")
     ] = Path("comparison"),
     sentences: Sentences = None,
-    language: Language = None,
+    language: str | None,
     seed: Annotated[int, typer.Option(help="Of both.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    device: str,
+    dtype: str,
+    precision: str,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Judge two models, or two settings of one, over the same sentences, with 95 % intervals."""
@@ -136,7 +134,7 @@ def compare(
     for letter, (model, settings) in zip("AB", sides, strict=True):
         with told_when_stopped(_BEGINS_AGAIN), _ready(
             model or sides[0][0], voice=voice, transcript=transcript, sentences=sentences, language=language,
-            seed=seed, device=device, dtype=dtype, said=said,
+            seed=seed, device=device, dtype=dtype, precision=precision, said=said,
         ) as (engine, task, judges):  # fmt: skip
             said = tuple(task.sentences)
             candidate = Candidate(letter, parse_settings(settings, engine.spec))
@@ -161,7 +159,9 @@ def compare(
     _need_speech([clip for side in clips for clip in side])
 
 
+@from_table
 def evaluate(
+    *,
     meta: Annotated[Path, typer.Argument(help="A meta.lst: name|transcript|clip|text lines.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for clips and results.")],
     model: Annotated[
@@ -171,11 +171,12 @@ def evaluate(
             autocompletion=model_names,
         ),
     ] = None,
-    language: Language = None,
+    language: str | None,
     most: Annotated[int | None, typer.Option(help="Only so many of the first lines.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of every line.")] = 0,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
+    device: str,
+    dtype: str,
+    precision: str,
 ) -> None:
     """Speak and judge a list in the format of the Seed-TTS evaluation; goes on where it was stopped."""
     from contextlib import nullcontext
@@ -194,7 +195,11 @@ def evaluate(
         typer.echo(f"{row['name']:<32} {row.get('error') or format(row['wer'], '.1%')}", err=True)
 
     stopped = told_when_stopped("what was judged is kept. Run the same command again to go on.")
-    loaded = load_engine(model, device=device, dtype=dtype) if model is not None else nullcontext()
+    loaded = (
+        load_engine(model, device=device, dtype=dtype, precision=precision)
+        if model is not None
+        else nullcontext()
+    )
     with stopped, loaded as engine:
         summary = run(items, output, judges, engine=engine, language=language, seed=seed, on_item=tell)
     typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
@@ -213,7 +218,7 @@ def _need_speech(clips: list[Clip]) -> None:
 @contextmanager
 def _ready(
     model: str, *, voice: str | None, transcript: str | None, sentences: Path | None, language: str | None,
-    seed: int, device: str, dtype: str, said: tuple[str, ...] | None = None,
+    seed: int, device: str, dtype: str, precision: str, said: tuple[str, ...] | None = None,
 ) -> Iterator[tuple[Engine, Task, Judges]]:  # fmt: skip
     """The engine, what is to be said, and the judges; without these nothing is loaded."""
     from sonant.bench.quality import read_texts
@@ -228,8 +233,16 @@ def _ready(
     judges = Judges.load(language, "\n".join(said or ()))
     for remark in judges.remarks:
         warn(remark)
-    job = Job(text="", model=model, device=device, dtype=dtype, voice=voice, transcript=transcript)
-    with load_engine(model, device=device, dtype=dtype) as engine:
+    job = Job(
+        text="",
+        model=model,
+        device=device,
+        dtype=dtype,
+        precision=precision,
+        voice=voice,
+        transcript=transcript,
+    )
+    with load_engine(model, device=device, dtype=dtype, precision=precision) as engine:
         found = job_voice(job, engine.spec)
         said = said or sentences_for(language, engine.spec)
         judges.recognisers.expect("\n".join(said))

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.catalogue.registry import DEFAULT_MODEL
-from sonant.cli.completions import model_names
 from sonant.cli.flags import job_settings, with_settings
 
 if TYPE_CHECKING:
@@ -27,11 +26,11 @@ if TYPE_CHECKING:
     from sonant.request.speech import ModelSpec
 
 Output = partial(typer.Option, rich_help_panel="Output")
-Machine = partial(typer.Option, rich_help_panel="Model and machine")
 
 
 @with_settings
 def read(
+    *,
     book: Annotated[Path, typer.Argument(help="txt, md, html, epub, docx or pdf; srt or vtt is dubbed.")],
     output: Annotated[
         Path | None,
@@ -77,18 +76,11 @@ def read(
         Path | None,
         Output(help="Plot pace, pitch, loudness and likeness of each voice over the book: NAME.svg."),
     ] = None,
-    model: Annotated[
-        str, Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names)
-    ] = DEFAULT_MODEL,
-    device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
-    dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
-    precision: Annotated[
-        str, Machine(help="Weights on a CPU: auto, full, lossless, int8, mixed, int4.")
-    ] = "auto",
-    memory_limit: Annotated[
-        str | None,
-        Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),
-    ] = None,
+    model: str = DEFAULT_MODEL,
+    device: str,
+    dtype: str,
+    precision: str,
+    memory_limit: str | None,
     **given: Any,
 ) -> None:
     """Read a book aloud: chapters, cover, subtitles; go on where it was stopped by running it again."""

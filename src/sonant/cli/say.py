@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 import typer
 
 from sonant.catalogue.registry import DEFAULT_MODEL
-from sonant.cli.completions import format_names, model_names
+from sonant.cli.completions import format_names
 from sonant.cli.flags import job_settings, with_settings
-from sonant.cli.speaking import STRICT
 
 if TYPE_CHECKING:
     from sonant.cli.speaking import Spoken
@@ -29,6 +28,7 @@ Machine = partial(typer.Option, rich_help_panel="Model and machine")
 
 @with_settings
 def say(
+    *,
     words: Annotated[
         list[str] | None,
         typer.Argument(help="What to say; - reads standard input, @FILE a file.", metavar="TEXT|-|@FILE"),
@@ -65,23 +65,15 @@ def say(
         bool,
         typer.Option("--no-normalize", help="The same as --normalize off.", rich_help_panel="How it sounds"),
     ] = False,
-    model: Annotated[
-        str,
-        Machine(help="Checkpoint folder or known name (sonant models).", autocompletion=model_names),
-    ] = DEFAULT_MODEL,
-    device: Annotated[str, Machine(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
-    dtype: Annotated[str, Machine(help="auto, float32, bfloat16, float16, float64.")] = "auto",
-    precision: Annotated[
-        str, Machine(help="Weights on a CPU: auto, full, lossless, int8, mixed, int4.")
-    ] = "auto",
-    memory_limit: Annotated[
-        str | None,
-        Machine(help="The most that Sonant may use, such as 3GB; auto precision gives way.", metavar="SIZE"),
-    ] = None,
+    model: str = DEFAULT_MODEL,
+    device: str,
+    dtype: str,
+    precision: str,
+    memory_limit: str | None,
     variant: Annotated[
         str | None, Machine(help="Other weights of the release, such as rl; the same as --model MODEL:rl.")
     ] = None,
-    strict: Annotated[bool, Machine("--strict", help=STRICT)] = False,
+    strict: bool,
     **given: Any,
 ) -> None:
     """Turn text into speech."""

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from sonant.request.voice import Voice
 
 
-STRICT = "Refuse files that hold tensors which nothing reads; without it they are told and left out."
-
-
 @dataclass(frozen=True, eq=False)
 class Spoken:
     """An outcome, and with what it was spoken."""

@@ -8,27 +8,28 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sonant.catalogue.registry import DEFAULT_MODEL
-from sonant.cli.completions import model_names
+from sonant.cli.flags import from_table
 
 if TYPE_CHECKING:
     from sonant.readings.takes import Take
 
 
+@from_table
 def suite(
-    model: Annotated[
-        str, typer.Option(help="Checkpoint folder or known name.", autocompletion=model_names)
-    ] = DEFAULT_MODEL,
+    *,
+    model: str = DEFAULT_MODEL,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write.")] = Path("suite"),
     voice: Annotated[Path | None, typer.Option(help="A clip of 5 to 15 s to clone.")] = None,
-    transcript: Annotated[str | None, typer.Option(help="What the clip says.")] = None,
+    transcript: str | None,
     emotion_audio: Annotated[
         Path | None, typer.Option(help="A clip whose emotion is copied; default the voice's.")
     ] = None,
     text: Annotated[str | None, typer.Option(help="What is said in every mode.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language by name or code.")] = None,
+    language: str | None,
     seed: Annotated[int, typer.Option(help="Of every mode.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, float64.")] = "auto",
+    device: str,
+    dtype: str,
+    precision: str,
 ) -> None:
     """Speak one text in every mode a model has: clips, metrics_report.json and a page to listen to."""
     from sonant.cli.speaking import load_engine
@@ -52,7 +53,7 @@ def suite(
         result = f"failed: {take.error}" if take.error else f"{take.seconds:.1f} s in {take.total:.1f} s"
         typer.echo(f"{take.mode.name:<20} {result}", err=True)
 
-    with load_engine(model, device=device, dtype=dtype) as engine:
+    with load_engine(model, device=device, dtype=dtype, precision=precision) as engine:
         takes = run_suite(engine, material, output, on_take=tell)
     typer.echo(str(output / PAGE))
     if any(take.error for take in takes):

@@ -8,9 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from sonant.cli.completions import model_names
+from sonant.cli.flags import from_table
 
 
+@from_table
 def text(
+    *,
     text: Annotated[
         str, typer.Argument(help="The text; - reads standard input, @FILE a file.", metavar="TEXT|-|@FILE")
     ],
@@ -26,14 +29,10 @@ def text(
             "--explain", help="Name each rule that fired; with --model also its tokens or phonemes."
         ),
     ] = False,
-    language: Annotated[str | None, typer.Option(help="Language by name or code; default auto.")] = None,
-    normalize: Annotated[
-        str | None, typer.Option(help="Which front end reads it.", metavar="sonant|original|off")
-    ] = None,
-    emoji: Annotated[
-        str, typer.Option(help="Leave emoji out or say their names.", metavar="skip|say")
-    ] = "skip",
-    code: Annotated[str, typer.Option(help="Say code or leave it out.", metavar="say|skip")] = "say",
+    language: str | None,
+    normalize: str | None,
+    emoji: str,
+    code: str,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what of a text will be spoken, part by part."""

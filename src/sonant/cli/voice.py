@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonant.cli.completions import model_names, voice_names
+from sonant.cli.flags import from_table
 from sonant.errors import RequestError
 
 if TYPE_CHECKING:
@@ -81,15 +82,18 @@ def add(
 
 
 @app.command("design")
+@from_table
 def design(
+    *,
     name: Annotated[str, typer.Argument(help="Name in the library: a-z 0-9 . _ -")],
     model: Annotated[str, typer.Option(help="A voice-design model.", autocompletion=model_names)],
     instruction: Annotated[str, typer.Option(help='The voice in words: "a calm, low male voice".')],
     text: Annotated[str | None, typer.Option(help="What the voice says to be cloned from.")] = None,
     language: Annotated[str | None, typer.Option(help="Language of that text.")] = None,
     seed: Annotated[int | None, typer.Option(help="Same seed, same voice.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, float64.")] = "auto",
+    device: str,
+    dtype: str,
+    precision: str,
     force: Annotated[bool, typer.Option("--force", help="Replace a voice of this name.")] = False,
 ) -> None:
     """Make a voice from words and keep it: any cloning model can then speak with it."""
@@ -101,7 +105,8 @@ def design(
     _check_free(library.path(name), name, force)
     settings = {"instruction": instruction, "language": language, "seed": seed}
     job = Job(text="", design_model=model, design_text=text, settings=settings)
-    with load_engine(model, device=device, dtype=dtype) as engine, status("designing the voice"):
+    loaded = load_engine(model, device=device, dtype=dtype, precision=precision)
+    with loaded as engine, status("designing the voice"):
         voice = engine.design(job.design_request(), name=name)
     library.add(voice, name=name, overwrite=force)
     typer.echo(f"{library.path(name)}")

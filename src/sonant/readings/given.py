@@ -17,7 +17,7 @@ _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 BY_ANY_NAME: Mapping[str, Setting] = {
     name: row
     for row in reversed(SETTINGS)
-    if row.kind != "feed"
+    if row.kind != "feed" and row.home != "load"
     for name in (row.field_name, row.name, row.key, row.key.replace("_", "-"))
 }
 """Rows by the name of the table, of the command line (with either kind of stroke) and of HTTP."""

@@ -1,7 +1,8 @@
 """Every setting of speech, said once. Light: the command line reads it before anything else is loaded.
 
 From a row follow: the check of its value, the command-line option, the HTTP field, its place in jobs and
-receipts, whether a model may be asked for it, and its line in docs/settings.md.
+receipts, whether a model may be asked for it, and its line in docs/settings.md. Rows of the home "load" say
+how a model is loaded: options of every command that loads one and of the server, and no part of a request.
 
 To add a setting, write a row here and a field of the same name and default in the class that `home` means (an
 option of one family needs no field), and write docs/settings.md anew: python -m sonant.request.settings_page
@@ -53,16 +54,17 @@ Kind = Literal[
     "options",  # names and values of one family's switches
     "feed",  # text that is still arriving
 ]
-Home = Literal["request", "style", "sampling", "options", "job"]
-"""`SpeechRequest`, its `Style` or `Sampling`, a name in its `options`, or only a reading's `Job`."""
+Home = Literal["request", "style", "sampling", "options", "job", "load"]
+"""`SpeechRequest`, its `Style` or `Sampling`, a name in its `options`, only a reading's `Job`, or how a model
+is loaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """An option of `sonant say`. `--the-name` unless `names` says otherwise."""
+    """An option of the command line. `--the-name` unless `names` says otherwise."""
 
     names: tuple[str, ...] = ()
-    panel: Literal["Output", "How it sounds", "Decoding"] = "How it sounds"
+    panel: Literal["Output", "How it sounds", "Decoding", "Model and machine"] = "How it sounds"
     metavar: str | None = None
     help: str | None = None
     """Where the command line says it in other words than `Setting.help`."""
@@ -127,7 +129,7 @@ class Setting:
     def range(self) -> str:
         """The values it takes, in words, such as "0.25 to 4"; empty where any will do."""
         if self.choices:
-            return " or ".join(self.choices)
+            return " or ".join(filter(None, (", ".join(self.choices[:-1]), self.choices[-1])))
         if self.kind == "level":
             return f"off or {self.least:g} to {self.most:g}"
         if self.most is None:
@@ -138,8 +140,8 @@ class Setting:
 
     @property
     def help_with_range(self) -> str:
-        """The help, and the range in brackets."""
-        has_range = self.range and not self.choices
+        """The help, and the range in brackets, but for two or three choices, which stand beside it."""
+        has_range = self.range and len(self.choices) not in (1, 2, 3)
         return f"{self.help.removesuffix('.')} ({self.range})." if has_range else self.help
 
     def is_set(self, value: Any) -> bool:
@@ -158,13 +160,46 @@ def _option(name: str, kind: Kind, help: str, **more: Any) -> Setting:
     return Setting(name=name, kind=kind, home="options", help=help, **{"field": None, "flag": None, **more})
 
 
+def _load(name: str, kind: Kind, help: str, *, flag: Flag | None = None, **more: Any) -> Setting:
+    """A row of how a model is loaded: for who runs it, never a field of a request."""
+    flag = flag or Flag(panel="Model and machine")
+    return Setting(name=name, kind=kind, home="load", help=help, flag=flag, field=None, **more)
+
+
 _EMOTIONAL = ("emotion_vector", "emotion_audio", "emotion_text")
 _TEMPERATURE = {"least": 1e-3, "most": 10.0}
 _TOP_K = {"least": 0, "most": 1_000_000}
 _TOP_P = {"least": 1e-6, "most": 1.0}
 _DECODING = Flag(panel="Decoding")
 
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
+
 SETTINGS: tuple[Setting, ...] = (
+    # -- how a model is loaded ------------------------------------------------------------------
+    _load(
+        "model", "name", "Checkpoint folder or known name (sonant models).",
+        flag=Flag(panel="Model and machine", offers="models"),
+    ),
+    _load("device", "name", f"Where the model runs: {DEVICES}.", default="auto"),
+    _load(
+        "dtype", "choice", "Numbers of the autoregressive half; auto is float32.", default="auto",
+        choices=("auto", "float32", "bfloat16", "float16", "float64"),
+    ),
+    _load(
+        "precision", "choice", "How a CPU keeps the weights, of models that offer it.", default="auto",
+        choices=("auto", "full", "lossless", "int8", "mixed", "int4"),
+    ),
+    _load("slots", "whole", "Utterances spoken at a time as one batch.", default=4, least=1, most=256),
+    _load(
+        "memory_limit", "text", "The most that Sonant may use, such as 6GB: of a CPU's memory, or of the "
+        "accelerator's. What is auto gives way to it.",
+        flag=Flag(panel="Model and machine", metavar="SIZE"),
+    ),
+    _load(
+        "strict", "switch",
+        "Refuse files that hold tensors which nothing reads; without it they are told and left out.",
+        default=False, flag=Flag(panel="Model and machine", names=("--strict",)),
+    ),
     # -- the recording ------------------------------------------------------------------------
     Setting(
         name="loudness", kind="level", home="job", default=LOUDNESS, least=-70.0, most=0.0, unit="LUFS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from sonant.request.settings import SETTINGS, Flag, Setting
+from sonant.request.settings import SETTINGS, Flag, Setting, settings_of
 
 HEAD = """# Settings
 
@@ -12,6 +12,11 @@ Every setting of speech: its name in Python and in a receipt, its option of `son
 HTTP bodies, the values it takes, and the capabilities of which a model must have one. Where no default is
 given, the model's own holds (`sonant inspect MODEL`). This page is written from the table in
 `sonant.request.settings`.
+"""
+LOADING = """## How a model is loaded
+
+Options of the commands that load a model, each of those that fit it (`--help`), of the server, and arguments
+of `sonant.load`. They are no part of a request: who runs a server chooses them, not who asks it.
 """
 _VALUES = {
     "switch": "true or false",
@@ -31,7 +36,11 @@ _VALUES = {
 
 def settings_page() -> str:
     """The page, as Markdown."""
-    parts = [HEAD]
+    parts = [HEAD, LOADING]
+    parts.append("| setting | option | values | default | what it does |")
+    parts.append("| --- | --- | --- | --- | --- |")
+    parts += [_loading(row) for row in settings_of("load")]
+    parts.append("")
     for panel in ("How it sounds", "Decoding", "Output", "Switches of one family"):
         parts.append(f"## {panel}\n")
         parts.append("| setting | `sonant say` | HTTP | values | default | needs | what it does |")
@@ -41,21 +50,34 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
+def _loading(row: Setting) -> str:
+    return _cells(f"`{row.name}`", _flag(row), row.range or _VALUES[row.kind], _default(row), row.help)
+
+
 def _panel(row: Setting) -> str:
     return "Switches of one family" if row.home == "options" else (row.flag or Flag()).panel
 
 
 def _line(row: Setting) -> str:
-    flag = "" if row.flag is None else f"`{(row.flag.names or ('--' + row.key.replace('_', '-'),))[0]}`"
     field = "" if row.field is None else f"`{row.field_name}`"
     if row.home == "sampling":
         field = f"{field}, `sampling.{row.name}`".removeprefix(", ")
     if row.home == "options":
         field = f"`options.{row.name}`"
-    values = row.range or _VALUES[row.kind]
-    default = "" if row.default is None or row.default == {} else f"`{_plain(row.default)}`"
+    values = f"{row.range or _VALUES[row.kind]} {row.unit}".strip()
     needs = " or ".join(f"`{name}`" for name in row.needs)
-    cells = (f"`{row.name}`", flag, field, f"{values} {row.unit}".strip(), default, needs, row.help)
+    return _cells(f"`{row.name}`", _flag(row), field, values, _default(row), needs, row.help)
+
+
+def _flag(row: Setting) -> str:
+    return "" if row.flag is None else f"`{(row.flag.names or ('--' + row.key.replace('_', '-'),))[0]}`"
+
+
+def _default(row: Setting) -> str:
+    return "" if row.default is None or row.default == {} else f"`{_plain(row.default)}`"
+
+
+def _cells(*cells: str) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 

@@ -31,15 +31,22 @@ def keys_given(options: Mapping[str, Any]) -> tuple[ApiKey, ...]:
 def build_app(
     options: Mapping[str, Any], settings: ServerSettings, *, wyoming: socket.socket | None = None
 ) -> FastAPI:
-    """The app with its models found, not yet loaded; options by name, all that the command at hand has."""
+    """The app with its models found, not yet loaded; options by name, all that the command at hand has.
+    Raises ConfigError for impossible values."""
     from sonant.catalogue import registry
     from sonant.checkpoints.memory import parse_size, resident_bytes
+    from sonant.errors import ConfigError
     from sonant.server.app import create_app
     from sonant.server.models import ModelPool, find_sources
     from sonant.server.options import OPTIONS
     from sonant.voices.library import VoiceLibrary
 
     chosen = {row.name: row.default for row in OPTIONS} | dict(options)
+    for row in OPTIONS:
+        if row.choices and chosen[row.name] not in row.choices:
+            raise ConfigError(
+                f"{row.name} is {chosen[row.name]!r}; expected one of {', '.join(row.choices)}."
+            )
     library = VoiceLibrary(Path(chosen["voices"]) if chosen["voices"] else None)
     limit = parse_size(chosen["memory_limit"]) if chosen["memory_limit"] else None
     on_cpu = registry.choose_device(chosen["device"]).type == "cpu"

@@ -51,6 +51,7 @@ class Option:
     flags: tuple[str, ...] = ()
     """Where the command line spells it otherwise."""
     metavar: str | None = None
+    choices: tuple[str, ...] = ()
     on: tuple[Where, ...] = ("serve", "cluster")
 
     @property
@@ -74,32 +75,26 @@ class Option:
 _EVERYWHERE: tuple[Where, ...] = ("serve", "studio", "cluster")
 _HERE: tuple[Where, ...] = ("serve",)
 
+
+def _loading(name: str) -> Option:
+    """How models are loaded, as every command says it: a row of the table of settings."""
+    row = BY_NAME[name]
+    kinds: Mapping[str, Kind] = {"whole": "whole", "switch": "switch"}
+    return Option(
+        name=row.name, kind=kinds.get(row.kind, "text"), panel="Models", on=_EVERYWHERE,
+        help=row.help_with_range if row.choices else row.help,
+        own_default=row.default, least=row.least, most=row.most, choices=row.choices,
+        metavar=row.flag.metavar if row.flag is not None else None,
+    )  # fmt: skip
+
+
 OPTIONS: tuple[Option, ...] = (
     Option(
         name="model", kind="texts", panel="Models", flags=("--model", "-m"), on=_EVERYWHERE,
         help="Model to serve: known name, folder, or NAME=FOLDER; the first one is the default. Without any: "
         "the voices inside, and every known model on this machine.",
     ),
-    Option(
-        name="device", kind="text", panel="Models", own_default="auto", on=_EVERYWHERE,
-        help="auto, cpu, cuda, cuda:N or mps.",
-    ),
-    Option(
-        name="dtype", kind="text", panel="Models", own_default="auto", on=_EVERYWHERE,
-        help="auto, float32, bfloat16, float16.",
-    ),
-    Option(
-        name="precision", kind="text", panel="Models", own_default="auto", on=_EVERYWHERE,
-        help="Weights on a CPU, of models that offer it: auto, full, lossless, int8, mixed, int4.",
-    ),
-    Option(
-        name="strict", kind="switch", panel="Models", own_default=False, on=_EVERYWHERE,
-        help="Refuse files that hold tensors which nothing reads; without it they are told and left out.",
-    ),
-    Option(
-        name="slots", kind="whole", panel="Models", own_default=4, least=1, most=256, on=_EVERYWHERE,
-        help="Utterances spoken as one batch.",
-    ),
+    *(_loading(name) for name in ("device", "dtype", "precision", "slots", "memory_limit", "strict")),
     Option(
         name="voices", kind="path", panel="Models", on=_EVERYWHERE,
         help="Folder of stored voices; on a cluster one that all machines see.",
@@ -107,10 +102,6 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="readings", kind="path", panel="Models", on=_HERE,
         help="Folder of books and their readings; beside the voices where it is not given.",
-    ),
-    Option(
-        name="memory_limit", kind="text", panel="Models", metavar="SIZE", on=_EVERYWHERE,
-        help="The most that Sonant may use, such as 6GB: of a CPU's memory, or of the accelerator's.",
     ),
     Option(
         name="idle_unload", kind="number", panel="Models", least=1,

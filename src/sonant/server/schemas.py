@@ -31,6 +31,9 @@ Clip = Annotated[
 ]
 Name = Annotated[str, Field(max_length=200)]
 Words = Annotated[str, Field(max_length=10_000)]
+LOUDEST = 4.0
+"""Times the loudness, at most: what other servers take."""
+Volume = Annotated[float, Field(ge=0.0, le=LOUDEST)]
 
 
 class Body(BaseModel):
@@ -134,8 +137,8 @@ class Manner(_EverySetting):
     model: Name | None = Field(
         default=None, description="A served model or alias; the server's first model when left out."
     )
-    volume: float = Field(default=1.0, ge=0.0, le=4.0, description="0 to 4; times the loudness.")
-    volume_multiplier: float | None = Field(default=None, ge=0.0, le=4.0, description="The same as volume.")
+    volume: Volume = Field(default=1.0, description=f"0 to {LOUDEST:g}; times the loudness.")
+    volume_multiplier: Volume | None = Field(default=None, description="The same as volume.")
     lang_code: Name | None = Field(default=None, description="The same as language.")
     ref_audio: Clip | None = Field(
         default=None, description="A clip whose voice is imitated for this request."
