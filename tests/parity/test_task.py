@@ -91,6 +91,15 @@ def test_every_setting_of_the_table_comes_back_as_it_was(row, value, tmp_path):
     assert again.data() == task.data()
 
 
+def test_versions_that_know_the_boolean_alone_read_what_it_can_say():
+    """They took any name for the original's front end, "off" too, and told of every key new to them."""
+    old = {"text", "voice", "transcript", "style", "sampling", "normalize", "max_steps", "rates"}
+    for name, said in (("original", True), ("off", False), ("sonant", "sonant")):
+        data = Task(request=SpeechRequest("Hello.", normalize=name)).data()
+        assert data["normalize"] == said
+        assert set(data) == old
+
+
 def test_a_request_without_any_setting_comes_back_and_is_plain_data(tmp_path):
     task = Task(request=SpeechRequest("Hello."))
     again = kept(task, tmp_path)
@@ -110,7 +119,7 @@ def test_a_request_without_any_setting_comes_back_and_is_plain_data(tmp_path):
         ({"normalize": None}, None),
     ],
 )
-def test_older_traces_said_with_a_boolean_which_front_end_read(said, read):
+def test_traces_say_with_a_boolean_which_front_end_read(said, read):
     trace = toy_trace()
     found = task_of(Trace(trace.entries, {**trace.metadata, "request": {"text": "x", **said}}))
     assert found.request.normalize == read

@@ -67,8 +67,10 @@ class Task:
             )
         style = replace(request.style, emotion_audio=None)
         settings = {row.name: getattr(request, row.name) for row in RECORDED}
+        given = {row.name: settings[row.name] for row in RECORDED if row.is_set(settings[row.name])}
         return {
-            **{name: dict(v) if isinstance(v, Mapping) else v for name, v in settings.items()},
+            **{name: dict(v) if isinstance(v, Mapping) else v for name, v in given.items()},
+            "normalize": _SAID.get(request.normalize, request.normalize),
             "text": request.text,
             "voice": request.voice,
             "transcript": self.transcript,
@@ -79,14 +81,17 @@ class Task:
         }
 
 
+_SAID: Mapping[Any, Any] = {"original": True, "off": False}
+"""Front ends as a trace says them, in the words of the first version; the others are said by name."""
+
+
 def front_end_said(record: Mapping[str, Any]) -> Any:
     """Which front end reads the text of a trace's request, as `SpeechRequest.normalize` says it.
 
-    Where nothing is said, as the recorders beside the originals do, or true, as older versions did, it is the
-    original's; false is none.
+    Where nothing is said, as in what the recorders beside the originals write, it is the original's.
     """
     said = record.get("normalize", True)
-    return {True: "original", False: "off"}[said] if isinstance(said, bool) else said
+    return next((name for name, word in _SAID.items() if word is said), said)
 
 
 def task_of(trace: Trace) -> Task:
