@@ -204,6 +204,14 @@ def test_a_tensor_one_frame_short_is_no_part_that_was_kept_on_purpose(rows):
     assert "0 to 18 of 20 along T only" in short.note
 
 
+@pytest.mark.parametrize("size", [(1, 0, 24), (0, 24), (24, 0), (0,)])
+def test_a_tensor_of_nothing_is_of_another_shape_either_way(rows, size):
+    """A run that ended at once leaves such: no sound, no frames."""
+    for pair in ((rows, torch.empty(size)), (torch.empty(size), rows)):
+        found = distance(*map(entry, pair), TIGHT, any_layout=True, documented="[B, T, C]")
+        assert found.status == "shape"
+
+
 def test_samples_are_compared_with_a_whole_tensor_in_another_layout(rows):
     from sonant.parity.reference.tracefile import sample_positions
 

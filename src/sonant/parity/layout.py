@@ -168,6 +168,8 @@ def _part(reference: Tensor, found: Tensor, names: Sequence[str]) -> Arrangement
     sizes, other = squeezed(reference.shape), squeezed(found.shape)
     kept = [name for name, size in zip(names, reference.shape, strict=True) if size != 1]
     best: tuple[float, Arrangement] | None = None
+    if not (reference.numel() and found.numel()):
+        return None  # a run that ended at once: nothing is no part
     whole = reference.reshape(sizes)
     for axis in range(len(sizes)):
         rest = sizes[:axis] + sizes[axis + 1 :]
