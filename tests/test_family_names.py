@@ -30,9 +30,10 @@ SAID = {
     "request/settings.py": ("(Qwen3-TTS)", "(CosyVoice3)", "as IndexTTS-2.5 calls it"),
     "server/schemas.py": ("Kokoro-FastAPI's",),
     "text/tokenizer.py": ("QWEN2_PATTERN",),
+    "families/builtin/spec.py": ("distilled from Kokoro-82M",),
 }
-"""What is no list of families: whose option a setting is, told to people; another server's name; and the
-language model whose pattern the tokenizers of two families share."""
+"""What is no list of families: whose option a setting is, told to people; another server's name; the
+language model whose pattern the tokenizers of two families share; and a licence."""
 
 
 def is_home(name):
@@ -45,7 +46,7 @@ FILES = [path for path in sorted(SOURCE.rglob("*.py")) if not is_home(path.relat
 OTHERS = [
     path
     for path in sorted(SOURCE.rglob("*"))
-    if path.suffix in {".toml", ".json", ".yaml", ".txt", ".html"}
+    if path.suffix in {".toml", ".json", ".yaml", ".txt", ".html", ".js"}
     and not is_home(path.relative_to(SOURCE).as_posix())
 ]
 
@@ -96,6 +97,17 @@ def names_in(path, said=()):
 def test_no_file_outside_its_homes_names_a_family(path):
     found = list(names_in(path, SAID.get(path.relative_to(SOURCE).as_posix(), ())))
     assert not found, "what a family can do is told by its ModelSpec, what belongs to it lies in its homes"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_s_own_files_name_no_other(family):
+    """By its whole name: one is built around Qwen's language model, and what is built in is a common word."""
+    others = [re.sub(r"[\d_]", "", other) for other in FAMILIES if other not in {family, "builtin"}]
+    homes = tuple(home.format(family) for home in HOMES if "{}" in home)
+    own = {p: p.relative_to(SOURCE).as_posix() for p in sorted(SOURCE.rglob("*.py"))}
+    for path in (path for path, name in own.items() if name.startswith(homes)):
+        found = [re.sub(r"[\W\d_]", "", name).lower() for name in names_in(path, SAID.get(own[path], ()))]
+        assert not [name for name in found if any(other in name for other in others)], own[path]
 
 
 def test_no_data_outside_its_homes_has_a_family_s_name():

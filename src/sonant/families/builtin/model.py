@@ -68,7 +68,7 @@ class BuiltinModel:
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Always refused: this voice cannot imitate."""
         raise UnsupportedError(
-            "the built-in voice cannot clone. Use a Qwen3-TTS Base, CosyVoice3 or IndexTTS2 checkpoint.",
+            "the built-in voice cannot clone. Use a model that can: see sonant models.",
             field="voice",
         )
 

@@ -73,8 +73,8 @@ class KokoroModel:
     def encode_voice(self, audio: Audio, transcript: str | None) -> Voice:
         """Always refused: a voice here is a table of vectors that training made."""
         raise UnsupportedError(
-            "Kokoro cannot clone; it has voices of its own and mixtures of them. Use a Qwen3-TTS Base, "
-            "CosyVoice3 or IndexTTS2 checkpoint to clone.",
+            "Kokoro cannot clone; it has voices of its own and mixtures of them. Use a model that "
+            "can: see sonant models.",
             field="voice",
         )
 
