@@ -177,3 +177,29 @@ def test_a_value_that_no_model_takes_is_refused_before_any_is_loaded(sonant, mon
     assert result.code != 0
     assert told in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "has_strict"),
+    [
+        (["say", "Hi there.", "-o", "x.wav"], True),
+        (["read", "book.txt", "-o", "book.wav"], True),
+        (["batch", "items.jsonl", "-o", "clips"], True),
+        (["suite", "-o", "suite"], False),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else "",
+)
+def test_how_a_model_is_loaded_reaches_where_it_is_loaded(
+    sonant, toy, monkeypatch, tmp_path, words, has_strict
+):
+    (tmp_path / "book.txt").write_text("Hi there.", encoding="utf-8")
+    (tmp_path / "items.jsonl").write_text('{"text": "Hi there."}', encoding="utf-8")
+    seen = []
+    monkeypatch.setattr(
+        "sonant.catalogue.registry.load_model", lambda model, **how: seen.append((model, how)) or toy
+    )
+    given = {"device": "cpu", "dtype": "float64", "precision": "full"}
+    flags = [word for name, value in given.items() for word in (f"--{name}", value)]
+    result = sonant(*words, "--model", "toy", *flags, *(["--strict"] if has_strict else []))
+    assert result.code == 0, result.err
+    assert seen == [("toy", {**given, "strict": has_strict})]

@@ -43,6 +43,7 @@ def batch(
     dtype: str,
     precision: str,
     memory_limit: str | None,
+    strict: bool,
     ray: Annotated[bool, Machine("--ray", help="Speak on the machines of a Ray cluster.")] = False,
     ray_address: Annotated[str | None, Machine(help="The cluster; this machine if not said.")] = None,
     workers: Annotated[int, Machine(min=1, help="With --ray: actors, each with a model.")] = 2,
@@ -72,7 +73,9 @@ def batch(
     made = Batch(output, fitted=fitting)
     if dry_run:
         raise typer.Exit(_plan(made, items))
-    machine = Machine(device=where, slots=slots, memory_limit=memory_limit, plans=fitting.plans)
+    machine = Machine(
+        device=where, slots=slots, memory_limit=memory_limit, strict=strict, plans=fitting.plans
+    )
     say_all = say_here(machine)
     if ray:
         from sonant.readings.ray_pool import Cluster, say_on_ray

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sonant.books.document import Book, Chapter
     from sonant.books.narration import Line
     from sonant.books.stage import Stage
+    from sonant.cli.speaking import Fitting
     from sonant.engine.engine import Engine
     from sonant.readings.job import Job
     from sonant.request.speech import ModelSpec
@@ -81,9 +82,11 @@ def read(
     dtype: str,
     precision: str,
     memory_limit: str | None,
+    strict: bool,
     **given: Any,
 ) -> None:
     """Read a book aloud: chapters, cover, subtitles; go on where it was stopped by running it again."""
+    from sonant.cli.speaking import Fitting
     from sonant.readings.job import Job
 
     _need_books()
@@ -93,6 +96,7 @@ def read(
         text="", model=model, device=device, dtype=dtype, precision=precision, in_pieces=True,
         **job_settings(given),
     )  # fmt: skip
+    fitting = Fitting(memory_limit, strict=strict)
     from sonant.books.binding import check_place
 
     if subtitles is not None:
@@ -115,11 +119,11 @@ def read(
             _print_cues(book)
             return
         target = output or book.with_suffix(".wav")
-        _dub(book, target, job, subtitles=subtitles, report=report, memory_limit=memory_limit)
+        _dub(book, target, job, subtitles=subtitles, report=report, fitting=fitting)
         return
     _read(
         book, output, job, chosen=chapters, paragraphs=paragraphs, everything=everything, show=show,
-        dry_run=dry_run, subtitles=subtitles, report=report, cast_file=cast, memory_limit=memory_limit,
+        dry_run=dry_run, subtitles=subtitles, report=report, cast_file=cast, fitting=fitting,
         drift_file=drift, carries=carry,
     )  # fmt: skip
 
@@ -181,7 +185,7 @@ def _need_books() -> None:
 def _read(
     path: Path, output: Path | None, job: Job, *, chosen: str | None, paragraphs: str | None,
     everything: bool, show: bool, dry_run: bool, subtitles: Path | None, report: Path | None,
-    cast_file: Path | None, memory_limit: str | None, drift_file: Path | None, carries: bool,
+    cast_file: Path | None, fitting: Fitting, drift_file: Path | None, carries: bool,
 ) -> None:  # fmt: skip
     from sonant.books.binding import bind, bind_folder, chapter_marks, check_binding, sound_of
     from sonant.books.cast import Cast, read_cast
@@ -205,7 +209,7 @@ def _read(
     if not lines:
         _refuse(f"nothing is left to read of {path.name} with this choice of chapters and paragraphs")
     titles = [chapter.title for _, chapter in picked]
-    stage = _stage(job, cast or Cast(), target, memory_limit, carries=carries)
+    stage = _stage(job, cast or Cast(), target, fitting, carries=carries)
     with _going_on(target), _progress(lines) as on_line:
         _check(stage, lines)
         reading = stage.speak(lines, on_line=on_line)
@@ -233,24 +237,17 @@ def _read(
     _tell(whole, reading, written)
 
 
-def _stage(job: Job, cast: Cast, target: Path, memory_limit: str | None, *, carries: bool = False) -> Stage:
+def _stage(job: Job, cast: Cast, target: Path, fitting: Fitting, *, carries: bool = False) -> Stage:
     """The stage of a reading on this machine: one model at a time, each below the memory limit."""
     from sonant.books.stage import Stage
-    from sonant.cli.speaking import Fitting, job_voice, load_engine
+    from sonant.cli.speaking import job_voice
     from sonant.readings.job import Job as AnyJob
 
-    fitting = Fitting(memory_limit)
     voices: dict[str, Any] = {}
 
     @contextmanager
     def open_engine(job: AnyJob) -> Iterator[Engine]:
-        with load_engine(
-            job.model,
-            device=job.device,
-            dtype=job.dtype,
-            precision=job.precision,
-            planned=fitting.plans.get(job.model),
-        ) as engine:
+        with fitting.engine(job) as engine:
             yield engine
 
     def voice_of(job: AnyJob, spec: ModelSpec) -> Any:
@@ -288,7 +285,7 @@ def _dub(
     *,
     subtitles: Path | None,
     report: Path | None,
-    memory_limit: str | None,
+    fitting: Fitting,
 ) -> None:
     from sonant.books.binding import bind, check_binding, sound_of
     from sonant.books.cast import Cast
@@ -300,7 +297,7 @@ def _dub(
 
     cues = read_subtitles(path)
     check_binding(target)
-    stage = _stage(job, Cast(), target, memory_limit)
+    stage = _stage(job, Cast(), target, fitting)
     texts = [cue.text for cue in cues]
     with _going_on(target), stage.store(texts) as (store, spec), _progress(texts) as on_line:
         can_hurry = "speed" in spec.capabilities

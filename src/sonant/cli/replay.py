@@ -19,7 +19,7 @@ def replay(
     import torch
 
     from sonant.catalogue.registry import precisions
-    from sonant.cli.speaking import Fitting, job_voice, load_engine, speak, warn
+    from sonant.cli.speaking import Fitting, job_voice, speak, warn
     from sonant.errors import GenerationError, RequestError, UnsupportedError
     from sonant.readings.delivery import check_target
     from sonant.readings.job import file_hash
@@ -29,7 +29,8 @@ def replay(
     made = record.job
     if made.device == "auto" and made.precision not in ("auto", "full"):
         made = replace(made, device="cpu")  # nothing else has narrow weights, whatever "auto" is here
-    job = Fitting()(made)
+    fitting = Fitting()
+    job = fitting(made)
     name = Path(str(record.output["file"]))
     target = output or receipt.with_name(f"{name.stem}.replay{name.suffix}")
     check_target(target, job.format)
@@ -39,7 +40,7 @@ def replay(
         unnamed = [f"the receipt names no precision, only auto, which is {job.precision} here and now"]
         warn(unnamed[0])
     try:
-        engine = load_engine(job.model, device=job.device, dtype=job.dtype, precision=job.precision)
+        engine = fitting.engine(job)
     except UnsupportedError as error:
         if error.field != "precision":
             raise

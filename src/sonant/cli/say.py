@@ -108,7 +108,8 @@ def say(
         **job_settings(given),
     )
     pieces = target.with_name(f"{target.name}.pieces") if resume and isinstance(target, Path) else None
-    spoken = speak(job, target=target, play=play, pieces=pieces, fitting=Fitting(memory_limit), strict=strict)
+    fitting = Fitting(memory_limit, strict=strict)
+    spoken = speak(job, target=target, play=play, pieces=pieces, fitting=fitting)
     report(spoken, target=target, timings=timings, as_json=as_json, receipt=receipt)
 
 

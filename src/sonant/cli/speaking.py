@@ -59,11 +59,14 @@ class Fitting:
     """Makes jobs ones that say what "auto" stands for here: the precision, and below a memory limit what
     gave way, which a warning tells. Each model is looked at once.
 
-    `device` is where "auto" is when the jobs are spoken by other machines than this one.
+    `device` is where "auto" is when the jobs are spoken by other machines than this one; `strict` as for
+    `registry.load`.
     """
 
-    def __init__(self, memory_limit: str | None = None, *, slots: int = 1, device: str = "auto") -> None:
-        self._limit, self._slots, self._device = memory_limit, slots, device
+    def __init__(
+        self, memory_limit: str | None = None, *, slots: int = 1, device: str = "auto", strict: bool = False
+    ) -> None:
+        self._limit, self._slots, self._device, self._strict = memory_limit, slots, device, strict
         self._chosen: dict[str, tuple[str, str] | SonantError] = {}
         self.plans: dict[str, Plan] = {}
         """How each model is loaded below the limit."""
@@ -84,6 +87,17 @@ class Fitting:
         if (dtype, precision) == (job.dtype, job.precision):
             return job
         return replace(job, dtype=dtype, precision=precision)
+
+    def engine(self, job: Job) -> Engine:
+        """An engine for a job that was made to fit."""
+        return load_engine(
+            job.model,
+            device=job.device,
+            dtype=job.dtype,
+            precision=job.precision,
+            planned=self.plans.get(job.model),
+            strict=self._strict,
+        )
 
     def _choose(self, job: Job) -> tuple[str, str]:
         from sonant.catalogue import registry
@@ -150,7 +164,6 @@ def speak(
     engine: Engine | None = None,
     voice: Voice | str | None = None,
     fitting: Fitting | None = None,
-    strict: bool = False,
 ) -> Spoken:
     """Do the job. With an `engine`, its `voice` was found already; without one, `fitting` fits the job first.
     `pieces` is where finished pieces lie."""
@@ -168,14 +181,7 @@ def speak(
         fitting = fitting or Fitting()
         with status(f"loading {job.model}"):  # torch, and on a first run the kernels
             job = fitting(job)
-        engine = load_engine(
-            job.model,
-            device=job.device,
-            dtype=job.dtype,
-            precision=job.precision,
-            planned=fitting.plans.get(job.model),
-            strict=strict,
-        )
+        engine = fitting.engine(job)
         voice = job_voice(job, engine.spec)
     load_seconds = time.monotonic() - began
     try:

@@ -76,6 +76,7 @@ class Machine:
     precision: str = "auto"
     slots: int = 4
     memory_limit: str | None = None
+    strict: bool = False
     plans: Mapping[str, Plan] = field(default_factory=dict)
     """Of models that were fitted below the limit when their items were: they are loaded as planned."""
 
@@ -102,6 +103,7 @@ class Worker:
             dtype=machine.dtype,
             precision=machine.precision,
             slots=machine.slots,
+            strict=machine.strict,
             # An item that is heard wrong has a second request beside its first.
             queue_limit=2 * machine.slots * AHEAD,
             **fit,
