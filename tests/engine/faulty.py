@@ -14,11 +14,13 @@ class FaultyToy(ToyModel):
 
     "stepfault" in its third step, "startfault" at the prefill, "decodefault" in its decoder, "nan" gives no
     numbers, "catfault" tokens that do not fit together. The step raises before or after it has moved the
-    state of everybody in the batch (`moves_first`).
+    state of everybody in the batch (`moves_first`). With a `sharpness` above 1 what lies in its row of the
+    cache decides what it says; else its tokens are nearly as good as drawn from all.
     """
 
-    def __init__(self, *, moves_first=True, **given):
+    def __init__(self, *, moves_first=True, sharpness=1, **given):
         super().__init__(dtype=torch.float64, **given)
+        self.head.weight.data *= sharpness
         self.moves_first = moves_first
         self.batches = []
 

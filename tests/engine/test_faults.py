@@ -214,6 +214,58 @@ def test_what_escapes_the_loop_ends_every_request_and_the_engine_goes_on(caplog)
     assert "stumbled" in caplog.text
 
 
+def test_what_was_under_way_when_the_loop_broke_gives_no_row_back_later(caplog):
+    """A segment's sound that was found silent ends its steps; that came from before the break, when its row
+    was another's already, and a third began in the same row."""
+    with Engine(FaultyToy(end_bias=ENDLESS, sharpness=20), slots=1) as engine:
+        expected = read(engine.submit(say("a later one", 2)))
+    model = FaultyToy(end_bias=ENDLESS, sharpness=20)
+    begun, late, go, make, step = *(threading.Event() for _ in range(3)), model.decoder, model.step
+
+    def decoder(prompt, *, streaming):
+        made = make(prompt, streaming=streaming)
+        if "mute" in prompt.text:
+            made.push = lambda tokens: torch.zeros(8_000 * len(tokens))
+        return made
+
+    def to_the_third(utterances):
+        if utterances[0].prompt.text == "a later one" and utterances[0].steps == 3:
+            begun.set()
+            assert go.wait(PATIENCE)
+        return step(utterances)
+
+    model.decoder, model.step = decoder, to_the_third
+    with Engine(model, slots=2, pipelined=True, chunk_limit=1000) as engine:
+        loop = engine._loop
+        post, read_inbox = loop._post_decoded, loop._read_inbox
+
+        def post_late(progress, segment, piece):
+            if piece.sound.is_stopped and not late.is_set():
+
+                def break_once():
+                    loop._read_inbox = read_inbox
+                    return 1 / 0
+
+                loop._read_inbox = break_once
+                loop.wake()
+                assert begun.wait(PATIENCE)
+                post(progress, segment, piece)
+                late.set()
+            else:
+                post(progress, segment, piece)
+
+        loop._post_decoded = post_late
+        with pytest.raises(GenerationError, match="ZeroDivisionError"):
+            read(engine.submit(say("mute " * 20)))
+        later = engine.submit(say("a later one", 2))
+        assert late.wait(PATIENCE)
+        third = engine.submit(say("a third", 3))
+        go.set()
+        assert np.array_equal(read(later), expected)
+        assert len(read(third))
+        assert engine.load == (0, 0)
+
+
 def test_an_engine_whose_loop_keeps_failing_refuses_at_once(caplog, monkeypatch):
     with Engine(FaultyToy(), slots=2) as engine:
         monkeypatch.setattr(engine._loop, "_admit", lambda: 1 / 0)

@@ -271,6 +271,10 @@ class Loop:
         told = error if isinstance(error, GenerationError) else _wrapped(error)
         with contextlib.ExitStack() as ends:  # all of them, whatever the end of one raises
             for progress in lost:
+                for segment in progress.running:
+                    segment.utterance = (
+                        None  # its rows are gone: what is still posted must not give them back
+                    )
                 progress.running.clear()
                 progress.waiting.clear()
                 ends.callback(progress.stream._fail, told)
