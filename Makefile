@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 TEXT ?= The quick brown fox jumps over the lazy dog.
 OUT ?= out/speech.wav
 
-.PHONY: say serve test test-busy cover test-native test-slow test-clients test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
+.PHONY: say serve test test-busy cover test-native stress test-slow test-clients test-gpu bench-gpu check format bench docs clean setup nano-smoke nano-judge
 
 # What speaking needs, what the server adds, and the tools of the tests: each is installed when it is first asked for.
 SPEAK := $(VENV)/.speaks
@@ -71,6 +71,12 @@ ifeq ($(shell uname -s),Linux)
 else
 	@echo "the kernels' tests need GNU's linker and both sanitizers: run them on Linux"
 endif
+
+# The engine's stress test with many more streams, by another seed each time, and its figures: some five minutes.
+STREAMS ?= 1500
+stress: SEED := $(shell date +%s)
+stress: setup
+	SONANT_STRESS_STREAMS=$(STREAMS) SONANT_STRESS_SEED=$(SEED) $(BIN)/python -m pytest -q -s -p no:cacheprovider tests/engine/test_stress.py
 
 test-slow: setup
 	$(BIN)/python -m pytest -m "slow and not gpu and not weights"
