@@ -9,9 +9,12 @@ from typer.main import get_command
 from sonant.catalogue import registry
 from sonant.cli.app import tree
 from sonant.cli.flags import option
+from sonant.errors import RequestError
+from sonant.readings.given import job_fields
 from sonant.readings.job import Job
 from sonant.request.settings import BY_NAME, SETTINGS, settings_of
 from sonant.server.options import OPTIONS
+from sonant.server.schemas import Manner
 
 app = tree()
 SERVERS = ("serve", "studio")
@@ -177,6 +180,15 @@ def test_a_value_that_no_model_takes_is_refused_before_any_is_loaded(sonant, mon
     assert result.code != 0
     assert told in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("row", settings_of("load"), ids=lambda row: row.name)
+def test_how_a_model_is_loaded_is_nothing_that_a_request_says(row):
+    """Neither an item of a manifest, nor a role of a cast, nor a server's client chooses a device."""
+    for files in (True, False):
+        with pytest.raises(RequestError, match=f"no setting '{row.name}'"):
+            job_fields({row.name: row.default or "1GB"}, files=files)
+    assert row.name not in Manner.model_fields or row.name == "model"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from typing import Any
 from sonant.errors import RequestError
 from sonant.readings.given import job_fields
 from sonant.readings.job import Job, parse_emotion
-from sonant.request.settings import EMOTIONS
+from sonant.request.settings import EMOTIONS, settings_of
 from sonant.request.speech import ModelSpec
 
 NARRATOR, QUOTED = "narrator", "quoted"
@@ -35,10 +35,11 @@ MOST_ROLES = 500
 LOUDEST = 30.0
 """dB that a role may be raised or lowered."""
 _OWN = ("model", "aliases", "gain")
-_KEPT = (
-    "seed", "language", "glossary", "normalize", "emoji", "code", "exact", "stuck_speech", "guards", "trim",
-    "remove_dc",
-)  # fmt: skip
+_KEPT = frozenset(
+    row.key
+    for row in settings_of("request")
+    if row.flag is not None and not row.needs and row.kind != "options" and row.name != "speed"
+)
 """What a role with another model takes from the reading's own settings: the rest may not fit that model."""
 
 
