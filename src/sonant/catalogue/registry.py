@@ -1,4 +1,7 @@
-"""The list of families, and `load`: a path or name -> Engine. The only file that names families."""
+"""The list of families, and `load`: a path or name -> Engine.
+
+Where else a family has a place is the table of docs/architecture.md, "A fourth family".
+"""
 
 from __future__ import annotations
 
