@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sonant.bench import qwen3_tts_checkpoint
-from sonant.bench.checkpoints import folder_for
+from sonant.bench.checkpoints import folder_for, rival_of
 from sonant.bench.compare import compare, merge, run_rival
 from sonant.bench.worker import Workload, measure
 from sonant.cli.app import tree
@@ -70,10 +70,29 @@ def test_rounds_become_medians():
     assert merge(rounds) == {"a": 2.0, "s": {"x": 6}, "n": "m"}
 
 
+def test_a_known_name_is_written_with_the_shapes_of_its_kind(tmp_path, monkeypatch):
+    """Names as people type them; without a kind it is the one with voices of its own."""
+    asked = []
+    monkeypatch.setenv("SONANT_MODELS", str(tmp_path))
+    monkeypatch.setattr(qwen3_tts_checkpoint, "write", lambda folder, **given: asked.append((folder, given)))
+    for name in ("Qwen3-TTS-1.7B-VoiceDesign", "qwen3-tts-0.6b"):
+        assert folder_for(name, tmp_path) == tmp_path / name
+    assert [tuple(given.values()) for _, given in asked] == [
+        ("1.7b", "voice_design"),
+        ("0.6b", "custom_voice"),
+    ]
+    assert folder_for("nano", tmp_path) == Path("nano")  # inside the package: nothing is written
+    assert (rival_of("indextts2.5"), rival_of("cosyvoice3-0.5b"), rival_of("nano")) == (
+        "indextts",
+        "cosyvoice",
+        None,
+    )
+
+
 def test_what_is_missing_is_said(tmp_path, monkeypatch):
     monkeypatch.setenv("SONANT_MODELS", str(tmp_path))
     monkeypatch.delenv("SONANT_RIVAL_PYTHON", raising=False)
-    with pytest.raises(CheckpointError, match="neither a folder"):
+    with pytest.raises(CheckpointError, match=r"neither a folder.*nano.*qwen3-tts-0.6b-base.*indextts2\.5"):
         folder_for("no-such-model", tmp_path)
     workload = Workload(model="builtin", runs=1)
     with pytest.raises(DependencyError, match="--rival-python"):
