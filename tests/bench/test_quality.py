@@ -224,6 +224,7 @@ def test_the_command_asks_the_judges(spoken, tmp_path, monkeypatch):
         (["--listen"], "--listen does nothing without --quality"),
         (["--texts", "x.txt", "--for-seconds", "3"], "--texts, --for-seconds does nothing"),
         (["--quality", "q", "--batch", "2"], "--batch does nothing with --quality"),
+        (["--quality", "q", "--dtype", "bfloat16"], "--dtype does nothing with --quality"),
         (["--quality", "FILE"], "is a file; expected a folder"),
         (["--quality", "q", "--texts", "none.txt"], "cannot read the sentences"),
     ],

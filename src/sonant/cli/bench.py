@@ -73,7 +73,13 @@ def bench(
     _check_together(
         quality,
         of_quality={"--texts": texts, "--listen": listen or None, "--for-seconds": for_seconds},
-        of_speed={"--compare": rival, "--batch": batch, "--memory-limit": memory_limit},
+        of_speed={
+            "--compare": rival,
+            "--batch": batch,
+            "--memory-limit": memory_limit,
+            "--dtype": None if dtype == "auto" else dtype,
+            "--device": None if device in ("auto", "cpu") else device,
+        },
     )
     choose_device(device)  # told here, not by the process that measures
     if quality is not None:

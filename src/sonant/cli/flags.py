@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args
 import typer
 
 from sonant.cli.completions import model_names, voices_to_speak_with
-from sonant.request.settings import SETTINGS, Setting, check_value, settings_of
+from sonant.request.settings import SETTINGS, Setting, check_value
 
 Command = TypeVar("Command", bound=Callable[..., None])
 
@@ -21,7 +21,7 @@ _TYPES: Mapping[str, Any] = {
 }  # fmt: skip
 _OFFERS: Mapping[str, Callable[..., list[str]]] = {"models": model_names, "voices": voices_to_speak_with}
 _ROWS: Mapping[str, Setting] = {row.key: row for row in SETTINGS if row.flag is not None}
-_SPOKEN = tuple(row for row in _ROWS.values() if row not in settings_of("load"))
+_SPOKEN = tuple(row for row in _ROWS.values() if row.home != "load")
 
 
 def from_table(command: Command) -> Command:

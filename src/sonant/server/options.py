@@ -1,7 +1,8 @@
 """Every option of a server, said once. Light: the command line reads it before anything else is loaded.
 
 From a row follow: the option of `sonant serve` and `sonant studio`, NAME=VALUE on a cluster, its place in
-ServerSettings with the default that it has there, and its line in docs/server-options.md.
+ServerSettings with the default that it has there, and its line in docs/server-options.md. How models are
+loaded is said in the table of settings, for all commands; its rows are taken from there.
 
 To add an option, write a row here, and a field of ServerSettings that its `home` names; then write the page
 anew: python -m sonant.server.options_page > docs/server-options.md
