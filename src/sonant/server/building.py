@@ -35,18 +35,14 @@ def build_app(
     Raises ConfigError for impossible values."""
     from sonant.catalogue import registry
     from sonant.checkpoints.memory import parse_size, resident_bytes
-    from sonant.errors import ConfigError
     from sonant.server.app import create_app
     from sonant.server.models import ModelPool, find_sources
-    from sonant.server.options import OPTIONS
+    from sonant.server.options import OPTIONS, check_choice
     from sonant.voices.library import VoiceLibrary
 
     chosen = {row.name: row.default for row in OPTIONS} | dict(options)
     for row in OPTIONS:
-        if row.choices and chosen[row.name] not in row.choices:
-            raise ConfigError(
-                f"{row.name} is {chosen[row.name]!r}; expected one of {', '.join(row.choices)}."
-            )
+        check_choice(row, chosen[row.name])
     library = VoiceLibrary(Path(chosen["voices"]) if chosen["voices"] else None)
     limit = parse_size(chosen["memory_limit"]) if chosen["memory_limit"] else None
     on_cpu = registry.choose_device(chosen["device"]).type == "cpu"

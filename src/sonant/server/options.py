@@ -301,6 +301,7 @@ def _value(row: Option, given: Any) -> Any:
             case "whole" | "number":
                 number = int(text) if row.kind == "whole" else float(text)
             case _:
+                check_choice(row, text)
                 return text
     except (KeyError, ValueError) as error:
         kinds = {"switch": "true or false", "whole": "a whole number", "number": "a number"}
@@ -310,6 +311,12 @@ def _value(row: Option, given: Any) -> Any:
     if not math.isfinite(number) or not least <= number <= most:
         raise ConfigError(f"{row.name} is {text!r}; expected {row.range or 'a finite number'}.")
     return number
+
+
+def check_choice(row: Option, value: Any) -> None:
+    """Raise ConfigError for none of the row's choices, where it has some."""
+    if row.choices and value not in row.choices:
+        raise ConfigError(f"{row.name} is {value!r}; expected one of {', '.join(row.choices)}.")
 
 
 def unsaid_settings() -> list[str]:
