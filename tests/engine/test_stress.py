@@ -360,7 +360,7 @@ def breaking(seed):
         def ticking():
             was_planned = bool(planned)
             planned.clear()
-            if not was_planned and coin.random() < 0.004:
+            if not was_planned and coin.random() < 0.008:
                 planned.append(coin.choice(stations))
             return tick()
 

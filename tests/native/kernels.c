@@ -1,6 +1,7 @@
 /* The C kernels against plain loops, under whatever sanitizers this is compiled with; see `make test-native`.
 
    Each part also runs with the n-th allocation failing, for every n: it must say so and give everything back. */
+#include <limits.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -25,12 +26,12 @@ int sonant_stack_layer(Stack *st, int index, Linear *qkv, Linear *out, Linear *g
 void sonant_stack_norm(Stack *st, const float *final_norm);
 int sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
                      float *const *keys, float *const *values, int slots, int capacity, const float *cosines,
-                     const float *sines, float *hidden, int threads);
+                     const float *sines, int angles, float *hidden, int threads);
 int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int groups, int source, int vocabulary,
                      const float *hidden, const float *first, const Linear *project, const float *project_bias,
                      Linear *const *heads, const float *const *tables, float *const *keys, float *const *values,
-                     int slots, int capacity, const float *cosines, const float *sines, const int32_t *greedy,
-                     const int32_t *top_k, const float *temperature, const float *race, int64_t *tokens, float *total,
+                     int slots, int capacity, const float *cosines, const float *sines, int angles,
+                     const int32_t *greedy, const int32_t *top_k, const float *temperature, const float *race, int64_t *tokens, float *total,
                      int threads);
 Fixed *sonant_fixed_new(int rows, int width, int taps, const float *weights);
 void sonant_fixed_free(Fixed *f);
@@ -197,9 +198,14 @@ static void drop(Toy *toy) {
   free(toy->norms); free(toy->angles);
 }
 
-static int run(Toy *toy, int count, const float *x, const int32_t *rows, const int32_t *places, float *out, int threads) {
+static int run_with(Toy *toy, int angles, int count, const float *x, const int32_t *rows, const int32_t *places,
+                    float *out, int threads) {
   return sonant_stack_run(toy->st, count, x, rows, places, toy->cache, toy->cache + LAYERS, SLOTS, CAPACITY,
-                          toy->angles, toy->angles + CAPACITY * DIM / 2, out, threads);
+                          toy->angles, toy->angles + CAPACITY * DIM / 2, angles, out, threads);
+}
+
+static int run(Toy *toy, int count, const float *x, const int32_t *rows, const int32_t *places, float *out, int threads) {
+  return run_with(toy, CAPACITY, count, x, rows, places, out, threads);
 }
 
 static int stack(void) {
@@ -224,23 +230,65 @@ static int stack(void) {
     CHECK(run(&toy, MOST + 1, x, rows, places, whole, 1) == WRONG_SIZE);
     CHECK(run(&toy, 0, x, rows, places, whole, 1) == WRONG_SIZE);
     CHECK(run(&toy, 1, x, &good, &good, one, 0) == WRONG_SIZE);
+    places[0] = 3;
+    CHECK(run_with(&toy, 3, 1, x, rows, places, one, 1) == WRONG_SIZE); /* positions beyond the table */
+    CHECK(run_with(&toy, 4, 1, x, rows, places, one, 1) == DONE || is_counting);
+    const Layer kept = toy.st->layer[LAYERS - 1];
+    toy.st->layer[LAYERS - 1] = (Layer){NULL}; /* as if it had never been given */
+    CHECK(run(&toy, 1, x, &good, &good, one, 1) == WRONG_SIZE);
+    toy.st->layer[LAYERS - 1] = kept;
+    sonant_stack_norm(toy.st, NULL);
+    CHECK(run(&toy, 1, x, &good, &good, one, 1) == WRONG_SIZE);
+    sonant_stack_norm(toy.st, toy.norms);
+    CHECK(run(&toy, 1, x, &good, &good, one, 1) == DONE || is_counting);
   }
   drop(&toy);
   free(x); free(whole); free(one);
   return status;
 }
 
-static int frame_of(Toy *toy, int batch, int groups, int capacity, const Linear *project, int64_t *tokens, float *total) {
+static int frame_with(Toy *toy, Stack *late, int batch, int groups, int capacity, int angles, int vocabulary,
+                      const Linear *project, int64_t *tokens, float *total, int threads) {
   static const int32_t greedy[3] = {1, 0, 0}, top_k[3] = {0, 0, 5};
   static const float temperature[3] = {1, 0.7f, 1.5f};
   float *hidden = random_floats(3 * WIDTH, 1), *first = random_floats(3 * WIDTH, 1);
   float *race = random_floats((size_t)4 * 3 * VOCABULARY, 1);
   for (int i = 0; i < 4 * 3 * VOCABULARY; i++) race[i] = fabsf(race[i]) + 1e-3f;
   const int status = sonant_frame_run(
-      toy->st, NULL, 0, batch, groups, WIDTH, VOCABULARY, hidden, first, project, NULL, toy->heads,
+      toy->st, late, 1, batch, groups, WIDTH, vocabulary, hidden, first, project, NULL, toy->heads,
       (const float *const *)toy->tables, toy->cache, toy->cache + LAYERS, SLOTS, capacity, toy->angles,
-      toy->angles + CAPACITY * DIM / 2, greedy, top_k, temperature, race, tokens, total, 2);
+      toy->angles + CAPACITY * DIM / 2, angles, greedy, top_k, temperature, race, tokens, total, threads);
   free(hidden); free(first); free(race);
+  return status;
+}
+
+static int frame_of(Toy *toy, int batch, int groups, int capacity, const Linear *project, int64_t *tokens, float *total) {
+  return frame_with(toy, NULL, batch, groups, capacity, CAPACITY, VOCABULARY, project, tokens, total, 2);
+}
+
+/* Late stacks of other sizes than the first, and one that is of the same but never got its layers, are refused. */
+static int late_stacks(Toy *toy, int64_t *tokens, float *total) {
+  const int sizes[][6] = {{LAYERS + 1, WIDTH, HEADS, KV, DIM, MIDDLE}, {LAYERS - 1, WIDTH, HEADS, KV, DIM, MIDDLE},
+                          {LAYERS, WIDTH, 2 * HEADS, KV, DIM, MIDDLE}, {LAYERS, WIDTH, HEADS, HEADS, DIM, MIDDLE},
+                          {LAYERS, WIDTH, HEADS, KV, 2 * DIM, MIDDLE}, {LAYERS, 2 * WIDTH, HEADS, KV, DIM, MIDDLE},
+                          {LAYERS, WIDTH, HEADS, KV, DIM, MIDDLE}};
+  for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    const int *s = sizes[i];
+    Stack *late = sonant_stack_new(s[0], s[1], s[2], s[3], s[4], s[5], 1e-6f, 1e4f, MOST);
+    if (!late) return NO_MEMORY;
+    if (i + 1 < sizeof sizes / sizeof *sizes) { /* so that its sizes alone are wrong */
+      late->final_norm = toy->norms;
+      for (int l = 0; l < s[0]; l++) late->layer[l] = toy->st->layer[l % LAYERS];
+    }
+    CHECK(frame_with(toy, late, 3, 4, CAPACITY, CAPACITY, VOCABULARY, NULL, tokens, total, 2) == WRONG_SIZE);
+    sonant_stack_free(late);
+  }
+  Stack *late = sonant_stack_new(LAYERS, WIDTH, HEADS, KV, DIM, MIDDLE, 1e-6f, 1e4f, MOST);
+  if (!late) return NO_MEMORY;
+  late->final_norm = toy->norms;
+  memcpy(late->layer, toy->st->layer, sizeof *late->layer * LAYERS);
+  const int status = frame_with(toy, late, 3, 4, CAPACITY, CAPACITY, VOCABULARY, NULL, tokens, total, 2);
+  sonant_stack_free(late);
   return status;
 }
 
@@ -262,6 +310,15 @@ static int frame(void) {
     CHECK(frame_of(&toy, SLOTS + 1, 4, CAPACITY, NULL, tokens, total) == WRONG_SIZE);
     CHECK(frame_of(&toy, 0, 4, CAPACITY, NULL, tokens, total) == WRONG_SIZE);
     CHECK(frame_of(&toy, 1, 4, CAPACITY, toy.matrices[2], tokens, total) == WRONG_SIZE);
+    CHECK(frame_with(&toy, NULL, 3, 4, CAPACITY, CAPACITY, 0, NULL, tokens, total, 2) == WRONG_SIZE);
+    CHECK(frame_with(&toy, NULL, 3, 4, CAPACITY, CAPACITY, VOCABULARY, NULL, tokens, total, 0) == WRONG_SIZE);
+    CHECK(frame_with(&toy, NULL, 3, 4, CAPACITY, 4, VOCABULARY, NULL, tokens, total, 2) == WRONG_SIZE);
+    CHECK(frame_with(&toy, NULL, 3, 4, CAPACITY, 5, VOCABULARY, NULL, tokens, total, 2) == DONE || is_counting);
+    const Layer kept = toy.st->layer[0];
+    toy.st->layer[0] = (Layer){NULL};
+    CHECK(frame_of(&toy, 3, 4, CAPACITY, NULL, tokens, total) == WRONG_SIZE);
+    toy.st->layer[0] = kept;
+    status = late_stacks(&toy, tokens, total);
   }
   drop(&toy);
   return status;
@@ -373,9 +430,20 @@ static int convolution(void) {
           }
         CHECK(fabs(sum - whole[t * outputs + o]) < (narrow ? 0.1 : 1e-4));
       }
+#define RUN(length, speed, size, threads) \
+  sonant_conv_run(c, length, x, speed, size, past, next, bias, NULL, whole, threads)
+    if (c) CHECK(RUN(-1, speed, size, 1) == WRONG_SIZE && RUN(INT_MAX, speed, size, 1) == WRONG_SIZE);
+    if (c) CHECK(RUN(length, speed, size, 0) == WRONG_SIZE && RUN(length, speed, size, -1) == WRONG_SIZE);
+    if (c) CHECK(RUN(length, speed, NULL, 1) == WRONG_SIZE && RUN(length, NULL, size, 1) == WRONG_SIZE);
+#undef RUN
+    for (int i = 0; i < context * inputs; i++) past[i] = i;
+    if (status == DONE) status = sonant_conv_run(c, 0, x, speed, size, past, next, bias, NULL, whole, 1);
+    if (status == DONE) CHECK(!memcmp(past, next, sizeof(float) * context * inputs)); /* nothing came: as before */
+    memset(past, 0, sizeof(float) * context * inputs);
     sonant_conv_free(c);
   }
   CHECK(!sonant_conv_new(0, 1, 1, 1, 0, weights));
+  CHECK(!sonant_conv_new(1, 1, 3, INT_MAX / 2 + 1, 0, weights)); /* more rows before than can be counted */
   CHECK(!sonant_conv_new(3, 1, 1, 1, 1, weights)); /* odd, and narrow */
   free(weights); free(x); free(whole); free(piece); free(past); free(next); free(bias); free(speed); free(size);
   return status;
@@ -387,9 +455,15 @@ static int oversampled(void) {
     for (int channels = 1; channels < 40; channels += 13) {
       float *x = random_floats((size_t)length * channels, 1), *y = random_floats((size_t)length * channels, 0);
       float *speed = random_floats(channels, 2), *size = random_floats(channels, 1);
-      CHECK(sonant_oversampled_snake(length, channels, x, taps, taps, speed, size, y, 2));
+#define RUN(length, channels, threads) \
+  sonant_oversampled_snake(length, channels, x, taps, taps, speed, size, y, threads)
+      CHECK(RUN(length, channels, 2) == DONE);
       for (int i = 0; i < length * channels; i++) CHECK(isfinite(y[i]));
-      CHECK(!sonant_oversampled_snake(0, channels, x, taps, taps, speed, size, y, 2));
+      CHECK(RUN(0, channels, 2) == WRONG_SIZE && RUN(-1, channels, 2) == WRONG_SIZE);
+      CHECK(RUN(INT_MAX, channels, 2) == WRONG_SIZE);
+      CHECK(RUN(length, 0, 2) == WRONG_SIZE && RUN(length, -1, 2) == WRONG_SIZE);
+      CHECK(RUN(length, channels, 0) == WRONG_SIZE && RUN(length, channels, -1) == WRONG_SIZE);
+#undef RUN
       free(x); free(y); free(speed); free(size);
     }
   return DONE;

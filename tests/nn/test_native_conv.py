@@ -151,6 +151,15 @@ def test_rows_that_begin_with_their_past_need_no_other_and_may_look_ahead():
     assert added.abs().max() <= 5e-6
 
 
+@pytest.mark.parametrize("threads", [0, -1])
+def test_what_the_kernel_refuses_is_an_error(monkeypatch, threads):
+    """It once answered neither a wrong number of threads nor of rows, and nobody looked at its answer."""
+    layer = native_of(seeded(TimeConv(6, 4, 3)))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    with pytest.raises(ValueError, match="no room for 19 rows of 6 values"):
+        layer(values(2, 19, 6))
+
+
 def test_no_rows_give_no_rows():
     layer = native_of(seeded(TimeConv(8, 8, 3)))
     y, past = layer(torch.zeros(1, 0, 8))

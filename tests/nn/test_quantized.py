@@ -495,6 +495,16 @@ def test_places_that_the_cache_does_not_have_are_refused_by_the_kernel(kernel, s
         native.check_done(kernel.sonant_stack_layer(made.handle, 99, *(None,) * 9), "layer 99")
 
 
+def test_positions_beyond_the_table_of_angles_are_refused_by_the_kernel(kernel):
+    made = NativeDecoder(kernel, stack(), "toy", INT8)
+    cosines, sines = made.table(5)
+    made.table = lambda capacity: (cosines[:5], sines[:5])
+    with torch.inference_mode():
+        assert made(torch.randn(1, 5, 128), rows=cache().rows([0], 5)).isfinite().all()
+        with pytest.raises(ValueError, match="no room for 6 tokens"):
+            made(torch.randn(1, 6, 128), rows=cache().rows([0], 6))
+
+
 def test_the_path_in_use_is_known_once_a_model_asked_for_it(kernel):
     assert native.library() is not None
     assert native.path_in_use() in native.PATHS

@@ -47,8 +47,8 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
     "sonant_stack_free": (None, (P,)),
     "sonant_stack_layer": (N, (P, N, P, P, P, P, P, P, P, P, P)),
     "sonant_stack_norm": (None, (P, P)),
-    "sonant_frame_run": (N, (P, P, N, N, N, N, N, *(P,) * 8, N, N, *(P,) * 8, N)),
-    "sonant_stack_run": (N, (P, N, P, P, P, P, P, N, N, P, P, P, N)),
+    "sonant_frame_run": (N, (P, P, N, N, N, N, N, *(P,) * 8, N, N, P, P, N, *(P,) * 6, N)),
+    "sonant_stack_run": (N, (P, N, P, P, P, P, P, N, N, P, P, N, P, N)),
     "sonant_gpt2_new": (P, (N, N, N, N, N, F, N, P, P, P)),
     "sonant_gpt2_free": (None, (P,)),
     "sonant_gpt2_layer": (N, (P, N, P, P, P, P, P)),
@@ -64,7 +64,7 @@ SIGNATURES: dict[str, tuple[object, tuple[object, ...]]] = {
 }
 
 DONE, NO_MEMORY, WRONG_SIZE = 1, 0, -1
-"""What a kernel answers. Source: linear.h."""
+"""What a kernel answers. Source: answers.h."""
 
 PATHS = ("plain C", "AVX2", "AVX512-VNNI")
 

@@ -10,10 +10,12 @@
    Weight layout: tiles of two vectors of outputs (with 32 registers of two to four, whichever leaves fewest
    unused), [tile][taps * inputs][tile] floats, or [tile][taps * inputs / 2][tile][2] bfloat16 for the dot
    product instruction that multiplies pairs and sums in float32. */
+#include <limits.h>
 #include <omp.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include "answers.h"
 #include "memory.h"
 #include "snake.h"
 #include "vector.h"
@@ -60,10 +62,10 @@ static int vectors_of(int outputs) {
   return best;
 }
 
-/* Weights [outputs][taps][inputs]; inputs must be even when narrow. NULL when memory runs out, for other sizes, and
-   for narrow products where there is no instruction for them. */
+/* Weights [outputs][taps][inputs]; inputs must be even when narrow. NULL when memory runs out, for other sizes, for
+   more rows before a piece than can be counted, and for narrow products where there is no instruction for them. */
 Conv *sonant_conv_new(int inputs, int outputs, int taps, int dilation, int is_narrow, const float *weights) {
-  if (inputs < 1 || outputs < 1 || taps < 1 || dilation < 1 || (is_narrow && (inputs % 2 || !sonant_conv_has_bfloat16())))
+  if (inputs < 1 || outputs < 1 || taps < 1 || dilation < 1 || (taps > 1 && dilation > INT_MAX / (taps - 1)) || (is_narrow && (inputs % 2 || !sonant_conv_has_bfloat16())))
     return NULL;
   Conv *made = calloc(1, sizeof *made);
   if (!made) return NULL;
@@ -238,19 +240,22 @@ static void multiply(const Conv *c, int length, const uint32_t *in, const float 
 /* x [length][inputs] and the rows before it, past [(taps - 1) * dilation][inputs], already activated.
    speed, size [inputs], bias [outputs], residual [length][outputs] may be NULL. y [length][outputs];
    next is the past of the next piece. Without past and next, x itself begins with the rows before the piece,
-   [(taps - 1) * dilation + length][inputs]. False when memory runs out. */
+   [(taps - 1) * dilation + length][inputs]. A length of 0 hands the past on. WRONG_SIZE for a length below 0 or beyond
+   counting, for no threads, and for half of a Snake. */
 int sonant_conv_run(const Conv *c, int length, const float *x, const float *speed, const float *size,
                     const float *past, float *next, const float *bias, const float *residual, float *y,
                     int threads) {
   const int context = (c->taps - 1) * c->dilation, inputs = c->inputs;
+  if (length < 0 || length > INT_MAX - context || threads < 1 || !speed != !size) return WRONG_SIZE;
   const int rows = context + length;
+  if (!rows) return DONE;
   const int is_plain = !speed && (!context || !past); /* x is taken as it lies */
   float *wide = is_plain ? (float *)x : malloc(sizeof(float) * rows * inputs);
   uint16_t *narrow = c->is_narrow ? malloc(sizeof(uint16_t) * rows * inputs) : NULL;
   if (!wide || (c->is_narrow && !narrow)) {
     if (!is_plain) free(wide);
     free(narrow);
-    return 0;
+    return NO_MEMORY;
   }
 #pragma omp parallel num_threads(threads)
   {
@@ -273,5 +278,5 @@ int sonant_conv_run(const Conv *c, int length, const float *x, const float *spee
   if (next) memcpy(next, wide + (size_t)length * inputs, sizeof(float) * context * inputs);
   if (!is_plain) free(wide);
   free(narrow);
-  return 1;
+  return DONE;
 }

@@ -57,20 +57,27 @@ typedef struct {
   const float *temperature, *race;
 } Choice;
 
+/* Whether one cache serves both: what each has between is its own. */
+static int are_alike(const Stack *a, const Stack *b) {
+  return a->layers == b->layers && a->width == b->width && a->heads == b->heads && a->kv_heads == b->kv_heads &&
+         a->head_dim == b->head_dim;
+}
+
 /* All other tokens of one frame for `batch` rows: hidden, first [batch][source] are the two positions that
    begin each row, tables[g] [vocabulary][source] embeds token g, heads[g] scores it. tokens [batch][groups];
    total [batch][source] is the sum of the tokens' embeddings. project (with its bias) leads from source to
    the stack's width; NULL when they are the same. From token late_from on `late` takes the place of the stack, with
    other weights for the same sizes, unless it is NULL. The positions of a row are 0 to groups: WRONG_SIZE where the
-   cache, the stack or a head has no room for what is asked for. */
+   cache, the table of angles, a stack or a head has no room for what is asked for, and for a stack that lacks a layer. */
 int sonant_frame_run(Stack *early, Stack *late, int late_from, int batch, int groups, int source, int vocabulary, const float *hidden,
                      const float *first, const Linear *project, const float *project_bias,
                      Linear *const *heads, const float *const *tables, float *const *keys,
                      float *const *values, int slots, int capacity, const float *cosines, const float *sines,
-                     const int32_t *greedy, const int32_t *top_k, const float *temperature, const float *race,
+                     int angles, const int32_t *greedy, const int32_t *top_k, const float *temperature, const float *race,
                      int64_t *tokens, float *total, int threads) {
-  if (batch < 1 || groups < 1 || threads < 1 || batch > slots || groups >= capacity || 2 * batch > early->max_tokens ||
-      (late && (late->width != early->width || 2 * batch > late->max_tokens)) ||
+  if (batch < 1 || groups < 1 || source < 1 || vocabulary < 1 || threads < 1 || batch > slots || groups >= capacity ||
+      groups >= angles || batch > early->max_tokens / 2 || !is_whole(early) ||
+      (late && (!are_alike(late, early) || batch > late->max_tokens / 2 || !is_whole(late))) ||
       (project ? project->inputs != source || project->rows != early->width : source != early->width))
     return WRONG_SIZE;
   for (int g = 0; g < groups; g++)

@@ -17,12 +17,8 @@
 #define SONANT_LINEAR_H
 #include <stddef.h>
 #include <stdint.h>
+#include "answers.h"
 #include "memory.h"
-
-/* What a call may answer; Python makes errors of the last two. */
-#define DONE 1
-#define NO_MEMORY 0
-#define WRONG_SIZE (-1) /* of something that only the caller could promise: nothing was touched */
 
 #define TILE 64
 #define MAX_BLOCK 4

@@ -4,9 +4,11 @@
    12 taps, up[2 t] = 2 sum u[2 a + 1] x[t + 2 - a], up[2 t + 1] = 2 sum u[2 a] x[t + 3 - a] and
    y[t] = sum d[k] up[2 t - 5 + k]. A thread takes a vector of channels through a span of rows, so that everything
    between x and y stays in its nearest cache. */
+#include <limits.h>
 #include <omp.h>
 #include <stddef.h>
 #include <string.h>
+#include "answers.h"
 #include "snake.h"
 #include "vector.h"
 
@@ -53,10 +55,11 @@ INLINE void strip(int count, int length, int channels, int first, int last, cons
   }
 }
 
-/* up, down [12], speed, size [channels]. False when there is nothing to do it on. */
+/* up, down [12], speed, size [channels]. WRONG_SIZE for no rows, channels or threads, and for more rows
+   than can be doubled. */
 int sonant_oversampled_snake(int length, int channels, const float *x, const float *up, const float *down,
                              const float *speed, const float *size, float *y, int threads) {
-  if (length < 1) return 0;
+  if (length < 1 || length > INT_MAX / 2 - TAPS || channels < 1 || threads < 1) return WRONG_SIZE;
   const int strips = (channels + LANES - 1) / LANES, spans = (length + SPAN - 1) / SPAN;
   float twice[TAPS];
   for (int k = 0; k < TAPS; k++) twice[k] = 2 * up[k];
@@ -75,5 +78,5 @@ int sonant_oversampled_snake(int length, int channels, const float *x, const flo
       STRIP(count);
 #undef STRIP
   }
-  return 1;
+  return DONE;
 }

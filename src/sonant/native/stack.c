@@ -191,15 +191,16 @@ void sonant_run_layers(Stack *st, int t, int n, int count, const int32_t *rows, 
   allow_subnormals(mode);
 }
 
-/* Run tokens x [count][width] through all layers. WRONG_SIZE for more tokens than the stack has room for, and for
-   rows and positions that the cache does not have. */
+/* Run tokens x [count][width] through all layers. WRONG_SIZE for more tokens than the stack has room for, for rows and
+   positions that the cache or the table of angles does not have, and for a stack that lacks a layer or its norm. */
 int sonant_stack_run(Stack *st, int count, const float *x, const int32_t *rows, const int32_t *positions,
                      float *const *keys, float *const *values, int slots, int capacity, const float *cosines,
-                     const float *sines, float *hidden, int threads) {
+                     const float *sines, int angles, float *hidden, int threads) {
   int longest = 0;
-  if (count < 1 || count > st->max_tokens || threads < 1) return WRONG_SIZE;
+  if (count < 1 || count > st->max_tokens || threads < 1 || !is_whole(st)) return WRONG_SIZE;
   for (int m = 0; m < count; m++) {
-    if (rows[m] < 0 || rows[m] >= slots || positions[m] < 0 || positions[m] >= capacity) return WRONG_SIZE;
+    if (rows[m] < 0 || rows[m] >= slots || positions[m] < 0 || positions[m] >= capacity || positions[m] >= angles)
+      return WRONG_SIZE;
     longest = positions[m] + 1 > longest ? positions[m] + 1 : longest;
   }
   const size_t each = sonant_layer_scratch(st, longest);

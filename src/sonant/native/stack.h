@@ -29,12 +29,19 @@ typedef struct {
 } Stack;
 
 /* A cache that the caller owns: keys[l], values[l] are [slots][kv_heads][capacity][head_dim]; cosines and
-   sines are [capacity][head_dim / 2]. */
+   sines are [angles][head_dim / 2], of the positions from 0, of which none is beyond the angles. */
 typedef struct {
   float *const *keys, *const *values;
   int slots, capacity;
   const float *cosines, *sines;
 } Cache;
+
+/* 1 once the stack was given all its layers and its last norm. */
+static inline int is_whole(const Stack *st) {
+  for (int i = 0; i < st->layers; i++)
+    if (!st->layer[i].qkv) return 0;
+  return st->final_norm != NULL;
+}
 
 /* All threads meet here. OpenMP's own barrier spins for milliseconds, which on a busy machine keeps the
    thread that is waited for from running; this one soon gives its processor away. */

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCES = (
-    *("memory.h", "linear.h", "bands.h", "stack.h", "snake.h", "vector.h"),
+    *("answers.h", "memory.h", "linear.h", "bands.h", "stack.h", "snake.h", "vector.h"),
     *(
         "memory.c",
         "pack.c",

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sonant.native import DONE, check_done
 from sonant.nn.channel_last import TimeConv, TimeConvTranspose
 from sonant.nn.mapped import give_back
 from sonant.nn.snake import Snake, SnakeBeta
@@ -109,8 +110,8 @@ class NativeTimeConv(nn.Module):
             y.data_ptr(),
             torch.get_num_threads(),
         )
-        if not done:
-            raise MemoryError(f"no memory for {x.shape[0]} rows of {x.shape[1]} values")
+        if done != DONE:
+            check_done(done, f"{x.shape[0]} rows of {x.shape[1]} values")
 
 
 class NativeRows(nn.Module):

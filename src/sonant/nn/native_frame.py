@@ -117,6 +117,7 @@ class NativeFrame:
             cache.capacity,
             cos.data_ptr(),
             sin.data_ptr(),
+            len(cos),
             integers(*(choice.is_greedy for choice in choices)),
             integers(*(choice.top_k for choice in choices)),
             floats(*(choice.temperature for choice in choices)),

@@ -343,6 +343,7 @@ class NativeDecoder(nn.Module):
                 rows.cache.capacity,
                 cos.data_ptr(),
                 sin.data_ptr(),
+                len(cos),
                 hidden.data_ptr() + 4 * width * start,
                 torch.get_num_threads(),
             )

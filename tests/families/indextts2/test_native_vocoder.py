@@ -46,6 +46,13 @@ def test_the_oversampled_activation_in_c_equals_its_definition(length, channels)
     assert (found - expected).abs().max() <= 3e-6 * expected.abs().max()
 
 
+def test_what_the_kernel_refuses_is_an_error(monkeypatch):
+    made = NativeOversampledSnake(native.library(), filled(OversampledSnake(20, "x")))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 0)
+    with pytest.raises(ValueError, match="no room for 7 rows of 20 channels"):
+        made(values(1, 20, 7))
+
+
 def test_any_number_of_threads_gives_the_same_bits():
     layer = NativeOversampledSnake(native.library(), filled(OversampledSnake(40, "x")))
     x = values(1, 40, 500)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonant.families.indextts2.vocoder import AmpBlock, BigVgan, OversampledSnake
+from sonant.native import DONE, check_done
 from sonant.nn.native_conv import NativeConv1d, NativeTimeConv, native_rows, of_rows, rows_of
 from sonant.nn.tap import is_tapped
 
@@ -42,7 +43,11 @@ class NativeOversampledSnake(nn.Module):
             return around
         for row in range(batch):
             addresses = (tensor.data_ptr() for tensor in (x[row], *self._filters, *self._terms, y[row]))
-            self._library.sonant_oversampled_snake(length, channels, *addresses, torch.get_num_threads())
+            done = self._library.sonant_oversampled_snake(
+                length, channels, *addresses, torch.get_num_threads()
+            )
+            if done != DONE:
+                check_done(done, f"{length} rows of {channels} channels")
         return around
 
     def forward(self, x: Tensor) -> Tensor:
