@@ -320,8 +320,7 @@ def stress(
     moment = threading.Event()
     if closes_at is not None:
         model.moments[closes_at] = moment.set
-    if plant is not None:
-        plant(engine)
+    mend = plant(engine) if plant is not None else None
     seeds = random.Random(seed)
     callers = [
         Caller(engine, seeds.random(), max(1, streams // CALLERS), expected, planted, numbers)
@@ -339,6 +338,8 @@ def stress(
         caller.join(PATIENCE)
         assert not caller.is_alive()
     seconds = time.monotonic() - began
+    if mend is not None:
+        mend()
     if closes_at is None and planted != FALL:
         later = next(number for number, case in enumerate(CASES) if case.text == "one")
         assert np.array_equal(engine.synthesize(request_of(later, None)).samples, expected[later, False])
@@ -351,7 +352,8 @@ def stress(
 
 
 def breaking(seed):
-    """A plant that breaks the loop itself now and then, at one of its stations, but never twice running."""
+    """A plant that breaks the loop itself now and then, at one of its stations, but never twice running. What
+    it gives ends that."""
 
     def plant(engine):
         loop, coin, planned = engine._loop, random.Random(seed), []
@@ -374,9 +376,22 @@ def breaking(seed):
 
             return passed
 
+        def mend():
+            is_mended = threading.Event()
+
+            def plainly():
+                is_mended.set()  # whatever broke before is over: both are in the same thread
+                return tick()
+
+            loop._tick = plainly
+            planned.clear()
+            loop.wake()
+            assert is_mended.wait(PATIENCE)
+
         loop._tick = ticking
         for name in stations:
             setattr(loop, name, station(name))
+        return mend
 
     return plant
 
