@@ -38,11 +38,12 @@ class Breaker:
         self.at, self.time, self.ran = at, time, Counter()
 
     def __enter__(self):
+        self.usual = threading.gettrace()  # of who counts the lines that run
         threading.settrace(self.call)
         return self
 
     def __exit__(self, *raised):
-        threading.settrace(None)
+        threading.settrace(self.usual)
 
     def call(self, frame, event, arg):
         is_ours = frame.f_code in CODES and threading.current_thread().name in HELPERS

@@ -234,7 +234,7 @@ class Caller(threading.Thread):
                 priority=priority,
             )
         except SonantError as error:
-            self.judge(case, what, error)
+            self.judge(case, what, error, is_refused=True)
             return None
         if what == "cancel" and coin.random() < 0.5:
             stream.cancel()
@@ -273,7 +273,7 @@ class Caller(threading.Thread):
             if right is None or not np.array_equal(np.concatenate(parts), right):
                 self.wrong.append(f"{case} to {one.what} said something else")
 
-    def judge(self, case, what, error):
+    def judge(self, case, what, error, *, is_refused=False):
         """Whether this stream may end so: an innocent one only by its caller, or with the whole engine."""
         words = str(error)
         is_closed = self.engine._loop.is_stopping
@@ -282,7 +282,7 @@ class Caller(threading.Thread):
             "cancelled": what == "cancel" and isinstance(error, CancelledError),
             "late": what == "deadline" and isinstance(error, DeadlineError),
             "its notify": what == "notify" and "nobody listens any more" in words,
-            "busy": isinstance(error, BusyError),
+            "busy": is_refused and isinstance(error, BusyError),
             "closed": is_closed and (isinstance(error, CancelledError) or "engine was closed" in words),
             "with the engine": self.planted is not None and self.planted in words,
         }
