@@ -12,7 +12,7 @@ from sonant.families.qwen3_tts import (
     speech_tokenizer,
     talker,
 )
-from sonant.nn import cache, channel_last, norm, quantize, snake
+from sonant.nn import cache, channel_last, norm, quantize, sampling, snake
 from sonant.nn.rope import rope_table, rotate_half_split, rotate_interleaved
 from tests.parity.faults import Fault, change, loaded, replace
 
@@ -145,12 +145,12 @@ FAULTS = (
     ),
     Fault(
         "repetition penalty divides negative logits too",
-        change(decoding, "penalise_told", "scores * penalty", "scores / penalty"),
+        change(sampling, "_penalised", "scores * penalty", "scores / penalty"),
         ("talker.scores",),
     ),
     Fault(
         "end token allowed from the start",
-        change(decoding.TalkerFilter, "__call__", "frames < MIN_TOKENS", "frames < 0"),
+        change(decoding, "talker_scores", "len(past) < MIN_TOKENS", "False"),
         ("talker.scores",),
     ),
     Fault(
@@ -343,7 +343,7 @@ FAULTS = (
     ),
     Fault(
         "repetition penalty of the last token only",
-        change(decoding, "talker_scores", "told[past]", "told[past[-1:]]"),
+        change(decoding, "talker_scores", "(logits, past, ", "(logits, past[-1:], "),
         ("talker.scores",),
     ),
     Fault(

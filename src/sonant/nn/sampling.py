@@ -53,19 +53,23 @@ def chance_of(token: int, scores: Tensor) -> tuple[int, float]:
 
 
 def penalise_repetition(scores: Tensor, history: Tensor, penalty: float) -> Tensor:
-    """`penalise_told` of the ids of `history` [..., n], each once however often it came."""
+    """Scores [..., V] with each id of `history` [..., n] divided (or multiplied, below 0) by `penalty`, once.
+
+    Source: CTRL, arXiv 1909.05858; the sign rule is transformers'.
+    """
     if penalty == 1.0 or history.numel() == 0:
         return scores
-    told = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, history, True)
-    return penalise_told(scores, told, penalty)
+    chosen = scores.gather(-1, history)  # an id that comes twice is given the same value twice
+    return scores.scatter(-1, history, _penalised(chosen, penalty))
 
 
-def penalise_told(scores: Tensor, told: Tensor, penalty: float | Tensor) -> Tensor:
-    """Scores [..., V] with those marked in `told` [..., V] divided (or multiplied, below 0) by `penalty`.
+def penalise_told(scores: Tensor, told: Tensor, penalty: Tensor) -> Tensor:
+    """`penalise_repetition` of the ids marked in `told` [B, V], with a penalty of each row's own [B, 1]."""
+    return torch.where(told, _penalised(scores, penalty), scores)
 
-    One number, or one of each row [..., 1]. Source: CTRL, arXiv 1909.05858; the sign rule is transformers'.
-    """
-    return torch.where(told, torch.where(scores < 0, scores * penalty, scores / penalty), scores)
+
+def _penalised(scores: Tensor, penalty: float | Tensor) -> Tensor:
+    return torch.where(scores < 0, scores * penalty, scores / penalty)
 
 
 def keep_top_k(scores: Tensor, k: int, *, at_least: int = 1) -> Tensor:
@@ -189,6 +193,13 @@ def _surplus(choice: Choice) -> float:
     return 0.0 if choice.top_p >= 1.0 else 1 - choice.top_p
 
 
+def shape_alike(scores: Tensor, choice: Choice) -> Tensor:
+    """`shape_rows` of scores [..., V] that all choose alike: the same values, with less work on a CPU."""
+    if choice.is_greedy:
+        return scores
+    return keep_top_k_and_p(scores / choice.temperature, choice.top_k, choice.top_p)
+
+
 def shape_rows(scores: Tensor, settings: RowSettings, *, best: int, has_top_p: bool) -> Tensor:
     """Scores [B, V] after temperature, `keep_top_k` and `keep_top_p`; a greedy row's stay as they are.
 
@@ -209,9 +220,9 @@ def shape_rows(scores: Tensor, settings: RowSettings, *, best: int, has_top_p: b
     return torch.where(settings.greedy[:, None], scores, shaped)
 
 
-def choose_rows(shaped: Tensor, settings: RowSettings, race: Tensor) -> Tensor:
-    """Ids [B] from what `shape_rows` gave [B, V]: the best of a greedy row, or what `draw` chooses.
+def choose_rows(shaped: Tensor, greedy: Tensor, race: Tensor) -> Tensor:
+    """Ids [B] from what `shape_rows` gave [B, V]: the best of a `greedy` row, or what `draw` chooses.
 
     race [B, V] are the exponential variates that `draw` would take.
     """
-    return torch.where(settings.greedy, shaped.argmax(dim=-1), _winner(shaped.softmax(dim=-1), race))
+    return torch.where(greedy, shaped.argmax(dim=-1), _winner(shaped.softmax(dim=-1), race))

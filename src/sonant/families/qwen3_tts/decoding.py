@@ -16,7 +16,8 @@ from sonant.nn.sampling import (
     choose_rows,
     draw,
     filters,
-    penalise_told,
+    penalise_repetition,
+    shape_alike,
     shape_rows,
 )
 from sonant.nn.tap import tap
@@ -30,26 +31,19 @@ MIN_TOKENS = 2
 
 
 @dataclass(frozen=True, eq=False)
-class TalkerFilter:
-    """What may be token 0, whatever the settings: two masks [V] on the device of the logits."""
+class Barred:
+    """What token 0 may not be: masks [V] on the device of the logits."""
 
-    is_silent: Tensor
-    is_end: Tensor
+    early: Tensor
+    """Before `MIN_TOKENS` tokens."""
+    later: Tensor
 
     @classmethod
-    def of(cls, vocabulary: int, end: int, device: torch.device) -> TalkerFilter:
-        """`end` is the token that ends the speech; it lies among the silent ones."""
+    def of(cls, vocabulary: int, end: int, device: torch.device) -> Barred:
+        """`end` is the token that ends the speech, wherever it lies."""
         ids = torch.arange(vocabulary)
-        is_silent = (ids >= vocabulary - SUPPRESSED_TAIL) & (ids != end)
-        return cls(is_silent.to(device), (ids == end).to(device))
-
-    def __call__(self, logits: Tensor, told: Tensor, frames: Tensor, penalty: Tensor) -> Tensor:
-        """Scores [B, V] from logits [B, V], after `frames` [B] frames with the tokens `told` [B, V].
-
-        penalty [B, 1] makes those less likely.
-        """
-        is_early = (frames < MIN_TOKENS)[:, None] & self.is_end
-        return penalise_told(logits, told, penalty).masked_fill(self.is_silent | is_early, NEGATIVE_INFINITY)
+        silent = ids >= vocabulary - SUPPRESSED_TAIL
+        return cls((silent | (ids == end)).to(device), (silent & (ids != end)).to(device))
 
 
 def talker_choice(sampling: Sampling) -> Choice:
@@ -77,7 +71,12 @@ def _choice(greedy: bool | None, temperature: float | None, top_k: int | None, t
 
 
 def talker_scores(
-    logits: Tensor, history: Sequence[int] | Tensor, sampling: Sampling, *, end: int, greedy: bool = False
+    logits: Tensor,
+    history: Sequence[int] | Tensor,
+    sampling: Sampling,
+    barred: Barred,
+    *,
+    greedy: bool = False,
 ) -> Tensor:
     """Scores [V] of token 0 from its float32 logits [V], after every filter.
 
@@ -85,35 +84,23 @@ def talker_scores(
     temperature.
     """
     past = torch.as_tensor(history, dtype=torch.int64, device=logits.device)
-    told = torch.zeros_like(logits, dtype=torch.bool)
-    told[past] = True
-    scores = TalkerFilter.of(len(logits), end, logits.device)(
-        logits[None],
-        told[None],
-        torch.tensor([len(past)], device=logits.device),
-        torch.tensor([[sampling.repetition_penalty or 1.0]], device=logits.device, dtype=logits.dtype),
-    )
-    return _shape(scores, [replace(talker_choice(sampling), is_greedy=greedy)])[0]
+    scores = penalise_repetition(logits, past, sampling.repetition_penalty or 1.0)
+    scores = scores.masked_fill(barred.early if len(past) < MIN_TOKENS else barred.later, NEGATIVE_INFINITY)
+    return shape_alike(scores, replace(talker_choice(sampling), is_greedy=greedy))
 
 
 def predictor_scores(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Scores [B, V] of the code predictor's tokens, all with the same settings: no penalty, no end there."""
-    return _shape(logits, [replace(predictor_choice(sampling), is_greedy=False)] * len(logits))
-
-
-def _shape(scores: Tensor, choices: Sequence[Choice]) -> Tensor:
-    best, has_top_p = filters(choices)
-    settings = RowSettings.of(choices, scores.device, scores.dtype)
-    return shape_rows(scores, settings, best=best, has_top_p=has_top_p)
+    """Scores [..., V] of the code predictor's tokens, all with one choice: no penalty, no end there."""
+    return shape_alike(logits, replace(predictor_choice(sampling), is_greedy=False))
 
 
 def choose_talker(
-    logits: Tensor, history: Sequence[int], sampling: Sampling, rng: torch.Generator, *, end: int
+    logits: Tensor, history: Sequence[int], sampling: Sampling, rng: torch.Generator, barred: Barred
 ) -> Tensor:
     """Token 0, [], from logits [V]. Raises NotFiniteError."""
     check_finite(logits)
     greedy = bool(sampling.greedy)
-    scores = tap("talker.scores", talker_scores(logits, history, sampling, end=end, greedy=greedy))
+    scores = tap("talker.scores", talker_scores(logits, history, sampling, barred, greedy=greedy))
     return scores.argmax() if greedy else draw(scores.softmax(dim=-1), rng)
 
 
@@ -121,13 +108,17 @@ def choose_predictor(
     logits: Tensor, choices: Sequence[Choice], generators: Sequence[torch.Generator]
 ) -> Tensor:
     """One group's tokens [B] from logits [B, V], each row with its own settings and generator."""
+    if all(choice.is_greedy for choice in choices):
+        return logits.argmax(dim=-1)
     settings = RowSettings.of(choices, logits.device, logits.dtype)
-    best, has_top_p = filters(choices)
-    scores = shape_rows(logits, settings, best=best, has_top_p=has_top_p)
-    if not all(choice.is_greedy for choice in choices):
-        scores = tap("predictor.scores", scores)
+    if len(set(choices)) == 1:
+        scores = shape_alike(logits, choices[0])
+    else:
+        best, has_top_p = filters(choices)
+        scores = shape_rows(logits, settings, best=best, has_top_p=has_top_p)
+    scores = tap("predictor.scores", scores)
     race = torch.ones(logits.shape)
     for row, (choice, rng) in enumerate(zip(choices, generators, strict=True)):
         if not choice.is_greedy:
             race[row].exponential_(1, generator=rng)
-    return choose_rows(scores, settings, race.to(logits.device))
+    return choose_rows(scores, settings.greedy, race.to(logits.device))

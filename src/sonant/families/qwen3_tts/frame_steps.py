@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sonant.engine.model import Utterance
 from sonant.families.qwen3_tts.config import ModelConfig
-from sonant.families.qwen3_tts.decoding import TalkerFilter, predictor_choice, talker_choice
+from sonant.families.qwen3_tts.decoding import MIN_TOKENS, Barred, predictor_choice, talker_choice
 from sonant.families.qwen3_tts.talker import Network
 from sonant.nn.cache import KVCache
 from sonant.nn.replay import Replay
@@ -29,6 +29,7 @@ from sonant.nn.sampling import (
     choose_rows,
     filters,
     not_finite,
+    penalise_told,
     shape_rows,
 )
 from sonant.nn.step_stack import Reach, StepStack, batch_sizes, reaches
@@ -122,7 +123,7 @@ class FrameSteps:
         self._predictor_choice = RowSettings.of([Choice()] * slots, device)
 
         # Constants.
-        self._filter = TalkerFilter.of(vocabulary, config.talker.codec_eos_token_id, device)
+        self._barred = Barred.of(vocabulary, config.talker.codec_eos_token_id, device)
         self._places = torch.arange(cache.capacity, device=device)
         blind = torch.tensor([[0.0, NEGATIVE_INFINITY], [0.0, 0.0]], dtype=dtype)
         self._first_mask = blind[None, None].to(device)
@@ -281,7 +282,7 @@ class FrameSteps:
                 _wide(head(last)), settings, best=shape.predictor_best, has_top_p=shape.predictor_top_p
             )
             race = self._race[: shape.rows, group * size : (group + 1) * size]
-            token = choose_rows(scores, settings, race)
+            token = choose_rows(scores, settings.greedy, race)
             made = table(token)
             total = made if total is None else total + made
             tokens.append(token)
@@ -293,9 +294,12 @@ class FrameSteps:
     def _choose_talker(self, shape: FrameShape, logits: Tensor, told: Tensor, frames: Tensor) -> Tensor:
         """Token 0 [B] after `frames` [B] frames, with the tokens `told` [B, V] so far made less likely."""
         settings = self._talker_choice.rows(shape.rows)
-        scores = self._filter(logits, told, frames, self._penalty[: shape.rows])
+        barred = torch.where((frames < MIN_TOKENS)[:, None], self._barred.early, self._barred.later)
+        scores = penalise_told(logits, told, self._penalty[: shape.rows]).masked_fill(
+            barred, NEGATIVE_INFINITY
+        )
         scores = shape_rows(scores, settings, best=shape.talker_best, has_top_p=shape.talker_top_p)
-        return choose_rows(scores, settings, self._race[: shape.rows, -logits.shape[1] :])
+        return choose_rows(scores, settings.greedy, self._race[: shape.rows, -logits.shape[1] :])
 
 
 def _wide(logits: Tensor) -> Tensor:

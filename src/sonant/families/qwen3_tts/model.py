@@ -21,7 +21,7 @@ from sonant.engine.model import (
 from sonant.errors import UnsupportedError
 from sonant.families.qwen3_tts import prompt as prompts
 from sonant.families.qwen3_tts.config import FAMILY, ModelConfig
-from sonant.families.qwen3_tts.decoding import choose_predictor, choose_talker, predictor_choice
+from sonant.families.qwen3_tts.decoding import Barred, choose_predictor, choose_talker, predictor_choice
 from sonant.families.qwen3_tts.fed import IDLE_SECONDS, Fed, FedInputs
 from sonant.families.qwen3_tts.frame_steps import FrameSteps, RowState, Stacks
 from sonant.families.qwen3_tts.plans import plan_of, state_plainly
@@ -48,6 +48,7 @@ class TalkerState:
     """[D], the talker's last state after the final norm."""
     logits: Tensor
     """[V], float32, over the next token 0."""
+    barred: Barred
     history: list[int] = field(default_factory=list)
     """Tokens 0 chosen so far, as many as frames."""
     fed: Fed | None = None
@@ -203,9 +204,11 @@ class Qwen3TTS:
         assert self._cache is not None, "allocate comes first"
         (slot,) = slots
         self._cache.free(slot)
+        talker = self.config.talker
+        barred = Barred.of(talker.vocabulary, talker.codec_eos_token_id, self.device)
         if isinstance(prompt.inputs, FedInputs):  # its prefill comes with its first words
             nothing = torch.zeros(0, device=self.device)
-            state = TalkerState(nothing, nothing, fed=Fed(prompt.inputs))
+            state = TalkerState(nothing, nothing, barred, fed=Fed(prompt.inputs))
             return Utterance(
                 prompt=prompt, slots=(slot,), generator=generator(prompt.seed, "tokens"), state=state
             )
@@ -214,10 +217,9 @@ class Qwen3TTS:
         hidden = self.network.talker(inputs.embeds[None], rows=rows)[:, -1]
         logits = self.network.talker.logits(hidden)[0]
         rng = generator(prompt.seed, "tokens")
-        begun: TalkerState | RowState = TalkerState(hidden[0], logits)
+        begun: TalkerState | RowState = TalkerState(hidden[0], logits, barred)
         if self._frames is not None and not is_tapped():  # a trace needs every step
-            end = self.config.talker.codec_eos_token_id
-            token = int(choose_talker(logits, (), prompt.sampling, rng, end=end))
+            token = int(choose_talker(logits, (), prompt.sampling, rng, barred))
             begun = self._frames.start(slot, hidden[0], token, prompt.sampling)
         return Utterance(prompt=prompt, slots=(slot,), generator=rng, state=begun)
 
@@ -281,11 +283,12 @@ class Qwen3TTS:
 
     def _first_tokens(self, utterances: Sequence[Utterance]) -> list[int]:
         """Token 0 of each utterance's next frame."""
-        end = self.config.talker.codec_eos_token_id
         chosen = [
             torch.tensor(u.state.token)
             if isinstance(u.state, RowState)
-            else choose_talker(u.state.logits, u.state.history, u.prompt.sampling, u.generator, end=end)
+            else choose_talker(
+                u.state.logits, u.state.history, u.prompt.sampling, u.generator, u.state.barred
+            )
             for u in utterances
         ]
         if not any(isinstance(u.state, TalkerState) for u in utterances):

@@ -32,7 +32,7 @@ from sonant.families.qwen3_tts.config import (
     read_model_config,
     sampling_fields,
 )
-from sonant.families.qwen3_tts.decoding import predictor_scores, talker_scores
+from sonant.families.qwen3_tts.decoding import Barred, predictor_scores, talker_scores
 from sonant.families.qwen3_tts.loading import load_folder
 from sonant.families.qwen3_tts.model import Qwen3TTS
 from sonant.families.qwen3_tts.speaker import SpeakerEncoder, speaker_mel
@@ -148,12 +148,10 @@ def _sampling(kit: Kit, record: Any) -> None:
         logits, history = tensors[f"{name}.logits"], tensors[f"{name}.history"]
         values = {key: settings[key] for key in ("temperature", "top_k", "top_p")}
         if settings["talker"]:
-            sampling, end = (
-                Sampling(repetition_penalty=settings["repetition_penalty"], **values),
-                settings["eos"],
-            )
+            sampling = Sampling(repetition_penalty=settings["repetition_penalty"], **values)
+            barred = Barred.of(logits.shape[-1], settings["eos"], logits.device)
             rows = zip(logits, history, strict=True)
-            scores = torch.stack([talker_scores(row, past, sampling, end=end) for row, past in rows])
+            scores = torch.stack([talker_scores(row, past, sampling, barred) for row, past in rows])
         else:
             scores = predictor_scores(logits, Sampling(**{f"predictor_{k}": v for k, v in values.items()}))
         found = {"scores": scores, "probs": scores.softmax(-1)}
@@ -390,7 +388,6 @@ def _forced(
     """
     lengths: list[list[int]] = []
     best: list[int] = []
-    end = model.config.talker.codec_eos_token_id
     for number, (row, codes) in enumerate(zip(rows, _codes(expected, rows), strict=True)):
         sampling = row.prompt.sampling
         with watched() as seen:
@@ -406,7 +403,7 @@ def _forced(
             track.append(model._cache.lengths[0])
             made["talker.last_hidden"].append(state.hidden)
             made["talker.logits"].append(state.logits)
-            scores = talker_scores(state.logits, state.history, sampling, end=end)
+            scores = talker_scores(state.logits, state.history, sampling, state.barred)
             made["talker.scores"].append(scores)
             if frame is None:
                 best.append(int(scores.argmax()))
