@@ -51,7 +51,8 @@ test: setup
 # The same in a random order, which SEED says, beside two busy loops: no test may need an order or a quick machine.
 SEED ?= 1
 test-busy: setup
-	busy=; for n in 1 2; do $(BIN)/python -c "while True: pass" & busy="$$busy $$!"; done; trap "kill $$busy" EXIT; \
+	busy=; trap 'kill $$busy' EXIT; trap 'exit 130' INT TERM; \
+	  for n in 1 2; do $(BIN)/python -c "while True: pass" & busy="$$busy $$!"; done; \
 	  $(BIN)/python -m pytest -n 2 $(QUICK) --random-order --random-order-seed=$(SEED)
 
 # The same, with the share of lines that ran; counting them costs a quarter of the time.

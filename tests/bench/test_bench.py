@@ -81,7 +81,8 @@ def test_a_known_name_is_written_with_the_shapes_of_its_kind(tmp_path, monkeypat
         ("1.7b", "voice_design"),
         ("0.6b", "custom_voice"),
     ]
-    assert folder_for("nano", tmp_path) == Path("nano")  # inside the package: nothing is written
+    assert (folder_for("nano", tmp_path) / "config.json").is_file()  # inside the package: nothing is written
+    assert folder_for("builtin", tmp_path) == Path("builtin")
     assert (rival_of("indextts2.5"), rival_of("cosyvoice3-0.5b"), rival_of("nano")) == (
         "indextts",
         "cosyvoice",

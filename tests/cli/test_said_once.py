@@ -170,6 +170,12 @@ def test_the_precisions_of_the_table_are_those_of_the_families():
         (["say", "Hi.", "--dtype", "float63"], "dtype is 'float63'; expected auto, float32, bfloat16"),
         (["bench", "nano", "--precision", "int3"], "precision is 'int3'; expected auto, full"),
         (["bench", "nano", "--device", "tpu"], "'tpu' is no device; expected auto, cpu"),
+        (["bench", "builtin", "--precision", "int8", "--json"], "builtin has no precision 'int8' on cpu"),
+        (["bench", "nano", "--memory-limit", "lots"], "'lots' is no amount of memory"),
+        (
+            ["bench", "builtin", "--compare", "qwen-tts", "--json"],
+            "builtin has no folder that another could load",
+        ),
         (["serve", "--dtype", "float63", "--port", "0"], "dtype is 'float63'; expected one of auto"),
     ],
 )

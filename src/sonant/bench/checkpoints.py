@@ -26,8 +26,11 @@ def folder_for(model: str, scratch: Path) -> Path:
     Short names stand for the usual kind: the size alone of a model that is released in several. Raises
     CheckpointError for a name that is neither.
     """
-    if model in registry.installed() or Path(model).is_dir():
+    if Path(model).is_dir():
         return Path(model)
+    if model in registry.installed():
+        family, path = registry.find(model)
+        return Path(model) if registry.is_folderless(family) else path
     try:
         return hub.local(model)
     except CheckpointError:

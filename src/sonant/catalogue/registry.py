@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sonant.errors import CheckpointError, RequestError, UnsupportedError
-from sonant.request.settings import BY_NAME, DEVICES
+from sonant.request.settings import BY_NAME, DEVICES, check_value
 
 if TYPE_CHECKING:
     import torch
@@ -213,8 +213,7 @@ def choose_dtype(name: str = "auto") -> torch.dtype:
     """The torch dtype of the autoregressive half; "auto" is float32."""
     import torch
 
-    if name not in DTYPES:
-        raise RequestError(f"{name!r} is no dtype; expected one of {', '.join(DTYPES)}.", field="dtype")
+    check_value(BY_NAME["dtype"], name)
     return torch.float32 if name == "auto" else getattr(torch, name)
 
 
@@ -250,6 +249,17 @@ def choose_precision(
     return "lossless" if "lossless" in offered else "full"
 
 
+def check_precision(model: str | os.PathLike[str], precision: str, where: torch.device) -> None:
+    """Raise UnsupportedError for one that the model has not, or has not there."""
+    offered = precisions(model)
+    if precision not in ("auto", "full") and (precision not in offered or where.type != "cpu"):
+        raise UnsupportedError(
+            f"{model} has no precision {precision!r} on {where.type}; on a CPU it has: "
+            f"{', '.join(offered)}. Leave it out, or use --dtype.",
+            field="precision",
+        )
+
+
 def load_model(
     model: str | os.PathLike[str],
     *,
@@ -277,15 +287,9 @@ def load_model(
         return found.package.load(found.path)  # torch would take longer than all the rest
     where = choose_device(device)
     options: dict[str, str] = dict(found.options)
-    offered = precisions(model)
     precision = choose_precision(model, precision or "full", device=where.type, dtype=dtype)
+    check_precision(model, precision, where)
     if precision not in ("auto", "full"):
-        if precision not in offered or where.type != "cpu":
-            raise UnsupportedError(
-                f"{model} has no precision {precision!r} on {where.type}; on a CPU it has: "
-                f"{', '.join(offered)}. Leave it out, or use --dtype.",
-                field="precision",
-            )
         options["precision"] = precision
     if where.type == "cuda":
         import torch
@@ -330,7 +334,7 @@ def plan(
     `taken` is what the process has in memory already, measured now if it is not given; on an accelerator, 0.
     A precision or dtype that is named stays; "auto" may give way to a narrower one, the precision of a CPU
     where `dtype` is "auto" too.
-    Raises RequestError when nothing fits.
+    Raises RequestError when nothing fits, UnsupportedError for a precision that `load` would refuse.
     """
     from sonant.checkpoints.memory import choose, parse_size, resident_bytes
 
@@ -365,6 +369,7 @@ def _candidates(
         return Candidate(dtype=dtype, precision=precision, footprint=needed)
 
     wanted = choose_precision(model, precision or "full", device=where.type, dtype=dtype)
+    check_precision(model, wanted, where)
     kept = str(choose_dtype(dtype)).removeprefix("torch.")
     first = made(kept, wanted if wanted != "auto" else "full")
     others = []

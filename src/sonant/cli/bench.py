@@ -67,8 +67,9 @@ def bench(
     import tempfile
 
     from sonant.bench.checkpoints import folder_for
-    from sonant.catalogue.registry import choose_device
-    from sonant.errors import GenerationError
+    from sonant.catalogue.registry import check_precision, choose_device
+    from sonant.checkpoints.memory import parse_size
+    from sonant.errors import GenerationError, RequestError
 
     _check_together(
         quality,
@@ -81,7 +82,9 @@ def bench(
             "--device": None if device in ("auto", "cpu") else device,
         },
     )
-    choose_device(device)  # told here, not by the process that measures
+    where = choose_device(device)  # told here, not by the process that measures
+    if memory_limit is not None:
+        parse_size(memory_limit)
     if quality is not None:
         _quality(
             model,
@@ -103,6 +106,9 @@ def bench(
         if not as_json:
             typer.echo(f"preparing {model} ...", err=True)
         folder = folder_for(model, Path(scratch))
+        check_precision(folder, precision, where)
+        if rival is not None and (rival in RIVALS or "{model}" in rival) and not folder.is_dir():
+            raise RequestError(f"{model} has no folder that another could load. Leave --compare out.")
         for size in batch or [1]:
             workload = Workload(
                 model=str(folder),

@@ -132,7 +132,16 @@ def _told(settings: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any], dict
             raise RequestError(f"--set {item!r} has no '='; expected NAME=VALUE, such as top_k=5.")
         row = BY_ANY_NAME.get(name.strip().lower())
         if row is None:  # the model tells what options it has
-            options |= [parse_option(item)]
+            option, said = parse_option(item)
+            if option in options:
+                raise RequestError(f"--set gives {option} twice; expected it once. Leave one out.")
+            options[option] = said
+        elif row.name == "preset":
+            raise RequestError(
+                "preset is no setting of a recorded request, it stands for several; expected those. Give "
+                "each with a --set of its own.",
+                field="preset",
+            )
         elif row.home == "job" or row.engine:
             raise RequestError(
                 f"{name} is no setting of a recorded request: a model's tensors do not depend on it, or "
