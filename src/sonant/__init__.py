@@ -10,7 +10,7 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # GNU's OpenMP, which torch brings, reads this when it is loaded. By itself a thread that waits for another
 # turns in a circle for milliseconds: beside other programs it turns while the one it waits for has no core.

@@ -11,8 +11,10 @@ import av
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from sonant.audio.picture import PICTURE_HEIGHT, PICTURE_WIDTH, png, spectrogram
+from sonant.cli.app import tree
 from sonant.engine.engine import Engine
 from sonant.errors import GenerationError, RequestError
 from sonant.readings.suite import modes, run_suite
@@ -135,17 +137,22 @@ def test_a_png_holds_the_picture():
     assert np.array_equal(frame.to_ndarray(format="rgb24"), picture)
 
 
-def test_the_command_prints_the_page_and_fails_when_a_mode_did(monkeypatch, tmp_path, capsys):
-    import typer
-
-    from sonant.cli.suite import suite
-
+def test_the_command_prints_the_page_and_fails_when_a_mode_did(monkeypatch, tmp_path):
     monkeypatch.setattr("sonant.catalogue.registry.find", lambda model: ("toy", tmp_path))
     monkeypatch.setattr("sonant.catalogue.registry.load_model", lambda *args, **options: Emotional())
     CLIP.write(tmp_path / "clip.wav")
-    with pytest.raises(typer.Exit) as caught:
-        suite(model="toy", output=tmp_path / "out", voice=tmp_path / "clip.wav", text="a thing")
-    assert caught.value.exit_code == 1
-    captured = capsys.readouterr()
-    assert captured.out.strip() == str(tmp_path / "out" / "index.html")
-    assert "emotion_text         failed" in captured.err
+    words = [
+        "suite",
+        "--model",
+        "toy",
+        "-o",
+        tmp_path / "out",
+        "--voice",
+        tmp_path / "clip.wav",
+        "--text",
+        "a thing",
+    ]
+    done = CliRunner().invoke(tree(), [str(word) for word in words])
+    assert done.exit_code == 1, done.output
+    assert done.stdout.strip() == str(tmp_path / "out" / "index.html")
+    assert "emotion_text         failed" in done.stderr
