@@ -2,11 +2,25 @@
 
 import threading
 
+import numpy as np
 import torch
 
 from sonant.engine.model import Unspeakable, every_prompt
 from sonant.errors import RequestError
 from tests.toy import ToyDecoder, ToyModel
+
+PATIENCE = 60
+"""Seconds after which something counts as never; nothing takes one."""
+
+
+def read(stream):
+    """The samples of a stream, which must end."""
+    parts = []
+    while True:
+        chunk = stream.get(timeout=PATIENCE)
+        parts.append(chunk.samples)
+        if chunk.is_final:
+            return np.concatenate(parts)
 
 
 class FaultyToy(ToyModel):

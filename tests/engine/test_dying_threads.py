@@ -12,10 +12,8 @@ from sonant.engine import decoding, loop, preparing
 from sonant.engine.engine import Engine
 from sonant.errors import GenerationError
 from sonant.request.speech import SpeechRequest
-from tests.engine.faulty import FaultyToy
+from tests.engine.faulty import PATIENCE, FaultyToy, read
 
-PATIENCE = 60
-"""Seconds after which something counts as never; nothing here takes one."""
 HELPERS = ("sonant-prepare", "sonant-decode")
 TEXTS = ("a. b. c", "d. e")
 FUNCTIONS = (
@@ -70,13 +68,7 @@ def say(text, seed=1, **given):
 def outcome(act):
     """The samples of a stream or a speech, or the error that it ended with; it must end."""
     try:
-        stream = act()
-        parts = []
-        while True:
-            chunk = stream.get(timeout=PATIENCE)
-            parts.append(chunk.samples)
-            if chunk.is_final:
-                return np.concatenate(parts)
+        return read(act())
     except GenerationError as error:
         return error
 

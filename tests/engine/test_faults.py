@@ -14,11 +14,9 @@ from sonant.engine.engine import Engine
 from sonant.errors import CancelledError, GenerationError, RequestError
 from sonant.request.checks import check_fed_text
 from sonant.request.speech import SpeechRequest, TextFeed
-from tests.engine.faulty import FaultyToy, GrowingToy
+from tests.engine.faulty import PATIENCE, FaultyToy, GrowingToy, read
 from tests.toy import held
 
-PATIENCE = 60
-"""Seconds after which something counts as never; nothing here takes one."""
 ENDLESS = float("-inf")
 
 
@@ -29,16 +27,6 @@ def engine_threads():
 
 def say(text, seed=1, **given):
     return SpeechRequest(text, seed=seed, **given)
-
-
-def read(stream):
-    """The samples of a stream, which must end."""
-    parts = []
-    while True:
-        chunk = stream.get(timeout=PATIENCE)
-        parts.append(chunk.samples)
-        if chunk.is_final:
-            return np.concatenate(parts)
 
 
 def alone(text, seed=1, **given):

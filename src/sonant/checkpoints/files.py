@@ -44,10 +44,7 @@ def read_tensors(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(
-            f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
-            "download it again, for example with: sonant pull NAME"
-        )
+        raise _missing(path)
     _refuse_pointer(path)
     try:
         return load_file(path)
@@ -130,10 +127,7 @@ def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(
-            f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
-            "download it again, for example with: sonant pull NAME"
-        )
+        raise _missing(path)
     _refuse_pointer(path)
     try:
         with _opening, torch.serialization.safe_globals(_numpy_numbers()):
@@ -147,6 +141,13 @@ def read_pickle(path: str | os.PathLike[str], *, device: str = "cpu") -> Any:
             f"{path} was refused ({reason}); expected a file of plain tensors. It is damaged, or holds what "
             "would run code, which Sonant never does. Use the official file, or save the tensors alone."
         ) from error
+
+
+def _missing(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
+        "download it again, for example with: sonant pull NAME"
+    )
 
 
 def _refuse_pointer(path: Path) -> None:
@@ -175,10 +176,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path.name} is missing in {path.parent}. The folder is not a complete checkpoint; "
-            "download it again, for example with: sonant pull NAME"
-        ) from error
+        raise _missing(path) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path} is not readable JSON ({error}). Download the checkpoint again."
