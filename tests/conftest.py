@@ -24,6 +24,14 @@ def no_certificates(tmp_path_factory):
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nowhere(tmp_path_factory):
+    """An empty folder to be in: what a relative name stands for must not depend on where the tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("nowhere"))
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
     """What other tests drew before this one is no matter, in whatever order they are run."""
