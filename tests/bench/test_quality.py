@@ -161,7 +161,8 @@ def test_sentences_are_a_hundred_or_a_users_own(tmp_path):
         read_texts(tmp_path / "none.txt")
 
 
-def test_the_command_prints_a_table_or_json(spoken, tmp_path):
+def test_the_command_prints_a_table_or_json(spoken, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
     command = ["bench", "nano", "--quality", str(tmp_path / "q"), "--precision", "int8", "--sentences", "2"]
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 0, done.output
