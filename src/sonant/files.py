@@ -22,6 +22,8 @@ except ModuleNotFoundError:  # Windows
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where a file cannot grow: the disk, a quota or the file system's largest file."""
+SHUT = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What it says of a place that this user may not write."""
 LONGEST_NAME = 200
 """Bytes of a file's name that the name of its part file begins with: systems take 255."""
 LEFT_SECONDS = 3600.0

@@ -1,8 +1,10 @@
 """Writing: every format streams, is deterministic, and stays valid when cut short."""
 
+import errno
 import hashlib
 import io
 import logging
+import os
 
 import av
 import numpy as np
@@ -11,7 +13,7 @@ import soundfile
 
 from sonant.audio.encode import FORMATS, AudioWriter, open_encoder
 from sonant.audio.io import read_audio, write_audio
-from sonant.errors import RequestError
+from sonant.errors import RequestError, StorageError
 
 
 def tone(seconds=1.0, rate=22_050):
@@ -152,3 +154,15 @@ def test_bad_targets_and_samples_are_refused_and_leave_no_file(tmp_path):
         with pytest.raises(RequestError, match=words):
             make()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "number", [errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC], ids=errno.errorcode.get
+)
+def test_a_place_that_takes_no_file_is_no_fault_of_the_request(tmp_path, monkeypatch, number):
+    def refuse(path, mode):
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr("sonant.audio.encode.open", refuse, raising=False)
+    with pytest.raises(StorageError, match="cannot write"):
+        write_audio(tmp_path / "a.wav", tone(), 24_000)

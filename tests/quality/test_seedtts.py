@@ -1,6 +1,8 @@
 """Lists in the format of the Seed-TTS evaluation."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 
 from sonant.audio.io import write_audio
 from sonant.engine.engine import Engine
-from sonant.errors import RequestError
+from sonant.errors import RequestError, StorageError
 from sonant.quality.seedtts import RESULTS, SUMMARY, evaluate, read_meta
 from sonant.request.voice import Voice
 from tests.quality.fakes import FakeJudges
@@ -121,6 +123,15 @@ def test_a_folder_that_is_none_is_told_before_anything_is_spoken(meta, tmp_path)
     with pytest.raises(RequestError, match="cannot write to the folder"):
         evaluate(read_meta(meta), tmp_path / "file", judges, engine=None, language=None)
     assert not judges.asked
+
+
+def test_a_folder_that_may_not_be_written_is_no_fault_of_the_request(meta, tmp_path, monkeypatch):
+    def refuse(path, data, *, is_private):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("sonant.quality.seedtts.write_atomically", refuse)
+    with pytest.raises(StorageError, match="cannot write to the folder"):
+        evaluate(read_meta(meta), tmp_path, FakeJudges(), engine=None, language=None)
 
 
 def test_clips_of_another_program_are_judged_and_missing_ones_count_as_wrong(meta, tmp_path):

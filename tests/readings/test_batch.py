@@ -1,5 +1,6 @@
 """A manifest spoken into a folder: items apart, several at a time, resumed after any end."""
 
+import errno
 import json
 import os
 import subprocess
@@ -342,6 +343,15 @@ def test_a_full_disk_stops_the_batch_and_keeps_what_is_there(tmp_path, toys, mon
             run(tmp_path, path)
     summary = run(tmp_path, path)
     assert (summary.done, summary.kept) == (8, 4)
+
+
+def test_a_folder_that_may_not_be_written_is_no_fault_of_the_request(tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr("sonant.readings.batch.Held", refuse)
+    with pytest.raises(StorageError, match="cannot write to"), Batch(tmp_path / "out").locked():
+        pass
 
 
 def test_two_batches_do_not_write_to_one_folder(tmp_path):

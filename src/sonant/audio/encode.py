@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import soxr
 
-from sonant.errors import RequestError
+from sonant.errors import RequestError, StorageError
+from sonant.files import FULL, SHUT
 
 logger = logging.getLogger(__name__)
 
@@ -365,7 +366,8 @@ def _create(path: str | os.PathLike[str]) -> IO[bytes]:
     try:
         return open(path, "wb")
     except (OSError, ValueError) as error:  # ValueError: a null character or lone surrogate in the path
-        raise RequestError(
+        is_shut = isinstance(error, OSError) and error.errno in (*FULL, *SHUT)
+        raise (StorageError if is_shut else RequestError)(
             f"cannot write {os.fspath(path)!r} ({error}); expected a place to write to. "
             "Check the folder and its permissions."
         ) from error

@@ -17,8 +17,8 @@ import typer
 
 from sonant import __version__
 
-SHUT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR)
-"""What the system says of a folder that may not be written, or where none can be made."""
+NOWHERE = (errno.ENOENT, errno.ENOTDIR)
+"""What the system says where no folder can be made."""
 _OPTION = re.compile(r"--?[A-Za-z][\w-]*(=|\Z)")
 """What can only be an option, known or misspelled."""
 COMMANDS: Mapping[str, str] = {
@@ -118,7 +118,7 @@ def tree(only: str | None = None) -> typer.Typer:
 def main() -> None:
     """Run the command line; Sonant's own errors become one message and the exit code of the table."""
     from sonant.errors import RequestError, SonantError, StorageError, describe
-    from sonant.files import FULL
+    from sonant.files import FULL, SHUT
 
     open_closed_streams()
     show_warnings()
@@ -136,7 +136,7 @@ def main() -> None:
         typer.echo(f"error: {error}{notes}", err=True)
         leave(describe(error)[1])
     except OSError as error:
-        if error.errno not in (*FULL, *SHUT):
+        if error.errno not in (*FULL, *SHUT, *NOWHERE):
             raise
         place = f": {error.filename}" if error.filename is not None else ""
         wanted = (

@@ -20,8 +20,8 @@ import numpy as np
 from sonant import __version__
 from sonant.audio.encode import AudioWriter
 from sonant.engine.engine import Engine
-from sonant.errors import RequestError, SonantError
-from sonant.files import FULL, write_atomically
+from sonant.errors import RequestError, SonantError, StorageError
+from sonant.files import FULL, SHUT, write_atomically
 from sonant.quality.bootstrap import mean_interval
 from sonant.quality.judges import Judges
 from sonant.request.audio import LONGEST_CLIP, Audio
@@ -125,7 +125,7 @@ def _write(folder: Path, name: str, text: str) -> None:
     except OSError as error:
         if error.errno in FULL:
             raise
-        raise RequestError(
+        raise (StorageError if error.errno in SHUT else RequestError)(
             f"cannot write to the folder {folder} ({error.strerror or error}); expected a place for clips "
             "and results. Choose another."
         ) from error

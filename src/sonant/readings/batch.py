@@ -30,7 +30,7 @@ from sonant.checkpoints.memory import Plan
 from sonant.engine.engine import Engine
 from sonant.engine.stream import SpeechStream
 from sonant.errors import RequestError, SonantError, StorageError, describe
-from sonant.files import Held, sweep_parts, write_atomically
+from sonant.files import FULL, SHUT, Held, sweep_parts, write_atomically
 from sonant.readings.delivery import deliver
 from sonant.readings.job import Job
 from sonant.readings.job_voice import job_voice
@@ -238,7 +238,7 @@ class Batch:
                 f"another batch is writing to {self.folder}. Wait for it, or choose another folder."
             ) from error
         except OSError as error:
-            raise RequestError(
+            raise (StorageError if error.errno in (*FULL, *SHUT) else RequestError)(
                 f"cannot write to {self.folder} ({error.strerror or error}); expected a folder for the "
                 "clips. Check its permissions."
             ) from error
