@@ -403,7 +403,7 @@ def test_packed_weights_are_kept_on_disk_and_their_floats_are_not_read_again(ker
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc takes no file from anybody")
-def test_a_cache_that_may_not_be_written_stops_nobody(kernel, monkeypatch, caplog):
+def test_a_cache_that_may_not_be_written_stops_neither_model_nor_compiler(kernel, monkeypatch, caplog):
     store = PackedStore(Path("/proc/cache/kept.safetensors"))
     NativeDecoder(kernel, stack(qk_norm=True), "toy", INT8, store)
     store.save()
