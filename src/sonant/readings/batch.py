@@ -230,7 +230,10 @@ class Batch:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """The folder, made if need be, for this process alone. Raises RequestError where another has it."""
+        """The folder, made if need be, for this process alone.
+
+        Raises RequestError where another has it or it is none, StorageError where it may not be written.
+        """
         try:
             held = Held(self.folder / "status")
         except BlockingIOError as error:
